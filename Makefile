@@ -1,0 +1,80 @@
+# Every target sets up what it needs, in .venv, once. `make` alone lists the targets.
+PYTHON ?= python3
+IN_VENV := .venv/bin/python
+PIP_INSTALL := $(IN_VENV) -m pip -qq --disable-pip-version-check install
+
+# Two makes in one clone take turns at setting up. Where there is no flock, start them one after the other.
+ONE_AT_A_TIME := $(if $(shell command -v flock),flock .)
+SET_UP := +$(ONE_AT_A_TIME) $(MAKE) --no-print-directory
+# Goes on without it: what can't run then is for `python -m tests` to say, and to judge.
+SET_UP_MYSQLCLIENT := $(SET_UP) .venv/.mysql 2>/dev/null || true
+
+.SILENT:
+.PHONY: help run test test-mysql faults lint lock clean
+
+help: ## list the targets
+	awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: ## start web, worker and scheduler, and say what to try; Ctrl-C stops them
+	$(SET_UP) .venv/.base $(if $(filter mysql:%,$(DATABASE_URL)),.venv/.mysql)
+	exec $(IN_VENV) -m config.launcher
+
+test: ## the whole suite, on SQLite and on MariaDB with Redis; TESTS="-k replay -x" is for pytest
+	$(SET_UP) .venv/.dev
+	$(ONE_AT_A_TIME) $(IN_VENV) -m tests.servers mariadb redis mysqlclient
+	$(SET_UP_MYSQLCLIENT)
+	$(IN_VENV) -m tests -- $(TESTS)
+
+test-mysql: ## the whole suite on MySQL with Redis; TESTS as above
+	$(SET_UP) .venv/.dev
+	$(ONE_AT_A_TIME) $(IN_VENV) -m tests.servers mysql redis mysqlclient
+	$(SET_UP_MYSQLCLIENT)
+	$(IN_VENV) -m tests mysql -- $(TESTS)
+
+faults: ## break everything on purpose and look for lost money; SCENARIO= SEED= MINUTES=, PLANTED=1 plants bugs
+	$(SET_UP) .venv/.base
+	$(ONE_AT_A_TIME) $(IN_VENV) -m tests.servers mariadb redis mysqlclient libfaketime
+	$(SET_UP_MYSQLCLIENT)
+	$(IN_VENV) -m faults $(SCENARIO) $(if $(SEED),--seed $(SEED)) $(if $(MINUTES),--minutes $(MINUTES)) $(if $(PLANTED),--planted)
+
+lint: ## ruff, mypy and the import rules
+	$(SET_UP) .venv/.dev
+	.venv/bin/ruff check
+	.venv/bin/ruff format --check
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+
+lock: ## pin requirements/*.in anew in requirements/*.txt
+	$(SET_UP) .venv/bin/pip
+	$(PIP_INSTALL) uv
+	for name in base mysql dev; do \
+		.venv/bin/uv pip compile -q --universal --python-version 3.11 --no-emit-index-url --no-emit-find-links \
+			--no-header --no-annotate requirements/$$name.in -o requirements/$$name.txt || exit; \
+	done
+
+clean: ## remove .venv and every cache, but not the data in .data
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Each of these files says: this much is installed, as it stood in requirements/ then.
+.venv/.base: requirements/base.txt | .venv/bin/pip
+.venv/.dev: requirements/dev.txt .venv/.base
+.venv/.base .venv/.dev:
+	echo "Installing $< into .venv"
+	$(PIP_INSTALL) -r $<
+	touch $@
+
+.venv/.mysql: requirements/mysql.txt .venv/.base
+	echo "Installing $< into .venv"
+	$(PIP_INSTALL) -r $< 2>.venv/mysqlclient.log || { \
+		echo "!! mysqlclient can't be built (.venv/mysqlclient.log); requirements.txt says what it needs"; exit 1; }
+	touch $@
+
+# Python leaves pip for last, so a .venv that has it is whole.
+.venv/bin/pip:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
+		{ echo "Prihod needs Python 3.11 or newer, which $(PYTHON) is not; try make PYTHON=python3.11" >&2; exit 1; }
+	$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+		{ echo "$(PYTHON) has no venv module; on Debian: apt-get install python3-venv" >&2; exit 1; }
+	echo "Making .venv"
+	$(PYTHON) -m venv .venv

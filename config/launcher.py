@@ -1,0 +1,162 @@
+"""`make run`: web, worker and scheduler as one command, on nothing but Python and requirements/base.txt.
+
+Whatever is wrong with the environment is said in one line before anything starts. When it ends,
+by Ctrl-C, SIGTERM, a closed terminal or the death of one process, nothing is left running.
+"""
+
+import http.client
+import os
+import shlex
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from django.conf import settings
+from django.db import connection
+
+from config import preparing
+from config.supervising import Processes, say
+from ingest.doorbell import BROKER_OPTIONS
+from worker.celery import app
+
+READY_SECONDS_MAX = 60.0
+POLL_SECONDS = 0.1
+SAMPLE = (
+    '{"operation_id": "ccf0a86d-041b-4991-bcf7-e2352f7b8a4a", "amount": 145000, "payer_inn": "1234567890", '
+    '"document_number": "PAY-328", "document_date": "2024-04-27T21:00:00Z"}'
+)
+IN_DEVELOPMENT = ", as a development default; .env.example says what production needs"
+
+
+def main() -> int:
+    """Run until asked to stop; returns the exit status, 0 if it was asked to."""
+    on_stop_signals(lambda *_: sys.exit(0))  # nothing runs yet that would have to be stopped
+    try:
+        preparing.load_settings()
+        preparing.check_port()
+        preparing.prepare_data_dir()
+        preparing.check_database()
+        preparing.check_assumptions()
+        preparing.send_first_sweep()
+        preparing.migrate()
+        admin_password = preparing.create_admin()
+    except preparing.CannotStart as reason:
+        return give_up(f"Prihod can't start: {reason}")
+    connection.close()
+    return run(admin_password)
+
+
+def run(admin_password: str | None) -> int:
+    """Start the processes, say when they are ready, stop all when asked to or when one of them ends."""
+    asked_to_stop: list[int] = []
+    # Only noted: an exception in the middle of starting a process would leave it behind.
+    on_stop_signals(lambda number, _: asked_to_stop.append(number))
+    processes = Processes()
+    ready = False
+    deadline = time.monotonic() + READY_SECONDS_MAX
+    try:
+        start(processes)
+        while not asked_to_stop:
+            if ended := processes.ended():
+                return give_up(f"{ended}; the rest is being stopped")
+            if not ready and time.monotonic() > deadline:
+                return give_up(
+                    f"not ready after {READY_SECONDS_MAX:.0f} seconds; everything is being stopped"
+                )
+            if not ready and web_is_ready() and work_is_taken():
+                ready = True
+                say(welcome(admin_password))
+            time.sleep(POLL_SECONDS)
+    finally:
+        processes.stop()
+    say("Stopped; nothing is left running")
+    return 0
+
+
+def on_stop_signals(handler: Callable[[int, FrameType | None], object]) -> None:
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # nohup ignores it
+            signal.signal(number, handler)
+
+
+def give_up(reason: str) -> int:
+    sys.stderr.write(f"{reason}\n")
+    return 1
+
+
+def start(processes: Processes) -> None:
+    programs = str(Path(sys.executable).parent)  # of the virtual environment, which need not be activated
+    environment = {**os.environ, "PATH": os.pathsep.join([programs, os.environ.get("PATH", os.defpath)])}
+    for line in (settings.BASE_DIR / "Procfile").read_text().splitlines():
+        if line and not line.startswith("#"):
+            name, _, command = line.partition(": ")
+            processes.start(name, command, environment)
+
+
+def web_is_ready() -> bool:
+    host = next((name.lstrip(".") for name in settings.ALLOWED_HOSTS if name != "*"), "localhost")
+    web = http.client.HTTPConnection(reachable_host(), settings.PORT, timeout=1)
+    try:
+        web.request("GET", "/readyz", headers={"Host": host})
+        return web.getresponse().status == 200
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        web.close()
+
+
+def work_is_taken() -> bool:
+    """Whether no message waits in the broker, where send_first_sweep left one before there was a worker."""
+    try:
+        with app.connection_for_write(transport_options=BROKER_OPTIONS) as broker:
+            queue = app.amqp.queues[app.conf.task_default_queue]
+            declared: Any = queue(broker.default_channel).queue_declare()
+    except Exception:  # noqa: BLE001 each transport has errors of its own, and all mean: not yet
+        return False
+    return bool(declared.message_count == 0)
+
+
+def reachable_host() -> str:
+    return "127.0.0.1" if settings.HOST == "0.0.0.0" else settings.HOST  # noqa: S104 compared, not bound
+
+
+def welcome(admin_password: str | None) -> str:
+    url = f"http://{reachable_host()}:{settings.PORT}"
+    python = shlex.quote(os.path.relpath(sys.executable))
+    in_its_folder = connection.vendor == "sqlite" and os.environ.get("DATA_DIR")
+    data_dir = f"DATA_DIR={shlex.quote(str(settings.DATA_DIR))} " if in_its_folder else ""
+    log_in = f"user {preparing.ADMIN}, password {admin_password} (shown only once)"
+    renew = f"for a new password: {data_dir}{python} manage.py changepassword {preparing.ADMIN}"
+    return f"""
+Prihod is ready{IN_DEVELOPMENT if settings.DEBUG else ""}.
+
+  site      {url}
+  admin     {url}/admin/  {log_in if admin_password else renew}
+  data      {settings.DATA_DIR}
+  database  {database()}
+  broker    {"Redis" if settings.REDIS_URL else "files in the data folder"}
+
+Try, in another terminal:
+
+  curl -H 'Content-Type: application/json' -d '{SAMPLE}' {url}/api/webhook/bank/
+  curl {url}/api/organizations/1234567890/balance/
+  {python} manage.py simulate_bank --url {url}
+
+Ctrl-C stops everything.
+"""
+
+
+def database() -> str:
+    """Which one, without the password."""
+    name, host = settings.DATABASE["NAME"], settings.DATABASE.get("HOST")
+    return (
+        f"SQLite, {name}" if connection.vendor == "sqlite" else f"{connection.display_name}, {name} on {host}"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

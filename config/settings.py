@@ -1,0 +1,181 @@
+"""Every setting, and the only place that reads the environment.
+
+`.env.example` lists the variables with their units and defaults. A missing or malformed one
+stops the process here, with a plain message, never later in a request.
+"""
+
+import warnings
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+from django.core.exceptions import ImproperlyConfigured
+
+from config import logs
+from config.environment import Environment, database_at, kept_secret
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+env = Environment()
+env.read_env(BASE_DIR / ".env")
+
+# DEBUG=1, the default, allows development's stand-ins: SQLite, a file broker, a passing secret.
+# With DEBUG=0 whatever is missing is an error.
+DEBUG: bool = env.bool("DEBUG", default=True)
+DATA_DIR = Path(env.str("DATA_DIR", default=".data")).resolve()
+
+
+def needed_in_production(name: str, stand_in: str) -> str:
+    """The variable's value, or in development the stand-in; ImproperlyConfigured otherwise."""
+    value: str = env.str(name, default="")
+    if value or DEBUG:
+        return value or stand_in
+    raise ImproperlyConfigured(f"{name} is not set; with DEBUG=0 it must be. See .env.example.")
+
+
+SECRET_KEY_FILE = DATA_DIR / "secret_key"
+SECRET_KEY = needed_in_production("SECRET_KEY", stand_in=kept_secret(SECRET_KEY_FILE))
+ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", default=["localhost", "127.0.0.1", "[::1]"])
+CSRF_TRUSTED_ORIGINS = env.list("CSRF_TRUSTED_ORIGINS", default=[])
+
+# Where the Procfile's web process listens.
+HOST: str = env.str("HOST", default="127.0.0.1")
+PORT: int = env.int("PORT", default=8000)
+
+# The bank's clock: a document_date without an offset is read in this zone.
+BANK_TIME_ZONE: ZoneInfo = env.get_value("BANK_TIME_ZONE", cast=ZoneInfo, default=ZoneInfo("UTC"))
+
+# The inbox.
+BATCH_WEBHOOKS_MAX = env.int("BATCH_WEBHOOKS_MAX", default=500)
+ATTEMPTS_MAX = env.int("ATTEMPTS_MAX", default=5)
+ATTEMPT_DELAY_SECONDS = env.float("ATTEMPT_DELAY_SECONDS", default=2.0)  # doubles with each attempt
+SWEEP_EVERY_SECONDS = env.float("SWEEP_EVERY_SECONDS", default=2.0)
+STALLED_AFTER_SECONDS = env.float("STALLED_AFTER_SECONDS", default=60.0)
+KEPT_DELIVERIES_MAX = env.int("KEPT_DELIVERIES_MAX", default=10_000)  # per kind: rejected, repeated, …
+KEPT_DELIVERIES_DAYS = env.int("KEPT_DELIVERIES_DAYS", default=90)
+
+INSTALLED_APPS = [
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "whitenoise.runserver_nostatic",
+    "django.contrib.staticfiles",
+    "django_celery_results",
+    "ledger",
+    "ingest",
+    "worker",
+]
+
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+]
+
+ROOT_URLCONF = "config.urls"
+WSGI_APPLICATION = "config.wsgi.application"
+TEST_RUNNER = "tests.runner.PytestRunner"
+
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ],
+        },
+    },
+]
+
+# --- the database ---------------------------------------------------------------------------------
+
+DATABASE = database_at(
+    needed_in_production("DATABASE_URL", stand_in=""), stand_in=DATA_DIR / "prihod.sqlite3"
+)
+if DATABASE["ENGINE"] == "django.db.backends.mysql":
+    DATABASE["OPTIONS"] = {
+        "charset": "utf8mb4",
+        # REPEATABLE READ would read balances from before the lock; see docs/decisions/0004.
+        "isolation_level": "read committed",
+        # Without these a server that hangs is waited for without end. In seconds.
+        "connect_timeout": 5,
+        "read_timeout": 30,
+        "write_timeout": 30,
+        # wait_timeout: the locks of a worker that vanished without a word are let go after a minute.
+        "init_command": "SET SESSION sql_mode = 'TRADITIONAL', SESSION innodb_lock_wait_timeout = 5,"
+        " SESSION wait_timeout = 60",
+        **DATABASE.get("OPTIONS", {}),
+    }
+else:
+    DATABASE["OPTIONS"] = {
+        # IMMEDIATE waits for the write lock at BEGIN; an upgrade later on would fail instead of waiting.
+        "transaction_mode": "IMMEDIATE",
+        "timeout": 20,  # seconds
+        # FULL: a commit is on the disk before the bank hears 200.
+        "init_command": "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;",
+    }
+DATABASE |= {"CONN_MAX_AGE": None, "CONN_HEALTH_CHECKS": True, "ATOMIC_REQUESTS": False}
+DATABASES = {"default": DATABASE}
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+# --- Celery ---------------------------------------------------------------------------------------
+
+CELERY_BROKER_TRANSPORT_OPTIONS: dict[str, object]
+if REDIS_URL := needed_in_production("REDIS_URL", stand_in=""):
+    CELERY_BROKER_URL = REDIS_URL
+    CELERY_BROKER_TRANSPORT_OPTIONS = {
+        "socket_keepalive": True,
+        "health_check_interval": 10,  # seconds
+        # A broker that hangs is not waited for without end; longer than the second of kombu's own BRPOP.
+        "socket_connect_timeout": 5,
+        "socket_timeout": 30,
+    }
+else:
+    CELERY_BROKER_URL = "filesystem://localhost"  # a name that means nothing; without one kombu warns
+    CELERY_BROKER_TRANSPORT = "worker.filebroker:Transport"
+    # With this kind of transport Celery's prefork pool shares one pipe: a killed process takes its lock
+    # along, and the others wait for ever. SQLite has one writer at a time anyway.
+    CELERY_WORKER_POOL = "solo"
+    CELERY_BROKER_TRANSPORT_OPTIONS = {
+        "data_folder_in": str(DATA_DIR / "broker" / "messages"),
+        "control_folder": str(DATA_DIR / "broker" / "control"),
+        "polling_interval": 0.05,  # seconds
+    }
+CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
+CELERY_RESULT_BACKEND = "django-db"
+CELERY_RESULT_EXTENDED = True
+CELERY_RESULT_EXPIRES = 90 * 24 * 3600  # seconds; Celery's own day would throw dead letters away
+CELERY_WORKER_PREFETCH_MULTIPLIER = 1
+CELERY_WORKER_REDIRECT_STDOUTS = False
+CELERY_BEAT_SCHEDULER = "celery.beat:Scheduler"  # in memory: nothing here needs to survive a restart
+CELERY_BEAT_SCHEDULE = {
+    "sweep": {
+        "task": "worker.tasks.sweep",
+        "schedule": SWEEP_EVERY_SECONDS,
+        "options": {"expires": 5 * SWEEP_EVERY_SECONDS},
+    },
+    "forget old deliveries": {"task": "worker.tasks.forget_old_deliveries", "schedule": 3600.0},
+}
+
+# --- the rest -------------------------------------------------------------------------------------
+
+LANGUAGE_CODE = "en"
+TIME_ZONE = "UTC"
+USE_TZ = True
+FORMAT_MODULE_PATH = "config.formats"
+STATIC_URL = "static/"
+STATIC_ROOT = BASE_DIR / "staticfiles"
+WHITENOISE_USE_FINDERS = True  # the admin's CSS, also where nobody ran collectstatic
+LOG_LEVEL: str = env.get_value("LOG_LEVEL", cast=logs.level_named, default="INFO")
+LOGGING = logs.configure(level=LOG_LEVEL, as_json=not DEBUG)
+warnings.filterwarnings("ignore", "No directory at")  # of WhiteNoise; the finders are enough
+if DEBUG:  # in production Celery is right to advise against root
+    warnings.filterwarnings("ignore", "You're running the worker with superuser privileges")

@@ -1,0 +1,42 @@
+"""Who answers what."""
+
+from django.conf import settings
+from django.contrib import admin
+from django.http import HttpRequest, HttpResponse
+from django.urls import path
+from django.views.decorators.csrf import csrf_exempt
+from django.views.generic import RedirectView
+
+from config import health
+from ingest import views as ingest
+from ledger import views as ledger
+from ledger.answers import error
+
+admin.site.site_title = "Prihod"
+admin.site.site_header = f"Prihod · times in {settings.TIME_ZONE}"
+admin.site.enable_nav_sidebar = False  # the lists need its width
+
+
+def handler400(request: HttpRequest, exception: Exception) -> HttpResponse:
+    return error(400, "malformed request")
+
+
+def handler404(request: HttpRequest, exception: Exception | None = None, rest: str = "") -> HttpResponse:
+    return error(404, "Not found")
+
+
+def handler500(request: HttpRequest) -> HttpResponse:
+    return error(500, "something failed here, and is logged")
+
+
+urlpatterns = [
+    path("api/webhook/bank/", ingest.bank_webhook),
+    path("api/organizations/<str:inn>/balance/", ledger.balance),
+    path("api/organizations/<str:inn>/balance/history/", ledger.history),
+    path("api/operations/<str:operation_id>/", ingest.operation),
+    path("api/<path:rest>", csrf_exempt(handler404)),  # also with DEBUG on, where Django would answer HTML
+    path("", RedirectView.as_view(url="/admin/")),
+    path("admin/", admin.site.urls),
+    path("healthz", health.healthz),
+    path("readyz", health.readyz),
+]
