@@ -1,0 +1,61 @@
+"""HTTP answers in JSON, and nothing but JSON, whatever happens in the view."""
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+import msgspec
+import structlog
+from django.core.exceptions import BadRequest, SuspiciousOperation
+from django.db import DatabaseError, InterfaceError
+from django.http import HttpRequest, HttpResponse
+from django.views.decorators.csrf import csrf_exempt
+
+log = structlog.get_logger(__name__)
+RETRY_AFTER_SECONDS = 5
+
+View = Callable[..., HttpResponse]
+_encode = msgspec.json.Encoder(decimal_format="number").encode
+
+
+def answer(data: Any, status: int = 200, **headers: str) -> HttpResponse:
+    """`data` as JSON; Decimals become exact JSON numbers, header names take _ for -."""
+    response = HttpResponse(_encode(data), status=status, content_type="application/json")
+    for name, value in headers.items():
+        response[name.replace("_", "-")] = value
+    return response
+
+
+def error(status: int, message: str, **headers: str) -> HttpResponse:
+    return answer({"error": message}, status, **headers)
+
+
+def unavailable(message: str) -> HttpResponse:
+    """Nothing was lost, and the same request can succeed later."""
+    return error(503, message, Retry_After=str(RETRY_AFTER_SECONDS))
+
+
+def json_only(*methods: str) -> Callable[[View], View]:
+    """Let only `methods` through, and turn every fault into a plain JSON answer.
+
+    A database that fails is a 503 with Retry-After: nothing was lost, ask again.
+    """
+
+    def decorate(view: View) -> View:
+        @wraps(view)
+        def guarded(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+            if request.method not in methods:
+                return error(405, f"use {' or '.join(methods)}", Allow=", ".join(methods))
+            try:
+                return view(request, *args, **kwargs)
+            except (BadRequest, SuspiciousOperation):
+                return error(400, "malformed request")
+            except (DatabaseError, InterfaceError) as fault:
+                log.error("database failed in a request", path=request.path, error=repr(fault))
+            except Exception:
+                log.exception("request failed", path=request.path)
+            return unavailable("temporarily unavailable, please try again")
+
+        return csrf_exempt(guarded)  # nothing here goes by a session's cookie
+
+    return decorate

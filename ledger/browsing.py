@@ -1,0 +1,87 @@
+"""Admin pages over tables of millions of rows that nobody may change."""
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any, cast
+
+from django.contrib import admin
+from django.contrib.admin.views.main import ChangeList
+from django.core.paginator import Paginator
+from django.db.models import Model, QuerySet
+from django.http import HttpRequest
+from django.urls import reverse
+from django.utils.html import format_html
+
+
+class BoundedPaginator(Paginator):  # type: ignore[type-arg]  # Django's own class takes no argument
+    """Counts no further than `rows_max`: an exact count would read the whole index, for each page."""
+
+    rows_max = 1000
+
+    @cached_property
+    def count(self) -> int:
+        rows = cast(QuerySet[Any], self.object_list)
+        return rows.order_by()[: self.rows_max].count()
+
+
+class IndexedChangeList(ChangeList):
+    """Rows in the order the page's author chose for its index; no column can be sorted by."""
+
+    def get_ordering_field(self, field_name: Any) -> None:
+        return None
+
+
+class ReadOnlyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # as above
+    """Shows rows to whoever has the view permission, and lets nobody change them, superusers included.
+
+    A list costs a bounded number of rows however long the table is. It shows the first thousand;
+    whatever lies behind is found by `find`, whose look-ups, like `ordering`, need an index.
+    """
+
+    change_list_template = "admin/bounded_change_list.html"
+    paginator = BoundedPaginator
+    show_full_result_count = False
+    # Not joined: from a few organizations the server would read on to all their payments, and sort them.
+    list_select_related = ()
+    prefetched: Sequence[str] = ()
+    show_facets = admin.ShowFacets.NEVER  # each facet is a count
+
+    class Media:
+        css = {"all": ["ledger/admin.css"]}
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return False
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
+        return super().get_queryset(request).prefetch_related(*self.prefetched)
+
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
+        return IndexedChangeList
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
+    ) -> tuple[QuerySet[Any], bool]:
+        text = search_term.strip()
+        return (self.find(queryset, text) if text else queryset), False
+
+    def find(self, rows: QuerySet[Any], text: str) -> QuerySet[Any]:
+        """Those of `rows` that the search text means; it is never empty."""
+        raise NotImplementedError
+
+
+def link(row: Model, text: object) -> str:
+    """A link to the row's admin page; `text` is escaped."""
+    page = f"admin:{row._meta.app_label}_{row._meta.model_name}_change"
+    return format_html('<a href="{}">{}</a>', reverse(page, args=[row.pk]), text)
+
+
+def list_link(model: type[Model], text: object, **query: str) -> str:
+    """A link to the model's list, with e.g. q=… as its search; `text` is escaped."""
+    page = f"admin:{model._meta.app_label}_{model._meta.model_name}_changelist"
+    return format_html('<a href="{}">{}</a>', reverse(page, query=query), text)

@@ -1,0 +1,27 @@
+"""The INN, a Russian taxpayer number: 10 digits for a company, 12 for a person.
+
+Check digits after the Federal Tax Service's order ММВ-7-6/435@ of 29.06.2012, appendix. They mark
+an organization as suspicious and never refuse a payment: banks' own samples fail them.
+"""
+
+import re
+
+_WEIGHTS = (3, 7, 2, 4, 10, 3, 5, 9, 4, 6, 8)
+_SHAPE = re.compile(r"[0-9]{10}|[0-9]{12}")
+
+
+def is_inn(text: str) -> bool:
+    """Whether `text` has an INN's shape: exactly 10 or 12 ASCII digits."""
+    return _SHAPE.fullmatch(text) is not None
+
+
+def checksum_holds(inn: str) -> bool:
+    """Whether the check digits of `inn` (of an INN's shape) are right: one of 10 digits, two of 12."""
+    checked = (9,) if len(inn) == 10 else (10, 11)
+    return all(_check_digit(inn[:place]) == inn[place] for place in checked)
+
+
+def _check_digit(digits: str) -> str:
+    weights = _WEIGHTS[-len(digits) :]
+    total = sum(weight * int(digit) for weight, digit in zip(weights, digits, strict=True))
+    return str(total % 11 % 10)

@@ -1,0 +1,85 @@
+"""What accountants trust. Rows of Payment and BalanceLog are written once, by ledger/posting.py,
+and never changed: the database itself refuses (ledger/triggers.py)."""
+
+from django.db import models
+from django.db.models import Q
+
+from ledger.inn import checksum_holds
+from ledger.operation_id import OperationIdField
+from ledger.terms import PaymentTerms
+
+
+class Organization(models.Model):
+    """A payee, known by its INN. Its row is the lock under which its log grows."""
+
+    inn = models.CharField("INN", max_length=12, unique=True)
+    balance_kopecks = models.BigIntegerField(default=0)
+    last_seq = models.BigIntegerField(default=0)
+    opened_at = models.DateTimeField()
+
+    class Meta:
+        constraints = [
+            models.CheckConstraint(condition=Q(balance_kopecks__gte=0), name="balance_not_negative"),
+        ]
+
+    def __str__(self) -> str:
+        return self.inn
+
+    @property
+    def inn_checksum_holds(self) -> bool:
+        return checksum_holds(self.inn)
+
+
+class Payment(models.Model):
+    """One operation of the bank, posted."""
+
+    operation_id = OperationIdField(unique=True)
+    organization = models.ForeignKey(Organization, on_delete=models.PROTECT, related_name="payments")
+    amount_kopecks = models.BigIntegerField()
+    document_number = models.CharField(max_length=255)
+    document_date = models.DateTimeField()
+    created_at = models.DateTimeField()
+
+    class Meta:
+        constraints = [
+            models.CheckConstraint(condition=Q(amount_kopecks__gt=0), name="payment_positive"),
+        ]
+
+    def __str__(self) -> str:
+        return str(self.operation_id)
+
+    @property
+    def terms(self) -> PaymentTerms:
+        return PaymentTerms(
+            operation_id=self.operation_id,
+            inn=self.organization.inn,
+            amount_kopecks=self.amount_kopecks,
+            document_number=self.document_number,
+            document_date=self.document_date,
+        )
+
+
+class BalanceLog(models.Model):
+    """One line of an organization's log: what was credited, and the balance right after.
+
+    `seq` runs 1..n for each organization, without a gap.
+    """
+
+    # No index of its own: the unique key begins with it.
+    organization = models.ForeignKey(
+        Organization, on_delete=models.PROTECT, related_name="log", db_index=False
+    )
+    seq = models.BigIntegerField()
+    payment = models.OneToOneField(Payment, on_delete=models.PROTECT, related_name="log_line")
+    amount_kopecks = models.BigIntegerField()
+    balance_after_kopecks = models.BigIntegerField()
+    created_at = models.DateTimeField()
+
+    class Meta:
+        verbose_name = "balance log line"
+        constraints = [
+            models.UniqueConstraint(fields=["organization", "seq"], name="one_line_per_seq"),
+        ]
+
+    def __str__(self) -> str:
+        return f"line {self.seq} of organization {self.organization_id}"

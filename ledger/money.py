@@ -1,0 +1,18 @@
+"""Money is integer kopecks everywhere inside; rubles exist only at the edges."""
+
+from decimal import Decimal
+
+BALANCE_KOPECKS_MAX = 2**63 - 1  # what a BIGINT column holds
+
+
+def rubles(kopecks: int) -> int | Decimal:
+    """`kopecks` as exact rubles for JSON: a whole sum as an integer, any other with two decimals."""
+    whole, rest = divmod(kopecks, 100)
+    return Decimal(kopecks).scaleb(-2) if rest else whole
+
+
+def rubles_text(kopecks: int) -> str:
+    """`kopecks` as people read them, such as 145 000,00 ₽; its spaces don't break."""
+    whole, rest = divmod(abs(kopecks), 100)
+    sign = "−" if kopecks < 0 else ""
+    return f"{sign}{whole:_},{rest:02}_₽".replace("_", "\N{NO-BREAK SPACE}")

@@ -1,0 +1,33 @@
+"""The operation id, by which the bank and the ledger know one payment: a UUID."""
+
+import re
+from typing import Any
+from uuid import UUID
+
+from django.db import models
+from django.db.backends.base.base import BaseDatabaseWrapper
+
+# RFC 9562's form, without hyphens, in braces, or as a URN; uuid.UUID alone would take more.
+_UUID = re.compile(
+    r"(?:urn:uuid:)?(\{)?[0-9a-f]{8}(-?)(?:[0-9a-f]{4}\2){3}[0-9a-f]{12}(?(1)\})", re.IGNORECASE
+)
+
+
+def as_operation_id(text: str) -> UUID | None:
+    """`text` in any usual spelling of a UUID; None if it is none."""
+    return UUID(text.lower()) if _UUID.fullmatch(text) else None
+
+
+class OperationIdField(models.UUIDField):  # type: ignore[type-arg]  # Django's own class takes no argument
+    """A UUID as 32 hexadecimal digits on every database.
+
+    MariaDB has a type for UUIDs, which Django would use, and which refuses those whose version and
+    variant it doesn't know (error 1292): a bank's operation must not fail on that.
+    """
+
+    def db_type(self, connection: BaseDatabaseWrapper) -> str:
+        return "char(32)"
+
+    def get_db_prep_value(self, value: Any, connection: BaseDatabaseWrapper, prepared: bool = False) -> Any:  # noqa: FBT001, FBT002 Django's signature
+        uuid = self.to_python(value)
+        return None if uuid is None else uuid.hex

@@ -1,0 +1,47 @@
+"""How the database goes about a query: only by its indexes, or by reading all there is."""
+
+from collections.abc import Callable
+
+import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+
+explains = pytest.mark.skipif(connection.vendor != "mysql", reason="reads the EXPLAIN of MySQL and MariaDB")
+
+
+def assert_index_lookups_only(act: Callable[[], object]) -> None:
+    """Run `act`; none of its SELECTs may scan a table or sort. The tables must hold enough rows to tempt.
+
+    For tests with real commits: ANALYZE ends the transaction.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute("ANALYZE TABLE ingest_webhook, ledger_organization, ledger_payment, ledger_balancelog")
+        cursor.fetchall()
+    with CaptureQueriesContext(connection) as queries:
+        act()
+    selects = [query["sql"] for query in queries if query["sql"].startswith("SELECT")]
+    assert selects
+    with connection.cursor() as cursor:
+        for select in selects:
+            cursor.execute(f"EXPLAIN FORMAT=TRADITIONAL {select}")
+            columns = [column[0] for column in cursor.description]
+            for row in cursor.fetchall():
+                step = dict(zip(columns, row, strict=True))
+                assert step["type"] in {"const", "eq_ref", "ref", "range"}, (select, step)
+                assert "filesort" not in (step["Extra"] or ""), (select, step)
+                assert "temporary" not in (step["Extra"] or ""), (select, step)
+
+
+def rows_read_by(act: Callable[[], object]) -> int:
+    """How many rows and index entries this session's storage engine handed out for `act`."""
+
+    def handed_out() -> int:
+        with connection.cursor() as cursor:
+            cursor.execute("SHOW SESSION STATUS LIKE 'Handler_read%'")
+            return sum(int(count) for _, count in cursor.fetchall())
+
+    # Reading the status reads rows, too; how many, two readings in a row tell.
+    overhead = -handed_out() + handed_out()
+    before = handed_out()
+    act()
+    return handed_out() - before - overhead

@@ -1,0 +1,176 @@
+"""The checks see a server that is set wrongly, and stop what would run on it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+from django.core.management import call_command
+from django.core.management.base import SystemCheckError
+from django.db import connection
+from django.db.migrations.recorder import MigrationRecorder
+
+from ledger import triggers
+from ledger.checks import check_database_server
+
+pytestmark = pytest.mark.django_db(transaction=True)
+mysql = pytest.mark.skipif(connection.vendor != "mysql", reason="about settings of MySQL and MariaDB")
+sqlite = pytest.mark.skipif(connection.vendor != "sqlite", reason="about settings of SQLite")
+
+
+def execute(statement: str) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(statement)
+
+
+def read(query: str) -> str:
+    with connection.cursor() as cursor:
+        cursor.execute(query)
+        return str(cursor.fetchone()[0])
+
+
+def found() -> list[str]:
+    messages = check_database_server(["default"])
+    assert all(message.is_serious() for message in messages)
+    return [str(message.id) for message in messages]
+
+
+@pytest.fixture
+def session() -> Iterator[None]:
+    """A session of its own, which takes its settings along when it goes."""
+    connection.close()
+    yield
+    connection.close()
+
+
+@contextmanager
+def server_set(variable: str, value: str) -> Iterator[None]:
+    before = read(f"SELECT @@GLOBAL.{variable}")
+    execute(f"SET GLOBAL {variable} = {value}")
+    try:
+        yield
+    finally:
+        execute(f"SET GLOBAL {variable} = {before}")
+
+
+def test_the_database_of_this_run_is_set_rightly() -> None:
+    assert found() == []
+
+
+def test_without_databases_nothing_is_asked() -> None:
+    assert check_database_server() == []
+
+
+@mysql
+@pytest.mark.parametrize(
+    ("statement", "wrong"),
+    [
+        ("SET SESSION sql_mode = ''", "ledger.E002"),
+        ("SET SESSION sql_mode = 'ANSI,NO_ZERO_DATE'", "ledger.E002"),
+        ("SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ", "ledger.E004"),
+        ("SET SESSION TRANSACTION ISOLATION LEVEL READ UNCOMMITTED", "ledger.E004"),
+        ("SET NAMES latin1", "ledger.E005"),
+    ],
+)
+def test_a_session_that_is_set_wrongly(session: None, statement: str, wrong: str) -> None:
+    execute(statement)
+
+    assert found() == [wrong]
+
+
+@mysql
+@pytest.mark.parametrize("mode", ["STRICT_ALL_TABLES", "STRICT_TRANS_TABLES,NO_ZERO_DATE"])
+def test_both_strict_modes_are_strict(session: None, mode: str) -> None:
+    execute(f"SET SESSION sql_mode = '{mode}'")
+
+    assert found() == []
+
+
+@mysql
+@pytest.mark.parametrize("value", ["0", "2"])
+def test_a_server_that_does_not_flush_each_commit(value: str) -> None:
+    with server_set("innodb_flush_log_at_trx_commit", value):
+        assert found() == ["ledger.E003"]
+    assert found() == []
+
+
+@mysql
+def test_a_binary_log_that_is_not_flushed_with_each_commit() -> None:
+    with server_set("sync_binlog", "0"):
+        expected = ["ledger.E003"] if read("SELECT @@log_bin") == "1" else []
+        assert found() == expected
+
+
+@mysql
+@pytest.mark.parametrize(
+    ("definition", "wrong"),
+    [
+        ("(id INT) ENGINE = MyISAM", "ledger.E001"),
+        ("(document_number VARCHAR(255) CHARACTER SET latin1)", "ledger.E005"),
+    ],
+)
+def test_a_table_that_is_made_wrongly(definition: str, wrong: str) -> None:
+    execute(f"CREATE TABLE made_wrongly {definition}")
+    try:
+        (message,) = check_database_server(["default"])
+    finally:
+        execute("DROP TABLE made_wrongly")
+    assert message.id == wrong
+    assert "made_wrongly" in message.msg
+
+
+@mysql
+def test_a_database_whose_tables_to_come_are_not_utf8mb4() -> None:
+    execute("ALTER DATABASE CHARACTER SET latin1")
+    try:
+        assert found() == ["ledger.E005"]
+    finally:
+        execute("ALTER DATABASE CHARACTER SET utf8mb4")
+
+
+@sqlite
+@pytest.mark.parametrize("level", ["OFF", "NORMAL"])
+def test_sqlite_that_does_not_flush_each_commit(session: None, level: str) -> None:
+    execute(f"PRAGMA synchronous = {level}")
+
+    assert found() == ["ledger.E003"]
+
+
+@pytest.fixture
+def without_triggers() -> Iterator[None]:
+    triggers.drop(connection)
+    yield
+    triggers.create(connection)
+
+
+def test_missing_triggers_are_an_error_that_names_them(without_triggers: None) -> None:
+    (message,) = check_database_server(["default"])
+
+    assert (message.id, message.is_serious()) == ("ledger.E006", True)
+    assert "ledger_payment_no_update" in message.msg
+    assert "ledger_balancelog_no_delete" in message.msg
+
+
+def test_the_hint_of_missing_triggers_brings_them_back(without_triggers: None) -> None:
+    (message,) = check_database_server(["default"])
+    assert message.hint is not None
+    _, program, _ = message.hint.split('"')
+
+    call_command("shell", command=program, verbosity=0)
+
+    assert found() == []
+
+
+def test_triggers_that_are_still_to_be_migrated_are_not_missing(without_triggers: None) -> None:
+    recorder = MigrationRecorder(connection)
+    recorder.record_unapplied("ledger", "0002_triggers")
+    try:
+        assert found() == []
+    finally:
+        recorder.record_applied("ledger", "0002_triggers")
+
+
+def test_what_is_wrong_stops_check_and_migrate(without_triggers: None) -> None:
+    with pytest.raises(SystemCheckError, match="triggers that protect posted payments are missing"):
+        call_command("check", databases=["default"])
+    with pytest.raises(SystemCheckError, match="triggers that protect posted payments are missing"):
+        call_command("migrate", skip_checks=False)

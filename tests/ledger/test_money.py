@@ -1,0 +1,54 @@
+from decimal import Decimal
+
+import pytest
+
+from ledger.inn import checksum_holds, is_inn
+from ledger.money import rubles
+from tests.cast import IVANOV, ROMASHKA, SAMPLE, VASILEK
+
+
+@pytest.mark.parametrize(
+    ("kopecks", "expected"),
+    [
+        (0, "0"),
+        (145_000_00, "145000"),
+        (1, "0.01"),
+        (1_10, "1.10"),
+        (9_223_372_036_854_775_807, "92233720368547758.07"),
+    ],
+)
+def test_rubles_are_exact_to_the_last_kopeck(kopecks: int, expected: str) -> None:
+    assert str(rubles(kopecks)) == expected
+
+
+def test_a_whole_sum_is_an_integer_and_any_other_a_decimal() -> None:
+    assert type(rubles(1_00)) is int
+    assert type(rubles(1_01)) is Decimal
+
+
+@pytest.mark.parametrize("inn", [ROMASHKA, VASILEK, IVANOV])
+def test_right_check_digits_hold(inn: str) -> None:
+    assert checksum_holds(inn)
+
+
+@pytest.mark.parametrize("inn", [SAMPLE, "7707083894", "500100732258", "500100732269"])
+def test_wrong_check_digits_do_not(inn: str) -> None:
+    assert is_inn(inn)
+    assert not checksum_holds(inn)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "123456789",
+        "12345678901",
+        "1234567890123",
+        "123456789x",
+        " 1234567890",
+        "1234567890\n",
+        "１２３４５６７８９０",
+    ],
+)
+def test_anything_else_is_no_inn(text: str) -> None:
+    assert not is_inn(text)

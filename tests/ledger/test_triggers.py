@@ -1,0 +1,175 @@
+"""The database refuses by itself to change or remove what was posted."""
+
+from collections.abc import Callable, Iterator
+from importlib import import_module
+
+import pytest
+from django.core.management import CommandError
+from django.db import DatabaseError, connection, transaction
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.migrations.state import ProjectState
+from django.db.models import F
+
+from ledger import triggers
+from ledger.models import BalanceLog, Payment
+from tests.cast import posted, terms
+from tests.planting import remove
+
+sqlite_only = pytest.mark.skipif(connection.vendor != "sqlite", reason="about its REPLACE")
+mysql_only = pytest.mark.skipif(connection.vendor != "mysql", reason="about the binary log of MySQL")
+
+
+@pytest.fixture
+def payment(transactional_db: None) -> Payment:
+    posted(terms(100_00), terms(20_50))
+    return Payment.objects.order_by("id")[0]
+
+
+def execute(statement: str, on: BaseDatabaseWrapper = connection) -> None:
+    with on.cursor() as cursor:
+        cursor.execute(statement)
+
+
+def rows() -> list[object]:
+    return [*Payment.objects.order_by("id").values(), *BalanceLog.objects.order_by("id").values()]
+
+
+def save(row: Payment | BalanceLog) -> None:
+    row.amount_kopecks += 1
+    row.save()
+
+
+def touch(row: Payment | BalanceLog) -> None:
+    row.save()  # nothing is different, and still
+
+
+FORBIDDEN: dict[str, Callable[[], object]] = {
+    "UPDATE payment": lambda: execute("UPDATE ledger_payment SET amount_kopecks = amount_kopecks + 1"),
+    "UPDATE line": lambda: execute("UPDATE ledger_balancelog SET balance_after_kopecks = 0"),
+    "DELETE payment": lambda: execute("DELETE FROM ledger_payment"),
+    "DELETE line": lambda: execute("DELETE FROM ledger_balancelog"),
+    "queryset.update of payments": lambda: Payment.objects.update(document_number="PAY-329"),
+    "queryset.update of lines": lambda: BalanceLog.objects.update(seq=F("seq") + 10),
+    "queryset.delete of lines": lambda: BalanceLog.objects.all().delete(),
+    "payments deleted without asking": lambda: remove(Payment.objects.all()),
+    "payment.save": lambda: save(Payment.objects.latest("id")),
+    "line.save": lambda: save(BalanceLog.objects.latest("id")),
+    "line.save without a change": lambda: touch(BalanceLog.objects.latest("id")),
+    "line.delete": lambda: BalanceLog.objects.latest("id").delete(),
+    "bulk_update of lines": lambda: BalanceLog.objects.bulk_update(
+        [BalanceLog(pk=BalanceLog.objects.latest("id").pk, amount_kopecks=1)], ["amount_kopecks"]
+    ),
+    "REPLACE of a payment": lambda: execute(
+        "REPLACE INTO ledger_payment (id, operation_id, organization_id, amount_kopecks, document_number,"
+        " document_date, created_at) SELECT id, operation_id, organization_id, 1, document_number,"
+        " document_date, created_at FROM ledger_payment"
+    ),
+    "REPLACE of a line": lambda: execute(
+        "REPLACE INTO ledger_balancelog (organization_id, seq, payment_id, amount_kopecks,"
+        " balance_after_kopecks, created_at) SELECT organization_id, seq, payment_id, 1,"
+        " balance_after_kopecks, created_at FROM ledger_balancelog"
+    ),
+}
+
+
+def test_what_was_posted_can_not_be_changed_or_removed(payment: Payment, subtests: pytest.Subtests) -> None:
+    before = rows()
+    for name, act in FORBIDDEN.items():
+        with subtests.test(name):
+            with connection.constraint_checks_disabled(), pytest.raises(DatabaseError, match="only grows"):
+                act()
+            assert rows() == before
+
+
+def test_an_upsert_can_not_change_a_payment_either(payment: Payment) -> None:
+    before = rows()
+    payment.amount_kopecks += 1
+    unique = [] if connection.vendor == "mysql" else ["operation_id"]
+    with pytest.raises(DatabaseError, match="only grows"):
+        Payment.objects.bulk_create(
+            [payment], update_conflicts=True, update_fields=["amount_kopecks"], unique_fields=unique
+        )
+    assert rows() == before
+
+
+def test_a_refused_change_loses_what_its_transaction_wrote_before(payment: Payment) -> None:
+    before = rows()
+
+    @transaction.atomic
+    def post_and_change() -> None:
+        posted(terms(1))
+        Payment.objects.update(amount_kopecks=1)
+
+    with pytest.raises(DatabaseError, match="only grows"):
+        post_and_change()
+    assert rows() == before
+
+
+@sqlite_only
+@pytest.mark.parametrize(
+    ("table", "changed"),
+    [
+        ("ledger_payment", {"id": 99}),
+        ("ledger_payment", {"operation_id": "'00000000000000000000000000000001'"}),
+        ("ledger_balancelog", {"payment_id": 99, "seq": 99}),
+        ("ledger_balancelog", {"id": 99, "seq": 99}),
+        ("ledger_balancelog", {"id": 99, "payment_id": 99}),
+    ],
+)
+def test_sqlite_can_not_replace_by_any_key(payment: Payment, table: str, changed: dict[str, object]) -> None:
+    """REPLACE with all but one of the keys changed, from a session without our settings or foreign keys."""
+    before = rows()
+    with connection.cursor() as cursor:
+        cursor.execute(f"SELECT * FROM {table} LIMIT 1")
+        names = [column[0] for column in cursor.description]
+    values = ", ".join(str(changed.get(name, name)) for name in names)
+    with connection.constraint_checks_disabled(), pytest.raises(DatabaseError, match="only grows"):
+        execute(f"INSERT OR REPLACE INTO {table} SELECT {values} FROM {table} LIMIT 1")
+    assert rows() == before
+
+
+@pytest.mark.django_db(transaction=True)
+def test_create_creates_what_is_missing() -> None:
+    assert triggers.missing(connection) == []
+    triggers.drop(connection)
+    names = triggers.missing(connection)
+    assert {"ledger_payment_no_update", "ledger_balancelog_no_delete"} < set(names)
+
+    triggers.create(connection)
+    execute(f"DROP TRIGGER {names[1]}")
+    assert triggers.missing(connection) == [names[1]]
+    triggers.create(connection)
+
+    assert triggers.missing(connection) == []
+
+
+@pytest.fixture
+def clerk(transactional_db: None) -> Iterator[BaseDatabaseWrapper]:
+    """A session of a user who owns the database and nothing else, on a server that trusts only SUPER."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT @@log_bin, @@log_bin_trust_function_creators")
+        binary_log, trust = cursor.fetchone()
+    if not binary_log:
+        pytest.skip("without a binary log everybody may create triggers")
+    execute("SET GLOBAL log_bin_trust_function_creators = 0")
+    execute("CREATE USER clerk@localhost")
+    execute(f"GRANT ALL ON {connection.settings_dict['NAME']}.* TO clerk@localhost")
+    session = connection.copy()
+    session.settings_dict = connection.settings_dict | {"USER": "clerk", "PASSWORD": ""}
+    triggers.drop(connection)
+    try:
+        yield session
+    finally:
+        session.close()
+        execute("DROP USER clerk@localhost")
+        execute(f"SET GLOBAL log_bin_trust_function_creators = {trust}")
+        triggers.create(connection)
+
+
+@mysql_only
+def test_where_the_binary_log_forbids_triggers_migrate_says_what_to_do(clerk: BaseDatabaseWrapper) -> None:
+    """CommandError is what manage.py prints as one line, without a traceback."""
+    editor = clerk.schema_editor(atomic=False)
+    operation = import_module("ledger.migrations.0002_triggers").Migration.operations[0]
+    with pytest.raises(CommandError, match="log_bin_trust_function_creators = 1"):
+        operation.database_forwards("ledger", editor, ProjectState(), ProjectState())

@@ -1,0 +1,230 @@
+from collections.abc import Callable, Iterator
+from typing import Any
+from uuid import UUID
+
+import pytest
+from django.db.models import F
+from pytest_django import DjangoAssertNumQueries
+
+from ledger import verification
+from ledger.models import BalanceLog, Organization, Payment
+from ledger.verification import Drift, verify
+from tests.cast import IVANOV, MIDNIGHT_IN_MOSCOW, ROMASHKA, VASILEK, opened, posted, terms
+from tests.planting import bare_tables, remove, undone
+
+committed = pytest.mark.django_db(transaction=True)
+
+
+def of(inn: str) -> Any:
+    return Organization.objects.filter(inn=inn)
+
+
+def line(seq: int, inn: str = ROMASHKA) -> Any:
+    return BalanceLog.objects.filter(organization__inn=inn, seq=seq)
+
+
+def payment(seq: int, inn: str = ROMASHKA) -> Any:
+    return Payment.objects.filter(id__in=list(line(seq, inn).values_list("payment_id", flat=True)))
+
+
+def add_line(seq: int, like: int) -> None:
+    """Another line with the payment and amounts of line `like`."""
+    copy = line(like).get()
+    copy.pk, copy.seq = BalanceLog.objects.count() + 1000, seq
+    copy.save(force_insert=True)
+
+
+@pytest.fixture
+def books() -> None:
+    """Romashka has three lines, 100.00, 120.50 and 123.50 after them; Vasilek two, 7.00 and 15.00."""
+    posted(terms(100_00), terms(20_50), terms(3_00))
+    posted(terms(7_00, inn=VASILEK), terms(8_00, inn=VASILEK))
+
+
+@pytest.fixture
+def bare_books(books: None) -> Iterator[None]:
+    with bare_tables():
+        yield
+
+
+def move(*rows: Any) -> None:
+    for row in rows:
+        row.update(organization=of(VASILEK).get())
+
+
+def retell(seq: int, amount_kopecks: int) -> None:
+    """Change the amount of a line and of its payment."""
+    payment(seq).update(amount_kopecks=amount_kopecks)
+    line(seq).update(amount_kopecks=amount_kopecks)
+
+
+def add_payment() -> None:
+    copy = payment(3).get()
+    copy.pk, copy.operation_id = 1000, UUID(int=1)
+    copy.save(force_insert=True)
+
+
+def open_with_balance() -> None:
+    Organization.objects.create(id=99, inn=IVANOV, balance_kopecks=1, opened_at=MIDNIGHT_IN_MOSCOW)
+
+
+def found() -> list[tuple[object, ...]]:
+    return [(d.what, d.inn, d.seq, d.expected, d.found) for d in verify()]
+
+
+@pytest.mark.django_db
+def test_a_ledger_built_by_posting_is_right(books: None) -> None:
+    opened(IVANOV)
+    rows: list[tuple[str, int]] = []
+
+    assert list(verify(lambda what, count: rows.append((what, count)))) == []
+
+    assert rows == [("lines", 5), ("organizations", 3), ("payments", 5)]
+
+
+@pytest.mark.django_db
+def test_an_empty_ledger_is_right() -> None:
+    assert found() == []
+
+
+@committed
+def test_bare_copies_of_a_right_ledger_are_right(bare_books: None) -> None:
+    assert found() == []
+
+
+# How the books were damaged; and what, of whom, in which line, expected, found.
+PLANTED: dict[str, tuple[Callable[[], object], tuple[object, ...]]] = {
+    "changed balance": (
+        lambda: of(ROMASHKA).update(balance_kopecks=123_51),
+        ("balance_kopecks", ROMASHKA, None, 123_50, 123_51),
+    ),
+    "changed last_seq": (
+        lambda: of(ROMASHKA).update(last_seq=4),
+        ("last_seq", ROMASHKA, None, 4, 3),
+    ),
+    "balance without lines": (open_with_balance, ("balance_kopecks", IVANOV, None, 0, 1)),
+    "removed line": (lambda: remove(line(2)), ("missing_line", ROMASHKA, 2, 2, 3)),
+    "removed first line": (lambda: remove(line(1)), ("missing_line", ROMASHKA, 1, 1, 2)),
+    "removed newest line": (lambda: remove(line(3)), ("last_seq", ROMASHKA, None, 3, 2)),
+    "removed log": (
+        lambda: remove(BalanceLog.objects.filter(organization__inn=VASILEK)),
+        ("last_seq", VASILEK, None, 2, 0),
+    ),
+    "doubled seq": (lambda: line(3).update(seq=2), ("doubled_seq", ROMASHKA, 2, 3, 2)),
+    "doubled line": (lambda: add_line(3, like=3), ("doubled_seq", ROMASHKA, 3, 4, 3)),
+    "log that begins with 0": (
+        lambda: BalanceLog.objects.update(seq=F("seq") - 1),
+        ("doubled_seq", ROMASHKA, 0, 1, 0),
+    ),
+    "changed amount of a line": (
+        lambda: line(2).update(amount_kopecks=20_51),
+        ("amount_kopecks", ROMASHKA, 2, 20_50, 20_51),
+    ),
+    "changed amount of a payment": (
+        lambda: payment(2).update(amount_kopecks=20_51),
+        ("amount_kopecks", ROMASHKA, 2, 20_51, 20_50),
+    ),
+    "changed amount of both": (
+        lambda: retell(2, 20_51),
+        ("balance_after_kopecks", ROMASHKA, 2, 120_51, 120_50),
+    ),
+    "changed balance after a line": (
+        lambda: line(1, VASILEK).update(balance_after_kopecks=7_01),
+        ("balance_after_kopecks", VASILEK, 1, 7_00, 7_01),
+    ),
+    "changed balance after the newest line": (
+        lambda: line(2, VASILEK).update(balance_after_kopecks=15_01),
+        ("balance_after_kopecks", VASILEK, 2, 15_00, 15_01),
+    ),
+    "balance after beyond all measure": (
+        lambda: line(2, VASILEK).update(balance_after_kopecks=-(2**63)),
+        ("balance_after_kopecks", VASILEK, 2, 15_00, -(2**63)),
+    ),
+    "line in a foreign log": (
+        lambda: move(line(3)),
+        ("organization", VASILEK, 3, ROMASHKA, VASILEK),
+    ),
+    "line and payment in a foreign log": (
+        lambda: move(payment(3), line(3)),
+        ("balance_after_kopecks", VASILEK, 3, 18_00, 123_50),
+    ),
+    "payment without a line": (add_payment, ("lines_of_payment", ROMASHKA, None, 1, 0)),
+}
+
+
+@committed
+def test_each_damage_is_named_first(bare_books: None, subtests: pytest.Subtests) -> None:
+    for name, (damage, drift) in PLANTED.items():
+        with subtests.test(name), undone():
+            damage()
+            assert found()[0] == drift
+
+
+@committed
+def test_a_line_without_its_payment_is_drift(bare_books: None) -> None:
+    number = payment(2).get().pk
+    remove(payment(2))
+
+    assert found()[0] == ("payment", ROMASHKA, 2, f"the payment with id {number}", None)
+
+
+@committed
+def test_a_log_without_its_organization_is_drift(bare_books: None) -> None:
+    number = of(VASILEK).get().pk
+    remove(of(VASILEK))
+
+    assert found()[0] == ("organization", None, 1, f"the organization with id {number}", None)
+
+
+@committed
+def test_two_lines_of_one_payment_are_drift_though_the_balance_agrees(bare_books: None) -> None:
+    add_line(4, like=3)
+    line(4).update(balance_after_kopecks=126_50)
+    of(ROMASHKA).update(last_seq=4, balance_kopecks=126_50)
+
+    assert found() == [("lines_of_payment", ROMASHKA, None, 1, 2)]
+
+
+@committed
+def test_pages_hide_nothing_at_their_borders(bare_books: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(verification, "ORGANIZATIONS_PER_PAGE", 1)
+    for rows_per_page in range(2, 7):
+        monkeypatch.setattr(verification, "ROWS_PER_PAGE", rows_per_page)
+        assert found() == []
+        for seq in (1, 2, 3):
+            with undone():
+                add_line(seq, like=seq)
+                assert ("doubled_seq", ROMASHKA, seq, seq + 1, seq) in found()
+
+
+@committed
+def test_a_gap_wider_than_a_page_hides_nothing_behind_it(
+    bare_books: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(verification, "ROWS_PER_PAGE", 2)
+    line(3).update(seq=50, amount_kopecks=1)
+    of(ROMASHKA).update(last_seq=50)
+
+    assert found()[0] == ("missing_line", ROMASHKA, 3, 3, 50)
+
+
+@pytest.mark.django_db
+def test_the_statements_do_not_grow_with_the_organizations(
+    django_assert_num_queries: DjangoAssertNumQueries,
+) -> None:
+    for inns in (1, 40):
+        posted(*(terms(inn=f"{inn:010}") for inn in range(1, inns + 1)))
+        with django_assert_num_queries(8):
+            assert found() == []
+
+
+def test_a_drift_reads_like_a_sentence() -> None:
+    drift = Drift("amount_kopecks", "the amount is that of its payment", 1_450_00, -5, ROMASHKA, 17)
+
+    assert str(drift) == (
+        "organization 7707083893, line 17: the amount is that of its payment; "
+        "expected 1\N{NO-BREAK SPACE}450,00\N{NO-BREAK SPACE}₽, found −0,05\N{NO-BREAK SPACE}₽"
+    )
+    assert str(Drift("payment", "a line has one", "payment 5", None)) == (
+        "a line has one; expected payment 5, found nothing"
+    )

@@ -1,0 +1,52 @@
+"""Damage for the verification to find: tables without the keys and triggers that would refuse it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from django.db import connection, transaction
+from django.db.models import Model, QuerySet
+
+from ingest.models import Webhook
+from ledger.models import BalanceLog, Organization, Payment
+
+MODELS: list[type[Model]] = [Organization, Payment, BalanceLog, Webhook]
+
+
+@contextmanager
+def bare_tables() -> Iterator[None]:
+    """Put bare copies, with the same rows, in the place of the tables, and the tables back afterwards.
+
+    For tests with real commits: MySQL ends the transaction at each of these statements.
+    """
+    tables = [model._meta.db_table for model in MODELS]
+    with connection.cursor() as cursor:
+        for table in tables:
+            cursor.execute(f"CREATE TABLE bare_{table} AS SELECT * FROM {table}")
+        for table in tables:
+            _rename(table, f"kept_{table}")
+            _rename(f"bare_{table}", table)
+        try:
+            yield
+        finally:
+            for table in tables:
+                cursor.execute(f"DROP TABLE {table}")
+                _rename(f"kept_{table}", table)
+
+
+@contextmanager
+def undone() -> Iterator[None]:
+    """Take back at the end of the block what was written in it."""
+    with transaction.atomic():
+        yield
+        transaction.set_rollback(True)
+
+
+def remove(rows: QuerySet[Any]) -> None:
+    """Delete `rows` without asking what refers to them."""
+    rows._raw_delete(rows.db)
+
+
+def _rename(table: str, name: str) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(f"ALTER TABLE {table} RENAME TO {name}")
