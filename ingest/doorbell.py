@@ -1,0 +1,78 @@
+"""Tells the workers that the inbox has something, without a request ever touching the broker.
+
+A ring is a message "look at the inbox" and carries no data, so rings may be lost, doubled or
+merged: the sweeper finds what nobody rang for.
+"""
+
+import os
+import threading
+import time
+from contextlib import suppress
+from typing import Any
+
+import structlog
+from celery import Celery, current_app
+from kombu import Connection
+
+log = structlog.get_logger(__name__)
+
+TASK = "worker.tasks.apply_received"
+PAUSE_SECONDS = 0.03  # between two rings; whatever arrives meanwhile shares the next one
+PAUSE_AFTER_FAILURE_SECONDS = 1.0
+WAITING_RINGS_MAX = 20  # in the broker; one more would tell nobody anything, and fill its memory
+# Kombu's defaults wait for a hung broker without end.
+BROKER_OPTIONS = {"max_retries": 0, "socket_timeout": 1, "socket_connect_timeout": 1}
+
+
+class Doorbell:
+    """One thread per process; it rings at once when idle, and at most every PAUSE_SECONDS."""
+
+    def __init__(self, app: Celery) -> None:
+        self._app = app
+        self._start_over()
+        os.register_at_fork(after_in_child=self._start_over)  # threads don't survive a fork
+
+    def _start_over(self) -> None:
+        self._wanted = threading.Event()
+        self._starting = threading.Lock()
+        self._thread: threading.Thread | None = None
+
+    def ring(self) -> None:
+        """Never blocks on the broker and never raises."""
+        self._wanted.set()
+        if self._thread is None:
+            with self._starting:
+                if self._thread is None:
+                    thread = threading.Thread(target=self._run, name="doorbell", daemon=True)
+                    with suppress(RuntimeError):  # no thread to be had: the sweeper finds the webhooks
+                        thread.start()
+                        self._thread = thread
+
+    def _run(self) -> None:
+        heard = True
+        while True:
+            try:
+                with self._app.connection(transport_options=BROKER_OPTIONS) as connection:
+                    while True:
+                        self._wanted.wait()
+                        self._wanted.clear()
+                        self._send(connection)
+                        if not heard:
+                            log.info("doorbell is heard again")
+                            heard = True
+                        time.sleep(PAUSE_SECONDS)
+            except Exception as fault:  # noqa: BLE001 whatever the broker does, the inbox is safe without it
+                self._wanted.set()
+                if heard:
+                    log.warning("doorbell is not heard; the sweeper finds the webhooks", error=repr(fault))
+                    heard = False
+                time.sleep(PAUSE_AFTER_FAILURE_SECONDS)
+
+    def _send(self, connection: Connection) -> None:
+        queue = self._app.amqp.queues[self._app.conf.task_default_queue]
+        declared: Any = queue(connection.default_channel).queue_declare()
+        if declared.message_count < WAITING_RINGS_MAX:
+            self._app.send_task(TASK, connection=connection, retry=False, ignore_result=True)
+
+
+ring = Doorbell(current_app).ring

@@ -1,0 +1,129 @@
+"""The inbox: every webhook the bank told us, and what became of it."""
+
+from datetime import datetime
+from typing import ClassVar, Self
+
+from django.db import models
+from django.db.models import Q
+from django.utils import timezone
+
+from ledger.operation_id import OperationIdField
+from ledger.terms import PaymentTerms
+
+
+class WebhookQuerySet(models.QuerySet["Webhook"]):
+    def received(self) -> "WebhookQuerySet":
+        """Those still to be applied."""
+        return self.filter(status=Webhook.Status.RECEIVED)
+
+    def queued(self) -> "WebhookQuerySet":
+        """Received and in the common queue: applied in batches, oldest first."""
+        return self.received().filter(next_attempt_at=None).order_by("id")
+
+    def due(self, now: datetime) -> "WebhookQuerySet":
+        """Received, taken out of the common queue, and due for an attempt of their own."""
+        return self.received().filter(next_attempt_at__lte=now).order_by("next_attempt_at")
+
+    def failed(self) -> "WebhookQuerySet":
+        return self.filter(status=Webhook.Status.FAILED)
+
+
+class Webhook(models.Model):
+    """One operation as the bank first told it. This row is the queue; no message carries its data.
+
+    received → applied; received → failed → (replay) → received; failed → dismissed.
+    """
+
+    class Status(models.TextChoices):
+        RECEIVED = "received"
+        APPLIED = "applied"
+        FAILED = "failed"
+        DISMISSED = "dismissed"
+
+    operation_id = OperationIdField(unique=True)
+    payer_inn = models.CharField("payer INN", max_length=12)
+    amount_kopecks = models.BigIntegerField()
+    document_number = models.CharField(max_length=255)
+    document_date = models.DateTimeField()
+    body = models.BinaryField(help_text="the bytes as received")
+    received_at = models.DateTimeField(default=timezone.now)
+
+    status = models.CharField(max_length=9, choices=Status.choices, default=Status.RECEIVED)
+    applied_at = models.DateTimeField(null=True)
+    # None: in the common queue. Otherwise it is applied on its own, not before this moment.
+    next_attempt_at = models.DateTimeField(null=True)
+    attempts = models.PositiveSmallIntegerField(default=0)  # on its own, since received or replayed
+    last_error = models.TextField(blank=True, default="")
+
+    objects = WebhookQuerySet.as_manager()
+
+    class Meta:
+        indexes = [models.Index(fields=["status", "next_attempt_at"], name="webhook_to_do")]
+        constraints = [models.CheckConstraint(condition=Q(amount_kopecks__gt=0), name="webhook_positive")]
+        permissions = [("replay_webhook", "Can replay failed webhooks")]
+
+    def __str__(self) -> str:
+        return str(self.operation_id)
+
+    @property
+    def terms(self) -> PaymentTerms:
+        return PaymentTerms(
+            operation_id=self.operation_id,
+            inn=self.payer_inn,
+            amount_kopecks=self.amount_kopecks,
+            document_number=self.document_number,
+            document_date=self.document_date,
+        )
+
+
+class KeptDelivery(models.Model):
+    """A delivery that did not become a webhook, kept for a person to look at, bounded in number and age."""
+
+    received_at = models.DateTimeField(default=timezone.now, db_index=True)
+
+    objects: ClassVar[models.Manager["Self"]] = models.Manager()
+
+    class Meta:
+        abstract = True
+
+
+class RejectedDelivery(KeptDelivery):
+    """Answered 400: it can never become valid."""
+
+    reason = models.CharField(max_length=255)
+    body = models.BinaryField(help_text="the bytes as received")
+
+    class Meta:
+        verbose_name_plural = "rejected deliveries"
+
+    def __str__(self) -> str:
+        return self.reason
+
+
+class RepeatedDelivery(KeptDelivery):
+    """A webhook delivered once more, with the same content."""
+
+    # No constraint in the database: its check would wait for a worker that has the webhook locked,
+    # and the bank would wait with it.
+    webhook = models.ForeignKey(
+        Webhook, on_delete=models.DO_NOTHING, db_constraint=False, related_name="repeated_deliveries"
+    )
+
+    class Meta:
+        verbose_name_plural = "repeated deliveries"
+
+
+class ConflictingDelivery(KeptDelivery):
+    """A webhook delivered once more, with other content: nothing was posted for it."""
+
+    webhook = models.ForeignKey(
+        Webhook, on_delete=models.DO_NOTHING, db_constraint=False, related_name="conflicting_deliveries"
+    )
+    difference = models.CharField(max_length=255, help_text="the fields that differ")
+    body = models.BinaryField(help_text="the bytes as received")
+
+    class Meta:
+        verbose_name_plural = "conflicting deliveries"
+
+    def __str__(self) -> str:
+        return f"other {self.difference}"

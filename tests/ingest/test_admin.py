@@ -1,0 +1,348 @@
+import re
+
+import pytest
+from django.contrib.admin.models import LogEntry
+from django.db import connection
+from django.db.models import Model
+from django.http import HttpResponse
+from django.test import Client
+from django.test.utils import CaptureQueriesContext
+from django.urls import reverse
+
+from ingest import admin as pages
+from ingest import inbox
+from ingest.models import ConflictingDelivery, RejectedDelivery, RepeatedDelivery, Webhook
+from ledger.browsing import BoundedPaginator
+from ledger.models import Payment
+from ledger.money import rubles_text
+from tests.browsers import listed, page, staff, superuser
+from tests.cast import ROMASHKA, VASILEK, body, posted, received, terms
+
+pytestmark = pytest.mark.django_db
+FAILED, RECEIVED = Webhook.Status.FAILED, Webhook.Status.RECEIVED
+APPLIED, DISMISSED = Webhook.Status.APPLIED, Webhook.Status.DISMISSED
+SCRIPT = "<script>alert(1)</script>"
+REPLAY = "/admin/ingest/webhook/replay/"
+
+
+@pytest.fixture
+def boss() -> Client:
+    return superuser()
+
+
+def failed(**fields: object) -> Webhook:
+    return received(status=FAILED, attempts=5, **{"last_error": "it broke", **fields})
+
+
+def conflicting_with(webhook: Webhook, **changed: object) -> ConflictingDelivery:
+    told = body(terms(1, operation_id=webhook.operation_id), **changed)
+    return ConflictingDelivery.objects.create(webhook=webhook, difference="amount_kopecks", body=told)
+
+
+def shown(browser: Client, row: Model) -> str:
+    answer = browser.get(page(type(row), "change", row.pk))
+    assert answer.status_code == 200
+    return answer.content.decode()
+
+
+def select(browser: Client, *webhooks: Webhook, **more: str) -> HttpResponse:
+    """Tick these webhooks in the list and choose Replay."""
+    ticked = {"action": "replay_selected", "_selected_action": [webhook.pk for webhook in webhooks]}
+    return browser.post(page(Webhook, "changelist"), {**ticked, "index": "0", **more}, follow=True)
+
+
+def confirm(browser: Client, asked: HttpResponse) -> str:
+    """Press the button of a confirmation page; returns what is said then."""
+    ids = re.search(r'name="ids" value="([^"]*)"', asked.content.decode())
+    assert ids, "the page has no button"
+    return said(browser.post(REPLAY, {"ids": ids[1]}, follow=True))
+
+
+def said(answer: HttpResponse) -> str:
+    return " ".join(map(str, answer.context["messages"]))
+
+
+def statuses() -> list[str]:
+    return list(Webhook.objects.order_by("id").values_list("status", flat=True))
+
+
+# --- what is shown -------------------------------------------------------------------------------
+
+
+def test_the_list_tells_each_webhooks_state_and_error(boss: Client) -> None:
+    webhook = received(terms(145_000_00), status=FAILED, attempts=4, last_error="x" * 500)
+
+    content = boss.get(page(Webhook, "changelist")).content.decode()
+
+    for text in [str(webhook.operation_id), "failed", ROMASHKA, rubles_text(145_000_00), "PAY-328", ">4<"]:
+        assert text in content
+    assert "x" * 79 + "…" in content  # shortened
+
+
+def test_webhooks_are_filtered_by_status(boss: Client) -> None:
+    webhook = failed()
+    received()
+
+    assert listed(boss, Webhook, status__exact="failed") == [str(webhook)]
+
+
+def test_a_webhook_is_found_by_operation_id_in_any_usual_spelling(boss: Client) -> None:
+    webhook = received()
+    received()
+
+    assert listed(boss, Webhook, q=f" {{{str(webhook).upper()}}}") == [str(webhook)]
+    assert listed(boss, Webhook, q="nonsense'") == []
+
+
+def test_failed_and_dismissed_webhooks_are_found_by_inn(boss: Client) -> None:
+    webhooks = [received(terms(), status=status) for status in [DISMISSED, FAILED, APPLIED, RECEIVED]]
+    received(terms(inn=VASILEK), status=FAILED)
+
+    assert listed(boss, Webhook, q=ROMASHKA) == [str(webhooks[1]), str(webhooks[0])]
+
+
+def test_the_body_is_shown_indented_with_its_numbers_as_written_and_as_exact_bytes(boss: Client) -> None:
+    webhook = received(body='{"amount":1.50,"amount":1e2,"note":"счёт"}'.encode())
+
+    content = shown(boss, webhook)
+
+    indented = (
+        "{\n  &quot;amount&quot;: 1.50,\n  &quot;amount&quot;: 1e2,\n  &quot;note&quot;: &quot;счёт&quot;\n}"
+    )
+    assert indented in content
+    assert r"&quot;note&quot;:&quot;\xd1\x81\xd1\x87\xd1\x91\xd1\x82&quot;}" in content
+
+
+@pytest.mark.parametrize(
+    "raw", [b"", b"\xff\xfe", b"[" * 60_000, b'{"a":'], ids=["empty", "binary", "deep", "cut"]
+)
+def test_a_body_that_is_no_json_is_shown_as_exact_bytes(boss: Client, raw: bytes) -> None:
+    inbox.keep_rejected(raw, "body: must be valid JSON")
+
+    content = shown(boss, RejectedDelivery.objects.get())
+
+    assert "not JSON" in content
+    assert repr(raw)[2:-1].replace('"', "&quot;") in content
+
+
+def test_whatever_the_bank_sends_is_shown_as_text(boss: Client) -> None:
+    told = terms(document_number=SCRIPT)
+    webhook = received(told, status=FAILED, last_error=SCRIPT)
+    inbox.keep_rejected(SCRIPT.encode(), SCRIPT)
+    conflict = conflicting_with(webhook, comment=SCRIPT)
+    rejected = RejectedDelivery.objects.get()
+
+    contents = [shown(boss, row) for row in [webhook, rejected, conflict]]
+    contents += [boss.get(page(type(row), "changelist")).content.decode() for row in [webhook, rejected]]
+    contents.append(select(boss, webhook).content.decode())
+
+    for content in contents:
+        assert "&lt;script&gt;alert(1)&lt;/script&gt;" in content
+        assert "<script>alert" not in content
+
+
+def test_a_webhook_shows_its_deliveries_and_links_the_conflicting_ones(boss: Client) -> None:
+    webhook = received()
+    RepeatedDelivery.objects.bulk_create(RepeatedDelivery(webhook=webhook) for _ in range(2))
+    conflict = conflicting_with(webhook)
+
+    content = shown(boss, webhook)
+
+    assert "4: 1 stored, 2 repeated, 1 conflicting" in content
+    assert page(ConflictingDelivery, "change", conflict.pk) in content
+    assert ": other amount_kopecks" in content
+    every = re.search(r'href="([^"]*)">all of them', content)
+    assert every
+    assert len(boss.get(every[1]).context["cl"].result_list) == 1
+
+
+def test_a_webhook_links_the_payment_it_became(boss: Client) -> None:
+    told = terms()
+    posted(told)
+    webhook = received(told, status=APPLIED)
+
+    assert page(Payment, "change", Payment.objects.get().pk) in shown(boss, webhook)
+
+
+def test_rejected_deliveries_show_why_newest_first(boss: Client) -> None:
+    inbox.keep_rejected(b"1", "amount: is missing")
+    inbox.keep_rejected(b"2", "amount: must be greater than zero")
+
+    assert listed(boss, RejectedDelivery) == ["amount: must be greater than zero", "amount: is missing"]
+
+
+def test_conflicting_deliveries_are_found_by_operation_id(boss: Client) -> None:
+    webhook = received()
+    conflicting_with(webhook)
+    conflicting_with(received())
+
+    assert listed(boss, ConflictingDelivery, q=str(webhook)) == ["other amount_kopecks"]
+    assert listed(boss, ConflictingDelivery, q="nonsense") == []
+
+
+@pytest.mark.parametrize("model", [Webhook, RejectedDelivery, ConflictingDelivery])
+def test_not_even_a_superuser_changes_what_the_bank_sent(boss: Client, model: type[Model]) -> None:
+    inbox.keep_rejected(b"1", "amount: is missing")
+    conflicting_with(failed())
+    row = model.objects.get()
+    before = model.objects.values().get()
+
+    for url in [page(model, "add"), page(model, "change", row.pk), page(model, "delete", row.pk)]:
+        assert boss.post(url, {"post": "yes", "status": "applied", "reason": "x"}).status_code == 403
+    boss.post(
+        page(model, "changelist"), {"action": "delete_selected", "_selected_action": row.pk, "post": "yes"}
+    )
+
+    assert model.objects.values().get() == before
+
+
+@pytest.mark.parametrize("model", [Webhook, RejectedDelivery, ConflictingDelivery])
+def test_a_list_costs_the_same_few_statements_and_reads_no_body(boss: Client, model: type[Model]) -> None:
+    def fill() -> None:
+        inbox.keep_rejected(b"1", "amount: is missing")
+        conflicting_with(failed())
+
+    fill()
+    with CaptureQueriesContext(connection) as short:
+        listed(boss, model)
+    for _ in range(30):
+        fill()
+    with CaptureQueriesContext(connection) as long:
+        listed(boss, model)
+
+    assert len(long) == len(short) <= 6
+    assert not [each["sql"] for each in long if re.search(r"\Wbody\W", each["sql"])]
+    counts = [each["sql"] for each in long if "COUNT(" in each["sql"]]
+    assert len(counts) == 1
+    assert f"LIMIT {BoundedPaginator.rows_max})" in counts[0]
+
+
+# --- replay --------------------------------------------------------------------------------------
+
+
+def test_selected_webhooks_are_replayed_after_a_confirmation(boss: Client) -> None:
+    one, other, done, dismissed = failed(), failed(), received(status=APPLIED), received(status=DISMISSED)
+
+    asked = select(boss, one, other, done, dismissed)
+
+    assert statuses() == [FAILED, FAILED, APPLIED, DISMISSED]  # asking changes nothing
+    content = asked.content.decode()
+    assert "<strong>2 failed webhooks</strong>" in content
+    assert "1 applied already (nothing to do)" in content
+    assert "1 dismissed (not replayed)" in content
+    assert str(one) in content
+    assert str(done) not in content
+    assert confirm(boss, asked) == (
+        "Webhooks: 2 replayed, 1 applied already (nothing to do), 1 dismissed (not replayed)."
+    )
+    assert statuses() == [RECEIVED, RECEIVED, APPLIED, DISMISSED]
+
+
+def test_the_confirmation_lists_only_the_first(boss: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pages, "SHOWN_MAX", 2)
+    webhooks = [failed() for _ in range(3)]
+
+    content = select(boss, *webhooks).content.decode()
+
+    assert [str(webhook) in content for webhook in webhooks] == [True, True, False]
+    assert "These are the first 2 of them." in content
+
+
+def test_nothing_failed_among_the_selected_offers_no_button(boss: Client) -> None:
+    content = select(boss, received(status=APPLIED)).content.decode()
+
+    assert "nothing to replay" in content
+    assert "Replay 0" not in content
+
+
+def test_all_that_match_a_filter_are_replayed(boss: Client) -> None:
+    webhooks = [failed() for _ in range(105)]  # more than one page
+    received()
+    ticked = {"action": "replay_selected", "_selected_action": webhooks[0].pk, "select_across": "1"}
+
+    asked = boss.post(page(Webhook, "changelist") + "?status__exact=failed", {**ticked, "index": "0"})
+
+    assert confirm(boss, asked) == "Webhooks: 105 replayed."
+
+
+def test_too_many_at_once_are_sent_to_the_command(boss: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pages, "REPLAYED_AT_ONCE_MAX", 2)
+
+    answer = select(boss, failed(), failed(), failed())
+
+    assert said(answer) == "More than 2 at once: use manage.py replay --failed."
+
+
+def test_a_failed_webhooks_own_page_has_a_button(boss: Client) -> None:
+    webhook = failed()
+
+    link = re.search(rf'href="({REPLAY}[^"]*)">Replay', shown(boss, webhook))
+    assert link
+    assert confirm(boss, boss.get(link[1])) == "Webhooks: 1 replayed."
+
+    assert f'href="{REPLAY}' not in shown(boss, webhook)  # it is received by now
+
+
+def test_the_second_of_two_admins_is_told(boss: Client) -> None:
+    webhook = failed()
+    boris = superuser("boris")
+    asked, asked_too = select(boss, webhook), select(boris, webhook)
+
+    assert confirm(boss, asked) == "Webhooks: 1 replayed."
+    assert confirm(boris, asked_too) == "Webhooks: 0 replayed, 1 waiting to be applied anyway."
+
+    assert [entry.user.username for entry in LogEntry.objects.all()] == ["anna"]
+
+
+def test_the_history_page_of_a_webhook_names_who_replayed_it(boss: Client) -> None:
+    webhook = failed()
+    confirm(boss, select(boss, webhook))
+
+    content = boss.get(page(Webhook, "history", webhook.pk)).content.decode()
+
+    assert re.search(r"anna\b.*Replayed\.", content, re.DOTALL)
+
+
+def test_whoever_may_only_look_cannot_replay() -> None:
+    auditor = staff("view_webhook")
+    webhook = failed()
+
+    assert "replay_selected" not in auditor.get(page(Webhook, "changelist")).content.decode()
+    assert REPLAY not in shown(auditor, webhook)
+    select(auditor, webhook)
+    assert auditor.get(REPLAY, {"ids": webhook.pk}).status_code == 403
+    assert auditor.post(REPLAY, {"ids": webhook.pk}).status_code == 403
+
+    assert statuses() == [FAILED]
+
+
+def test_the_replay_permission_suffices_to_replay() -> None:
+    operator = staff("view_webhook", "replay_webhook")
+
+    assert confirm(operator, select(operator, failed())) == "Webhooks: 1 replayed."
+
+
+def test_a_stranger_is_asked_to_log_in() -> None:
+    answer = Client().post(REPLAY, {"ids": failed().pk})
+
+    assert answer.headers["Location"].startswith(reverse("admin:login"))
+    assert statuses() == [FAILED]
+
+
+def test_a_replay_from_another_site_is_refused() -> None:
+    browser = superuser()
+    careful = Client(enforce_csrf_checks=True)
+    careful.cookies = browser.cookies
+
+    assert careful.post(REPLAY, {"ids": failed().pk}).status_code == 403
+    assert statuses() == [FAILED]
+
+
+@pytest.mark.parametrize("ids", ["", "x", "1 OR 1=1", "9" * 30, "²", "-1"])
+def test_nonsense_for_ids_replays_nothing(boss: Client, ids: str) -> None:
+    failed(id=77)
+
+    assert boss.get(REPLAY, {"ids": ids}).status_code == 200
+    boss.post(REPLAY, {"ids": ids})
+
+    assert statuses() == [FAILED]

@@ -1,0 +1,237 @@
+import json
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+from django.db import DatabaseError, connection
+from django.test import Client
+from pytest_django import Settings
+
+from ingest import doorbell, inbox
+from ingest.models import ConflictingDelivery, RejectedDelivery, RepeatedDelivery, Webhook
+from ingest.views import BODY_BYTES_MAX
+from ledger.models import Payment
+from tests.cast import ROMASHKA, VASILEK, body, received, terms
+from tests.threads import at_once
+
+PATH = "/api/webhook/bank/"
+SUCCESS = (200, {"status": "success"})
+ALREADY = (200, {"status": "already processed"})
+
+
+@pytest.fixture(autouse=True)
+def rings(monkeypatch: pytest.MonkeyPatch) -> list[None]:
+    """The door's rings, counted here; tests/ingest/test_doorbell.py has the real one."""
+    rung: list[None] = []
+    monkeypatch.setattr(doorbell, "ring", lambda: rung.append(None))
+    return rung
+
+
+def deliver(delivery: bytes, **extra: Any) -> tuple[int, Any]:
+    response = Client().post(PATH, delivery, content_type="application/json", **extra)
+    assert response["Content-Type"] == "application/json"
+    return response.status_code, json.loads(response.content)
+
+
+@pytest.mark.django_db
+def test_a_delivery_is_stored_as_told_with_its_bytes_as_received(rings: list[None]) -> None:
+    told = terms(145_000_00)
+    delivery = body(told).replace(b", ", b" ,\n\t")
+
+    assert deliver(delivery) == SUCCESS
+
+    webhook = Webhook.objects.get()
+    assert webhook.terms == told
+    assert bytes(webhook.body) == delivery
+    assert (webhook.status, webhook.attempts, webhook.next_attempt_at) == ("received", 0, None)
+    assert len(rings) == 1
+    assert not Payment.objects.exists()  # posting is the worker's
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    "operation_id",
+    ["eccbc87e-4b5c-e2fe-2830-8fd9f2a7baf3", "0" * 32, "f" * 32, "ffffffff-ffff-0fff-2fff-ffffffffffff"],
+)
+def test_an_operation_id_of_any_version_and_variant_is_stored(operation_id: str) -> None:
+    """MariaDB's own type for UUIDs refuses the first of these."""
+    assert deliver(body(terms(), operation_id=operation_id)) == SUCCESS
+    assert Webhook.objects.get().operation_id == UUID(operation_id)
+
+
+@pytest.mark.django_db
+def test_the_content_type_is_not_insisted_on() -> None:
+    response = Client().post(PATH, body(terms()), content_type="text/plain")
+    assert (response.status_code, json.loads(response.content)) == SUCCESS
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_repeated_delivery_is_counted_and_changes_nothing() -> None:
+    told = terms()
+    deliver(body(told))
+
+    assert deliver(body(told)) == ALREADY
+    assert deliver(body(told, operation_id=told.operation_id.hex.upper(), amount=100, extra="x")) == ALREADY
+
+    webhook = Webhook.objects.get()
+    assert webhook.repeated_deliveries.count() == 2
+    assert webhook.conflicting_deliveries.count() == 0
+
+
+@pytest.mark.django_db(transaction=True)
+def test_other_content_under_the_same_operation_id_is_kept_as_a_conflict() -> None:
+    told = terms(100_00)
+    deliver(body(told))
+    other = body(told, amount=200, payer_inn=VASILEK)
+
+    assert deliver(other) == ALREADY
+
+    assert Webhook.objects.get().terms == told
+    conflict = ConflictingDelivery.objects.get()
+    assert conflict.webhook == Webhook.objects.get()
+    assert bytes(conflict.body) == other
+    assert conflict.difference == "inn, amount_kopecks"
+
+
+@pytest.mark.django_db
+def test_an_invalid_delivery_is_answered_with_the_field_and_kept(rings: list[None]) -> None:
+    delivery = body(terms(), amount=-1)
+
+    assert deliver(delivery) == (400, {"error": "amount: must be greater than zero"})
+
+    kept = RejectedDelivery.objects.get()
+    assert (bytes(kept.body), kept.reason) == (delivery, "amount: must be greater than zero")
+    assert not Webhook.objects.exists()
+    assert rings == []
+
+
+@pytest.mark.django_db
+def test_the_number_of_kept_deliveries_is_bounded(settings: Settings) -> None:
+    settings.KEPT_DELIVERIES_MAX = 3
+    for number in range(10):
+        deliver(b"%d" % number)
+
+    assert [bytes(kept.body) for kept in RejectedDelivery.objects.order_by("id")] == [b"7", b"8", b"9"]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_old_kept_deliveries_are_let_go(settings: Settings) -> None:
+    webhook = received()
+    deliver(bytes(webhook.body))
+    deliver(body(webhook.terms, amount=1))
+    deliver(b"garbage")
+    inbox.forget_old_deliveries()
+    kinds = (RepeatedDelivery, ConflictingDelivery, RejectedDelivery)
+    assert [kind.objects.count() for kind in kinds] == [1, 1, 1]
+
+    settings.KEPT_DELIVERIES_DAYS = 0
+    inbox.forget_old_deliveries()
+
+    assert [kind.objects.count() for kind in kinds] == [0, 0, 0]
+    assert Webhook.objects.count() == 1
+
+
+@pytest.mark.parametrize("method", ["get", "put", "patch", "delete", "head", "options"])
+def test_only_post_is_allowed(method: str) -> None:
+    response = getattr(Client(), method)(PATH)
+    assert (response.status_code, response["Allow"]) == (405, "POST")
+    assert method == "head" or json.loads(response.content) == {"error": "use POST"}
+
+
+@pytest.mark.django_db
+def test_a_delivery_cut_off_on_its_way_is_asked_for_again() -> None:
+    """A 400 would be final for a bank, and the payment lost."""
+    delivery = body(terms())
+    response = Client().generic("POST", PATH, delivery[:60], CONTENT_LENGTH=str(len(delivery)))
+
+    assert (response.status_code, response["Retry-After"]) == (503, "5")
+    assert not RejectedDelivery.objects.exists()
+
+
+def test_a_body_without_length_is_refused() -> None:
+    response = Client().generic("POST", PATH, headers={"Transfer-Encoding": "chunked"})
+    assert response.status_code == 411
+    assert json.loads(response.content) == {"error": "Content-Length is required"}
+
+
+@pytest.mark.django_db
+def test_a_body_over_64_kib_is_refused_and_one_of_64_kib_is_not() -> None:
+    delivery = body(terms(), extra="@")
+    padding = b"x" * (BODY_BYTES_MAX - len(delivery) + 1)
+
+    assert deliver(delivery.replace(b"@", padding))[0] == 200
+    too_long = (413, {"error": "body: must not be longer than 65536 bytes"})
+    assert deliver(delivery.replace(b"@", padding + b"x")) == too_long
+    assert Webhook.objects.count() == 1
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_failing_database_is_a_503_that_asks_to_send_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise DatabaseError("disk full: /var/lib/mysql/secret")
+
+    monkeypatch.setattr(connection, "cursor", fail)
+    response = Client().post(PATH, body(terms()), content_type="application/json")
+
+    assert (response.status_code, response["Retry-After"]) == (503, "5")
+    assert json.loads(response.content) == {"error": "temporarily unavailable, please try again"}
+
+
+@pytest.mark.django_db
+def test_a_bug_is_no_traceback_to_a_stranger(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError("secret")
+
+    monkeypatch.setattr(inbox, "store", fail)
+    assert deliver(body(terms())) == (503, {"error": "temporarily unavailable, please try again"})
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_hundred_simultaneous_deliveries_of_one_operation_become_one_webhook() -> None:
+    told = terms()
+    workers = 20
+
+    def five_times() -> list[tuple[int, Any]]:
+        return [deliver(body(told)) for _ in range(5)]
+
+    answers = [answer for five in at_once([five_times] * workers) for answer in five]
+
+    assert answers.count(SUCCESS) == 1
+    assert answers.count(ALREADY) == 99
+    assert Webhook.objects.get().repeated_deliveries.count() == 99
+
+
+@pytest.mark.django_db(transaction=True)
+def test_of_two_contents_at_the_same_moment_the_first_one_stays() -> None:
+    told = terms(1_00)
+    other = terms(2_00, inn=VASILEK, operation_id=told.operation_id)
+
+    answers = at_once([lambda: deliver(body(told)), lambda: deliver(body(other))] * 5)
+
+    assert answers.count(SUCCESS) == 1
+    webhook = Webhook.objects.get()
+    assert webhook.terms in (told, other)
+    assert (webhook.repeated_deliveries.count(), webhook.conflicting_deliveries.count()) == (4, 5)
+
+
+@pytest.mark.django_db
+class TestWhereIsMyOperation:
+    def ask(self, operation_id: object) -> tuple[int, Any]:
+        response = Client().get(f"/api/operations/{operation_id}/")
+        return response.status_code, json.loads(response.content)
+
+    def test_received(self) -> None:
+        webhook = received()
+        status, answer = self.ask(webhook.operation_id)
+        assert status == 200
+        assert answer.pop("received_at")
+        assert answer == {"operation_id": str(webhook.operation_id), "status": "received", "applied_at": None}
+
+    @pytest.mark.parametrize("status", Webhook.Status.values)
+    def test_in_any_status_and_spelling(self, status: str) -> None:
+        webhook = received(terms(inn=ROMASHKA), status=status)
+        assert self.ask(webhook.operation_id.hex.upper())[1]["status"] == status
+
+    @pytest.mark.parametrize("unknown", [uuid4(), "PAY-328", "%00"])
+    def test_unknown(self, unknown: object) -> None:
+        assert self.ask(unknown) == (404, {"error": "Operation not found"})

@@ -1,0 +1,148 @@
+"""The doorbell against brokers that answer, refuse and hang."""
+
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from celery import Celery
+
+from ingest import doorbell
+
+WAIT_SECONDS_MAX = 10.0
+
+
+def eventually(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + WAIT_SECONDS_MAX
+    while not holds():
+        assert time.monotonic() < deadline, "did not happen in time"
+        time.sleep(0.01)
+
+
+@pytest.fixture
+def messages(tmp_path: Path) -> Path:
+    """The folder of a file broker that only this test uses."""
+    return tmp_path / "messages"
+
+
+@pytest.fixture
+def broker(messages: Path) -> Celery:
+    app = Celery("test", set_as_current=False)
+    app.conf.update(
+        broker_url="filesystem://",
+        broker_transport="worker.filebroker:Transport",
+        broker_transport_options={
+            "data_folder_in": str(messages),
+            "control_folder": str(messages.parent / "control"),
+        },
+    )
+    return app
+
+
+def rings_in(messages: Path) -> int:
+    return len(list(messages.glob("*.msg")))
+
+
+def test_a_ring_is_one_message_without_data(broker: Celery, messages: Path) -> None:
+    doorbell.Doorbell(broker).ring()
+
+    eventually(lambda: rings_in(messages) == 1)
+    (message,) = messages.glob("*.msg")
+    assert '"task": "worker.tasks.apply_received"' in message.read_text()
+
+
+def test_many_rings_at_once_share_a_few_messages(broker: Celery, messages: Path) -> None:
+    bell = doorbell.Doorbell(broker)
+    for _ in range(1000):
+        bell.ring()
+
+    eventually(lambda: rings_in(messages) >= 1)
+    time.sleep(3 * doorbell.PAUSE_SECONDS)  # long enough for every message these rings could cause
+    assert rings_in(messages) <= 2
+
+
+def test_a_bell_nobody_answers_stops_filling_the_broker(
+    broker: Celery, messages: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doorbell, "WAITING_RINGS_MAX", 3)
+    monkeypatch.setattr(doorbell, "PAUSE_SECONDS", 0.001)
+    bell = doorbell.Doorbell(broker)
+    taken_up = []
+    for _ in range(50):
+        bell.ring()
+        eventually(lambda: not bell._wanted.is_set())
+        taken_up.append(None)
+
+    assert len(taken_up) == 50
+    assert rings_in(messages) == 3
+
+
+def test_a_child_process_rings_for_itself(broker: Celery, messages: Path) -> None:
+    bell = doorbell.Doorbell(broker)
+    bell.ring()
+    eventually(lambda: rings_in(messages) == 1)
+    (first,) = messages.glob("*.msg")
+    first.unlink()
+
+    child = os.fork()
+    if child == 0:
+        bell.ring()
+        time.sleep(1)
+        os._exit(0)
+    os.waitpid(child, 0)
+
+    assert rings_in(messages) == 1
+
+
+@pytest.fixture
+def hung_port() -> Iterator[int]:
+    """A server that accepts and never says a word."""
+    with socket.create_server(("127.0.0.1", 0), backlog=128) as server:
+        yield server.getsockname()[1]
+
+
+@pytest.fixture
+def refusing_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port: int = server.getsockname()[1]
+    return port
+
+
+@pytest.mark.parametrize("port", ["hung_port", "refusing_port"])
+def test_a_broken_broker_blocks_nobody_who_rings(
+    port: str, broker: Celery, request: pytest.FixtureRequest
+) -> None:
+    broker.conf.update(
+        broker_url=f"redis://127.0.0.1:{request.getfixturevalue(port)}",
+        broker_transport="redis",
+        broker_transport_options={},
+    )
+    bell = doorbell.Doorbell(broker)
+    done = threading.Event()
+
+    def ring_often() -> None:
+        for _ in range(10_000):
+            bell.ring()
+        done.set()
+
+    threading.Thread(target=ring_often, daemon=True).start()
+    # One publication alone would hang for seconds, or for ever.
+    assert done.wait(timeout=2)
+    assert bell._thread is not None
+    assert bell._thread.is_alive()
+
+
+def test_the_bell_is_heard_once_the_broker_is_back(
+    broker: Celery, messages: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doorbell, "PAUSE_AFTER_FAILURE_SECONDS", 0.05)
+    messages.write_text("a file where the folder should be")
+    bell = doorbell.Doorbell(broker)
+    bell.ring()
+    time.sleep(0.2)  # some failures
+
+    messages.unlink()
+    eventually(lambda: rings_in(messages) == 1)

@@ -1,0 +1,192 @@
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from django.db.models import F, Value
+from django.db.models.functions import Concat, Lower
+from django.utils import timezone
+
+from ingest.models import Webhook
+from ingest.reconciliation import reconcile
+from ledger.models import Organization, Payment
+from ledger.verification import Drift, verify
+from tests.cast import IVANOV, ROMASHKA, VASILEK, posted, received, terms
+from tests.planting import bare_tables, remove, undone
+from tests.threads import at_once
+from worker import applying
+
+WEBHOOKS = 200
+committed = pytest.mark.django_db(transaction=True)
+FIRST = terms(100_00, document_number="PAY-1")
+SECOND = terms(20_50, document_number="PAY-2")
+THIRD = terms(7_00, inn=VASILEK, document_number="PAY-3")
+
+
+@pytest.fixture
+def books() -> None:
+    """Three webhooks are applied; one each is received, failed and dismissed."""
+    for told in (FIRST, SECOND, THIRD):
+        received(told, status=Webhook.Status.APPLIED, applied_at=timezone.now())
+    posted(FIRST, SECOND, THIRD)
+    for status in (Webhook.Status.RECEIVED, Webhook.Status.FAILED, Webhook.Status.DISMISSED):
+        received(status=status)
+
+
+@pytest.fixture
+def bare_books(books: None) -> Iterator[None]:
+    with bare_tables():
+        yield
+
+
+def webhook() -> Any:
+    return Webhook.objects.filter(operation_id=SECOND.operation_id)
+
+
+def payment() -> Any:
+    return Payment.objects.filter(operation_id=SECOND.operation_id)
+
+
+def apply_a_stranger() -> None:
+    told = terms(inn=IVANOV, operation_id=SECOND.operation_id)
+    webhook().update(operation_id=terms().operation_id)
+    received(told, status=Webhook.Status.APPLIED)
+
+
+@pytest.mark.django_db
+def test_an_inbox_and_its_ledger_agree(books: None) -> None:
+    rows: list[tuple[str, int]] = []
+
+    assert list(reconcile(lambda what, count: rows.append((what, count)))) == []
+
+    assert rows == [("payments against the inbox", 3), ("webhooks", 6)]
+
+
+@committed
+def test_what_the_worker_applied_agrees_and_conflicts_within_the_inbox_do_too() -> None:
+    told = terms()
+    received(told)
+    received(terms(1, operation_id=told.operation_id))  # a conflicting delivery is no webhook
+    applying.apply_batch(10)
+
+    assert Webhook.objects.get().status == Webhook.Status.APPLIED
+    assert [*verify(), *reconcile()] == []
+
+
+# How the books were damaged; and what, of whom, expected, found.
+PLANTED: dict[str, tuple[Callable[[], object], tuple[object, ...]]] = {
+    "payment without webhook": (lambda: remove(webhook()), ("webhook", ROMASHKA, "applied", None)),
+    "received webhook with a payment": (
+        lambda: webhook().update(status="received"),
+        ("webhook", ROMASHKA, "applied", "received"),
+    ),
+    "failed webhook with a payment": (
+        lambda: webhook().update(status="failed"),
+        ("webhook", ROMASHKA, "applied", "failed"),
+    ),
+    "dismissed webhook with a payment": (
+        lambda: webhook().update(status="dismissed"),
+        ("webhook", ROMASHKA, "applied", "dismissed"),
+    ),
+    "webhook with another amount": (
+        lambda: webhook().update(amount_kopecks=20_51),
+        ("amount_kopecks", ROMASHKA, 20_51, 20_50),
+    ),
+    "webhook with another INN": (
+        lambda: webhook().update(payer_inn=IVANOV),
+        ("inn", ROMASHKA, IVANOV, ROMASHKA),
+    ),
+    "webhook with another document": (
+        lambda: webhook().update(document_number="PAY-22"),
+        ("document_number", ROMASHKA, "PAY-22", "PAY-2"),
+    ),
+    "document in another case": (
+        lambda: webhook().update(document_number=Lower("document_number")),
+        ("document_number", ROMASHKA, "pay-2", "PAY-2"),
+    ),
+    "document with a blank behind": (
+        lambda: webhook().update(document_number=Concat(F("document_number"), Value(" "))),
+        ("document_number", ROMASHKA, "PAY-2 ", "PAY-2"),
+    ),
+    "webhook with another date": (
+        lambda: webhook().update(document_date=SECOND.document_date.replace(microsecond=1)),
+        ("document_date", ROMASHKA, "2024-04-27 21:00:00.000001+00:00", "2024-04-27 21:00:00+00:00"),
+    ),
+    "payment of another organization": (
+        lambda: payment().update(organization=Organization.objects.get(inn=VASILEK)),
+        ("inn", VASILEK, ROMASHKA, VASILEK),
+    ),
+    "payment of another operation": (
+        lambda: payment().update(operation_id=terms().operation_id),
+        ("webhook", ROMASHKA, "applied", None),
+    ),
+}
+
+
+def found() -> list[tuple[object, ...]]:
+    return [(d.what, d.inn, d.expected, d.found) for d in reconcile()]
+
+
+@committed
+def test_each_damage_is_named_first(bare_books: None, subtests: pytest.Subtests) -> None:
+    assert found() == []
+    for name, (damage, drift) in PLANTED.items():
+        with subtests.test(name), undone():
+            damage()
+            assert found()[0] == drift
+
+
+@committed
+def test_an_applied_webhook_without_its_payment_is_drift(bare_books: None) -> None:
+    remove(payment())
+
+    expected = f"the payment of webhook {webhook().get().pk}"
+    assert list(reconcile()) == [
+        Drift(
+            "payment",
+            "an applied webhook has a payment",
+            expected,
+            None,
+            inn=ROMASHKA,
+            operation_id=SECOND.operation_id,
+        )
+    ]
+
+
+@pytest.mark.django_db
+def test_a_payment_that_made_a_webhook_fail_as_a_conflict_is_drift() -> None:
+    """Nobody told us of the payment that was there before: the bank's only telling says other terms."""
+    told = terms()
+    posted(terms(1, operation_id=told.operation_id))
+    received(told)
+    applying.apply_batch(10)
+
+    assert Webhook.objects.get().last_error == applying.CONFLICT
+    assert found() == [("webhook", ROMASHKA, "applied", "failed")]
+
+
+@committed
+def test_posting_meanwhile_is_no_drift(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small pages, so that much is posted between any two of them."""
+    monkeypatch.setattr("ledger.verification.ROWS_PER_PAGE", 7)
+    monkeypatch.setattr("ledger.verification.ORGANIZATIONS_PER_PAGE", 2)
+    inns = [ROMASHKA, VASILEK, IVANOV, *(f"{number:010}" for number in range(20))]
+    for number in range(WEBHOOKS):
+        received(terms(number + 1, inn=inns[number % len(inns)]))
+    drifts: list[Drift] = []
+
+    def post() -> int:
+        return sum(iter(lambda: applying.apply_batch(3), 0))
+
+    def prove() -> int:
+        rounds = 0
+        while Webhook.objects.received().exists():
+            drifts.extend([*verify(), *reconcile()])
+            rounds += 1
+        return rounds
+
+    applied, rounds = at_once([post, prove])
+
+    assert applied == WEBHOOKS
+    assert rounds > 1
+    assert drifts == []
+    assert [*verify(), *reconcile()] == []

@@ -1,0 +1,135 @@
+from datetime import UTC, datetime
+from io import StringIO
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from django.contrib.admin.models import LogEntry
+from django.contrib.auth.models import User
+from django.core.management import CommandError, call_command
+
+from ingest.management.commands.replay import COMMAND_LINE, Command
+from ingest.models import Webhook
+from tests.cast import received
+
+pytestmark = pytest.mark.django_db
+FAILED, RECEIVED = Webhook.Status.FAILED, Webhook.Status.RECEIVED
+
+
+def replay(*arguments: str) -> str:
+    """What the command says on a run that succeeds."""
+    output = StringIO()
+    call_command("replay", *arguments, stdout=output)
+    return output.getvalue()
+
+
+def statuses() -> list[str]:
+    return list(Webhook.objects.order_by("id").values_list("status", flat=True))
+
+
+def failed(**fields: Any) -> Webhook:
+    return received(status=FAILED, **fields)
+
+
+@pytest.mark.parametrize("spelling", ["{}", "{{{}}}", "urn:uuid:{}"])
+def test_an_id_is_replayed_in_any_usual_spelling(spelling: str) -> None:
+    webhook = failed()
+    failed()
+
+    assert replay("--id", spelling.format(str(webhook.operation_id).upper())) == "Webhooks: 1 replayed.\n"
+
+    assert statuses() == [RECEIVED, FAILED]
+
+
+def test_several_ids_are_replayed_and_other_states_are_told() -> None:
+    webhooks = [failed(), failed(), received(status=Webhook.Status.APPLIED), received()]
+
+    said = replay(*(word for webhook in webhooks for word in ("--id", webhook.operation_id.hex)))
+
+    assert said == (
+        "Webhooks: 2 replayed, 1 applied already (nothing to do), 1 waiting to be applied anyway.\n"
+    )
+
+
+def test_all_failed_are_replayed() -> None:
+    failed(), failed(), received(status=Webhook.Status.DISMISSED)
+
+    assert replay("--failed") == "Webhooks: 2 replayed.\n"
+
+    assert statuses() == [RECEIVED, RECEIVED, Webhook.Status.DISMISSED]
+
+
+@pytest.mark.parametrize("since", ["2026-05-01", "2026-05-01T00:00:00", "2026-05-01T03:00:00+03:00"])
+def test_failed_since_leaves_older_ones(since: str) -> None:
+    failed(received_at=datetime(2026, 4, 30, 23, 59, 59, tzinfo=UTC))
+    failed(received_at=datetime(2026, 5, 1, tzinfo=UTC))
+
+    assert replay("--failed", "--since", since) == "Webhooks: 1 replayed.\n"
+
+    assert statuses() == [FAILED, RECEIVED]
+
+
+def test_a_dry_run_says_what_would_be_and_changes_nothing() -> None:
+    one, other = failed(), received()
+
+    said = replay("--dry-run", "--id", str(one.operation_id), "--id", str(other.operation_id))
+
+    assert said == "Would be: 1 replayed, 1 waiting to be applied anyway.\n"
+    assert statuses() == [FAILED, RECEIVED]
+    assert not LogEntry.objects.exists()
+
+
+def test_an_unknown_id_is_named_with_exit_code_1_after_the_others_are_replayed() -> None:
+    webhook, unknown = failed(), uuid4()
+
+    with pytest.raises(CommandError, match=str(unknown)) as raised:
+        replay("--id", str(webhook.operation_id), "--id", str(unknown))
+
+    assert raised.value.returncode == 1
+    assert statuses() == [RECEIVED]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "",
+        "--dry-run",
+        "--failed --id ccf0a86d-041b-4991-bcf7-e2352f7b8a4a",
+        "--id 17",
+        "--failed --since yesterday",
+        "--id ccf0a86d-041b-4991-bcf7-e2352f7b8a4a --since 2026-05-01",
+    ],
+)
+def test_unusable_options_are_exit_code_2(
+    arguments: str, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("django.db.connections.close_all", lambda: None)  # the test's own stays open
+
+    with pytest.raises(SystemExit) as raised:
+        Command().run_from_argv(["manage.py", "replay", *arguments.split()])
+
+    assert raised.value.code == 2
+    assert capfd.readouterr().err
+
+
+def test_the_log_says_that_it_was_the_command_line_and_whose(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOGNAME", "boris")
+    failed()
+
+    replay("--failed")
+
+    entry = LogEntry.objects.get()
+    assert (entry.user.username, entry.change_message) == (
+        "command-line",
+        "Replayed from the command line by boris.",
+    )
+
+
+def test_nobody_can_log_in_as_the_command_line() -> None:
+    failed()
+    replay("--failed")
+    failed()
+    replay("--failed")
+
+    user = User.objects.get(username=COMMAND_LINE)
+    assert (user.is_active, user.has_usable_password(), user.is_staff) == (False, False, False)
