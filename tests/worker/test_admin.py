@@ -1,0 +1,164 @@
+import re
+from uuid import uuid4
+
+import pytest
+from django.db import connection
+from django.http import HttpResponse
+from django.test import Client
+from django.test.utils import CaptureQueriesContext
+from django_celery_results.models import TaskResult
+
+from ingest.models import Webhook
+from tests.browsers import listed, page, staff, superuser
+from tests.cast import received
+from worker.admin import NAMED_MAX
+
+pytestmark = pytest.mark.django_db
+FAILED, RECEIVED, APPLIED = Webhook.Status.FAILED, Webhook.Status.RECEIVED, Webhook.Status.APPLIED
+
+
+@pytest.fixture
+def boss() -> Client:
+    return superuser()
+
+
+def failed() -> Webhook:
+    return received(status=FAILED, attempts=5, last_error="it broke")
+
+
+def result_of(webhook: Webhook | None, **fields: object) -> TaskResult:
+    """What Celery keeps of an attempt that failed, or of another task."""
+    prefix = f"webhook-{webhook.pk}-" if webhook else ""
+    told = {"status": "FAILURE", "traceback": "Traceback:\n  File …\nValueError: <b>it broke</b>\n"}
+    return TaskResult.objects.create(task_id=f"{prefix}{uuid4()}", **told | fields)
+
+
+def select(browser: Client, *results: TaskResult) -> HttpResponse:
+    """Tick these results in the list and choose Replay."""
+    ticked = {"action": "replay_selected", "_selected_action": [result.pk for result in results]}
+    return browser.post(page(TaskResult, "changelist"), {**ticked, "index": "0"}, follow=True)
+
+
+def said(answer: HttpResponse) -> str:
+    return " ".join(map(str, answer.context["messages"]))
+
+
+def statuses() -> list[str]:
+    return list(Webhook.objects.order_by("id").values_list("status", flat=True))
+
+
+def test_the_webhooks_behind_results_are_replayed_after_the_same_confirmation(boss: Client) -> None:
+    one, other, applied = failed(), failed(), received(status=APPLIED)
+    results = [result_of(webhook) for webhook in (one, one, other, applied)]
+
+    asked = select(boss, *results)
+
+    assert statuses() == [FAILED, FAILED, APPLIED]
+    content = asked.content.decode()
+    assert "<strong>2 failed webhooks</strong>" in content
+    assert "1 applied already (nothing to do)" in content
+    button = re.search(r'action="([^"]*)" class="replay".*name="ids" value="([^"]*)"', content, re.DOTALL)
+    assert button
+    assert said(boss.post(button[1], {"ids": button[2]}, follow=True)).startswith("Webhooks: 2 replayed")
+    assert statuses() == [RECEIVED, RECEIVED, APPLIED]
+
+
+def test_the_webhook_is_never_taken_from_the_cut_off_arguments(boss: Client) -> None:
+    webhook, mistaken = failed(), failed()
+    result = result_of(
+        webhook, task_args=f"({mistaken.pk}, 1)", task_kwargs=f"{{'webhook_id': {mistaken.pk}}}"
+    )
+
+    content = select(boss, result).content.decode()
+
+    assert str(webhook) in content
+    assert str(mistaken) not in content
+
+
+def test_results_without_a_webhook_are_named(boss: Client) -> None:
+    sweeps = [result_of(None) for _ in range(NAMED_MAX + 1)]
+
+    answer = select(boss, *sweeps)
+
+    assert said(answer).startswith(f"{NAMED_MAX + 1} without a webhook to replay: ")
+    assert sum(sweep.task_id in said(answer) for sweep in sweeps) == NAMED_MAX
+    assert said(answer).endswith(", …")
+
+
+def test_results_without_a_webhook_are_named_beside_those_that_have_one(boss: Client) -> None:
+    webhook, sweep = failed(), result_of(None)
+
+    answer = select(boss, sweep, result_of(webhook))
+
+    assert said(answer) == f"1 without a webhook to replay: {sweep.task_id}"
+    assert str(webhook) in answer.content.decode()
+
+
+def test_a_result_of_a_webhook_that_never_was_replays_nothing(boss: Client) -> None:
+    answer = select(boss, result_of(Webhook(pk=10**9)))
+
+    assert "1 unknown" in answer.content.decode()
+
+
+def test_whoever_may_only_look_cannot_replay() -> None:
+    auditor = staff("view_taskresult", "view_webhook")
+    result = result_of(failed())
+
+    assert "replay_selected" not in auditor.get(page(TaskResult, "changelist")).content.decode()
+    select(auditor, result)
+
+    assert statuses() == [FAILED]
+
+
+def test_a_result_links_its_webhook_and_a_webhook_its_results(boss: Client) -> None:
+    webhook = failed()
+    result = result_of(webhook)
+    foreign = [result_of(Webhook(pk=int(f"{webhook.pk}{digit}"))) for digit in range(10)]
+
+    assert (
+        page(Webhook, "change", webhook.pk)
+        in boss.get(page(TaskResult, "change", result.pk)).content.decode()
+    )
+    content = boss.get(page(Webhook, "change", webhook.pk)).content.decode()
+    assert page(TaskResult, "change", result.pk) in content
+    for other in foreign:
+        assert page(TaskResult, "change", other.pk) not in content
+
+
+def test_the_traceback_is_shown_as_text(boss: Client) -> None:
+    result = result_of(failed())
+
+    for url in [page(TaskResult, "changelist"), page(TaskResult, "change", result.pk)]:
+        content = boss.get(url).content.decode()
+        assert "ValueError: &lt;b&gt;it broke&lt;/b&gt;" in content
+        assert "<b>it broke" not in content
+
+
+def test_results_are_found_by_task_id_and_by_operation_id(boss: Client) -> None:
+    webhook = failed()
+    attempt, sweep = result_of(webhook), result_of(None)
+
+    assert listed(boss, TaskResult, q=webhook.operation_id.hex) == [str(attempt)]
+    assert listed(boss, TaskResult, q=attempt.task_id) == [str(attempt)]
+    assert listed(boss, TaskResult, q=sweep.task_id) == [str(sweep)]
+
+
+def test_a_dead_letters_result_is_not_changed_or_deleted_here(boss: Client) -> None:
+    result = result_of(failed())
+
+    for name, arguments in [("add", []), ("change", [result.pk]), ("delete", [result.pk])]:
+        assert boss.post(page(TaskResult, name, *arguments), {"post": "yes"}).status_code == 403
+
+    assert TaskResult.objects.get() == result
+
+
+def test_the_list_costs_the_same_few_statements_however_long_it_is(boss: Client) -> None:
+    result_of(failed())
+    with CaptureQueriesContext(connection) as short:
+        listed(boss, TaskResult)
+    for _ in range(30):
+        result_of(failed())
+    with CaptureQueriesContext(connection) as long:
+        listed(boss, TaskResult)
+
+    assert len(long) == len(short) <= 7

@@ -1,0 +1,305 @@
+import threading
+from uuid import uuid4
+
+import pytest
+from django.db import OperationalError, connection, transaction
+from django.test import Client
+from django.utils import timezone
+from pytest_django import DjangoAssertNumQueries
+
+from ingest import doorbell
+from ingest.models import Webhook
+from ledger.models import BalanceLog, Organization
+from ledger.posting import Outcome
+from ledger.terms import PaymentTerms
+from tests.cast import (
+    MIDNIGHT_IN_MOSCOW,
+    ROMASHKA,
+    VASILEK,
+    balances,
+    opened,
+    posted,
+    received,
+    terms,
+)
+from tests.explaining import assert_index_lookups_only, explains
+from tests.threads import at_once, locks_rows
+from worker import applying, transactions
+from worker.applying import BatchFailed, apply_batch, apply_one
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture(autouse=True)
+def rings(monkeypatch: pytest.MonkeyPatch) -> list[None]:
+    rung: list[None] = []
+    monkeypatch.setattr(doorbell, "ring", lambda: rung.append(None))
+    return rung
+
+
+def statuses() -> list[str]:
+    return list(Webhook.objects.order_by("id").values_list("status", flat=True))
+
+
+def test_received_webhooks_are_posted_and_marked_in_the_order_they_came() -> None:
+    told = [terms(1_00), terms(2_00, inn=VASILEK), terms(3_00)]
+    for one in told:
+        received(one)
+
+    assert apply_batch(10) == 3
+
+    assert statuses() == ["applied"] * 3
+    assert balances() == {ROMASHKA: 4_00, VASILEK: 2_00}
+    assert [line.payment.terms for line in BalanceLog.objects.order_by("id")] == told
+    assert all(webhook.applied_at for webhook in Webhook.objects.all())
+    assert apply_batch(10) == 0
+
+
+def test_a_batch_takes_the_oldest_and_rings_for_the_rest(rings: list[None]) -> None:
+    opened(ROMASHKA)
+    for _ in range(5):
+        received()
+
+    assert [apply_batch(2), len(rings)] == [2, 1]
+    assert statuses() == ["applied", "applied", "received", "received", "received"]
+    assert [apply_batch(2), len(rings)] == [2, 2]
+    assert [apply_batch(2), len(rings)] == [1, 2]  # not full: nothing is left
+
+
+def test_a_webhook_posted_before_is_marked_and_credits_nothing() -> None:
+    """As after a restored inbox: the ledger knows the operation already."""
+    webhook = received()
+    posted(webhook.terms)
+
+    assert apply_batch(10) == 1
+
+    assert statuses() == ["applied"]
+    assert balances() == {ROMASHKA: 100_00}
+
+
+def test_a_webhook_that_conflicts_with_a_posted_payment_fails_alone() -> None:
+    first, second = received(terms(1_00)), received(terms(2_00))
+    posted(terms(5_00, operation_id=first.operation_id))
+
+    assert apply_batch(10) == 2
+
+    first.refresh_from_db()
+    assert (first.status, first.last_error) == ("failed", applying.CONFLICT)
+    second.refresh_from_db()
+    assert second.status == "applied"
+    assert balances() == {ROMASHKA: 7_00}
+
+
+def test_a_batch_that_fails_leaves_no_trace_and_names_its_webhooks(monkeypatch: pytest.MonkeyPatch) -> None:
+    webhooks = [received(), received()]
+    opened(ROMASHKA)
+    real_mark = applying._mark
+
+    def mark_and_stumble(*args: object) -> None:
+        real_mark(*args)  # type: ignore[arg-type]
+        raise ValueError("poison")
+
+    monkeypatch.setattr(applying, "_mark", mark_and_stumble)
+    with pytest.raises(BatchFailed) as raised:
+        apply_batch(10)
+
+    assert raised.value.webhook_ids == [webhook.pk for webhook in webhooks]
+    assert isinstance(raised.value.__cause__, ValueError)
+    assert statuses() == ["received", "received"]
+    assert balances() == {ROMASHKA: 0}
+
+
+@pytest.mark.parametrize("code", [1020, 1205, 1213, 2006, 2013])
+def test_a_transient_error_runs_the_whole_transaction_again(
+    code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    received()
+    real_post, faults = applying.post, [code, code]
+    monkeypatch.setattr(transactions, "PAUSE_SECONDS", 0)
+    monkeypatch.setattr(connection, "vendor", "mysql")
+
+    def post(batch: list[PaymentTerms]) -> list[Outcome]:
+        outcomes = real_post(batch)
+        if faults:
+            raise OperationalError(faults.pop(), "try again")
+        return outcomes
+
+    monkeypatch.setattr(applying, "post", post)
+    assert apply_batch(10) == 1
+
+    assert faults == []
+    assert balances() == {ROMASHKA: 100_00}
+
+
+def test_an_error_that_stays_transient_leaves_the_batch_in_the_queue(monkeypatch: pytest.MonkeyPatch) -> None:
+    received()
+    tries = []
+
+    def post(_: object) -> list[Outcome]:
+        tries.append(None)
+        raise OperationalError(1205, "lock wait timeout")
+
+    monkeypatch.setattr(transactions, "PAUSE_SECONDS", 0)
+    monkeypatch.setattr(connection, "vendor", "mysql")
+    monkeypatch.setattr(applying, "post", post)
+    with pytest.raises(OperationalError):
+        apply_batch(10)
+
+    assert len(tries) == transactions.TRIES_MAX
+    webhook = Webhook.objects.get()
+    assert (webhook.status, webhook.next_attempt_at) == ("received", None)
+
+
+def test_one_webhook_is_applied_on_its_own() -> None:
+    first, second = received(), received()
+
+    assert apply_one(second.pk)
+
+    assert statuses() == ["received", "applied"]
+    assert not apply_one(second.pk)
+    assert not apply_one(second.pk + 1000)
+    assert apply_one(first.pk)
+    assert balances() == {ROMASHKA: 200_00}
+
+
+def test_the_statements_of_a_batch_do_not_grow_with_it(
+    django_assert_num_queries: DjangoAssertNumQueries, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(applying, "reset_queries", lambda: None)  # it would empty what is counted here
+    opened(ROMASHKA, VASILEK)
+    for size in (1, 20):
+        for number in range(size):
+            received(terms(inn=(ROMASHKA, VASILEK)[number % 2]))
+        with django_assert_num_queries(11):  # BEGIN and COMMIT with them
+            apply_batch(100)
+
+
+@explains
+def test_claiming_and_asking_cost_index_lookups_however_many_are_applied() -> None:
+    Webhook.objects.bulk_create(
+        Webhook(
+            operation_id=uuid4(),
+            payer_inn=ROMASHKA,
+            amount_kopecks=1,
+            document_number="1",
+            document_date=MIDNIGHT_IN_MOSCOW,
+            body=b"{}",
+            status=status,
+        )
+        for status in ["applied"] * 4000 + ["failed"] * 100 + ["received"] * 300
+    )
+    some = Webhook.objects.latest("id")
+
+    with transaction.atomic():
+        assert_index_lookups_only(lambda: list(Webhook.objects.queued().select_for_update()[:100]))
+    assert_index_lookups_only(lambda: list(Webhook.objects.due(timezone.now())[:100]))
+    assert_index_lookups_only(lambda: Client().get(f"/api/operations/{some.operation_id}/"))
+
+
+# --- many at once ------------------------------------------------------------------------------------
+
+
+def drain(batch: int) -> int:
+    applied = 0
+    while count := apply_batch(batch):
+        applied += count
+    return applied
+
+
+def assert_the_log_is_whole(inn: str, amounts: list[int]) -> None:
+    log = list(BalanceLog.objects.filter(organization__inn=inn).order_by("seq"))
+    assert [line.seq for line in log] == list(range(1, len(amounts) + 1))
+    assert sorted(line.amount_kopecks for line in log) == sorted(amounts)
+    balance = 0
+    for line in log:
+        balance += line.amount_kopecks
+        assert line.balance_after_kopecks == balance
+    organization = Organization.objects.get(inn=inn)
+    assert (organization.balance_kopecks, organization.last_seq) == (balance, len(log))
+
+
+def test_many_workers_on_one_hot_organization_credit_each_webhook_once() -> None:
+    amounts = [number + 1 for number in range(300)]
+    for amount in amounts:
+        received(terms(amount))
+
+    applied = at_once([lambda: drain(7)] * 8)
+
+    # A worker leaves early when all that is left is claimed by others.
+    assert sum(applied) == 300
+    assert_the_log_is_whole(ROMASHKA, amounts)
+
+
+def test_first_payments_of_new_organizations_at_the_same_time_stay_exact() -> None:
+    inns = [f"77{number:08}" for number in range(12)]
+    for _ in range(4):
+        for inn in inns:
+            received(terms(1_00, inn=inn))
+
+    applied = at_once([lambda: drain(6)] * 8)
+
+    assert sum(applied) == 48
+    assert balances() == dict.fromkeys(inns, 4_00)
+
+
+@locks_rows
+def test_webhooks_claimed_by_one_worker_are_passed_over_by_another() -> None:
+    first, _ = received(), received(terms(inn=VASILEK))
+    with transaction.atomic():
+        list(Webhook.objects.queued().select_for_update()[:1])
+        assert at_once([lambda: apply_batch(10)]) == [1]
+
+    assert statuses() == ["received", "applied"]
+    assert apply_one(first.pk)
+
+
+@locks_rows
+def test_another_session_that_holds_the_organization_is_waited_for() -> None:
+    received()
+    opened(ROMASHKA)
+    held, release = threading.Event(), threading.Event()
+
+    def hold() -> int:
+        with transaction.atomic():
+            Organization.objects.select_for_update().get()
+            held.set()
+            release.wait(timeout=20)
+        return 0
+
+    def apply() -> int:
+        held.wait(timeout=20)
+        threading.Timer(0.5, release.set).start()
+        return apply_batch(10)
+
+    assert at_once([hold, apply]) == [0, 1]
+    assert balances() == {ROMASHKA: 100_00}
+
+
+@locks_rows
+def test_the_door_does_not_wait_for_a_worker_that_holds_the_webhook() -> None:
+    """A repeated delivery must be answered while its webhook is claimed."""
+    webhook = received()
+    with transaction.atomic():
+        list(Webhook.objects.queued().select_for_update())
+        (repeated,) = at_once([lambda: received(webhook.terms)])
+
+    assert repeated.repeated_deliveries.count() == 1
+
+
+@locks_rows
+def test_the_same_operation_posted_from_outside_at_the_same_time_is_credited_once() -> None:
+    operation_id = uuid4()
+    opened(ROMASHKA, VASILEK)
+    told = [terms(1_00, operation_id=operation_id), terms(1_00, inn=VASILEK, operation_id=operation_id)]
+
+    def post_again(one: PaymentTerms) -> Outcome:
+        while True:
+            try:
+                return posted(one)[0]
+            except transactions.DatabaseError:
+                continue
+
+    outcomes = at_once([lambda one=one: post_again(one) for one in told] * 4)  # type: ignore[misc]
+
+    assert outcomes.count(Outcome.CREATED) == 1
+    assert sum(balances().values()) == 1_00

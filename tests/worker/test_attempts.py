@@ -1,0 +1,263 @@
+"""Webhooks that fail: taken apart, tried again later, and failed in the end."""
+
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from billiard.exceptions import WorkerLostError
+from celery.signals import task_failure
+from django.db import DataError, OperationalError, connection, transaction
+from django.utils import timezone
+from pytest_django import Settings
+
+from ingest import doorbell
+from ingest.models import Webhook
+from ledger.posting import Outcome
+from ledger.terms import PaymentTerms
+from tests.cast import ROMASHKA, balances, posted, received, terms
+from tests.threads import at_once, locks_rows
+from worker import applying, attempts, sweeper, tasks, transactions
+
+pytestmark = pytest.mark.django_db(transaction=True)
+Sent = Callable[[], list[Any]]
+APPLY = "worker.tasks.apply_webhook"
+POISON = "POISON"
+
+
+@pytest.fixture(autouse=True)
+def rings(monkeypatch: pytest.MonkeyPatch) -> list[None]:
+    rung: list[None] = []
+    monkeypatch.setattr(doorbell, "ring", lambda: rung.append(None))
+    return rung
+
+
+@pytest.fixture
+def poison(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """While this list isn't empty, posting stumbles over document number POISON."""
+    poisonous, real_post = [True], applying.post
+
+    def post(batch: list[PaymentTerms]) -> list[Outcome]:
+        if poisonous and any(told.document_number == POISON for told in batch):
+            raise ValueError("I can't stomach this")
+        return real_post(batch)
+
+    monkeypatch.setattr(applying, "post", post)
+    return poisonous
+
+
+def long_ago() -> Any:
+    return timezone.now() - timedelta(hours=1)
+
+
+def run_due(sent: Sent) -> int:
+    """Let every webhook's next attempt be due, and run what the sweeper sends; how many ran."""
+    Webhook.objects.received().exclude(next_attempt_at=None).update(next_attempt_at=long_ago())
+    sweeper.sweep()
+    messages = [message for message in sent() if message[0] == APPLY]
+    for _, kwargs, _ in messages:
+        try:
+            tasks.apply_webhook(**kwargs)
+        except (applying.BatchFailed, OperationalError):
+            continue
+    return len(messages)
+
+
+def test_a_failing_batch_is_taken_apart_and_only_the_poison_fails(poison: list[bool], sent: Sent) -> None:
+    good = [received() for _ in range(5)]
+    bad = received(terms(document_number=POISON))
+
+    tasks.apply_received()
+
+    messages = sent()
+    assert [name for name, _, _ in messages] == [APPLY] * 6
+    assert [attempts.webhook_id_of(task_id) for _, _, task_id in messages] == [w.pk for w in [*good, bad]]
+    assert not Webhook.objects.queued().exists()
+    for _, kwargs, _ in messages[:5]:
+        assert tasks.apply_webhook(**kwargs) == "applied"
+    with pytest.raises(applying.BatchFailed) as raised:
+        tasks.apply_webhook(**messages[5][1])
+    assert "I can't stomach this" in repr(raised.value.__cause__)
+    assert balances() == {ROMASHKA: 500_00}
+    bad.refresh_from_db()
+    assert (bad.status, bad.attempts, bad.last_error) == (
+        "received",
+        1,
+        'ValueError("I can\'t stomach this")',
+    )
+
+
+def test_attempts_come_to_an_end_and_each_waits_longer(
+    poison: list[bool], sent: Sent, settings: Settings
+) -> None:
+    settings.ATTEMPTS_MAX, settings.ATTEMPT_DELAY_SECONDS = 4, 10
+    bad = received(terms(document_number=POISON), next_attempt_at=long_ago())
+
+    delays = []
+    for _ in range(3):
+        now = timezone.now()
+        assert run_due(sent) == 1
+        bad.refresh_from_db()
+        assert bad.next_attempt_at
+        delays.append(round((bad.next_attempt_at - now).total_seconds() / 10))
+    assert delays == [1, 2, 4]
+    assert run_due(sent) == 1
+
+    bad.refresh_from_db()
+    assert (bad.status, bad.attempts, bad.next_attempt_at) == ("failed", 4, None)
+    assert run_due(sent) == 0
+
+
+def test_a_webhook_that_recovers_is_applied_at_its_next_attempt(poison: list[bool], sent: Sent) -> None:
+    bad = received(terms(document_number=POISON), next_attempt_at=long_ago())
+    run_due(sent)
+    poison.clear()
+
+    run_due(sent)
+
+    bad.refresh_from_db()
+    assert (bad.status, bad.last_error) == ("applied", "")
+    assert balances() == {ROMASHKA: 100_00}
+
+
+def test_the_same_attempt_begins_only_once() -> None:
+    webhook = received(next_attempt_at=long_ago())
+
+    assert sorted(at_once([lambda: attempts.begin(webhook.pk, 1)] * 4)) == [False, False, False, True]
+    assert not attempts.begin(webhook.pk, 1)
+    assert attempts.begin(webhook.pk, 2)
+
+
+def test_a_message_that_comes_late_does_nothing(sent: Sent) -> None:
+    webhook = received(next_attempt_at=long_ago())
+    attempts.send_due()
+    ((_, kwargs, _),) = sent()
+    assert tasks.apply_webhook(**kwargs) == "applied"
+
+    assert tasks.apply_webhook(**kwargs) == "nothing to do"
+    assert balances() == {ROMASHKA: 100_00}
+    webhook.refresh_from_db()
+    assert webhook.attempts == 1
+
+
+def test_what_is_sent_is_sent_again_only_when_nobody_began_it_for_long(sent: Sent) -> None:
+    received(next_attempt_at=long_ago())
+    assert [attempts.send_due(), attempts.send_due()] == [1, 0]
+
+    Webhook.objects.update(next_attempt_at=long_ago())  # half a minute later
+    assert attempts.send_due() == 1
+    assert [kwargs["attempt"] for _, kwargs, _ in sent()] == [1, 1]
+
+
+def test_a_transient_fault_does_not_count_as_an_attempt(sent: Sent, monkeypatch: pytest.MonkeyPatch) -> None:
+    webhook = received(next_attempt_at=long_ago())
+
+    def post(_: object) -> list[Outcome]:
+        raise OperationalError(1213, "deadlock")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(transactions, "PAUSE_SECONDS", 0)
+        patch.setattr(transactions, "is_transient", lambda _: True)
+        patch.setattr(applying, "post", post)
+        run_due(sent)
+
+    webhook.refresh_from_db()
+    assert (webhook.status, webhook.attempts, webhook.last_error) == ("received", 0, "")
+    run_due(sent)
+    webhook.refresh_from_db()
+    assert webhook.status == "applied"
+
+
+def test_a_webhook_that_killed_its_process_each_time_is_failed_by_the_sweeper(
+    sent: Sent, settings: Settings
+) -> None:
+    webhook = received(next_attempt_at=long_ago())
+    for attempt in range(1, settings.ATTEMPTS_MAX + 1):
+        assert attempts.begin(webhook.pk, attempt)  # and then nothing is heard of it any more
+
+    Webhook.objects.update(next_attempt_at=long_ago())
+    sweeper.sweep()
+
+    webhook.refresh_from_db()
+    assert (webhook.status, webhook.last_error) == ("failed", attempts.DIED)
+    assert sent() == []
+
+
+@locks_rows
+def test_the_sweeper_does_not_fail_a_last_attempt_that_is_still_running(settings: Settings) -> None:
+    webhook = received(next_attempt_at=long_ago(), attempts=settings.ATTEMPTS_MAX)
+
+    with transaction.atomic():
+        Webhook.objects.select_for_update().get(pk=webhook.pk)
+        at_once([attempts.give_up_on_exhausted])
+
+    webhook.refresh_from_db()
+    assert webhook.status == "received"
+
+
+def test_a_lost_process_has_the_head_of_the_queue_taken_apart(sent: Sent, settings: Settings) -> None:
+    settings.BATCH_WEBHOOKS_MAX = 2
+    webhooks = [received() for _ in range(3)]
+
+    for fault in (ValueError("no process was lost"), WorkerLostError("signal 9")):
+        assert sent() == []
+        task_failure.send(sender=tasks.apply_received, task_id="x", exception=fault)
+
+    assert [kwargs["webhook_id"] for _, kwargs, _ in sent()] == [webhook.pk for webhook in webhooks[:2]]
+    assert list(Webhook.objects.queued()) == webhooks[2:]
+
+
+@locks_rows
+def test_a_lost_process_is_heard_of_also_after_the_database_was_away(sent: Sent) -> None:
+    """The main process has no task around it that would renew its connection."""
+    webhook = received()
+    with suppress(OperationalError), connection.cursor() as cursor:
+        cursor.execute("KILL CONNECTION_ID()")
+
+    task_failure.send(sender=tasks.apply_received, task_id="x", exception=WorkerLostError("signal 9"))
+
+    assert [kwargs["webhook_id"] for _, kwargs, _ in sent()] == [webhook.pk]
+
+
+def test_an_attempt_that_ends_in_a_conflict_does_not_claim_success(sent: Sent) -> None:
+    webhook = received(next_attempt_at=long_ago())
+    posted(terms(5_00, operation_id=webhook.operation_id))
+    attempts.send_due()
+
+    ((_, kwargs, _),) = sent()
+    assert tasks.apply_webhook(**kwargs) == "failed"
+
+
+@pytest.mark.parametrize("code", [1021, 1114, 1205, 1213, 1290, 2005, 2006, 4031])
+def test_faults_of_the_server_are_told_from_faults_of_a_webhook(
+    code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "vendor", "mysql")
+    assert transactions.is_transient(OperationalError(code, "…"))
+    assert not transactions.is_transient(OperationalError(1644, "a trigger refused"))
+    assert not transactions.is_transient(DataError(code, "…"))
+
+
+def test_the_sweeper_rings_for_what_nobody_rang_for(rings: list[None]) -> None:
+    sweeper.sweep()
+    assert rings == []
+
+    received()
+    sweeper.sweep()
+    assert len(rings) == 1
+
+
+def test_the_sweeper_sets_a_few_stalled_webhooks_apart(sent: Sent, settings: Settings) -> None:
+    stalled = [received(received_at=long_ago()) for _ in range(sweeper.STALLED_AT_ONCE_MAX + 1)]
+    received()
+
+    sweeper.sweep()
+
+    assert [kwargs["webhook_id"] for _, kwargs, _ in sent()] == [webhook.pk for webhook in stalled[:-1]]
+    assert Webhook.objects.queued().count() == 2
+
+
+@pytest.mark.parametrize("task_id", ["", "webhook", "webhook-", "webhook-x-1", "celery-17-attempt", "17"])
+def test_a_task_about_something_else_has_no_webhook(task_id: str) -> None:
+    assert attempts.webhook_id_of(task_id) is None

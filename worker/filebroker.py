@@ -1,0 +1,66 @@
+"""Kombu's file transport, made fit for several processes.
+
+Kombu writes a message under its final name, so a reader can catch it half written, and ends the
+worker when the folder is gone. Here a message is written aside and renamed, and a missing folder
+is an empty queue: the inbox's rows are the queue, a message only says "look".
+"""
+
+import json
+import time
+from pathlib import Path
+from queue import Empty
+from typing import Any
+from uuid import uuid4
+
+from kombu.transport import filesystem
+
+POLL_SECONDS_MAX = 0.2
+
+
+class Channel(filesystem.Channel):
+    @property
+    def _folder(self) -> Path:
+        folder = Path(self.data_folder_in)
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def _put(self, queue: str, payload: Any, **_: Any) -> None:  # type: ignore[override]
+        file = self._folder / f"{time.time_ns()}_{uuid4()}.{queue}.msg"
+        half_written = file.with_suffix(".part")
+        half_written.write_text(json.dumps(payload))
+        half_written.rename(file)
+
+    def _get(self, queue: str, timeout: float | None = None) -> Any:
+        """The oldest message of `queue`, taken away; raises queue.Empty without one."""
+        for message in sorted(self._folder.glob(f"*.{queue}.msg")):
+            taken = message.with_suffix(f".taken-{uuid4()}")
+            try:
+                message.rename(taken)  # only one process succeeds
+                text = taken.read_text()
+                taken.unlink()
+                payload = json.loads(text)
+            except (FileNotFoundError, ValueError):  # a power failure can leave an empty file
+                continue
+            return payload
+        raise Empty
+
+    def _size(self, queue: str) -> int:
+        return sum(1 for _ in self._folder.glob(f"*.{queue}.msg"))
+
+    def _purge(self, queue: str) -> int:
+        messages = list(self._folder.glob(f"*.{queue}.msg"))
+        for message in messages:
+            message.unlink(missing_ok=True)
+        return len(messages)
+
+    def _queue_bind(self, *args: Any) -> None:
+        self.control_folder.parent.mkdir(parents=True, exist_ok=True)
+        super()._queue_bind(*args)
+
+
+class Transport(filesystem.Transport):
+    Channel = Channel
+
+    def drain_events(self, connection: Any, timeout: float | None = None) -> None:  # type: ignore[override]
+        # The worker asks between two calls whether it should stop; two seconds would be long for Ctrl-C.
+        super().drain_events(connection, timeout=min(timeout or POLL_SECONDS_MAX, POLL_SECONDS_MAX))

@@ -1,0 +1,68 @@
+"""Running a database transaction again when the server says so."""
+
+import random
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+import structlog
+from django.db import DatabaseError, InterfaceError, OperationalError, connection
+
+log = structlog.get_logger(__name__)
+T = TypeVar("T")
+
+TRIES_MAX = 5
+PAUSE_SECONDS = 0.05  # before the second try; doubles, with jitter
+
+_NOT_NOW = {
+    1020,  # MariaDB ≥ 11.6: record has changed since last read
+    1021,  # disk full
+    1114,  # table full, which is how InnoDB says it
+    1203,  # too many connections of this user
+    1205,  # lock wait timeout
+    1213,  # deadlock
+    1226,  # a limit of this user is reached
+    1290,  # the server is read-only, as in a failover
+    1836,  # likewise
+}
+_CONNECTION_LOST = {
+    1040,  # too many connections
+    1053,  # server shutdown in progress
+    1927,  # connection was killed
+    2002,  # can't connect through the socket
+    2003,  # can't connect over TCP
+    2005,  # the host's name is not known, as while its container starts
+    2006,  # server has gone away
+    2013,  # lost connection during query
+    2055,  # lost connection, with the system's error
+    4031,  # disconnected because of inactivity
+}
+
+
+def is_transient(fault: BaseException) -> bool:
+    """Whether the same transaction can succeed later, and the fault says nothing about its content."""
+    if isinstance(fault, InterfaceError):
+        return True
+    if not isinstance(fault, OperationalError) or not fault.args:
+        return False
+    if connection.vendor == "sqlite":
+        return any(words in str(fault) for words in ("locked", "busy", "is full", "disk I/O error"))
+    return fault.args[0] in _NOT_NOW | _CONNECTION_LOST
+
+
+def run(transaction: Callable[[], T]) -> T:
+    """Call `transaction` until it succeeds, at most TRIES_MAX times while its faults are transient.
+
+    `transaction` opens and closes its own atomic block. After a lost connection nobody knows
+    whether it was committed; it must look at the rows again and find out.
+    """
+    for tries in range(1, TRIES_MAX + 1):
+        try:
+            return transaction()
+        except (DatabaseError, InterfaceError) as fault:
+            connection.close()  # a new one costs a millisecond, a half-dead one costs the next transaction
+            if tries == TRIES_MAX or not is_transient(fault):
+                raise
+            log.info("transaction runs again", tries=tries, error=repr(fault))
+            time.sleep(PAUSE_SECONDS * 2**tries * random.uniform(0.5, 1.0))
+    raise AssertionError("unreachable")
