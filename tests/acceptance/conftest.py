@@ -1,0 +1,83 @@
+"""On a run with servers, each house gets a database and a key space of its own on them."""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+from uuid import uuid4
+
+import pytest
+import redis
+from django.db import connection
+from pytest_django import DjangoDbBlocker
+
+from tests.acceptance.house import House
+
+HouseBuilder = Callable[..., House]
+
+
+@pytest.fixture(scope="session")
+def servers(django_db_blocker: DjangoDbBlocker) -> Callable[[ExitStack], dict[str, str]]:
+    """Returns the environment of a house; what it is made of goes when the stack is closed."""
+
+    def fresh(stack: ExitStack) -> dict[str, str]:
+        environment = {}
+        if os.environ.get("DATABASE_URL", "").startswith("mysql:"):
+            environment["DATABASE_URL"] = stack.enter_context(fresh_database(django_db_blocker))
+        if os.environ.get("REDIS_URL"):
+            environment["REDIS_URL"] = stack.enter_context(own_redis_database())
+        return environment
+
+    return fresh
+
+
+@pytest.fixture
+def new_house(tmp_path: Path, servers: Callable[[ExitStack], dict[str, str]]) -> Iterator[HouseBuilder]:
+    """Builds houses that are not started yet, each in its own folder; keywords add to its environment."""
+    with ExitStack() as stack:
+
+        def build(**environment: str) -> House:
+            folder = tmp_path / f"house-{uuid4().hex[:8]}"
+            folder.mkdir()
+            house = House(folder, **(servers(stack) | environment))
+            stack.callback(house.clean_up)
+            return house
+
+        yield build
+
+
+@pytest.fixture(scope="module")
+def house(
+    tmp_path_factory: pytest.TempPathFactory, servers: Callable[[ExitStack], dict[str, str]]
+) -> Iterator[House]:
+    """One for all tests of a module that don't stop it; each test brings its own operations."""
+    with ExitStack() as stack, House(tmp_path_factory.mktemp("house"), **servers(stack)) as house:
+        yield house
+
+
+@contextmanager
+def fresh_database(blocker: DjangoDbBlocker) -> Iterator[str]:
+    name = f"house_{uuid4().hex}"
+    with blocker.unblock(), connection._nodb_cursor() as cursor:
+        cursor.execute(f"CREATE DATABASE {name} CHARACTER SET utf8mb4")
+    try:
+        yield urlsplit(os.environ["DATABASE_URL"])._replace(path=f"/{name}").geturl()
+    finally:
+        with blocker.unblock(), connection._nodb_cursor() as cursor:
+            cursor.execute(f"DROP DATABASE {name}")
+
+
+@contextmanager
+def own_redis_database() -> Iterator[str]:
+    """One of Redis' sixteen that no other house uses at this moment, and that is empty."""
+    for number in range(1, 16):
+        url = urlsplit(os.environ["REDIS_URL"])._replace(path=f"/{number}").geturl()
+        with redis.Redis.from_url(url) as client:
+            if client.set("house", "taken", nx=True):
+                try:
+                    yield url
+                finally:
+                    client.flushdb()
+                return
+    raise AssertionError("all databases of this Redis are taken")

@@ -1,0 +1,187 @@
+"""The whole house as real processes: what `make run` execs, on a free port and a folder of its own."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from http.client import HTTPConnection
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+from uuid import uuid4
+
+from tests.servers import ROOT, free_port
+
+READY_SECONDS_MAX = 60.0
+STOP_SECONDS_MAX = 10.0
+POLL_SECONDS = 0.05
+# Empty is as good as unset, and what a developer's .env holds doesn't count then.
+NOTHING_SET = dict.fromkeys(
+    ["DATABASE_URL", "REDIS_URL", "SECRET_KEY", "DEBUG", "HOST", "LOG_LEVEL", "ALLOWED_HOSTS"], ""
+)
+
+
+class House:
+    """Started by `with` or start(), ready when that returns; leaving the block stops and cleans up.
+
+    `environment` adds to the launcher's: WORKER_PROCESSES="4", DATABASE_URL=…
+    """
+
+    def __init__(self, folder: Path, **environment: str) -> None:
+        self.port = free_port()
+        self.data_dir = folder / "data"
+        self.log = folder / "output"
+        self.mark = f"house-{uuid4()}"
+        self.environment = {
+            **os.environ,
+            **NOTHING_SET,
+            "PORT": str(self.port),
+            "DATA_DIR": str(self.data_dir),
+            "HOUSE": self.mark,  # whatever descends from the launcher can be told by it
+            **environment,
+        }
+        self.ready_seconds = self.stop_seconds = 0.0
+        self._starts = 0
+        self._begun = 0.0
+        self._launcher: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def start(self) -> Self:
+        self.launch()
+        return self.until_ready()
+
+    def launch(self) -> None:
+        self._starts += 1
+        self._begun = time.monotonic()
+        with self.log.open("ab") as log:
+            self._launcher = subprocess.Popen(
+                [sys.executable, "-m", "config.launcher"],
+                cwd=ROOT,
+                env=self.environment,
+                start_new_session=True,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+
+    def until_ready(self) -> Self:
+        launcher = self._launcher
+        assert launcher is not None
+        until(lambda: launcher.poll() is not None or self.says_it_is_ready(), self)
+        assert launcher.poll() is None, f"ended with status {launcher.returncode}:\n{self.output()}"
+        self.ready_seconds = time.monotonic() - self._begun
+        return self
+
+    def says_it_is_ready(self) -> bool:
+        return self.output().count("Prihod is ready") == self._starts
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """Signal the launcher's group, as a terminal does; its exit status, within STOP_SECONDS_MAX."""
+        begun = time.monotonic()
+        assert self._launcher is not None
+        os.killpg(self._launcher.pid, number)
+        return self.wait(begun)
+
+    def wait(self, begun: float | None = None) -> int:
+        """The exit status of a launcher that is about to end."""
+        assert self._launcher is not None
+        begun = begun or time.monotonic()
+        try:
+            status = self._launcher.wait(STOP_SECONDS_MAX)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"still there after {STOP_SECONDS_MAX} s:\n{self.output()}") from None
+        self.stop_seconds = time.monotonic() - begun
+        return status
+
+    def output(self) -> str:
+        return self.log.read_text() if self.log.exists() else ""
+
+    def pids(self, containing: str = "") -> list[int]:
+        """All its processes, in the order of their ids; or those whose command line contains this."""
+        return sorted(
+            int(folder.name)
+            for folder in Path("/proc").glob("[0-9]*")
+            if self.mark in _read(folder / "environ") and containing in _read(folder / "cmdline")
+        )
+
+    def manage(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run manage.py on the same data, also when the house is stopped."""
+        return subprocess.run(
+            [sys.executable, "manage.py", *arguments],
+            cwd=ROOT,
+            env=self.environment,
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=100,
+        )
+
+    def get(self, path: str) -> tuple[int, bytes]:
+        return self._request("GET", path)
+
+    def answers(self, path: str) -> bool:
+        try:
+            return self.get(path)[0] == 200
+        except OSError:
+            return False
+
+    def json(self, path: str) -> Any:
+        return json.loads(self.get(path)[1])
+
+    def deliver(self, webhook: dict[str, object]) -> tuple[int, Any]:
+        """What the bank does; the status and the answer."""
+        status, answer = self._request("POST", "/api/webhook/bank/", json.dumps(webhook).encode())
+        return status, json.loads(answer)
+
+    def balance_becomes(self, inn: str, rubles: float, seconds: float = 15.0) -> None:
+        path = f"/api/organizations/{inn}/balance/"
+        until(lambda: self.json(path).get("balance") == rubles, self, seconds)
+
+    def _request(self, method: str, path: str, body: bytes | None = None) -> tuple[int, bytes]:
+        connection = HTTPConnection("127.0.0.1", self.port, timeout=30)
+        try:
+            connection.request(method, path, body)
+            response = connection.getresponse()
+            return response.status, response.read()
+        finally:
+            connection.close()
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.clean_up()
+
+    def clean_up(self) -> None:
+        """Whatever a test has left of it is gone afterwards."""
+        try:
+            if self._launcher is not None and self._launcher.poll() is None:
+                self.stop()
+        finally:
+            for pid in self.pids():
+                os.kill(pid, signal.SIGKILL)
+            if self._launcher is not None:
+                self._launcher.wait()
+
+
+def until(holds: Callable[[], bool], house: House, seconds: float = READY_SECONDS_MAX) -> None:
+    """Wait for it; an AssertionError shows the house's output."""
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline, f"waited {seconds} s for nothing:\n{house.output()}"
+        time.sleep(POLL_SECONDS)
+
+
+def _read(file: Path) -> str:
+    try:
+        return file.read_bytes().decode(errors="replace")
+    except OSError:  # it has ended
+        return ""

@@ -1,0 +1,148 @@
+"""Whatever is wrong with the environment is one plain line, and nothing has been started."""
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from tests.acceptance.house import NOTHING_SET
+from tests.servers import ROOT, free_port
+
+SECRETS = {"SECRET_KEY": "s3cret", "DATABASE_URL": "mysql://u:p@h/d", "REDIS_URL": "redis://h", "DEBUG": "0"}
+CLOSED = "127.0.0.1:1"  # nothing listens on port 1
+
+
+def complaint(data_dir: Path, **environment: str) -> str:
+    """The line that the launcher ends with."""
+    base = {**os.environ, **NOTHING_SET, "PORT": str(free_port()), "DATA_DIR": str(data_dir)}
+    launcher = subprocess.run(
+        [sys.executable, "-m", "config.launcher"],
+        cwd=ROOT,
+        env={**base, **environment},
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert launcher.returncode == 1
+    assert launcher.stdout == ""
+    assert launcher.stderr.count("\n") == 1, launcher.stderr
+    start, line = launcher.stderr.strip().split(": ", 1)
+    assert start == "Prihod can't start"
+    return line
+
+
+@pytest.mark.parametrize("port", ["http", "8000.5", "0", "65536", "-1"])
+def test_port_that_is_none(tmp_path: Path, port: str) -> None:
+    assert complaint(tmp_path, PORT=port).startswith(f"PORT={port} is ")
+
+
+def test_port_in_use(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        expected = f"port {port} of 127.0.0.1 is in use; choose another with PORT"
+        assert complaint(tmp_path, PORT=str(port)) == expected
+
+
+def test_host_that_is_not_of_this_machine(tmp_path: Path) -> None:
+    assert complaint(tmp_path, HOST="192.0.2.1").startswith("HOST=192.0.2.1 PORT=")
+
+
+def test_data_dir_under_a_file(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    data_dir = tmp_path / "file" / "data"
+    assert complaint(data_dir) == f"DATA_DIR={data_dir} can't be written: Not a directory"
+
+
+@pytest.mark.parametrize("url", ["postgres://u@h/d", "mysql//u@h/d", "nonsense", "sqlite://:memory:"])
+def test_database_url_of_another_kind(tmp_path: Path, url: str) -> None:
+    assert complaint(tmp_path, DATABASE_URL=url) == "DATABASE_URL must begin with sqlite:/// or mysql://"
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["mysql://", "mysql://u:s3cret@h", "mysql://u@h:port/d", "mysql://u:s3/cret@h/d", "sqlite:///:memory:"],
+)
+def test_malformed_database_url(tmp_path: Path, url: str) -> None:
+    told = complaint(tmp_path, DATABASE_URL=url)
+    assert told.startswith("DATABASE_URL is malformed")
+    assert "s3" not in told
+
+
+def test_database_server_that_is_not_there(tmp_path: Path) -> None:
+    pytest.importorskip("MySQLdb")
+    told = complaint(tmp_path, DATABASE_URL=f"mysql://u:s3cret@{CLOSED}/d")
+    assert told.startswith("DATABASE_URL leads to no usable database: Can't connect to")
+    assert "s3cret" not in told
+
+
+def test_unknown_option_of_the_database(tmp_path: Path) -> None:
+    pytest.importorskip("MySQLdb")
+    assert "'colour'" in complaint(tmp_path, DATABASE_URL=f"mysql://u@{CLOSED}/d?colour=red")
+
+
+@pytest.mark.skipif(
+    not os.environ.get("DATABASE_URL", "").startswith("mysql:"), reason="asks a MySQL or MariaDB"
+)
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"user": "nobody:s3cret"}, "Access denied for user 'nobody'"),
+        ({"name": "not_there"}, "Unknown database 'not_there'; create it: CREATE DATABASE not_there"),
+    ],
+)
+def test_database_server_that_refuses(tmp_path: Path, changed: dict[str, str], told: str) -> None:
+    url = server_url(**changed)
+    assert told in complaint(tmp_path, DATABASE_URL=url)
+
+
+def server_url(user: str = "root", name: str = "") -> str:
+    url = urlsplit(os.environ["DATABASE_URL"])
+    return url._replace(
+        netloc=f"{user}@{url.netloc.rpartition('@')[2]}", path=f"/{name or url.path[1:]}"
+    ).geturl()
+
+
+def test_database_file_that_is_none(tmp_path: Path) -> None:
+    (tmp_path / "novel.txt").write_text("It was a dark and stormy night. " * 100)
+    told = complaint(tmp_path, DATABASE_URL=f"sqlite:///{tmp_path}/novel.txt")
+    assert told == "DATABASE_URL leads to no usable database: file is not a database"
+
+
+def test_mysql_without_mysqlclient(tmp_path: Path) -> None:
+    (tmp_path / "MySQLdb.py").write_text("raise ImportError('as where it is not installed')")
+    told = complaint(tmp_path, DATABASE_URL="mysql://u@h/d", PYTHONPATH=str(tmp_path))
+    assert "pip install -r requirements/mysql.txt" in told
+
+
+def test_redis_that_is_not_there(tmp_path: Path) -> None:
+    told = complaint(tmp_path, REDIS_URL=f"redis://:s3cret@{CLOSED}/0")
+    assert told.startswith("REDIS_URL leads to no usable Redis: ")
+    assert "s3cret" not in told
+
+
+def test_redis_url_of_another_kind(tmp_path: Path) -> None:
+    assert complaint(tmp_path, REDIS_URL="nonsense://h").startswith("REDIS_URL leads to no usable Redis: ")
+
+
+@pytest.mark.parametrize("missing", ["SECRET_KEY", "DATABASE_URL", "REDIS_URL"])
+def test_production_without_a_secret(tmp_path: Path, missing: str) -> None:
+    told = complaint(tmp_path, **{**SECRETS, missing: ""})
+    assert told == f"{missing} is not set; with DEBUG=0 it must be. See .env.example."
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("BATCH_WEBHOOKS_MAX", "many"),
+        ("BANK_TIME_ZONE", "Mars/Olympus"),
+        ("BANK_TIME_ZONE", "Europe"),
+        ("LOG_LEVEL", "chatty"),
+    ],
+)
+def test_malformed_setting(tmp_path: Path, name: str, value: str) -> None:
+    assert complaint(tmp_path, **{name: value}) == f"{name}={value} is malformed; see .env.example"

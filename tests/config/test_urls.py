@@ -1,0 +1,62 @@
+import json
+
+import pytest
+from django.test import Client, override_settings
+
+from tests.cast import ROMASHKA
+
+
+def test_the_front_page_leads_to_the_admin() -> None:
+    response = Client().get("/")
+    assert (response.status_code, response["Location"]) == (302, "/admin/")
+
+
+def test_the_process_is_up_without_a_database() -> None:
+    response = Client().get("/healthz")
+    assert (response.status_code, json.loads(response.content)) == (200, {"status": "ok"})
+
+
+@pytest.mark.django_db
+def test_ready_means_database_and_migrations() -> None:
+    assert Client().get("/readyz").status_code == 200
+
+
+@pytest.mark.django_db(transaction=True)
+def test_not_ready_without_every_migration(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("config.health.MigrationExecutor.migration_plan", lambda *_: ["0002_triggers"])
+
+    response = Client().get("/readyz")
+
+    assert response.status_code == 503
+    assert json.loads(response.content) == {"error": "migrations are missing: manage.py migrate"}
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("/nothing", 404),
+        ("/api/nothing", 404),
+        ("/api/webhook/bank", 404),
+        (f"/api/organizations/{ROMASHKA}/balance/history/?" + "&".join(f"x{n}=1" for n in range(1001)), 400),
+    ],
+)
+def test_whatever_goes_wrong_is_told_in_json(path: str, status: int) -> None:
+    response = Client().get(path)
+    assert (response.status_code, response["Content-Type"]) == (status, "application/json")
+    assert set(json.loads(response.content)) == {"error"}
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [("/api/webhook/bank", 404), (f"/api/organizations/{ROMASHKA}/balance/", 405), ("/healthz", 405)],
+)
+def test_a_stranger_who_posts_elsewhere_is_told_in_json(path: str, status: int) -> None:
+    response = Client(enforce_csrf_checks=True).post(path)
+    assert (response.status_code, response["Content-Type"]) == (status, "application/json")
+
+
+@override_settings(ALLOWED_HOSTS=["prihod.example"])
+def test_a_foreign_host_name_is_told_in_json() -> None:
+    response = Client().get("/healthz", headers={"host": "evil.example"})
+    assert (response.status_code, json.loads(response.content)) == (400, {"error": "malformed request"})

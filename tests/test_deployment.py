@@ -1,0 +1,233 @@
+"""docker-compose.yml, Dockerfile, Procfile and docs/deployment.md agree; no container engine is needed."""
+
+import re
+import stat
+import subprocess
+import sys
+import time
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+from ruamel.yaml import YAML
+
+from deploy import beat_health
+from tests.servers import ROOT, Redis, lacking
+
+COMPOSE_FILE = ROOT / "docker-compose.yml"
+COMPOSE: dict[str, Any] = YAML(typ="safe").load(COMPOSE_FILE)
+SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+PROCFILE = dict(line.split(": ", 1) for line in (ROOT / "Procfile").read_text().splitlines() if line)
+DOCKERFILE = (ROOT / "Dockerfile").read_text()
+OWN = ["web", "worker", "beat", "migrate"]
+LONG_RUNNING = sorted(SERVICES.keys() - {"migrate"})
+SECRETS = set(re.findall(r"\$\{(\w+):\?", COMPOSE_FILE.read_text()))
+IDLE_NOTICED_SECONDS_MAX = 10.0
+POLL_SECONDS = 0.05
+
+
+def test_compose_file_follows_the_compose_specification() -> None:
+    check = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec"]
+    checked = subprocess.run([*check, COMPOSE_FILE], check=False, capture_output=True, text=True)
+
+    assert checked.returncode == 0, checked.stdout
+    assert "version" not in COMPOSE
+
+
+@pytest.mark.parametrize("name", sorted(PROCFILE))
+def test_container_runs_the_procfiles_command(name: str) -> None:
+    assert SERVICES[name]["command"] == ["sh", "-c", PROCFILE[name].replace("$", "$$")]
+
+
+def test_worker_is_pinged_by_the_name_it_gives_itself() -> None:
+    name = re.findall(r"--hostname (\S+)", PROCFILE["worker"])[0]
+    named = re.sub(r"\$\{\w+:-(\w+)\}", r"\1", name).replace("%h", "$$HOSTNAME")
+
+    assert f"--destination {named} " in SERVICES["worker"]["healthcheck"]["test"][1]
+    assert "hostname" not in SERVICES["worker"]
+
+
+def test_every_variable_reaches_the_containers() -> None:
+    documented = set(re.findall(r"^#? ?([A-Z_]+)=", (ROOT / ".env.example").read_text(), re.MULTILINE))
+    passed_on = set(SERVICES["web"]["environment"]) | set(SERVICES["worker"]["environment"])
+
+    # DATA_DIR serves development's stand-ins; HOST and PORT are where it is published.
+    assert documented - passed_on == {"DATA_DIR", "PORT"}
+    assert SERVICES["web"]["environment"]["HOST"] == "0.0.0.0"
+    assert SERVICES["web"]["ports"] == ["${HOST:-127.0.0.1}:${PORT:-8000}:8000"]
+
+
+def test_every_container_is_in_production_mode() -> None:
+    assert {SERVICES[name]["environment"]["DEBUG"] for name in OWN} == {"0"}
+
+
+def test_every_secret_is_documented_and_written_by_the_script(tmp_path: Path) -> None:
+    documentation = (ROOT / "docs/deployment.md").read_text()
+    script = ["sh", str(ROOT / "deploy/write_env.sh")]
+    subprocess.run(script, cwd=tmp_path, check=True, capture_output=True)
+    written = dict(line.split("=", 1) for line in (tmp_path / ".env").read_text().splitlines())
+
+    assert written.keys() == SECRETS
+    assert {name for name in SECRETS if f"`{name}`" not in documentation} == set()
+    assert len(set(written.values())) == len(written)
+    assert all(re.fullmatch(r"[0-9a-f]{64}", secret) for secret in written.values())
+    assert stat.S_IMODE((tmp_path / ".env").stat().st_mode) == 0o600
+
+
+def test_script_leaves_secrets_that_are_there_alone(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("SECRET_KEY=mine\n")
+    script = ["sh", str(ROOT / "deploy/write_env.sh")]
+    again = subprocess.run(script, cwd=tmp_path, check=False, capture_output=True)
+
+    assert again.returncode != 0
+    assert (tmp_path / ".env").read_text() == "SECRET_KEY=mine\n"
+
+
+def test_no_secret_stands_in_the_compose_file() -> None:
+    for name, service in SERVICES.items():
+        for variable, value in (service.get("environment") or {}).items():
+            if re.search("PASSWORD|SECRET", variable):
+                assert re.fullmatch(r"\$\{\w+:\?.+\}", value), f"{name}: {variable}"
+
+
+def test_only_web_can_be_reached_from_outside() -> None:
+    assert [name for name, service in SERVICES.items() if "ports" in service] == ["web"]
+    assert [name for name, service in SERVICES.items() if "network_mode" in service] == []
+
+
+def test_workers_can_be_scaled() -> None:
+    assert SERVICES["worker"].keys() & {"container_name", "ports", "hostname", "volumes"} == set()
+
+
+def test_images_are_pinned_to_a_release_series() -> None:
+    images = [service["image"] for service in SERVICES.values() if "build" not in service]
+    images += re.findall(r"^FROM (\S+)", DOCKERFILE, re.MULTILINE)
+
+    assert len(images) == 4
+    for image in images:
+        assert re.fullmatch(r"[a-z]+:\d+\.\d+(-[a-z-]+)?", image), image
+
+
+@pytest.mark.parametrize(("name", "folder"), [("mysql", "/var/lib/mysql"), ("redis", "/data")])
+def test_data_lives_in_a_named_volume(name: str, folder: str) -> None:
+    assert f"{name}:{folder}" in SERVICES[name]["volumes"]
+    assert name in COMPOSE["volumes"]
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_own_containers_run_without_privileges(name: str) -> None:
+    service = SERVICES[name]
+    user = re.findall(r"^USER (\S+)", DOCKERFILE, re.MULTILINE)
+
+    assert [service["user"]] == user
+    assert not user[0].startswith(("0", "root"))
+    assert service["read_only"] is True
+    assert service["tmpfs"] == ["/tmp"]
+    assert service["cap_drop"] == ["ALL"]
+    assert service["build"] == "."
+
+
+@pytest.mark.parametrize("name", sorted(SERVICES))
+def test_no_container_gains_privileges_or_fills_the_disk_with_logs(name: str) -> None:
+    service = SERVICES[name]
+
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert service["logging"]["options"].keys() == {"max-size", "max-file"}
+
+
+@pytest.mark.parametrize("name", LONG_RUNNING)
+def test_long_running_service_is_checked_restarted_and_given_time_to_stop(name: str) -> None:
+    service = SERVICES[name]
+
+    assert service["healthcheck"]["test"][0] in {"CMD", "CMD-SHELL"}
+    assert service["healthcheck"].keys() >= {"interval", "timeout", "start_period"}
+    assert service["restart"] == "unless-stopped"
+    assert int(service["stop_grace_period"].removesuffix("s")) >= 10
+
+
+def test_web_is_stopped_after_gunicorn_gave_its_requests_up() -> None:
+    graceful_seconds = int(re.findall(r"--graceful-timeout (\d+)", PROCFILE["web"])[0])
+
+    assert int(SERVICES["web"]["stop_grace_period"].removesuffix("s")) > graceful_seconds
+
+
+def test_own_health_check_is_among_the_allowed_hosts() -> None:
+    assert "http://127.0.0.1:8000/readyz" in SERVICES["web"]["healthcheck"]["test"][-1]
+    assert SERVICES["web"]["environment"]["ALLOWED_HOSTS"].startswith("127.0.0.1,")
+
+
+@pytest.mark.parametrize("name", sorted(PROCFILE))
+def test_process_starts_when_servers_are_healthy_and_migrations_done(name: str) -> None:
+    assert SERVICES[name]["depends_on"] == {
+        "mysql": {"condition": "service_healthy"},
+        "redis": {"condition": "service_healthy"},
+        "migrate": {"condition": "service_completed_successfully"},
+    }
+
+
+def test_migrations_run_once_and_end_with_the_ledgers_checks() -> None:
+    migrate = SERVICES["migrate"]
+
+    assert migrate["restart"] == "no"
+    assert migrate["depends_on"] == {"mysql": {"condition": "service_healthy"}}
+    assert migrate["command"][-1].endswith("&& python manage.py check --database default")
+
+
+def test_mysql_keeps_what_it_committed_and_lets_the_ledger_create_triggers() -> None:
+    assert set(SERVICES["mysql"]["command"]) >= {
+        "--character-set-server=utf8mb4",
+        "--innodb-flush-log-at-trx-commit=1",
+        "--log-bin-trust-function-creators=1",
+    }
+
+
+def test_mysql_is_asked_over_the_network() -> None:
+    """The temporary server, that fills an empty volume, listens on its socket only."""
+    assert "--host=127.0.0.1" in SERVICES["mysql"]["healthcheck"]["test"][1]
+
+
+def test_applications_user_may_work_with_rows_and_nothing_more() -> None:
+    for place in ["deploy/mysql/application_user.sh", "docs/deployment.md"]:
+        granted = re.findall(
+            r"^GRANT (.+) ON (\S+) TO 'prihod'@'%';", (ROOT / place).read_text(), re.MULTILINE
+        )
+        assert granted == [("SELECT, INSERT, UPDATE, DELETE", "prihod.*")], place
+    for name in PROCFILE:
+        assert SERVICES[name]["environment"]["DATABASE_URL"].startswith("mysql://prihod:")
+
+
+def test_redis_forgets_nothing_on_its_own() -> None:
+    command = SERVICES["redis"]["command"]
+
+    assert "--appendonly yes" in command
+    assert "--maxmemory-policy noeviction" in command
+
+
+def test_image_holds_what_is_named_and_nothing_else() -> None:
+    rules = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if line[:1] not in {"", "#"}]
+    let_through = {rule.removeprefix("!").rstrip("/") for rule in rules if rule.startswith("!")}
+    packages = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["root_packages"]
+
+    assert rules[0] == "*"
+    assert let_through == {*packages, "manage.py", "requirements", "deploy/beat_health.py"}
+    assert all((ROOT / path).exists() for path in let_through)
+
+
+def test_beat_is_healthy_while_redis_hears_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    if lack := lacking("Redis"):
+        pytest.skip(lack)
+    with Redis() as server, redis.Redis.from_url(server.url) as asking:
+        with redis.Redis.from_url(server.url) as beat:
+            assert not beat_health.somebody_here_spoke_lately(asking)
+            beat.ping()
+            assert beat_health.somebody_here_spoke_lately(asking)
+            monkeypatch.setattr(beat_health, "IDLE_SECONDS_MAX", 0)  # now it is silent for too long
+            deadline = time.monotonic() + IDLE_NOTICED_SECONDS_MAX
+            while beat_health.somebody_here_spoke_lately(asking):
+                assert time.monotonic() < deadline
+                time.sleep(POLL_SECONDS)
+            beat.ping()
+            assert beat_health.somebody_here_spoke_lately(asking)
+        assert not beat_health.somebody_here_spoke_lately(asking)

@@ -1,0 +1,20 @@
+import subprocess
+import sys
+
+from tests.servers import ROOT
+
+
+def manage_test(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "manage.py", "test", *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100, check=False)
+
+
+def test_manage_py_test_runs_the_suite_as_pytest_does() -> None:
+    run = manage_test("tests/ledger/test_money.py", "-k", "right_check_digits", "--failfast")
+
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert "3 passed" in run.stdout
+
+
+def test_manage_py_test_fails_where_pytest_fails() -> None:
+    assert manage_test("tests/ledger/test_money.py", "-k", "no_such_test").returncode != 0
