@@ -1,0 +1,30 @@
+# One image for web, worker, beat and migrate; docker-compose.yml names the command of each.
+
+# mysqlclient has no wheel. Its compiler and headers stay behind in this stage.
+FROM python:3.11-slim-bookworm AS build
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends gcc libc6-dev pkg-config default-libmysqlclient-dev \
+    && rm -rf /var/lib/apt/lists/*
+WORKDIR /build
+RUN python -m venv /opt/venv
+COPY requirements/base.txt requirements/mysql.txt requirements/
+RUN /opt/venv/bin/pip install --no-cache-dir --disable-pip-version-check \
+    -r requirements/base.txt -r requirements/mysql.txt
+
+FROM python:3.11-slim-bookworm
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends libmariadb3 \
+    && rm -rf /var/lib/apt/lists/* \
+    && groupadd --system --gid 10001 prihod \
+    && useradd --system --uid 10001 --gid prihod --no-create-home --shell /usr/sbin/nologin prihod
+COPY --from=build /opt/venv /opt/venv
+ENV PATH=/opt/venv/bin:$PATH \
+    PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONUNBUFFERED=1
+WORKDIR /app
+# What .dockerignore lets through, owned by root: the processes can read their own code, not change it.
+COPY . .
+# Development's settings will do for this; the secret that they make up is gone with the process.
+RUN python manage.py collectstatic --no-input
+USER 10001:10001
+EXPOSE 8000

@@ -1,0 +1,18 @@
+#!/bin/sh
+# Write .env with random secrets for docker-compose.yml. Never touches one that is there: the databases
+# in the volumes know its passwords. Hexadecimal, so that they can stand in a URL as they are.
+set -eu
+umask 077
+set -o noclobber
+
+secret() {
+    head -c 32 /dev/urandom | od -A n -t x1 | tr -d ' \n'
+}
+
+cat > .env <<ENV
+SECRET_KEY=$(secret)
+MYSQL_ROOT_PASSWORD=$(secret)
+MYSQL_MIGRATION_PASSWORD=$(secret)
+MYSQL_APPLICATION_PASSWORD=$(secret)
+ENV
+echo "Wrote .env with new secrets. Keep a copy of it in a safe place."
