@@ -1,0 +1,13 @@
+"""Clocks that are wrong, for single processes: libfaketime under LD_PRELOAD."""
+
+from tests.servers import libfaketime
+
+
+def clock(offset: str = "") -> dict[str, str]:
+    """The environment of a process whose clock is off by `offset`, such as +1d; without one, by what stands
+    at that moment in the house's file `clock`.
+
+    Only the wall clock: the monotonic one goes on, as it does on a machine whose clock is set.
+    """
+    common = {"LD_PRELOAD": f"{libfaketime()}", "FAKETIME_DONT_FAKE_MONOTONIC": "1", "FAKETIME_NO_CACHE": "1"}
+    return {**common, **({"FAKETIME": offset} if offset else {"FAKETIME_TIMESTAMP_FILE": "{folder}/clock"})}

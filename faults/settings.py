@@ -1,0 +1,11 @@
+"""The production settings, with faults/injected.py woven in; the Procfile's commands take them from
+DJANGO_SETTINGS_MODULE."""
+
+import os
+
+from config.settings import *  # noqa: F403 this is the production settings, plus what follows
+from config.settings import CELERY_BEAT_SCHEDULE, INSTALLED_APPS
+
+INSTALLED_APPS = [*INSTALLED_APPS, "faults"]
+if os.environ["FAULTS_PLANT"] == "sweeper_off":
+    del CELERY_BEAT_SCHEDULE["sweep"]

@@ -1,0 +1,169 @@
+"""One scenario from its first delivery to its verdict."""
+
+import random
+import time
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from faults.checker import check
+from faults.client import Bank, Deliveries, Mix, Terms, resent
+from faults.house import House, HouseFailed, wait_until
+from faults.nemesis import Nemesis
+from tests.servers import ROOT
+
+RESULTS = ROOT / "faults" / "results"
+QUIET_SECONDS_MAX = 90.0  # longer than the database keeps sessions of clients that vanished
+LATENCY_RATIO_MAX = 2.0  # the p99 in bad days over the p99 in calm ones
+LATENCY_FLOOR_SECONDS = 0.1  # below it a busy machine says more than the house does
+
+
+@dataclass(frozen=True)
+class Span:
+    """From when to when, in seconds of the monotonic clock."""
+
+    since: float
+    until: float
+
+
+@dataclass
+class Stage:
+    """What a scenario acts upon. `broken` is what it saw itself that may not be."""
+
+    house: House
+    bank: Bank
+    nemesis: Nemesis
+    chance: random.Random
+    must_fail: Callable[[Terms], bool] = lambda terms: False
+    broken: list[str] = field(default_factory=list)
+    quiet_seconds: float = 0.0
+
+    def require(self, holds: object, sentence: str) -> None:
+        if not holds:
+            self.broken.append(sentence)
+
+    def strike(self, what: str, act: Callable[..., object], *arguments: object) -> None:
+        self.nemesis.strike(what, act, *arguments)
+
+    def moments(self, count: int, seconds: float = 6.0) -> Any:
+        return self.nemesis.moments(count, seconds)
+
+    def arm(self, window: str, act: str) -> None:
+        """Have the next process that comes to this window act there."""
+        self.strike(f"{window}.{act}", (self.house.folder / f"{window}.{act}").touch)
+
+    def struck(self, window: str, act: str) -> bool:
+        return not (self.house.folder / f"{window}.{act}").exists()
+
+    def watch(self, seconds: float) -> Span:
+        """Let time pass; which it was."""
+        since = time.monotonic()
+        time.sleep(seconds)
+        return Span(since, time.monotonic())
+
+    def require_answers_as_in(self, calm: Span, bad: Span) -> None:
+        """P6: every answer is an answer, and none of them is slow."""
+        during = [e for e in list(self.bank.log) if bad.since <= e.began < bad.until]
+        wait_until(lambda: not any(entry.pending for entry in during), "every delivery is heard of")
+        unanswered = sum(entry.outcome not in ("ok", "refused") for entry in during)
+        self.require(
+            not unanswered, f"{unanswered} of {len(during)} deliveries got no answer in the bad time"
+        )
+        allowed = max(LATENCY_RATIO_MAX * self.p99(calm), LATENCY_FLOOR_SECONDS)
+        p99 = self.p99(bad)
+        self.require(
+            p99 <= allowed, f"p99 {p99 * 1000:.0f} ms in the bad time, {allowed * 1000:.0f} ms allowed"
+        )
+
+    def p99(self, span: Span) -> float:
+        latencies = self.bank.latencies(span.since, span.until)
+        return latencies[int(len(latencies) * 0.99)] if latencies else 0.0
+
+    def quiet(self) -> None:
+        """Heal, let the bank try again what it is unsure of, and wait until every webhook came to its end."""
+        begun = time.monotonic()
+        self.house.heal()
+        self.bank.close()
+        for delivery in resent(self.bank.log, self.chance):
+            self.bank.deliver(delivery)
+        wait_until(lambda: not self.house.received(), "nothing is left received", QUIET_SECONDS_MAX)
+        self.quiet_seconds = max(self.quiet_seconds, time.monotonic() - begun)
+
+
+@dataclass(frozen=True)
+class Scenario:
+    name: str
+    sentence: str
+    act: Callable[[Stage], None]
+    house: Mapping[str, Any]
+    mix: Mix
+    rate: float  # deliveries per second
+    lacks: Callable[[], str | None]  # what this machine doesn't have for it
+
+
+@dataclass(frozen=True)
+class Result:
+    scenario: str
+    seed: int
+    requests: int
+    ok: int
+    refused: int
+    unknown: int
+    reads: int
+    strikes: Sequence[tuple[float, str]]
+    schedule: Sequence[float]
+    quiet_seconds: float
+    seconds: float
+    broken: Sequence[str]
+
+
+def play(scenario: Scenario, seed: int, plant: str = "", plant_sql: str = "") -> Result:
+    """Run `scenario` once. `plant` names a bug in faults/injected.py, `plant_sql` takes a key away."""
+    begun = time.monotonic()
+    chance = random.Random(f"{seed} {scenario.name}")
+    settings = dict(scenario.house)
+    if plant:
+        settings["environment"] = {**settings.get("environment", {}), **injected(plant)}
+    with House(**settings) as house:
+        if plant_sql:
+            house.sql(plant_sql)
+        bank = Bank(house.url_port, Deliveries(chance, scenario.mix), rate=scenario.rate)
+        stage = Stage(house, bank, Nemesis(random.Random(chance.random())), random.Random(chance.random()))
+        try:
+            bank.open()
+            scenario.act(stage)
+            stage.quiet()
+            stage.broken += check(house, bank, stage.must_fail)
+        except HouseFailed as failure:
+            stage.broken.append(str(failure))
+        except Exception:  # noqa: BLE001 one scenario that can't go on must not end the others
+            stage.broken.append(f"the scenario itself failed: {traceback.format_exc()}")
+        finally:
+            bank.close()
+        if stage.broken:
+            house.keep_logs(RESULTS / "logs" / (plant or scenario.name))
+        return _result(scenario, seed, stage, time.monotonic() - begun)
+
+
+def injected(plant: str = "") -> dict[str, str]:
+    """The environment in which the processes load faults/injected.py."""
+    return {"DJANGO_SETTINGS_MODULE": "faults.settings", "FAULTS_PLANT": plant}
+
+
+def _result(scenario: Scenario, seed: int, stage: Stage, seconds: float) -> Result:
+    bank = stage.bank
+    return Result(
+        scenario.name,
+        seed,
+        len(bank.log),
+        bank.count("ok"),
+        bank.count("refused"),
+        bank.count("unknown"),
+        bank.reads,
+        stage.nemesis.strikes,
+        stage.nemesis.schedule,
+        round(stage.quiet_seconds, 2),
+        round(seconds, 1),
+        stage.broken,
+    )
