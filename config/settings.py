@@ -9,6 +9,7 @@ from pathlib import Path
 from zoneinfo import ZoneInfo
 
 from django.core.exceptions import ImproperlyConfigured
+from kombu import Queue
 
 from config import logs
 from config.environment import Environment, database_at, kept_secret
@@ -150,18 +151,18 @@ else:
         "polling_interval": 0.05,  # seconds
     }
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
+# Attempts have a queue of their own, so that the doorbell can tell how many of its rings wait.
+CELERY_TASK_QUEUES = [Queue(name, routing_key=name) for name in ("celery", "attempts")]
+CELERY_TASK_ROUTES = {"worker.tasks.apply_webhook*": {"queue": "attempts"}}
 CELERY_RESULT_BACKEND = "django-db"
 CELERY_RESULT_EXTENDED = True
 CELERY_RESULT_EXPIRES = 90 * 24 * 3600  # seconds; Celery's own day would throw dead letters away
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1
 CELERY_WORKER_REDIRECT_STDOUTS = False
-CELERY_BEAT_SCHEDULER = "celery.beat:Scheduler"  # in memory: nothing here needs to survive a restart
+CELERY_TASK_STORE_EAGER_RESULT = True  # of attempts that the sweeper makes itself, for want of a broker
+CELERY_BEAT_SCHEDULER = "worker.scheduling:Scheduler"  # needs no broker
 CELERY_BEAT_SCHEDULE = {
-    "sweep": {
-        "task": "worker.tasks.sweep",
-        "schedule": SWEEP_EVERY_SECONDS,
-        "options": {"expires": 5 * SWEEP_EVERY_SECONDS},
-    },
+    "sweep": {"task": "worker.tasks.sweep", "schedule": SWEEP_EVERY_SECONDS},
     "forget old deliveries": {"task": "worker.tasks.forget_old_deliveries", "schedule": 3600.0},
 }
 

@@ -24,6 +24,24 @@ WAITING_RINGS_MAX = 20  # in the broker; one more would tell nobody anything, an
 BROKER_OPTIONS = {"max_retries": 0, "socket_timeout": 1, "socket_connect_timeout": 1}
 
 
+def ring_now() -> bool:
+    """Ring in this thread, and wait at most some seconds for the broker; whether it was heard."""
+    try:
+        with current_app.connection_for_write(transport_options=BROKER_OPTIONS) as connection:
+            _send(current_app, connection)
+    except Exception as fault:  # noqa: BLE001 each transport has errors of its own
+        log.warning("doorbell is not heard", error=repr(fault))
+        return False
+    return True
+
+
+def _send(app: Celery, connection: Connection) -> None:
+    queue = app.amqp.queues[app.conf.task_default_queue]
+    declared: Any = queue(connection.default_channel).queue_declare()
+    if declared.message_count < WAITING_RINGS_MAX:
+        app.send_task(TASK, connection=connection, retry=False, ignore_result=True)
+
+
 class Doorbell:
     """One thread per process; it rings at once when idle, and at most every PAUSE_SECONDS."""
 
@@ -56,7 +74,7 @@ class Doorbell:
                     while True:
                         self._wanted.wait()
                         self._wanted.clear()
-                        self._send(connection)
+                        _send(self._app, connection)
                         if not heard:
                             log.info("doorbell is heard again")
                             heard = True
@@ -67,12 +85,6 @@ class Doorbell:
                     log.warning("doorbell is not heard; the sweeper finds the webhooks", error=repr(fault))
                     heard = False
                 time.sleep(PAUSE_AFTER_FAILURE_SECONDS)
-
-    def _send(self, connection: Connection) -> None:
-        queue = self._app.amqp.queues[self._app.conf.task_default_queue]
-        declared: Any = queue(connection.default_channel).queue_declare()
-        if declared.message_count < WAITING_RINGS_MAX:
-            self._app.send_task(TASK, connection=connection, retry=False, ignore_result=True)
 
 
 ring = Doorbell(current_app).ring

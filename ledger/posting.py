@@ -43,6 +43,14 @@ def open_organizations(inns: Collection[str]) -> None:
     Organization.objects.bulk_create(organizations, ignore_conflicts=True)
 
 
+def lock_free(inns: set[str]) -> set[str]:
+    """Lock those of the organizations that nobody else holds, without waiting for any; returns their INNs.
+
+    Whoever posts to these alone waits for nobody. Raises OrganizationsMissing.
+    """
+    return set(_lock_organizations(inns, wait=False))
+
+
 def post(batch: Sequence[PaymentTerms]) -> list[Outcome]:
     """Credit each payment of `batch` that was not posted before; the outcomes stand in its order.
 
@@ -56,7 +64,7 @@ def post(batch: Sequence[PaymentTerms]) -> list[Outcome]:
     """
     if not connection.in_atomic_block:
         raise TransactionManagementError("posting belongs into its caller's transaction")
-    organizations = _lock_organizations({terms.inn for terms in batch})
+    organizations = _lock_organizations({terms.inn for terms in batch}, wait=True)
     posted = _posted([terms.operation_id for terms in batch])
     outcomes, fresh = [], []
     for terms in batch:
@@ -72,13 +80,13 @@ def post(batch: Sequence[PaymentTerms]) -> list[Outcome]:
     return outcomes
 
 
-def _lock_organizations(inns: set[str]) -> dict[str, Organization]:
+def _lock_organizations(inns: set[str], *, wait: bool) -> dict[str, Organization]:
     ids = dict(Organization.objects.filter(inn__in=inns).values_list("inn", "id"))
     if missing := inns - ids.keys():
         raise OrganizationsMissing(frozenset(missing))
     # By primary key and in its order: every transaction takes its locks in the same sequence.
-    locked = Organization.objects.select_for_update().filter(id__in=ids.values()).order_by("id")
-    return {organization.inn: organization for organization in locked}
+    locked = Organization.objects.select_for_update(skip_locked=not wait).filter(id__in=ids.values())
+    return {organization.inn: organization for organization in locked.order_by("id")}
 
 
 def _posted(operation_ids: Sequence[UUID]) -> dict[UUID, PaymentTerms]:

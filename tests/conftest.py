@@ -41,7 +41,7 @@ def flush_may_empty_the_ledger() -> Iterator[None]:
 @pytest.fixture(scope="session", autouse=True)
 def broker_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> None:
     """The file broker of a running `make run` must not hear what the tests send."""
-    if current_app.conf.broker_url == "filesystem://":
+    if current_app.conf.broker_transport == "worker.filebroker:Transport":
         folder = tmp_path_factory.mktemp("broker")
         current_app.conf.broker_transport_options |= {
             "data_folder_in": str(folder / "messages"),
@@ -53,16 +53,21 @@ def broker_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> None:
 def sent() -> Iterator[Callable[[], list[Any]]]:
     """Takes what was sent to the workers so far: a list of (task name, keyword arguments, task id)."""
     with current_app.connection() as connection_to_broker:
-        queue = current_app.amqp.queues[current_app.conf.task_default_queue](connection_to_broker)
-        queue.declare()
-        queue.purge()
+        queues = [queue(connection_to_broker) for queue in current_app.amqp.queues.values()]
+
+        def purge() -> None:
+            for queue in queues:
+                queue.declare()
+                queue.purge()
 
         def take() -> list[Any]:
             messages = []
-            while message := queue.get(no_ack=True):
-                _, kwargs, _ = message.payload
-                messages.append((message.headers["task"], kwargs, message.headers["id"]))
+            for queue in queues:
+                while message := queue.get(no_ack=True):
+                    _, kwargs, _ = message.payload
+                    messages.append((message.headers["task"], kwargs, message.headers["id"]))
             return messages
 
+        purge()
         yield take
-        queue.purge()
+        purge()

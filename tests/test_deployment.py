@@ -1,5 +1,6 @@
 """docker-compose.yml, Dockerfile, Procfile and docs/deployment.md agree; no container engine is needed."""
 
+import os
 import re
 import stat
 import subprocess
@@ -10,11 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import redis
 from ruamel.yaml import YAML
 
-from deploy import beat_health
-from tests.servers import ROOT, Redis, lacking
+from tests.servers import ROOT
+from worker.scheduling import HEARTBEAT
 
 COMPOSE_FILE = ROOT / "docker-compose.yml"
 COMPOSE: dict[str, Any] = YAML(typ="safe").load(COMPOSE_FILE)
@@ -24,8 +24,6 @@ DOCKERFILE = (ROOT / "Dockerfile").read_text()
 OWN = ["web", "worker", "beat", "migrate"]
 LONG_RUNNING = sorted(SERVICES.keys() - {"migrate"})
 SECRETS = set(re.findall(r"\$\{(\w+):\?", COMPOSE_FILE.read_text()))
-IDLE_NOTICED_SECONDS_MAX = 10.0
-POLL_SECONDS = 0.05
 
 
 def test_compose_file_follows_the_compose_specification() -> None:
@@ -211,23 +209,22 @@ def test_image_holds_what_is_named_and_nothing_else() -> None:
     packages = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["root_packages"]
 
     assert rules[0] == "*"
-    assert let_through == {*packages, "manage.py", "requirements", "deploy/beat_health.py"}
+    assert let_through == {*packages, "manage.py", "requirements"}
     assert all((ROOT / path).exists() for path in let_through)
 
 
-def test_beat_is_healthy_while_redis_hears_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    if lack := lacking("Redis"):
-        pytest.skip(lack)
-    with Redis() as server, redis.Redis.from_url(server.url) as asking:
-        with redis.Redis.from_url(server.url) as beat:
-            assert not beat_health.somebody_here_spoke_lately(asking)
-            beat.ping()
-            assert beat_health.somebody_here_spoke_lately(asking)
-            monkeypatch.setattr(beat_health, "IDLE_SECONDS_MAX", 0)  # now it is silent for too long
-            deadline = time.monotonic() + IDLE_NOTICED_SECONDS_MAX
-            while beat_health.somebody_here_spoke_lately(asking):
-                assert time.monotonic() < deadline
-                time.sleep(POLL_SECONDS)
-            beat.ping()
-            assert beat_health.somebody_here_spoke_lately(asking)
-        assert not beat_health.somebody_here_spoke_lately(asking)
+def test_beat_is_healthy_as_long_as_it_leaves_its_mark(tmp_path: Path) -> None:
+    kind, command = SERVICES["beat"]["healthcheck"]["test"]
+    assert kind == "CMD-SHELL"
+    assert str(HEARTBEAT) in command
+    mark = tmp_path / HEARTBEAT.name
+
+    def is_healthy() -> bool:
+        here = command.replace("$$", "$").replace(str(HEARTBEAT), str(mark))
+        return subprocess.run(["sh", "-c", here], check=False, capture_output=True).returncode == 0
+
+    assert not is_healthy()
+    mark.touch()
+    assert is_healthy()
+    os.utime(mark, (time.time() - 120,) * 2)
+    assert not is_healthy()

@@ -1,19 +1,23 @@
 """Received webhooks become posted payments: claim, post and mark in one transaction."""
 
-from collections.abc import Sequence
+import time
+from collections.abc import Collection, Sequence
+from functools import partial
 
 import structlog
 from django.db import reset_queries, transaction
 from django.utils import timezone
 
-from ingest import doorbell
 from ingest.models import Webhook, WebhookQuerySet
 from ledger.exceptions import OrganizationsMissing
-from ledger.posting import Outcome, open_organizations, post
+from ledger.posting import Outcome, lock_free, open_organizations, post
 from worker import transactions
 
 log = structlog.get_logger(__name__)
 
+LOOKED_AT_MAX = 10_000  # webhooks behind those of held organizations; more would take long to look through
+LOOKS = 5  # for organizations that are held; whoever holds one for longer isn't one of our batches
+LOOK_AGAIN_AFTER_SECONDS = 0.1
 CONFLICT = "conflict: this operation is posted already, under other terms"
 
 
@@ -26,33 +30,38 @@ class BatchFailed(Exception):
 
 
 def apply_batch(webhooks_max: int) -> int:
-    """Apply the oldest queued webhooks nobody else has claimed, at most `webhooks_max`; returns how many.
+    """Apply the oldest queued webhooks of organizations that nobody holds, at most `webhooks_max`; how many.
 
+    Whoever finds an organization held passes on; so whoever held one has to look again afterwards.
     Raises BatchFailed, and django.db errors that stayed transient through every try.
     """
-    queued = Webhook.objects.queued()[:webhooks_max]
-    return len(transactions.run(lambda: _apply(queued, ring_when=webhooks_max)))
+    return len(transactions.run(partial(_apply, Webhook.objects.queued(), webhooks_max)))
 
 
-def apply_one(webhook_id: int) -> bool:
-    """Apply this webhook; False if it isn't received any more, or claimed by somebody else at this moment.
+def apply_these(webhook_ids: Collection[int]) -> set[int]:
+    """Apply these webhooks; the keys of those that are not received any more by that.
 
-    A webhook in conflict with a posted payment is failed then, not applied.
+    Left out are those that were not received before, and those that somebody else holds, or holds the
+    organization of, for longer than a few batches take. Raises as apply_batch does.
     """
-    one = Webhook.objects.received().filter(id=webhook_id)
-    return len(transactions.run(lambda: _apply(one))) == 1
+    applied: set[int] = set()
+    for look in range(LOOKS):
+        if look:
+            time.sleep(LOOK_AGAIN_AFTER_SECONDS)
+        these = Webhook.objects.received().filter(id__in=set(webhook_ids) - applied).order_by("id")
+        applied |= {webhook.pk for webhook in transactions.run(partial(_apply, these, len(webhook_ids)))}
+        if len(applied) == len(webhook_ids):
+            break
+    return applied
 
 
-def _apply(claimable: WebhookQuerySet, ring_when: int | None = None) -> list[Webhook]:
-    """One try. A batch of `ring_when` webhooks rings before it is posted, so that others join in."""
+def _apply(claimable: WebhookQuerySet, webhooks_max: int) -> list[Webhook]:
     reset_queries()  # with DEBUG on, Django would keep every statement of this process in memory
     while True:
         webhooks: list[Webhook] = []
         try:
             with transaction.atomic():
-                webhooks = list(claimable.select_for_update(skip_locked=True).defer("body"))
-                if len(webhooks) == ring_when:
-                    doorbell.ring()
+                webhooks = _claim(claimable, webhooks_max)
                 if webhooks:
                     _mark(webhooks, post([webhook.terms for webhook in webhooks]))
         except OrganizationsMissing as missing:
@@ -63,6 +72,34 @@ def _apply(claimable: WebhookQuerySet, ring_when: int | None = None) -> list[Web
             raise BatchFailed([webhook.pk for webhook in webhooks]) from fault
         else:
             return webhooks
+
+
+def _claim(claimable: WebhookQuerySet, webhooks_max: int) -> list[Webhook]:
+    """Lock webhooks, and before them their organizations. Nothing here waits: whoever waited for one
+    organization would have all the others of the batch wait.
+    """
+    for _ in range(2):
+        keys = _of_free_organizations(claimable, webhooks_max)
+        webhooks = claimable.filter(id__in=keys).select_for_update(skip_locked=True).defer("body")
+        # Somebody may have applied them all between the look and the lock, and passed on what came to
+        # these organizations since because we held them. Under our locks a second look is the truth.
+        if claimed := list(webhooks):
+            return claimed
+    return []
+
+
+def _of_free_organizations(claimable: WebhookQuerySet, webhooks_max: int) -> list[int]:
+    """Keys of the oldest webhooks whose organizations could be locked; behind those of others it looks on."""
+    held: set[str] = set()
+    oldest: list[tuple[int, str]] = []
+    for reach in (webhooks_max, LOOKED_AT_MAX):
+        seen = claimable.values_list("pk", "payer_inn")[:reach]
+        oldest = [(key, inn) for key, inn in seen if inn not in held][:webhooks_max]
+        inns = {inn for _, inn in oldest}
+        held |= inns - lock_free(inns)
+        if not held:
+            break
+    return [key for key, inn in oldest if inn not in held]
 
 
 def _mark(webhooks: Sequence[Webhook], outcomes: Sequence[Outcome]) -> None:

@@ -1,27 +1,28 @@
-"""Webhooks that are applied one by one, because together with others they failed.
+"""Webhooks that are applied a few at a time and then one by one, because with many others they failed.
 
 An attempt is counted and committed before it begins, so that a webhook which kills its process
 comes to an end too.
 """
 
-from collections.abc import Iterable
-from datetime import timedelta
+from collections.abc import Collection, Iterable, Sequence
+from datetime import datetime, timedelta
 from uuid import uuid4
 
 import structlog
-from celery import current_app
+from celery import Signature, current_app
 from django.conf import settings
 from django.db import transaction
-from django.db.models import F
-from django.utils import timezone
 
 from ingest.doorbell import BROKER_OPTIONS
 from ingest.models import Webhook, WebhookQuerySet
+from worker import clock
 
 log = structlog.get_logger(__name__)
 
-TASK = "worker.tasks.apply_webhook"
-SENT_AT_ONCE_MAX = 500
+ALONE = "worker.tasks.apply_webhook"
+TOGETHER = "worker.tasks.apply_webhooks"
+TOGETHER_MAX = 25  # webhooks
+SENT_AT_ONCE_MAX = 500  # webhooks
 SEND_AGAIN_AFTER_SECONDS = 30  # a message that nobody has begun by then may be lost
 ERROR_CHARS_MAX = 2000
 DIED = "the process died during the attempt"
@@ -30,29 +31,62 @@ _FAILED = {"status": Webhook.Status.FAILED, "next_attempt_at": None}
 
 def take_apart(webhook_ids: Iterable[int]) -> None:
     """Out of the common queue, each on its own from now on; those that somebody has claimed stay."""
-    _move(Webhook.objects.queued().filter(id__in=list(webhook_ids)), next_attempt_at=timezone.now())
-    send_due()
+    _move(Webhook.objects.queued().filter(id__in=list(webhook_ids)), next_attempt_at=clock.now())
 
 
-def send_due() -> int:
-    """Send a task for each webhook whose next attempt is due; returns how many.
+def take_head_apart() -> None:
+    """Somebody died with a batch, perhaps because of one webhook in it.
 
-    Sending twice does no harm: the task names the attempt it is for, and only one can begin it.
+    Its transaction is rolled back and its webhooks are the oldest of the queue again; whoever claims
+    them next would die of them too.
     """
-    now = timezone.now()
+    queued = Webhook.objects.queued()[: settings.BATCH_WEBHOOKS_MAX]
+    take_apart(queued.values_list("pk", flat=True))
+
+
+def send_due() -> list[Signature]:
+    """Send tasks for the webhooks whose next attempt is due; returns the tasks that the broker didn't take.
+
+    Sending twice does no harm: an attempt is begun only once.
+    """
+    now = clock.now()
     due = Webhook.objects.due(now).filter(attempts__lt=settings.ATTEMPTS_MAX)
-    sent = _move(due[:SENT_AT_ONCE_MAX], next_attempt_at=now + timedelta(seconds=SEND_AGAIN_AFTER_SECONDS))
-    # What a broken broker doesn't take is due again soon.
-    with current_app.connection_for_write(transport_options=BROKER_OPTIONS) as broker:
-        for webhook in sent:
-            current_app.send_task(
-                TASK,
-                kwargs={"webhook_id": webhook.pk, "attempt": webhook.attempts + 1},
-                task_id=f"webhook-{webhook.pk}-{uuid4()}",
-                connection=broker,
-                retry=False,
-            )
-    return len(sent)
+    webhooks = _move(
+        due[:SENT_AT_ONCE_MAX], next_attempt_at=now + timedelta(seconds=SEND_AGAIN_AFTER_SECONDS)
+    )
+    unsent = _tasks_for(webhooks)
+    try:
+        with current_app.connection_for_write(transport_options=BROKER_OPTIONS) as broker:
+            while unsent:
+                unsent[-1].apply_async(connection=broker, retry=False)
+                unsent.pop()
+    except Exception as fault:  # noqa: BLE001 each transport has errors of its own
+        log.warning("the broker takes no message", tasks=len(unsent), error=repr(fault))
+    return unsent
+
+
+def _tasks_for(webhooks: Sequence[Webhook]) -> list[Signature]:
+    """The first attempt is made with a few others: of a batch of 500 that failed, most are applied by that.
+
+    Those who share theirs with the one that made it fail have lost one attempt, so one must be left.
+    """
+    few = [webhook.pk for webhook in webhooks if webhook.attempts == 0]
+    if len(few) == 1 or settings.ATTEMPTS_MAX == 1:
+        few = []
+    shared = [
+        current_app.signature(TOGETHER, kwargs={"webhook_ids": few[first : first + TOGETHER_MAX]})
+        for first in range(0, len(few), TOGETHER_MAX)
+    ]
+    own = [
+        current_app.signature(
+            ALONE,
+            kwargs={"webhook_id": webhook.pk, "attempt": webhook.attempts + 1},
+            task_id=f"webhook-{webhook.pk}-{uuid4()}",
+        )
+        for webhook in webhooks
+        if webhook.pk not in few
+    ]
+    return own + shared
 
 
 def _move(webhooks: WebhookQuerySet, **values: object) -> list[Webhook]:
@@ -77,17 +111,27 @@ def webhook_id_of(task_id: str) -> int | None:
 
 def begin(webhook_id: int, attempt: int) -> bool:
     """Count attempt number `attempt`; False if it was begun before, or the webhook needs none."""
-    delay_seconds = settings.ATTEMPT_DELAY_SECONDS * 2 ** (attempt - 1)
-    begun = Webhook.objects.received().filter(
-        id=webhook_id, attempts=attempt - 1, next_attempt_at__isnull=False
-    )
-    next_attempt_at = timezone.now() + timedelta(seconds=delay_seconds)
-    return begun.update(attempts=attempt, next_attempt_at=next_attempt_at) == 1
+    return begin_all([webhook_id], attempt) == [webhook_id]
 
 
-def take_back(webhook_id: int, attempt: int) -> None:
-    """The attempt met a transient fault, which says nothing about the webhook: it doesn't count."""
-    Webhook.objects.received().filter(id=webhook_id, attempts=attempt).update(attempts=F("attempts") - 1)
+def begin_all(webhook_ids: Collection[int], attempt: int) -> list[int]:
+    """The same for several; returns the keys of those that it counted."""
+    before = Webhook.objects.received().filter(attempts=attempt - 1, next_attempt_at__isnull=False)
+    begun = _move(before.filter(id__in=webhook_ids), attempts=attempt, next_attempt_at=_next_after(attempt))
+    return [webhook.pk for webhook in begun]
+
+
+def take_back(webhook_ids: Collection[int], attempt: int) -> None:
+    """What came between, a transient fault or a lock, says nothing about the webhooks: it doesn't count.
+
+    The next attempt may have been sent meanwhile, and will find itself too early: so it is due anew.
+    """
+    begun = Webhook.objects.received().filter(id__in=webhook_ids, attempts=attempt)
+    _move(begun, attempts=attempt - 1, next_attempt_at=_next_after(attempt))
+
+
+def _next_after(attempt: int) -> datetime:
+    return clock.now() + timedelta(seconds=settings.ATTEMPT_DELAY_SECONDS * 2 ** (attempt - 1))
 
 
 def note_failure(webhook_id: int, error: str) -> None:
@@ -103,7 +147,7 @@ def give_up_on_exhausted() -> int:
 
     Those that are locked are left alone: their last attempt is still running.
     """
-    exhausted = Webhook.objects.due(timezone.now()).filter(attempts__gte=settings.ATTEMPTS_MAX)
+    exhausted = Webhook.objects.due(clock.now()).filter(attempts__gte=settings.ATTEMPTS_MAX)
     silent, spoke = exhausted.filter(last_error=""), exhausted.exclude(last_error="")
     failed = _move(silent[:SENT_AT_ONCE_MAX], **_FAILED, last_error=DIED)
     failed += _move(spoke[:SENT_AT_ONCE_MAX], **_FAILED)

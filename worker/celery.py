@@ -2,21 +2,31 @@
 
 import os
 import signal
+import sys
 
 from billiard import current_process
 from celery import Celery
-from celery.signals import setup_logging, worker_process_init
+from celery.signals import setup_logging, task_prerun, worker_process_init
+from django.db import close_old_connections
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
 
 app = Celery("prihod")
 app.config_from_object("django.conf:settings", namespace="CELERY")
 app.autodiscover_tasks(["worker"])
+# Celery would close the database's connection around every task; a new one costs more than a small task.
+app.conf.CELERY_DB_REUSE_MAX = sys.maxsize
 
 
 @setup_logging.connect
 def leave_logging_to_django(**_: object) -> None:
     """A receiver of this signal keeps Celery from replacing Django's LOGGING."""
+
+
+@task_prerun.connect
+def leave_connections_to_django(**_: object) -> None:
+    """As before a request: those that broke are closed, and the others asked whether they still work."""
+    close_old_connections()
 
 
 @worker_process_init.connect

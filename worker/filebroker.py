@@ -24,6 +24,13 @@ class Channel(filesystem.Channel):
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
+    def _messages(self, queue: str) -> list[Path]:
+        """Oldest first; none if the folder goes while we look."""
+        try:
+            return sorted(self._folder.glob(f"*.{queue}.msg"))
+        except FileNotFoundError:
+            return []
+
     def _put(self, queue: str, payload: Any, **_: Any) -> None:  # type: ignore[override]
         file = self._folder / f"{time.time_ns()}_{uuid4()}.{queue}.msg"
         half_written = file.with_suffix(".part")
@@ -32,7 +39,7 @@ class Channel(filesystem.Channel):
 
     def _get(self, queue: str, timeout: float | None = None) -> Any:
         """The oldest message of `queue`, taken away; raises queue.Empty without one."""
-        for message in sorted(self._folder.glob(f"*.{queue}.msg")):
+        for message in self._messages(queue):
             taken = message.with_suffix(f".taken-{uuid4()}")
             try:
                 message.rename(taken)  # only one process succeeds
@@ -45,10 +52,10 @@ class Channel(filesystem.Channel):
         raise Empty
 
     def _size(self, queue: str) -> int:
-        return sum(1 for _ in self._folder.glob(f"*.{queue}.msg"))
+        return len(self._messages(queue))
 
     def _purge(self, queue: str) -> int:
-        messages = list(self._folder.glob(f"*.{queue}.msg"))
+        messages = self._messages(queue)
         for message in messages:
             message.unlink(missing_ok=True)
         return len(messages)

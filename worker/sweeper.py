@@ -1,27 +1,40 @@
-"""Looks every few seconds for what nobody rang for, so that nothing waits for a lost message."""
+"""Looks every few seconds for what nobody rang for, so that nothing waits for a lost message.
 
+It runs in beat's process and needs no broker: where that takes no message, children of the sweeper apply
+the webhooks themselves. Children, because some webhook may kill whoever applies it.
+"""
+
+import multiprocessing
+import time
+from collections.abc import Callable
 from datetime import timedelta
 
+import structlog
 from django.conf import settings
-from django.utils import timezone
+from django.db import DatabaseError, InterfaceError, connection
 
 from ingest import doorbell
 from ingest.models import Webhook
-from worker import attempts
+from worker import applying, attempts, clock
+
+log = structlog.get_logger(__name__)
 
 STALLED_AT_ONCE_MAX = 10
+CHILD_SECONDS_MAX = 300.0  # longer than every time-out of the database together
 
 
 def sweep() -> None:
-    """1. Ring if the common queue isn't empty.
-    2. Give each of the oldest stalled webhooks an attempt of its own.
-    3. Fail those whose last attempt died, and send out the attempts that are due.
+    """1. Take the oldest stalled webhooks out of the common queue.
+    2. Fail those whose last attempt died.
+    3. Send out the attempts that are due, and ring if the common queue isn't empty.
+    4. Without a broker, do here what could not be sent.
     """
-    if Webhook.objects.queued().exists():
-        doorbell.ring()
     _set_stalled_apart()
     attempts.give_up_on_exhausted()
-    attempts.send_due()
+    for task in attempts.send_due():
+        _in_a_child(task.apply)
+    if Webhook.objects.queued().exists() and not doorbell.ring_now() and not _in_a_child(_apply_queue):
+        attempts.take_head_apart()
 
 
 def _set_stalled_apart() -> None:
@@ -30,6 +43,29 @@ def _set_stalled_apart() -> None:
     Only a few of the oldest at a time: behind a long backlog old webhooks are no sign of trouble,
     and batches are how it gets shorter.
     """
-    long_ago = timezone.now() - timedelta(seconds=settings.STALLED_AFTER_SECONDS)
+    long_ago = clock.now() - timedelta(seconds=settings.STALLED_AFTER_SECONDS)
     stalled = Webhook.objects.queued().filter(received_at__lt=long_ago)[:STALLED_AT_ONCE_MAX]
     attempts.take_apart(stalled.values_list("pk", flat=True))
+
+
+def _in_a_child(act: Callable[[], object]) -> bool:
+    """Run it in a process of its own, as no worker hears of it; whether that came to a good end."""
+    connection.close()  # a child must not share it
+    child = multiprocessing.get_context("fork").Process(target=act)
+    child.start()
+    child.join(CHILD_SECONDS_MAX)
+    if child.exitcode:
+        log.error("the sweeper's child died", exit_code=child.exitcode)
+    return child.exitcode == 0
+
+
+def _apply_queue() -> None:
+    """Until it is empty, or the next sweep is due."""
+    until = time.monotonic() + settings.SWEEP_EVERY_SECONDS
+    try:
+        while applying.apply_batch(settings.BATCH_WEBHOOKS_MAX) and time.monotonic() < until:
+            pass
+    except applying.BatchFailed as failed:
+        attempts.take_apart(failed.webhook_ids)
+    except (DatabaseError, InterfaceError) as fault:  # says nothing about the webhooks
+        log.warning("the next sweep tries again", error=repr(fault))

@@ -1,5 +1,7 @@
 """What Celery runs. A message only says where to look; rows carry the data and the attempts."""
 
+import time
+
 import structlog
 from billiard.exceptions import WorkerLostError
 from celery import Task, shared_task
@@ -7,23 +9,49 @@ from celery.signals import task_failure
 from django.conf import settings
 from django.db import connection
 
-from ingest import inbox
+from ingest import doorbell, inbox
 from ingest.models import Webhook
 from worker import applying, attempts, sweeper, transactions
 
 log = structlog.get_logger(__name__)
 
+SECONDS_MAX = 1.0  # of a task; a warm shutdown waits for its end
 NOTHING_TO_DO = "nothing to do"
 
 
 @shared_task(ignore_result=True)
 def apply_received() -> None:
-    """Apply one batch of the inbox. A batch that fails is taken apart, one task for each webhook."""
+    """Apply batches until nothing is left or a second has passed; a message for each batch would be slower.
+
+    A batch that fails is taken apart.
+    """
+    until = time.monotonic() + SECONDS_MAX
     try:
-        applying.apply_batch(settings.BATCH_WEBHOOKS_MAX)
+        while applied := applying.apply_batch(settings.BATCH_WEBHOOKS_MAX):
+            if applied == settings.BATCH_WEBHOOKS_MAX or time.monotonic() > until:
+                doorbell.ring()  # for others to join in, or for whoever comes after us
+            if time.monotonic() > until:
+                break
     except applying.BatchFailed as failed:
         log.warning("batch is taken apart", webhooks=len(failed.webhook_ids), error=repr(failed.__cause__))
         attempts.take_apart(failed.webhook_ids)
+        attempts.send_due()
+
+
+@shared_task(ignore_result=True)
+def apply_webhooks(webhook_ids: list[int]) -> None:
+    """The first attempt of some webhooks, together. If that fails each is due again, on its own."""
+    begun = attempts.begin_all(webhook_ids, 1)
+    try:
+        applied = applying.apply_these(begun)
+    except applying.BatchFailed as failed:
+        log.warning("a few are taken apart", webhooks=len(failed.webhook_ids), error=repr(failed.__cause__))
+    except Exception as fault:
+        if transactions.is_transient(fault):
+            attempts.take_back(begun, 1)
+        raise
+    else:
+        attempts.take_back(set(begun) - applied, 1)
 
 
 @shared_task
@@ -32,14 +60,16 @@ def apply_webhook(webhook_id: int, attempt: int) -> str:
     if not attempts.begin(webhook_id, attempt):
         return NOTHING_TO_DO
     try:
-        claimed = applying.apply_one(webhook_id)
+        if not applying.apply_these([webhook_id]):
+            attempts.take_back([webhook_id], attempt)
+            return NOTHING_TO_DO
     except Exception as fault:
         if transactions.is_transient(fault):
-            attempts.take_back(webhook_id, attempt)
+            attempts.take_back([webhook_id], attempt)
         else:
             attempts.note_failure(webhook_id, repr(fault.__cause__ or fault))
         raise
-    return Webhook.objects.values_list("status", flat=True).get(id=webhook_id) if claimed else NOTHING_TO_DO
+    return Webhook.objects.values_list("status", flat=True).get(id=webhook_id)
 
 
 @shared_task(ignore_result=True)
@@ -54,17 +84,13 @@ def forget_old_deliveries() -> None:
 
 @task_failure.connect
 def take_the_head_apart(sender: Task[..., object], exception: BaseException, **_: object) -> None:
-    """A process died with its batch, perhaps because of one webhook in it.
-
-    Its transaction is rolled back and its webhooks are the oldest of the queue again; the next
-    process would die of them too. Runs in the worker's main process.
-    """
+    """A process died with its batch. Runs in the worker's main process."""
     if not isinstance(exception, WorkerLostError):
         return
     connection.close()  # Celery stored the result with it, and nothing in this process would renew it
     try:
         if sender.name == apply_received.name:
-            queued = Webhook.objects.queued()[: settings.BATCH_WEBHOOKS_MAX]
-            attempts.take_apart(queued.values_list("pk", flat=True))
+            attempts.take_head_apart()
+            attempts.send_due()
     finally:
         connection.close()  # the pool processes forked from here on must not inherit it

@@ -16,13 +16,12 @@ from ingest import doorbell
 from ingest.models import Webhook
 from ledger.posting import Outcome
 from ledger.terms import PaymentTerms
-from tests.cast import ROMASHKA, balances, posted, received, terms
+from tests.cast import ROMASHKA, balances, opened, posted, received, terms
 from tests.threads import at_once, locks_rows
 from worker import applying, attempts, sweeper, tasks, transactions
 
 pytestmark = pytest.mark.django_db(transaction=True)
 Sent = Callable[[], list[Any]]
-APPLY = "worker.tasks.apply_webhook"
 POISON = "POISON"
 
 
@@ -52,40 +51,81 @@ def long_ago() -> Any:
 
 
 def run_due(sent: Sent) -> int:
-    """Let every webhook's next attempt be due, and run what the sweeper sends; how many ran."""
+    """Let every webhook's next attempt be due, and run what the sweeper sends; for how many webhooks."""
     Webhook.objects.received().exclude(next_attempt_at=None).update(next_attempt_at=long_ago())
     sweeper.sweep()
-    messages = [message for message in sent() if message[0] == APPLY]
-    for _, kwargs, _ in messages:
-        try:
-            tasks.apply_webhook(**kwargs)
-        except (applying.BatchFailed, OperationalError):
-            continue
-    return len(messages)
+    webhooks = 0
+    for name, kwargs, _ in sent():
+        with suppress(applying.BatchFailed, OperationalError):
+            if name == attempts.ALONE:
+                webhooks += 1
+                tasks.apply_webhook(**kwargs)
+            elif name == attempts.TOGETHER:
+                webhooks += len(kwargs["webhook_ids"])
+                tasks.apply_webhooks(**kwargs)
+    return webhooks
 
 
-def test_a_failing_batch_is_taken_apart_and_only_the_poison_fails(poison: list[bool], sent: Sent) -> None:
-    good = [received() for _ in range(5)]
+def test_a_failing_batch_is_taken_apart_and_only_the_poison_fails(
+    poison: list[bool], sent: Sent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """First into a few at a time; of those that fail again, into each on its own."""
+    monkeypatch.setattr(attempts, "TOGETHER_MAX", 3)
+    good = [received() for _ in range(8)]
     bad = received(terms(document_number=POISON))
 
     tasks.apply_received()
 
-    messages = sent()
-    assert [name for name, _, _ in messages] == [APPLY] * 6
-    assert [attempts.webhook_id_of(task_id) for _, _, task_id in messages] == [w.pk for w in [*good, bad]]
     assert not Webhook.objects.queued().exists()
-    for _, kwargs, _ in messages[:5]:
-        assert tasks.apply_webhook(**kwargs) == "applied"
-    with pytest.raises(applying.BatchFailed) as raised:
-        tasks.apply_webhook(**messages[5][1])
-    assert "I can't stomach this" in repr(raised.value.__cause__)
-    assert balances() == {ROMASHKA: 500_00}
+    messages = sent()
+    assert [name for name, _, _ in messages] == [attempts.TOGETHER] * 3
+    assert sorted(key for _, kwargs, _ in messages for key in kwargs["webhook_ids"]) == [
+        webhook.pk for webhook in [*good, bad]
+    ]
+    for _, kwargs, _ in messages:
+        tasks.apply_webhooks(**kwargs)
+    assert balances() == {ROMASHKA: 600_00}
+    assert run_due(sent) == 3  # one of them is the poison
+    assert balances() == {ROMASHKA: 800_00}
     bad.refresh_from_db()
     assert (bad.status, bad.attempts, bad.last_error) == (
         "received",
-        1,
+        2,
         'ValueError("I can\'t stomach this")',
     )
+
+
+def test_what_an_attempt_raises_stays_with_celery(poison: list[bool]) -> None:
+    bad = received(terms(document_number=POISON), next_attempt_at=long_ago())
+
+    with pytest.raises(applying.BatchFailed) as raised:
+        tasks.apply_webhook(bad.pk, 1)
+
+    assert "I can't stomach this" in repr(raised.value.__cause__)
+
+
+def test_nobody_is_failed_by_an_attempt_shared_with_poison(
+    poison: list[bool], sent: Sent, settings: Settings
+) -> None:
+    settings.ATTEMPTS_MAX = 1
+    good = received(next_attempt_at=long_ago())
+    received(terms(document_number=POISON), next_attempt_at=long_ago())
+
+    assert run_due(sent) == 2
+
+    good.refresh_from_db()
+    assert good.status == "applied"
+
+
+def test_a_shared_attempt_that_is_not_made_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    webhooks = [received(next_attempt_at=long_ago()) for _ in range(2)]
+    opened(ROMASHKA)
+    monkeypatch.setattr(applying, "LOOK_AGAIN_AFTER_SECONDS", 0)
+    monkeypatch.setattr(applying, "lock_free", lambda _: set())
+
+    tasks.apply_webhooks([webhook.pk for webhook in webhooks])
+
+    assert list(Webhook.objects.values_list("attempts", "status")) == [(0, "received")] * 2
 
 
 def test_attempts_come_to_an_end_and_each_waits_longer(
@@ -143,11 +183,13 @@ def test_a_message_that_comes_late_does_nothing(sent: Sent) -> None:
 
 def test_what_is_sent_is_sent_again_only_when_nobody_began_it_for_long(sent: Sent) -> None:
     received(next_attempt_at=long_ago())
-    assert [attempts.send_due(), attempts.send_due()] == [1, 0]
+    for _ in range(2):
+        assert attempts.send_due() == []
+    assert len(sent()) == 1
 
     Webhook.objects.update(next_attempt_at=long_ago())  # half a minute later
-    assert attempts.send_due() == 1
-    assert [kwargs["attempt"] for _, kwargs, _ in sent()] == [1, 1]
+    attempts.send_due()
+    assert [kwargs["attempt"] for _, kwargs, _ in sent()] == [1]
 
 
 def test_a_transient_fault_does_not_count_as_an_attempt(sent: Sent, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -204,7 +246,7 @@ def test_a_lost_process_has_the_head_of_the_queue_taken_apart(sent: Sent, settin
         assert sent() == []
         task_failure.send(sender=tasks.apply_received, task_id="x", exception=fault)
 
-    assert [kwargs["webhook_id"] for _, kwargs, _ in sent()] == [webhook.pk for webhook in webhooks[:2]]
+    assert [kwargs["webhook_ids"] for _, kwargs, _ in sent()] == [[webhook.pk for webhook in webhooks[:2]]]
     assert list(Webhook.objects.queued()) == webhooks[2:]
 
 
@@ -239,23 +281,50 @@ def test_faults_of_the_server_are_told_from_faults_of_a_webhook(
     assert not transactions.is_transient(DataError(code, "…"))
 
 
-def test_the_sweeper_rings_for_what_nobody_rang_for(rings: list[None]) -> None:
-    sweeper.sweep()
-    assert rings == []
+def test_an_attempt_that_finds_its_organization_held_does_not_count(
+    sent: Sent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    webhook = received(next_attempt_at=long_ago())
+    opened(ROMASHKA)
+    with monkeypatch.context() as patch:
+        patch.setattr(applying, "lock_free", lambda _: set())
+        run_due(sent)
 
-    received()
-    sweeper.sweep()
-    assert len(rings) == 1
+    webhook.refresh_from_db()
+    assert (webhook.status, webhook.attempts) == ("received", 0)
 
 
-def test_the_sweeper_sets_a_few_stalled_webhooks_apart(sent: Sent, settings: Settings) -> None:
-    stalled = [received(received_at=long_ago()) for _ in range(sweeper.STALLED_AT_ONCE_MAX + 1)]
-    received()
+def test_an_attempt_that_did_not_count_is_due_again_soon_also_if_the_next_was_sent_meanwhile(
+    sent: Sent,
+) -> None:
+    webhook = received(next_attempt_at=long_ago())
+    assert attempts.begin(webhook.pk, 1)
+    Webhook.objects.update(next_attempt_at=long_ago())  # it takes longer than the delay
+    attempts.send_due()
+    ((_, too_early, _),) = sent()
 
-    sweeper.sweep()
+    attempts.take_back([webhook.pk], 1)
+    assert tasks.apply_webhook(**too_early) == "nothing to do"
 
-    assert [kwargs["webhook_id"] for _, kwargs, _ in sent()] == [webhook.pk for webhook in stalled[:-1]]
-    assert Webhook.objects.queued().count() == 2
+    webhook.refresh_from_db()
+    assert webhook.next_attempt_at
+    assert webhook.next_attempt_at < timezone.now() + timedelta(seconds=attempts.SEND_AGAIN_AFTER_SECONDS / 2)
+
+
+@locks_rows
+def test_a_worker_whose_clock_is_a_day_ahead_puts_nothing_off_for_a_day(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Attempts go by the clock of the database."""
+    webhook = received(next_attempt_at=long_ago())
+    tomorrow = timezone.now() + timedelta(days=1)
+    with monkeypatch.context() as patch:
+        patch.setattr(timezone, "now", lambda: tomorrow)
+        attempts.begin(webhook.pk, 1)
+
+    webhook.refresh_from_db()
+    assert webhook.next_attempt_at
+    assert abs(webhook.next_attempt_at - timezone.now()) < timedelta(hours=1)
 
 
 @pytest.mark.parametrize("task_id", ["", "webhook", "webhook-", "webhook-x-1", "celery-17-attempt", "17"])

@@ -48,6 +48,16 @@ def test_a_missing_folder_is_an_empty_queue(channel: Channel) -> None:
     assert take_all(channel) == [{"back": True}]
 
 
+def test_a_folder_that_goes_while_we_look_is_an_empty_queue(
+    channel: Channel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Channel, "_folder", Path(channel.data_folder_in) / "gone a moment ago")
+
+    assert take_all(channel) == []
+    assert channel._size("q") == 0
+    assert channel._purge("q") == 0
+
+
 def test_an_empty_file_is_passed_over(channel: Channel) -> None:
     channel._put("q", {"good": True})
     (Path(channel.data_folder_in) / "0_x.q.msg").touch()

@@ -1,0 +1,169 @@
+"""Beat's own work: it finds what nobody rang for, and does it itself where there is no broker."""
+
+import os
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from celery import beat, current_app
+from django.db import connection
+from django.utils import timezone
+from django_celery_results.models import TaskResult
+
+from ingest import doorbell
+from ingest.models import Webhook
+from ledger.posting import Outcome
+from ledger.terms import PaymentTerms
+from tests.cast import ROMASHKA, VASILEK, balances, received, terms
+from worker import applying, attempts, scheduling, sweeper, tasks
+
+pytestmark = pytest.mark.django_db(transaction=True)
+Sent = Callable[[], list[Any]]
+RING = "worker.tasks.apply_received"
+
+
+def long_ago() -> Any:
+    return timezone.now() - timedelta(hours=1)
+
+
+@pytest.fixture
+def no_broker(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(**_: object) -> None:
+        raise ConnectionRefusedError("nobody listens")
+
+    monkeypatch.setattr(current_app, "connection_for_write", refuse)
+
+
+def test_it_rings_for_what_nobody_rang_for(sent: Sent) -> None:
+    sweeper.sweep()
+    assert sent() == []
+
+    received()
+    sweeper.sweep()
+    assert [name for name, _, _ in sent()] == [RING]
+
+
+def test_it_sets_a_few_stalled_webhooks_apart(sent: Sent) -> None:
+    stalled = [received(received_at=long_ago()) for _ in range(sweeper.STALLED_AT_ONCE_MAX + 1)]
+    received()
+
+    sweeper.sweep()
+
+    (asked_for,) = [kwargs["webhook_ids"] for name, kwargs, _ in sent() if name == attempts.TOGETHER]
+    assert asked_for == [webhook.pk for webhook in stalled[:-1]]
+    assert Webhook.objects.queued().count() == 2
+
+
+@pytest.mark.usefixtures("no_broker")
+def test_without_a_broker_it_applies_the_queue_and_makes_the_attempts_itself() -> None:
+    received()
+    alone = received(terms(inn=VASILEK), next_attempt_at=long_ago(), attempts=1)
+
+    sweeper.sweep()
+
+    assert balances() == {ROMASHKA: 100_00, VASILEK: 100_00}
+    alone.refresh_from_db()
+    assert alone.attempts == 2
+    result = TaskResult.objects.get()
+    assert (attempts.webhook_id_of(result.task_id), result.status) == (alone.pk, "SUCCESS")
+
+
+@pytest.mark.usefixtures("no_broker")
+def test_a_webhook_that_kills_whoever_applies_it_does_not_kill_the_sweeper(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    good, deadly = received(), received(terms(document_number="DEADLY"))
+    real_post = applying.post
+
+    def post(batch: Sequence[PaymentTerms]) -> list[Outcome]:
+        if any(told.document_number == "DEADLY" for told in batch):
+            os._exit(1)
+        return real_post(batch)
+
+    monkeypatch.setattr(applying, "post", post)
+    for _ in range(3):
+        sweeper.sweep()
+        Webhook.objects.received().exclude(next_attempt_at=None).update(next_attempt_at=long_ago())
+
+    for webhook in (good, deadly):
+        webhook.refresh_from_db()
+    assert (good.status, deadly.status) == ("applied", "received")
+    assert deadly.attempts > 0
+
+
+@pytest.mark.usefixtures("no_broker")
+def test_beat_runs_what_is_due_in_its_own_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    swept: list[None] = []
+    monkeypatch.setattr(sweeper, "sweep", lambda: swept.append(None))
+    monkeypatch.setattr(scheduling, "HEARTBEAT", tmp_path / "beat")
+    scheduler = scheduling.Scheduler(app=current_app)
+    assert isinstance(scheduler, beat.Scheduler)
+
+    scheduler.apply_entry(scheduler.schedule["sweep"], producer=scheduler.producer)
+
+    assert len(swept) == 1
+    assert scheduling.HEARTBEAT.exists()
+
+
+def test_a_task_goes_on_until_the_queue_is_empty(sent: Sent, settings: Any) -> None:
+    settings.BATCH_WEBHOOKS_MAX = 2
+    for _ in range(5):
+        received()
+
+    tasks.apply_received()
+
+    assert balances() == {ROMASHKA: 500_00}
+
+
+def test_a_task_whose_time_is_over_rings_for_the_next(monkeypatch: pytest.MonkeyPatch, settings: Any) -> None:
+    rings: list[None] = []
+    monkeypatch.setattr(tasks.doorbell, "ring", lambda: rings.append(None))
+    monkeypatch.setattr(tasks, "SECONDS_MAX", 0)
+    settings.BATCH_WEBHOOKS_MAX = 2
+    for _ in range(3):
+        received()
+
+    tasks.apply_received()
+
+    assert (balances(), len(rings)) == ({ROMASHKA: 200_00}, 1)
+
+
+def test_the_sweeper_closes_its_connection_before_it_forks(
+    no_broker: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two processes on one connection would read each other's answers."""
+    seen: list[object] = []
+
+    class Child:
+        exitcode = 0
+
+        def __init__(self, **_: object) -> None:
+            seen.append(connection.connection)
+
+        def start(self) -> None: ...
+        def join(self, _: float) -> None: ...
+
+    class Context:
+        Process = Child
+
+    received()
+    monkeypatch.setattr(sweeper.multiprocessing, "get_context", lambda _: Context)
+    sweeper.sweep()
+
+    assert seen == [None]
+
+
+def test_attempts_that_wait_in_the_broker_keep_nobody_from_ringing(
+    sent: Sent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doorbell, "WAITING_RINGS_MAX", 2)
+    monkeypatch.setattr(attempts, "TOGETHER_MAX", 1)
+    for _ in range(3):
+        received(next_attempt_at=long_ago())
+    received()
+
+    sweeper.sweep()
+
+    assert sorted(name for name, _, _ in sent()) == [RING] + [attempts.TOGETHER] * 3
