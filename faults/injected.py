@@ -54,7 +54,7 @@ POINTS: list[tuple[str, Any, str, str]] = [
     ("marked", applying, "_mark", "after"),  # not committed
     ("applied", applying, "apply_batch", "after"),  # committed, the message not acknowledged
     ("begun", attempts, "begin", "after"),  # the attempt is counted
-    ("applied-alone", applying, "apply_one", "after"),
+    ("applied-alone", applying, "apply_these", "after"),
 ]
 
 
@@ -133,9 +133,9 @@ def _acknowledge_before_commit() -> None:
 
 
 def _mark_apart() -> None:
-    def apply_in_two_transactions(claimable: Any, ring_when: int | None = None) -> list[Webhook]:
+    def apply_in_two_transactions(claimable: Any, webhooks_max: int) -> list[Webhook]:
         with transaction.atomic():
-            webhooks = list(claimable.select_for_update(skip_locked=True))
+            webhooks = list(claimable.select_for_update(skip_locked=True)[:webhooks_max])
             applying._mark(webhooks, [posting.Outcome.CREATED] * len(webhooks))
         posting.open_organizations({webhook.payer_inn for webhook in webhooks})
         with transaction.atomic():
