@@ -163,6 +163,8 @@ CELERY_TASK_STORE_EAGER_RESULT = True  # of attempts that the sweeper makes itse
 CELERY_BEAT_SCHEDULER = "worker.scheduling:Scheduler"  # needs no broker
 CELERY_BEAT_SCHEDULE = {
     "sweep": {"task": "worker.tasks.sweep", "schedule": SWEEP_EVERY_SECONDS},
+    # Named here, because with a scheduler that keeps its times in memory Celery drops its own entry for it.
+    "forget old results": {"task": "celery.backend_cleanup", "schedule": 3600.0},
     "forget old deliveries": {"task": "worker.tasks.forget_old_deliveries", "schedule": 3600.0},
 }
 

@@ -82,8 +82,9 @@ def _claim(claimable: WebhookQuerySet, webhooks_max: int) -> list[Webhook]:
         keys = _of_free_organizations(claimable, webhooks_max)
         webhooks = claimable.filter(id__in=keys).select_for_update(skip_locked=True).defer("body")
         # Somebody may have applied them all between the look and the lock, and passed on what came to
-        # these organizations since because we held them. Under our locks a second look is the truth.
-        if claimed := list(webhooks):
+        # these organizations since because we held them. So look a second time, under our locks.
+        claimed = list(webhooks)
+        if claimed or not keys:
             return claimed
     return []
 
@@ -91,15 +92,16 @@ def _claim(claimable: WebhookQuerySet, webhooks_max: int) -> list[Webhook]:
 def _of_free_organizations(claimable: WebhookQuerySet, webhooks_max: int) -> list[int]:
     """Keys of the oldest webhooks whose organizations could be locked; behind those of others it looks on."""
     held: set[str] = set()
-    oldest: list[tuple[int, str]] = []
-    for reach in (webhooks_max, LOOKED_AT_MAX):
+    reach = webhooks_max
+    while True:
         seen = claimable.values_list("pk", "payer_inn")[:reach]
         oldest = [(key, inn) for key, inn in seen if inn not in held][:webhooks_max]
         inns = {inn for _, inn in oldest}
-        held |= inns - lock_free(inns)
-        if not held:
-            break
-    return [key for key, inn in oldest if inn not in held]
+        found_held = inns - lock_free(inns)
+        held |= found_held
+        if not found_held or reach >= LOOKED_AT_MAX:
+            return [key for key, inn in oldest if inn not in held]
+        reach = min(4 * reach, LOOKED_AT_MAX)
 
 
 def _mark(webhooks: Sequence[Webhook], outcomes: Sequence[Outcome]) -> None:

@@ -37,8 +37,9 @@ def take_apart(webhook_ids: Iterable[int]) -> None:
 def take_head_apart() -> None:
     """Somebody died with a batch, perhaps because of one webhook in it.
 
-    Its transaction is rolled back and its webhooks are the oldest of the queue again; whoever claims
-    them next would die of them too.
+    Its transaction is rolled back and its webhooks are mostly the oldest of the queue again; whoever claims
+    them next would die of them too. Behind held organizations it was another batch, and the next one
+    dies too; the head moves on with each, and the sweeper sets the stalled apart.
     """
     queued = Webhook.objects.queued()[: settings.BATCH_WEBHOOKS_MAX]
     take_apart(queued.values_list("pk", flat=True))

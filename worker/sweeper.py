@@ -20,7 +20,7 @@ from worker import applying, attempts, clock
 log = structlog.get_logger(__name__)
 
 STALLED_AT_ONCE_MAX = 10
-CHILD_SECONDS_MAX = 300.0  # longer than every time-out of the database together
+CHILD_SECONDS_MAX = 300.0  # whoever takes longer hangs
 
 
 def sweep() -> None:
@@ -51,10 +51,13 @@ def _set_stalled_apart() -> None:
 def _in_a_child(act: Callable[[], object]) -> bool:
     """Run it in a process of its own, as no worker hears of it; whether that came to a good end."""
     connection.close()  # a child must not share it
-    child = multiprocessing.get_context("fork").Process(target=act)
+    child = multiprocessing.get_context("fork").Process(target=act, daemon=True)  # ends with us
     child.start()
     child.join(CHILD_SECONDS_MAX)
-    if child.exitcode:
+    if child.exitcode is None:
+        child.kill()
+        child.join()
+    if child.exitcode != 0:
         log.error("the sweeper's child died", exit_code=child.exitcode)
     return child.exitcode == 0
 

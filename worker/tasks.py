@@ -36,6 +36,7 @@ def apply_received() -> None:
         log.warning("batch is taken apart", webhooks=len(failed.webhook_ids), error=repr(failed.__cause__))
         attempts.take_apart(failed.webhook_ids)
         attempts.send_due()
+        doorbell.ring()  # for what is behind them
 
 
 @shared_task(ignore_result=True)
@@ -52,6 +53,7 @@ def apply_webhooks(webhook_ids: list[int]) -> None:
         raise
     else:
         attempts.take_back(set(begun) - applied, 1)
+    doorbell.ring()  # others may have passed over what came while we held its organization
 
 
 @shared_task
@@ -69,6 +71,7 @@ def apply_webhook(webhook_id: int, attempt: int) -> str:
         else:
             attempts.note_failure(webhook_id, repr(fault.__cause__ or fault))
         raise
+    doorbell.ring()  # likewise
     return Webhook.objects.values_list("status", flat=True).get(id=webhook_id)
 
 

@@ -15,6 +15,10 @@ TRIES_MAX = 5
 PAUSE_SECONDS = 0.05  # before the second try; doubles, with jitter
 
 _NOT_NOW = {
+    1030,  # an engine's error, such as a full disk under a temporary table
+    1317,  # somebody killed the query
+    1969,  # MariaDB: a time limit on statements
+    3024,  # MySQL's
     1020,  # MariaDB ≥ 11.6: record has changed since last read
     1021,  # disk full
     1114,  # table full, which is how InnoDB says it
@@ -26,6 +30,11 @@ _NOT_NOW = {
     1836,  # likewise
 }
 _CONNECTION_LOST = {
+    1047,  # Galera's node is not ready
+    1158,  # reading, writing or waiting on the network, to 1161
+    1159,
+    1160,
+    1161,
     1040,  # too many connections
     1053,  # server shutdown in progress
     1927,  # connection was killed

@@ -12,6 +12,7 @@ from ledger.models import BalanceLog, Organization
 from ledger.posting import Outcome
 from ledger.terms import PaymentTerms
 from tests.cast import (
+    IVANOV,
     MIDNIGHT_IN_MOSCOW,
     ROMASHKA,
     VASILEK,
@@ -257,6 +258,20 @@ def test_an_organization_that_somebody_holds_holds_up_no_other() -> None:
 
     assert balances() == {ROMASHKA: 0, VASILEK: 100_00}
     assert drain(2) == 5
+
+
+def test_two_held_organizations_with_a_long_backlog_hold_up_no_third(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of them fills the batch's first look, and then the second."""
+    opened(ROMASHKA, VASILEK, IVANOV)
+    for inn in [ROMASHKA] * 3 + [VASILEK] * 3 + [IVANOV]:
+        received(terms(inn=inn))
+    monkeypatch.setattr(applying, "LOOKED_AT_MAX", 8)
+    real_lock_free = applying.lock_free
+    monkeypatch.setattr(applying, "lock_free", lambda inns: real_lock_free(inns) - {ROMASHKA, VASILEK})
+
+    assert apply_batch(1) == 1
+
+    assert balances()[IVANOV] == 100_00
 
 
 @locks_rows

@@ -271,7 +271,7 @@ def test_an_attempt_that_ends_in_a_conflict_does_not_claim_success(sent: Sent) -
     assert tasks.apply_webhook(**kwargs) == "failed"
 
 
-@pytest.mark.parametrize("code", [1021, 1114, 1205, 1213, 1290, 2005, 2006, 4031])
+@pytest.mark.parametrize("code", [1021, 1030, 1114, 1205, 1213, 1290, 1317, 2005, 2006, 4031])
 def test_faults_of_the_server_are_told_from_faults_of_a_webhook(
     code: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -107,6 +107,12 @@ def test_beat_runs_what_is_due_in_its_own_process(monkeypatch: pytest.MonkeyPatc
     assert scheduling.HEARTBEAT.exists()
 
 
+def test_old_results_are_forgotten() -> None:
+    """Celery drops its own entry for that from a scheduler that keeps its times in memory."""
+    scheduled = [entry.task for entry in scheduling.Scheduler(app=current_app).schedule.values()]
+    assert "celery.backend_cleanup" in scheduled
+
+
 def test_a_task_goes_on_until_the_queue_is_empty(sent: Sent, settings: Any) -> None:
     settings.BATCH_WEBHOOKS_MAX = 2
     for _ in range(5):
