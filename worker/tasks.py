@@ -28,9 +28,10 @@ def apply_received() -> None:
     until = time.monotonic() + SECONDS_MAX
     try:
         while applied := applying.apply_batch(settings.BATCH_WEBHOOKS_MAX):
-            if applied == settings.BATCH_WEBHOOKS_MAX or time.monotonic() > until:
-                doorbell.ring()  # for others to join in, or for whoever comes after us
-            if time.monotonic() > until:
+            is_over = time.monotonic() > until
+            if is_over or applied == settings.BATCH_WEBHOOKS_MAX:
+                doorbell.ring()  # for whoever comes after us, or for others to join in
+            if is_over:
                 break
     except applying.BatchFailed as failed:
         log.warning("batch is taken apart", webhooks=len(failed.webhook_ids), error=repr(failed.__cause__))
