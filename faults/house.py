@@ -6,7 +6,6 @@ import random
 import shlex
 import shutil
 import signal
-import socket
 import sqlite3
 import subprocess
 import sys
@@ -23,7 +22,7 @@ from uuid import uuid4
 import redis
 
 from faults.proxy import Proxy
-from tests.servers import ROOT, MariaDB, Redis, ServerFailed, lacking, launch
+from tests.servers import ROOT, MariaDB, Redis, ServerFailed, free_port, lacking, launch
 
 try:
     import MySQLdb
@@ -33,7 +32,6 @@ DATABASE_ERRORS: tuple[type[Exception], ...] = (sqlite3.Error, *([MySQLdb.Error]
 
 START_SECONDS_MAX = 60.0
 POLL_SECONDS = 0.02
-PORTS = range(10_000, 20_000)  # below those that the kernel gives to clients
 # Short times, so that what takes minutes in production takes seconds here; the order of them is the same.
 SHORT_TIMES = {
     "ATTEMPT_DELAY_SECONDS": "0.1",
@@ -407,14 +405,6 @@ def _migrate(environment: Mapping[str, str]) -> None:
 
 def _run(*command: str) -> None:
     subprocess.run(command, check=True)
-
-
-def free_port() -> int:
-    while True:
-        port = random.choice(PORTS)  # not by the seed: what is free isn't repeatable
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) != 0:
-                return port
 
 
 def running(server: MariaDB | Redis) -> bool:

@@ -8,6 +8,7 @@ the file away and acts, so each file strikes once, in one process.
 
 import os
 import random
+import select
 import signal
 import threading
 import time
@@ -53,7 +54,7 @@ POINTS: list[tuple[str, Any, str, str]] = [
     ("posted", applying, "post", "after"),  # not marked
     ("marked", applying, "_mark", "after"),  # not committed
     ("applied", applying, "apply_batch", "after"),  # committed, the message not acknowledged
-    ("begun", attempts, "begin", "after"),  # the attempt is counted
+    ("begun", attempts, "begin_all", "after"),  # the attempt is counted
     ("applied-alone", applying, "apply_these", "after"),
 ]
 
@@ -63,8 +64,18 @@ def install() -> None:
         _wrap(
             module, name, before=window if side == "before" else "", after=window if side == "after" else ""
         )
+    _sleep_by_select()
     _poison()
     PLANTS.get(os.environ["FAULTS_PLANT"], lambda: None)()
+
+
+def _sleep_by_select() -> None:
+    """libfaketime has clock_nanosleep, which time.sleep is made of, fail with EINVAL now and then."""
+
+    def sleep(seconds: float) -> None:
+        select.select([], [], [], seconds)
+
+    time.sleep = sleep
 
 
 def _wrap(module: Any, name: str, *, before: str, after: str) -> None:
