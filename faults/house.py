@@ -122,9 +122,12 @@ class Program:
         except subprocess.TimeoutExpired:
             raise HouseFailed(f"{self.name} did not end within {seconds:.0f} s") from None
 
+    def times_said(self, words: str) -> int:
+        return self.log.read_text(errors="replace").count(words) if self.log.exists() else 0
+
     def times_ready(self) -> int:
         """How often a worker has said that it is ready."""
-        return self.log.read_text(errors="replace").count(" ready.") if self.log.exists() else 0
+        return self.times_said(" ready.")
 
     def is_ready_again(self, times: int) -> bool:
         return self.times_ready() > times

@@ -12,19 +12,21 @@ import select
 import signal
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from celery import current_app
 from django.db import transaction
+from django.db.models import OuterRef, QuerySet, Subquery
 
 from ingest import doorbell, inbox
 from ingest.models import Webhook
 from ledger import posting
-from ledger.models import Organization
+from ledger.exceptions import OrganizationsMissing
+from ledger.models import Organization, Payment
 from ledger.terms import PaymentTerms
-from worker import applying, attempts, transactions
+from worker import applying, attempts
 
 FOLDER = Path(os.environ["FAULTS_FOLDER"])
 POISON = "POISON-"
@@ -48,11 +50,11 @@ ACTS: dict[str, Callable[[], object]] = {
 POINTS: list[tuple[str, Any, str, str]] = [
     ("stored", inbox, "store", "after"),  # committed, not rung, not answered
     ("rung", doorbell, "ring", "after"),  # not answered
-    ("claimed", applying, "post", "before"),
-    ("locked", posting, "_lock_organizations", "after"),
+    ("locked", applying, "lock_free", "after"),
+    ("claimed", applying, "_claim", "after"),
+    ("marked", applying, "_mark_applied", "after"),  # not posted
     ("logged", posting, "_bring_balances_to_newest_line", "before"),
-    ("posted", applying, "post", "after"),  # not marked
-    ("marked", applying, "_mark", "after"),  # not committed
+    ("posted", applying, "post", "after"),  # not committed
     ("applied", applying, "apply_batch", "after"),  # committed, the message not acknowledged
     ("begun", attempts, "begin_all", "after"),  # the attempt is counted
     ("applied-alone", applying, "apply_these", "after"),
@@ -107,11 +109,13 @@ def _taken(file: Path) -> bool:
 def _poison() -> None:
     post = applying.post
 
-    def post_unless_poisoned(batch: Sequence[PaymentTerms], **keywords: Any) -> list[posting.Outcome]:
-        poison = [terms.document_number for terms in batch if terms.document_number.startswith(POISON)]
+    def post_unless_poisoned(told: QuerySet[Any], organizations: Mapping[str, int]) -> None:
+        poison = list(
+            told.filter(document_number__startswith=POISON).values_list("document_number", flat=True)
+        )
         if poison and not REPAIRED.exists():
             ACTS["exit" if any("KILL" in number for number in poison) else "raise"]()
-        return post(batch, **keywords)
+        post(told, organizations)
 
     applying.post = post_unless_poisoned
 
@@ -121,14 +125,17 @@ def _poison() -> None:
 
 def _no_organization_lock() -> None:
     vars(Organization.objects)["select_for_update"] = lambda **_: Organization.objects.all()
-    lock = posting._lock_organizations
+    mark, look = applying._mark_applied, applying._look
 
-    def read_and_dawdle(*arguments: Any, **keywords: Any) -> Any:
-        organizations = lock(*arguments, **keywords)
+    def look_past_others(claimable: Any, reach: int, but: Collection[str] = ()) -> list[tuple[int, str]]:
+        # Otherwise the webhooks' own locks would stand in for the organization's.
+        return look(claimable.select_for_update(skip_locked=True), reach, but)
+
+    def mark_and_dawdle(webhook_ids: Collection[int]) -> None:
+        mark(webhook_ids)
         time.sleep(0.05)  # two at once are rare on a fast machine, and certain with this
-        return organizations
 
-    posting._lock_organizations = read_and_dawdle
+    applying._mark_applied, applying._look = mark_and_dawdle, look_past_others
 
 
 def _acknowledge_before_commit() -> None:
@@ -144,14 +151,26 @@ def _acknowledge_before_commit() -> None:
 
 
 def _mark_apart() -> None:
-    def apply_in_two_transactions(claimable: Any, webhooks_max: int) -> list[Webhook]:
+    def claim_and_mark(claimable: Any, webhooks_max: int) -> list[int]:
         with transaction.atomic():
-            webhooks = list(claimable.select_for_update(skip_locked=True)[:webhooks_max])
-            applying._mark(webhooks, [posting.Outcome.CREATED] * len(webhooks))
-        posting.open_organizations({webhook.payer_inn for webhook in webhooks})
+            _, webhook_ids = applying._claim(claimable, webhooks_max)
+            if webhook_ids:
+                applying._mark_applied(webhook_ids)
+        return webhook_ids
+
+    def apply_in_two_transactions(claimable: Any, webhooks_max: int) -> list[int]:
+        try:
+            webhook_ids = claim_and_mark(claimable, webhooks_max)
+        except OrganizationsMissing as missing:
+            applying.open_organizations(missing.inns)
+            return apply_in_two_transactions(claimable, webhooks_max)
+        told = Webhook.objects.filter(id__in=webhook_ids).telling_terms()
         with transaction.atomic():
-            applying.post([webhook.terms for webhook in webhooks])
-        return webhooks
+            inns = set(told.values_list("inn", flat=True))
+            list(Organization.objects.select_for_update().filter(inn__in=inns).order_by("id"))
+            if inns:
+                applying.post(told, applying.lock_free(inns))
+        return webhook_ids
 
     applying._apply = apply_in_two_transactions
 
@@ -161,17 +180,21 @@ def _doorbell_blocks() -> None:
 
 
 def _retry_posts_again() -> None:
-    posting._posted = lambda operation_ids: {}
-    run = transactions.run
+    newest = Payment.objects.filter(operation_id=OuterRef("operation_id")).order_by("-id")
+    posting._PAYMENT = Subquery(newest.values("id")[:1])
+    apply = applying._apply
 
-    def run_again_now_and_then(act: Callable[[], Any]) -> Any:
-        done = run(act)
-        if done and random.random() < 0.1:
+    def apply_again_now_and_then(claimable: Any, webhooks_max: int) -> list[int]:
+        webhook_ids = apply(claimable, webhooks_max)
+        if webhook_ids and random.random() < 0.1:
+            told = Webhook.objects.filter(id__in=webhook_ids).telling_terms()
             with transaction.atomic():
-                applying.post([webhook.terms for webhook in done])
-        return done
+                organizations = applying.lock_free(set(told.values_list("inn", flat=True)))
+                if organizations:
+                    applying.post(told.filter(inn__in=organizations), organizations)
+        return webhook_ids
 
-    transactions.run = run_again_now_and_then
+    applying._apply = apply_again_now_and_then
 
 
 PLANTS: dict[str, Callable[[], None]] = {

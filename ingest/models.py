@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import ClassVar, Self
 
 from django.db import models
-from django.db.models import Q
+from django.db.models import F, Q
 from django.utils import timezone
 
 from ledger.operation_id import OperationIdField
@@ -26,6 +26,10 @@ class WebhookQuerySet(models.QuerySet["Webhook"]):
 
     def failed(self) -> "WebhookQuerySet":
         return self.filter(status=Webhook.Status.FAILED)
+
+    def telling_terms(self) -> "WebhookQuerySet":
+        """With the fields of PaymentTerms by their names there, as the ledger wants to be told."""
+        return self.annotate(inn=F("payer_inn"))
 
 
 class Webhook(models.Model):

@@ -1,14 +1,6 @@
-class LedgerError(Exception):
-    """The ledger refused; nothing was written."""
-
-
-class OrganizationsMissing(LedgerError):
+class OrganizationsMissing(Exception):
     """Organizations to be credited don't exist yet; open them outside the transaction and post again."""
 
     def __init__(self, inns: frozenset[str]) -> None:
         super().__init__(f"{len(inns)} organizations are not open yet")
         self.inns = inns
-
-
-class BalanceOverflow(LedgerError):
-    """The balance would exceed what its column can hold; permanent until a person looks at it."""

@@ -5,6 +5,7 @@ from django.db import models
 from django.db.models import Q
 
 from ledger.inn import checksum_holds
+from ledger.money import BALANCE_KOPECKS_MAX
 from ledger.operation_id import OperationIdField
 from ledger.terms import PaymentTerms
 
@@ -20,6 +21,10 @@ class Organization(models.Model):
     class Meta:
         constraints = [
             models.CheckConstraint(condition=Q(balance_kopecks__gte=0), name="balance_not_negative"),
+            # For SQLite, which makes a float of a sum that does not fit into its integers; others refuse.
+            models.CheckConstraint(
+                condition=Q(balance_kopecks__lte=BALANCE_KOPECKS_MAX), name="balance_not_overflown"
+            ),
         ]
 
     def __str__(self) -> str:

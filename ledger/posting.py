@@ -1,36 +1,54 @@
 """The only code that writes money.
 
 To credit is to append a line to the organization's log; the balance is what the newest line says.
+
+What is posted is told by a query, so that a payment's terms never leave the database on their way into the
+ledger: its rows have the fields of PaymentTerms, by their names, and are credited in the order of their keys.
 """
 
-from collections.abc import Collection, Sequence
-from datetime import datetime
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import fields
 from enum import Enum
+from typing import Any, cast
 from uuid import UUID
 
 import structlog
 from django.db import connection, transaction
-from django.db.models import OuterRef, Subquery
+from django.db.models import DateTimeField, F, Field, Model, OuterRef, QuerySet, Subquery, Sum, Value, Window
+from django.db.models.expressions import Combinable
+from django.db.models.functions import Coalesce, RowNumber
 from django.db.transaction import TransactionManagementError
 from django.utils import timezone
 
-from ledger.exceptions import BalanceOverflow, OrganizationsMissing
+from ledger import among  # noqa: F401 registers the look-up id__among
+from ledger.exceptions import OrganizationsMissing
 from ledger.models import BalanceLog, Organization, Payment
-from ledger.money import BALANCE_KOPECKS_MAX
 from ledger.terms import PaymentTerms
 
 log = structlog.get_logger(__name__)
 
+LINES_LOGGED_MAX = 10  # of one batch; a line in the console for each would take longer than to post them
+_TERMS = [field.name for field in fields(PaymentTerms)]
+
+
+def _of_organization(column: str) -> Subquery:
+    # Such a look-up for each row, rather than a join: no server can turn its order round, and read all
+    # payments of an organization because it is the only one of its batch.
+    return Subquery(Organization.objects.filter(inn=OuterRef("inn")).values(column))
+
+
+_ORGANIZATION = _of_organization("id")
+_PAYMENT = Subquery(Payment.objects.filter(operation_id=OuterRef("operation_id")).values("id"))
+
 
 class Outcome(Enum):
-    """The three answers to an operation id."""
+    """What an operation id is that was posted before. The third answer, created, is what posting it does."""
 
-    CREATED = "created"
-    EXISTS = "exists"  # posted before, under the same terms
-    CONFLICT = "conflict"  # posted before, under other terms; nothing was written
+    EXISTS = "exists"  # under the same terms
+    CONFLICT = "conflict"  # under other terms; nothing is written
 
 
-def open_organizations(inns: Collection[str]) -> None:
+def open_organizations(inns: frozenset[str]) -> None:
     """Open those of `inns` that aren't open yet, in a short transaction of their own.
 
     Inserting them inside the posting transaction, before or after its locks, deadlocks on MariaDB. So
@@ -43,114 +61,116 @@ def open_organizations(inns: Collection[str]) -> None:
     Organization.objects.bulk_create(organizations, ignore_conflicts=True)
 
 
-def lock_free(inns: set[str]) -> set[str]:
-    """Lock those of the organizations that nobody else holds, without waiting for any; returns their INNs.
+def lock_free(inns: set[str]) -> dict[str, int]:
+    """Lock those of the organizations that nobody else holds, without waiting for any; their keys by INN.
 
-    Whoever posts to these alone waits for nobody. Raises OrganizationsMissing.
+    Raises OrganizationsMissing.
     """
-    return set(_lock_organizations(inns, wait=False))
+    keys = dict(Organization.objects.filter(inn__in=inns).values_list("inn", "id"))
+    if missing := inns - keys.keys():
+        raise OrganizationsMissing(frozenset(missing))
+    # By primary key: by INN the server might read, and lock, other rows on its way. The third column is what
+    # keeps it from that, because the index of the INNs doesn't have it.
+    locked = Organization.objects.select_for_update(skip_locked=True).filter(id__among=keys.values())
+    return {inn: key for inn, key, _ in locked.values_list("inn", "id", "last_seq")}
 
 
-def post(batch: Sequence[PaymentTerms]) -> list[Outcome]:
-    """Credit each payment of `batch` that was not posted before; the outcomes stand in its order.
+def post(told: QuerySet[Any], organizations: Mapping[str, int]) -> None:
+    """Credit each payment of `told`: write the payments, then the log lines, then the balances.
 
-    1. Lock the organizations, in the order of their ids.
-    2. Look for operation ids already posted, under the locks.
-    3. Write the payments, then the log lines, then the balances.
-
-    Runs inside the caller's transaction, so that the caller's own mark commits with the money.
-    Raises OrganizationsMissing, BalanceOverflow, and django.db.IntegrityError when the same
-    operation id is posted at this moment to another organization; the transaction is lost then.
+    `organizations` are all that `told` names, as lock_free returned them in this transaction. It is the
+    caller's, so that the caller's own mark commits with the money. It is lost by django.db.IntegrityError
+    if one of the operations is posted already, or would make a balance overflow: see posted_before.
     """
     if not connection.in_atomic_block:
         raise TransactionManagementError("posting belongs into its caller's transaction")
-    organizations = _lock_organizations({terms.inn for terms in batch}, wait=True)
-    posted = _posted([terms.operation_id for terms in batch])
-    outcomes, fresh = [], []
-    for terms in batch:
-        if terms.operation_id not in posted:
-            outcomes.append(Outcome.CREATED)
-            fresh.append(terms)
-            posted[terms.operation_id] = terms
-        else:
-            same = posted[terms.operation_id] == terms
-            outcomes.append(Outcome.EXISTS if same else Outcome.CONFLICT)
-    if fresh:
-        _credit(organizations, fresh, now=timezone.now())
-    return outcomes
+    now = Value(timezone.now(), DateTimeField())
+    written = _write_payments(told, now)
+    _write_lines(told, now)
+    _bring_balances_to_newest_line(organizations.values())
+    _report_after_commit(told, written)
 
 
-def _lock_organizations(inns: set[str], *, wait: bool) -> dict[str, Organization]:
-    ids = dict(Organization.objects.filter(inn__in=inns).values_list("inn", "id"))
-    if missing := inns - ids.keys():
-        raise OrganizationsMissing(frozenset(missing))
-    # By primary key and in its order: every transaction takes its locks in the same sequence.
-    locked = Organization.objects.select_for_update(skip_locked=not wait).filter(id__in=ids.values())
-    return {organization.inn: organization for organization in locked.order_by("id")}
+def posted_before(told: QuerySet[Any]) -> dict[UUID, Outcome]:
+    """Those operations of `told` that are posted already; the others, posted then, are created."""
+    again = told.annotate(posted=_PAYMENT).filter(posted__isnull=False)
+    tellings = {key: PaymentTerms(*terms) for key, *terms in again.values_list("posted", *_TERMS)}
+    payments = Payment.objects.filter(pk__in=tellings).select_related("organization")
+    return {
+        payment.operation_id: Outcome.EXISTS if payment.terms == tellings[payment.pk] else Outcome.CONFLICT
+        for payment in payments
+    }
 
 
-def _posted(operation_ids: Sequence[UUID]) -> dict[UUID, PaymentTerms]:
-    payments = Payment.objects.filter(operation_id__in=operation_ids).select_related("organization")
-    return {payment.operation_id: payment.terms for payment in payments}
-
-
-def _credit(organizations: dict[str, Organization], batch: Sequence[PaymentTerms], now: datetime) -> None:
-    payment_ids = _write_payments(organizations, batch, now)
-    lines: list[tuple[PaymentTerms, BalanceLog]] = []
-    for terms in batch:
-        organization = organizations[terms.inn]
-        organization.last_seq += 1
-        organization.balance_kopecks += terms.amount_kopecks
-        if organization.balance_kopecks > BALANCE_KOPECKS_MAX:
-            raise BalanceOverflow(f"operation {terms.operation_id} would overflow the balance")
-        line = BalanceLog(
-            organization=organization,
-            seq=organization.last_seq,
-            payment_id=payment_ids[terms.operation_id],
-            amount_kopecks=terms.amount_kopecks,
-            balance_after_kopecks=organization.balance_kopecks,
-            created_at=now,
-        )
-        lines.append((terms, line))
-    BalanceLog.objects.bulk_create([line for _, line in lines])
-    _bring_balances_to_newest_line({line.organization_id for _, line in lines})
-    # After the commit: a line in the console about money that was rolled back would be a lie.
-    transaction.on_commit(lambda: _report(lines))
-
-
-def _write_payments(
-    organizations: dict[str, Organization], batch: Sequence[PaymentTerms], now: datetime
-) -> dict[UUID, int]:
-    """Insert the payments; returns their primary keys by operation id."""
-    Payment.objects.bulk_create(
-        Payment(
-            operation_id=terms.operation_id,
-            organization=organizations[terms.inn],
-            amount_kopecks=terms.amount_kopecks,
-            document_number=terms.document_number,
-            document_date=terms.document_date,
-            created_at=now,
-        )
-        for terms in batch
+def _write_payments(told: QuerySet[Any], now: Value) -> int:
+    """Returns how many."""
+    return _insert(
+        Payment,
+        told,
+        operation_id=F("operation_id"),
+        organization=_ORGANIZATION,
+        amount_kopecks=F("amount_kopecks"),
+        document_number=F("document_number"),
+        document_date=F("document_date"),
+        created_at=now,
     )
-    # Asked for, because MySQL's INSERT doesn't tell the keys it gave to many rows.
-    written = Payment.objects.filter(operation_id__in=[terms.operation_id for terms in batch])
-    return dict(written.values_list("operation_id", "id"))
+
+
+def _write_lines(told: QuerySet[Any], now: Value) -> None:
+    """The rule of crediting: a line's number is one more than that of the line before, and the balance after
+    it is the one before, plus its amount. The organization's row says what its newest line was.
+    """
+    since_newest: dict[str, Any] = {"partition_by": "inn", "order_by": "pk"}
+    _insert(
+        BalanceLog,
+        told,
+        organization=_ORGANIZATION,
+        seq=_of_organization("last_seq") + Window(RowNumber(), **since_newest),
+        payment=_PAYMENT,
+        amount_kopecks=F("amount_kopecks"),
+        balance_after_kopecks=_of_organization("balance_kopecks")
+        + Window(Sum("amount_kopecks"), **since_newest),
+        created_at=now,
+    )
+
+
+def _insert(model: type[Model], told: QuerySet[Any], **columns: Combinable) -> int:
+    """INSERT … SELECT a row of `model` for each of `told`, in the order of its keys; returns how many."""
+    names = ", ".join(cast("Field[Any, Any]", model._meta.get_field(name)).attname for name in columns)
+    select, parameters = told.order_by("pk").values_list(*columns.values()).query.sql_with_params()
+    with connection.cursor() as cursor:
+        cursor.execute(f"INSERT INTO {model._meta.db_table} ({names}) {select}", parameters)
+        written: int = cursor.rowcount
+    return written
 
 
 def _bring_balances_to_newest_line(organization_ids: Collection[int]) -> None:
     newest = BalanceLog.objects.filter(organization=OuterRef("pk")).order_by("-seq")
-    Organization.objects.filter(id__in=organization_ids).update(
-        balance_kopecks=Subquery(newest.values("balance_after_kopecks")[:1]),
-        last_seq=Subquery(newest.values("seq")[:1]),
+    # An organization that was opened for an operation in conflict has no line yet.
+    Organization.objects.filter(id__among=organization_ids).update(
+        balance_kopecks=Coalesce(Subquery(newest.values("balance_after_kopecks")[:1]), "balance_kopecks"),
+        last_seq=Coalesce(Subquery(newest.values("seq")[:1]), "last_seq"),
     )
 
 
-def _report(lines: Sequence[tuple[PaymentTerms, BalanceLog]]) -> None:
-    for terms, line in lines:
+def _report_after_commit(told: QuerySet[Any], written: int) -> None:
+    """A line in the console about money that was rolled back would be a lie."""
+    if written > LINES_LOGGED_MAX:
+        transaction.on_commit(lambda: log.info("balances changed", payments=written))
+        return
+    operation_ids = list(told.values_list("operation_id", flat=True))
+    written_lines = BalanceLog.objects.filter(payment__operation_id__in=operation_ids).select_related(
+        "payment"
+    )
+    lines = list(written_lines.order_by("id"))
+    transaction.on_commit(lambda: _report(lines))
+
+
+def _report(lines: Sequence[BalanceLog]) -> None:
+    for line in lines:
         log.info(
             "balance changed",
-            operation_id=str(terms.operation_id),
+            operation_id=str(line.payment.operation_id),
             organization_id=line.organization_id,
             seq=line.seq,
             amount_kopecks=line.amount_kopecks,

@@ -9,12 +9,13 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID, uuid4
 
-from django.db import transaction
+from django.db import connection, models, transaction
 
 from ingest import inbox
 from ingest.models import Webhook
 from ledger.models import Organization
-from ledger.posting import Outcome, post
+from ledger.operation_id import OperationIdField
+from ledger.posting import Outcome, lock_free, post, posted_before
 from ledger.terms import PaymentTerms
 
 ROMASHKA = "7707083893"
@@ -44,11 +45,54 @@ def opened(*inns: str) -> None:
     )
 
 
-def posted(*batch: PaymentTerms) -> list[Outcome]:
-    """Post `batch`, its organizations opened before."""
+class Telling(models.Model):
+    """Terms for the ledger to post, in a table of this session only, and with no key but their number."""
+
+    operation_id = OperationIdField()
+    inn = models.CharField(max_length=12)
+    amount_kopecks = models.BigIntegerField()
+    document_number = models.CharField(max_length=255)
+    document_date = models.DateTimeField()
+
+    class Meta:
+        app_label = "tests"
+        managed = False
+
+
+def telling(*batch: PaymentTerms) -> models.QuerySet[Telling]:
+    """What posting takes: a query whose rows are these terms, in this order."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "CREATE TEMPORARY TABLE IF NOT EXISTS tests_telling (id BIGINT PRIMARY KEY,"
+            " operation_id CHAR(32), inn VARCHAR(12), amount_kopecks BIGINT,"
+            " document_number VARCHAR(255), document_date DATETIME(6))"
+        )
+        cursor.execute("DELETE FROM tests_telling")
+    Telling.objects.bulk_create(
+        Telling(number, *(getattr(told, field) for field in PaymentTerms.__slots__))
+        for number, told in enumerate(batch, start=1)
+    )
+    return Telling.objects.all()
+
+
+def posted(*batch: PaymentTerms) -> list[Outcome | None]:
+    """Post `batch`, its organizations opened before; None for each that was posted now."""
     opened(*(t.inn for t in batch))
     with transaction.atomic():
-        return post(batch)
+        told = telling(*batch)
+        organizations = lock({t.inn for t in batch})
+        before = posted_before(told)
+        post(told.exclude(operation_id__in=before), organizations)
+    return [before.get(t.operation_id) for t in batch]
+
+
+def lock(inns: set[str]) -> dict[str, int]:
+    """As posting's lock_free, but it waits for those that somebody holds."""
+    ids = list(Organization.objects.filter(inn__in=inns).values_list("id", flat=True))
+    list(Organization.objects.select_for_update().filter(id__in=ids).order_by("id"))
+    locked = lock_free(inns)
+    assert locked.keys() == inns
+    return locked
 
 
 def received(told: PaymentTerms | None = None, **fields: Any) -> Webhook:

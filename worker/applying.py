@@ -1,16 +1,18 @@
-"""Received webhooks become posted payments: claim, post and mark in one transaction."""
+"""Received webhooks become posted payments: claim, mark and post in one transaction."""
 
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping
 from functools import partial
+from uuid import UUID
 
 import structlog
-from django.db import reset_queries, transaction
+from django.db import IntegrityError, OperationalError, reset_queries, transaction
+from django.db.models.functions import Lower
 from django.utils import timezone
 
 from ingest.models import Webhook, WebhookQuerySet
 from ledger.exceptions import OrganizationsMissing
-from ledger.posting import Outcome, lock_free, open_organizations, post
+from ledger.posting import Outcome, lock_free, open_organizations, post, posted_before
 from worker import transactions
 
 log = structlog.get_logger(__name__)
@@ -19,6 +21,10 @@ LOOKED_AT_MAX = 10_000  # webhooks behind those of held organizations; more woul
 LOOKS = 5  # for organizations that are held; whoever holds one for longer isn't one of our batches
 LOOK_AGAIN_AFTER_SECONDS = 0.1
 CONFLICT = "conflict: this operation is posted already, under other terms"
+
+
+class Overtaken(Exception):
+    """Somebody has, or had, a webhook that we were about to mark."""
 
 
 class BatchFailed(Exception):
@@ -49,75 +55,116 @@ def apply_these(webhook_ids: Collection[int]) -> set[int]:
         if look:
             time.sleep(LOOK_AGAIN_AFTER_SECONDS)
         these = Webhook.objects.received().filter(id__in=set(webhook_ids) - applied).order_by("id")
-        applied |= {webhook.pk for webhook in transactions.run(partial(_apply, these, len(webhook_ids)))}
+        applied.update(transactions.run(partial(_apply, these, len(webhook_ids))))
         if len(applied) == len(webhook_ids):
             break
     return applied
 
 
-def _apply(claimable: WebhookQuerySet, webhooks_max: int) -> list[Webhook]:
+def _apply(claimable: WebhookQuerySet, webhooks_max: int) -> list[int]:
+    """The keys of the webhooks that are not received any more by this.
+
+    The first try trusts that nobody else touches the webhooks of organizations that we hold, and that none
+    of these operations is posted already. A count or a unique key tells when that was wrong; then it looks
+    first.
+    """
     reset_queries()  # with DEBUG on, Django would keep every statement of this process in memory
+    try:
+        return _apply_once(claimable, webhooks_max)
+    except BatchFailed as failed:
+        if not isinstance(failed.__cause__, Overtaken | IntegrityError):
+            raise
+        log.info("batch is tried again, looking first", error=repr(failed.__cause__))
+    return _apply_once(claimable, webhooks_max, warily=True)
+
+
+def _apply_once(claimable: WebhookQuerySet, webhooks_max: int, *, warily: bool = False) -> list[int]:
     while True:
-        webhooks: list[Webhook] = []
+        webhook_ids: list[int] = []
         try:
             with transaction.atomic():
-                webhooks = _claim(claimable, webhooks_max)
-                if webhooks:
-                    _mark(webhooks, post([webhook.terms for webhook in webhooks]))
+                organizations, webhook_ids = _claim(claimable, webhooks_max)
+                if warily:
+                    webhook_ids = _lock(webhook_ids)
+                if webhook_ids:
+                    _mark_and_post(webhook_ids, organizations, warily=warily)
         except OrganizationsMissing as missing:
             open_organizations(missing.inns)
         except Exception as fault:
-            if transactions.is_transient(fault) or not webhooks:
+            if transactions.is_transient(fault) or not webhook_ids:
                 raise
-            raise BatchFailed([webhook.pk for webhook in webhooks]) from fault
+            raise BatchFailed(webhook_ids) from fault
         else:
-            return webhooks
+            return webhook_ids
 
 
-def _claim(claimable: WebhookQuerySet, webhooks_max: int) -> list[Webhook]:
-    """Lock webhooks, and before them their organizations. Nothing here waits: whoever waited for one
-    organization would have all the others of the batch wait.
+def _mark_and_post(webhook_ids: Collection[int], organizations: Mapping[str, int], *, warily: bool) -> None:
+    _mark_applied(webhook_ids)
+    told = Webhook.objects.filter(id__among=webhook_ids).telling_terms()
+    if warily:
+        before = posted_before(told)
+        _fail([operation_id for operation_id, outcome in before.items() if outcome is Outcome.CONFLICT])
+        told = told.exclude(operation_id__in=before)
+    post(told, organizations)
+
+
+def _claim(claimable: WebhookQuerySet, webhooks_max: int) -> tuple[dict[str, int], list[int]]:
+    """Lock the organizations of the oldest webhooks, and by that claim these; the keys of both.
+
+    Nothing here waits: whoever waited for one organization would have all the others of the batch wait.
+    Behind the webhooks of organizations that others hold it looks on.
     """
-    for _ in range(2):
-        keys = _of_free_organizations(claimable, webhooks_max)
-        webhooks = claimable.filter(id__in=keys).select_for_update(skip_locked=True).defer("body")
-        # Somebody may have applied them all between the look and the lock, and passed on what came to
-        # these organizations since because we held them. So look a second time, under our locks.
-        claimed = list(webhooks)
-        if claimed or not keys:
-            return claimed
-    return []
-
-
-def _of_free_organizations(claimable: WebhookQuerySet, webhooks_max: int) -> list[int]:
-    """Keys of the oldest webhooks whose organizations could be locked; behind those of others it looks on."""
     held: set[str] = set()
     reach = webhooks_max
     while True:
-        seen = claimable.values_list("pk", "payer_inn")[:reach]
-        oldest = [(key, inn) for key, inn in seen if inn not in held][:webhooks_max]
-        inns = {inn for _, inn in oldest}
-        found_held = inns - lock_free(inns)
-        held |= found_held
-        if not found_held or reach >= LOOKED_AT_MAX:
-            return [key for key, inn in oldest if inn not in held]
+        inns = {inn for _, inn in _look(claimable, reach, but=held)[:webhooks_max]}
+        organizations = lock_free(inns)
+        held |= inns - organizations.keys()
+        if inns == organizations.keys() or reach >= LOOKED_AT_MAX:
+            break
         reach = min(4 * reach, LOOKED_AT_MAX)
+    # Whoever held an organization before us may have applied what we saw; and may have been passed over with
+    # what came since. So look again, under our locks: now it stays as it is.
+    claimed = [key for key, inn in _look(claimable, reach) if inn in organizations]
+    return organizations, claimed[:webhooks_max]
 
 
-def _mark(webhooks: Sequence[Webhook], outcomes: Sequence[Outcome]) -> None:
-    conflicts = [w.pk for w, outcome in zip(webhooks, outcomes, strict=True) if outcome is Outcome.CONFLICT]
-    applied = [w.pk for w, outcome in zip(webhooks, outcomes, strict=True) if outcome is not Outcome.CONFLICT]
-    now = timezone.now()
-    if applied:
-        _move(applied, status=Webhook.Status.APPLIED, applied_at=now, next_attempt_at=None, last_error="")
-    if conflicts:
-        _move(conflicts, status=Webhook.Status.FAILED, next_attempt_at=None, last_error=CONFLICT)
-        transaction.on_commit(
-            lambda: log.error("operations conflict with posted payments", webhook_ids=conflicts)
+def _look(claimable: WebhookQuerySet, reach: int, but: Collection[str] = ()) -> list[tuple[int, str]]:
+    """Key and INN of the oldest `reach` webhooks, without those of the INNs in `but`."""
+    return [(key, inn) for key, inn in claimable.values_list("pk", "payer_inn")[:reach] if inn not in but]
+
+
+def _mark_applied(webhook_ids: Collection[int]) -> None:
+    """Mark before posting: the UPDATE is what takes the locks, one statement less than to lock and then mark.
+
+    Nobody applies webhooks of an organization that we hold, but an attempt may be counted or given up.
+    Raises Overtaken.
+    """
+    # In a function the state can't lead the server to go by its index, and wait for rows that others mark.
+    received = Webhook.objects.alias(state=Lower("status")).filter(state=Webhook.Status.RECEIVED)
+    try:
+        marked = received.filter(id__among=webhook_ids).update(
+            status=Webhook.Status.APPLIED, applied_at=timezone.now(), next_attempt_at=None, last_error=""
         )
+    except OperationalError as fault:
+        if fault.args[0] == transactions.LOCK_WAIT_TIMEOUT:
+            raise Overtaken from fault
+        raise
+    if marked != len(webhook_ids):
+        raise Overtaken
 
 
-def _move(webhook_ids: Sequence[int], **values: object) -> None:
-    # By primary key alone: we hold their locks since they were received. With the status named as well,
-    # the server may go by its index instead, and wait for rows that other workers have claimed.
-    Webhook.objects.filter(id__in=webhook_ids).update(**values)
+def _lock(webhook_ids: Collection[int]) -> list[int]:
+    """Those of the webhooks that nobody else has locked, and that are still received."""
+    free = Webhook.objects.filter(id__among=webhook_ids).select_for_update(skip_locked=True).order_by("id")
+    return [key for key, status in free.values_list("pk", "status") if status == Webhook.Status.RECEIVED]
+
+
+def _fail(conflicts: Collection[UUID]) -> None:
+    if conflicts:
+        webhooks = Webhook.objects.filter(operation_id__in=conflicts)
+        webhooks.update(status=Webhook.Status.FAILED, applied_at=None, last_error=CONFLICT)
+        operation_ids = sorted(map(str, conflicts))
+        transaction.on_commit(
+            lambda: log.error("operations conflict with posted payments", operation_ids=operation_ids)
+        )

@@ -14,6 +14,8 @@ T = TypeVar("T")
 TRIES_MAX = 5
 PAUSE_SECONDS = 0.05  # before the second try; doubles, with jitter
 
+LOCK_WAIT_TIMEOUT = 1205
+
 _NOT_NOW = {
     1030,  # an engine's error, such as a full disk under a temporary table
     1317,  # somebody killed the query
@@ -23,7 +25,7 @@ _NOT_NOW = {
     1021,  # disk full
     1114,  # table full, which is how InnoDB says it
     1203,  # too many connections of this user
-    1205,  # lock wait timeout
+    LOCK_WAIT_TIMEOUT,
     1213,  # deadlock
     1226,  # a limit of this user is reached
     1290,  # the server is read-only, as in a failover

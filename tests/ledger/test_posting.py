@@ -1,20 +1,21 @@
 import pytest
 import structlog
-from django.db import IntegrityError, connection, transaction
+from django.db import DatabaseError, IntegrityError, connection, transaction
 from django.db.transaction import TransactionManagementError
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pytest_django import DjangoAssertNumQueries, DjangoCaptureOnCommitCallbacks
 
-from ledger.exceptions import BalanceOverflow, OrganizationsMissing
+from ledger.exceptions import OrganizationsMissing
 from ledger.models import BalanceLog, Organization, Payment
 from ledger.money import BALANCE_KOPECKS_MAX
-from ledger.posting import Outcome, open_organizations, post
+from ledger.posting import LINES_LOGGED_MAX, Outcome, lock_free, open_organizations, post
 from ledger.terms import PaymentTerms
-from tests.cast import IVANOV, ROMASHKA, VASILEK, balances, opened, posted, terms
+from tests.cast import IVANOV, ROMASHKA, VASILEK, balances, opened, posted, telling, terms
 
 pytestmark = pytest.mark.django_db
-CREATED, EXISTS, CONFLICT = Outcome.CREATED, Outcome.EXISTS, Outcome.CONFLICT
+EXISTS, CONFLICT = Outcome.EXISTS, Outcome.CONFLICT
+CREATED = None  # now, and not before
 
 
 def lines_of(inn: str) -> list[tuple[int, int, int]]:
@@ -53,10 +54,22 @@ def test_same_operation_twice_credits_once() -> None:
     assert balances() == {ROMASHKA: 100_00}
 
 
-def test_same_operation_twice_in_one_batch_credits_once() -> None:
+def test_same_operation_twice_in_one_batch_is_refused_whole() -> None:
     told = terms(100_00)
 
-    assert posted(told, told, terms(1, operation_id=told.operation_id)) == [CREATED, EXISTS, CONFLICT]
+    with pytest.raises(IntegrityError):
+        posted(told, told)
+
+    assert not Payment.objects.exists()
+
+
+def test_posting_what_is_posted_already_is_refused_whole() -> None:
+    """The unique key decides, whether or not somebody looked before."""
+    told = terms(100_00)
+    posted(told)
+
+    with pytest.raises(IntegrityError), transaction.atomic():
+        post(telling(terms(1), told), lock_free({ROMASHKA}))
 
     assert lines_of(ROMASHKA) == [(1, 100_00, 100_00)]
 
@@ -83,22 +96,31 @@ def test_other_terms_under_a_posted_operation_id_are_a_conflict(other: dict[str,
     assert Payment.objects.get().terms == told
 
 
-def test_an_organization_that_is_not_open_is_named_and_nothing_is_written() -> None:
+def test_an_organization_that_is_not_open_is_named() -> None:
     opened(ROMASHKA)
 
     with pytest.raises(OrganizationsMissing) as raised, transaction.atomic():
-        post([terms(), terms(inn=VASILEK), terms(inn=IVANOV)])
+        lock_free({ROMASHKA, VASILEK, IVANOV})
 
     assert raised.value.inns == {VASILEK, IVANOV}
+
+
+def test_posting_to_an_organization_that_is_not_open_is_refused_whole() -> None:
+    opened(ROMASHKA)
+
+    with pytest.raises(IntegrityError), transaction.atomic():
+        post(telling(terms(), terms(inn=VASILEK)), lock_free({ROMASHKA}))
+
     assert balances() == {ROMASHKA: 0}
+    assert not Payment.objects.exists()
 
 
 def test_a_balance_that_would_overflow_is_refused_whole() -> None:
     posted(terms(1_00))
     Organization.objects.update(balance_kopecks=BALANCE_KOPECKS_MAX - 1_00)
 
-    with pytest.raises(BalanceOverflow), transaction.atomic():
-        post([terms(1_00), terms(1)])
+    with pytest.raises(DatabaseError):
+        posted(terms(1_00), terms(1))
 
     assert lines_of(ROMASHKA) == [(1, 1_00, 1_00)]
     assert posted(terms(1_00)) == [CREATED]  # to the last kopeck it fits
@@ -108,10 +130,11 @@ def test_the_statements_of_a_batch_do_not_grow_with_it(
     django_assert_num_queries: DjangoAssertNumQueries,
 ) -> None:
     opened(ROMASHKA, VASILEK, IVANOV)
-    with transaction.atomic(), django_assert_num_queries(7):
-        post([terms()])
-    with transaction.atomic(), django_assert_num_queries(7):
-        post([terms(inn=inn) for inn in (ROMASHKA, VASILEK, IVANOV) for _ in range(10)])
+    for count in (LINES_LOGGED_MAX + 1, 100):
+        told = telling(*(terms(inn=(ROMASHKA, VASILEK, IVANOV)[number % 3]) for number in range(count)))
+        organizations = lock_free({ROMASHKA, VASILEK, IVANOV})
+        with django_assert_num_queries(3):
+            post(told, organizations)
 
 
 def test_each_balance_change_is_one_structured_line_after_the_commit(
@@ -119,7 +142,8 @@ def test_each_balance_change_is_one_structured_line_after_the_commit(
 ) -> None:
     told = terms(145_000_00)
     with structlog.testing.capture_logs() as lines, django_capture_on_commit_callbacks(execute=True):
-        posted(told, told)
+        posted(told)
+        posted(told)
         assert lines == []  # nobody knows yet whether it will be committed
 
     organization = Organization.objects.get()
@@ -136,10 +160,19 @@ def test_each_balance_change_is_one_structured_line_after_the_commit(
     ]
 
 
+def test_the_balance_changes_of_a_large_batch_are_one_line(
+    django_capture_on_commit_callbacks: DjangoCaptureOnCommitCallbacks,
+) -> None:
+    with structlog.testing.capture_logs() as lines, django_capture_on_commit_callbacks(execute=True):
+        posted(*(terms() for _ in range(LINES_LOGGED_MAX + 1)))
+
+    assert lines == [{"event": "balances changed", "log_level": "info", "payments": LINES_LOGGED_MAX + 1}]
+
+
 @pytest.mark.django_db(transaction=True)
 def test_posting_outside_a_transaction_is_refused() -> None:
     with pytest.raises(TransactionManagementError):
-        post([terms()])
+        post(telling(terms()), {})
 
 
 def test_opening_an_organization_inside_a_transaction_is_refused() -> None:
@@ -170,6 +203,7 @@ batches = st.lists(
             document_number=st.sampled_from(["1", "2"]),
         ),
         max_size=6,
+        unique_by=lambda told: told.operation_id,
     ),
     max_size=6,
 )
@@ -182,7 +216,7 @@ class Model:
         self.known: dict[object, PaymentTerms] = {}
         self.lines: dict[str, list[tuple[int, int, int]]] = {}
 
-    def post(self, told: PaymentTerms) -> Outcome:
+    def post(self, told: PaymentTerms) -> Outcome | None:
         if told.operation_id in self.known:
             return EXISTS if self.known[told.operation_id] == told else CONFLICT
         self.known[told.operation_id] = told

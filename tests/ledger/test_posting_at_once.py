@@ -7,7 +7,7 @@ from django.db import transaction
 
 from ledger.models import Organization
 from ledger.posting import open_organizations, post
-from tests.cast import IVANOV, ROMASHKA, SAMPLE, VASILEK, balances, terms
+from tests.cast import IVANOV, ROMASHKA, SAMPLE, VASILEK, balances, lock, telling, terms
 from tests.threads import at_once
 from worker import transactions
 
@@ -22,7 +22,7 @@ def poster(inns: list[str]) -> Callable[[], None]:
     def post_batches() -> None:
         for _ in range(ROUNDS):
             with transaction.atomic():
-                post([terms(1_00, inn=inn) for inn in inns])
+                post(telling(*(terms(1_00, inn=inn) for inn in inns)), lock(set(inns)))
 
     return post_batches
 
@@ -49,7 +49,7 @@ def test_first_payments_of_new_organizations_meet_no_deadlock() -> None:
         def act() -> None:
             transactions.run(lambda: open_organizations(mine))
             with transaction.atomic():
-                post([terms(1_00, inn=inn) for inn in mine])
+                post(telling(*(terms(1_00, inn=inn) for inn in mine)), lock(set(mine)))
 
         return act
 

@@ -9,13 +9,12 @@ import pytest
 from billiard.exceptions import WorkerLostError
 from celery.signals import task_failure
 from django.db import DataError, OperationalError, connection, transaction
+from django.db.models import QuerySet
 from django.utils import timezone
 from pytest_django import Settings
 
 from ingest import doorbell
 from ingest.models import Webhook
-from ledger.posting import Outcome
-from ledger.terms import PaymentTerms
 from tests.cast import ROMASHKA, balances, opened, posted, received, terms
 from tests.threads import at_once, locks_rows
 from worker import applying, attempts, sweeper, tasks, transactions
@@ -37,10 +36,10 @@ def poison(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     """While this list isn't empty, posting stumbles over document number POISON."""
     poisonous, real_post = [True], applying.post
 
-    def post(batch: list[PaymentTerms]) -> list[Outcome]:
-        if poisonous and any(told.document_number == POISON for told in batch):
+    def post(told: QuerySet[Any], organizations: Any) -> None:
+        if poisonous and told.filter(document_number=POISON):
             raise ValueError("I can't stomach this")
-        return real_post(batch)
+        real_post(told, organizations)
 
     monkeypatch.setattr(applying, "post", post)
     return poisonous
@@ -121,7 +120,7 @@ def test_a_shared_attempt_that_is_not_made_does_not_count(monkeypatch: pytest.Mo
     webhooks = [received(next_attempt_at=long_ago()) for _ in range(2)]
     opened(ROMASHKA)
     monkeypatch.setattr(applying, "LOOK_AGAIN_AFTER_SECONDS", 0)
-    monkeypatch.setattr(applying, "lock_free", lambda _: set())
+    monkeypatch.setattr(applying, "lock_free", lambda _: {})
 
     tasks.apply_webhooks([webhook.pk for webhook in webhooks])
 
@@ -195,7 +194,7 @@ def test_what_is_sent_is_sent_again_only_when_nobody_began_it_for_long(sent: Sen
 def test_a_transient_fault_does_not_count_as_an_attempt(sent: Sent, monkeypatch: pytest.MonkeyPatch) -> None:
     webhook = received(next_attempt_at=long_ago())
 
-    def post(_: object) -> list[Outcome]:
+    def post(*_: object) -> None:
         raise OperationalError(1213, "deadlock")
 
     with monkeypatch.context() as patch:
@@ -287,7 +286,7 @@ def test_an_attempt_that_finds_its_organization_held_does_not_count(
     webhook = received(next_attempt_at=long_ago())
     opened(ROMASHKA)
     with monkeypatch.context() as patch:
-        patch.setattr(applying, "lock_free", lambda _: set())
+        patch.setattr(applying, "lock_free", lambda _: {})
         run_due(sent)
 
     webhook.refresh_from_db()
