@@ -10,6 +10,7 @@ from collections.abc import Callable
 from datetime import timedelta
 
 import structlog
+from celery import Signature
 from django.conf import settings
 from django.db import DatabaseError, InterfaceError, connection
 
@@ -31,8 +32,7 @@ def sweep() -> None:
     """
     _set_stalled_apart()
     attempts.give_up_on_exhausted()
-    for task in attempts.send_due():
-        _in_a_child(task.apply)
+    _make(attempts.send_due())
     if Webhook.objects.queued().exists() and not doorbell.ring_now() and not _in_a_child(_apply_queue):
         attempts.take_head_apart()
 
@@ -46,6 +46,16 @@ def _set_stalled_apart() -> None:
     long_ago = clock.now() - timedelta(seconds=settings.STALLED_AFTER_SECONDS)
     stalled = Webhook.objects.queued().filter(received_at__lt=long_ago)[:STALLED_AT_ONCE_MAX]
     attempts.take_apart(stalled.values_list("pk", flat=True))
+
+
+def _make(unsent: list[Signature]) -> None:
+    """Make attempts until the next sweep is due: the common queue has its turn in each. Those that are
+    shared come first, because each of them serves many.
+    """
+    until = time.monotonic() + settings.SWEEP_EVERY_SECONDS
+    while unsent and time.monotonic() < until:
+        _in_a_child(unsent.pop().apply)
+    attempts.give_back(unsent)
 
 
 def _in_a_child(act: Callable[[], object]) -> bool:

@@ -71,6 +71,20 @@ def test_without_a_broker_it_applies_the_queue_and_makes_the_attempts_itself() -
 
 
 @pytest.mark.usefixtures("no_broker")
+def test_many_attempts_do_not_keep_the_common_queue_waiting(settings: Any) -> None:
+    """What a sweep without a broker had no time for is due at the next one, not half a minute later."""
+    settings.SWEEP_EVERY_SECONDS = 0
+    for attempts_made in (0, 0, 1):
+        received(terms(inn=VASILEK), next_attempt_at=long_ago(), attempts=attempts_made)
+    received()
+
+    sweeper.sweep()
+
+    assert balances() == {ROMASHKA: 100_00}
+    assert Webhook.objects.due(timezone.now()).count() == 3
+
+
+@pytest.mark.usefixtures("no_broker")
 def test_a_webhook_that_kills_whoever_applies_it_does_not_kill_the_sweeper(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
