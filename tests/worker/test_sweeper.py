@@ -1,6 +1,7 @@
 """Beat's own work: it finds what nobody rang for, and does it itself where there is no broker."""
 
 import os
+import time
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -148,6 +149,22 @@ def test_a_task_whose_time_is_over_rings_for_the_next(monkeypatch: pytest.Monkey
     tasks.apply_received()
 
     assert (balances(), len(rings)) == ({ROMASHKA: 200_00}, 1)
+
+
+def test_a_wall_clock_that_is_set_back_puts_no_sweep_off(
+    monkeypatch: pytest.MonkeyPatch, settings: Any
+) -> None:
+    swept: list[None] = []
+    monkeypatch.setattr(sweeper, "sweep", lambda: swept.append(None))
+    scheduler = scheduling.Scheduler(app=current_app)
+    scheduler.tick()
+    before, began = current_app.now(), time.monotonic()
+    with monkeypatch.context() as patch:
+        patch.setattr(current_app, "now", lambda: before - timedelta(days=1))
+        patch.setattr(time, "monotonic", lambda: began + settings.SWEEP_EVERY_SECONDS + 0.1)
+        scheduler.tick()
+
+    assert len(swept) == 1
 
 
 def test_the_sweeper_closes_its_connection_before_it_forks(
