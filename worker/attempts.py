@@ -16,7 +16,7 @@ from django.db import DatabaseError, InterfaceError, transaction
 
 from ingest import doorbell
 from ingest.models import Webhook, WebhookQuerySet
-from worker import clock
+from worker import clock, transactions
 
 log = structlog.get_logger(__name__)
 
@@ -158,8 +158,12 @@ def take_back(webhook_ids: Collection[int], attempt: int) -> None:
 
     The next attempt may have been sent meanwhile, and will find itself too early: so it is due anew.
     """
-    begun = Webhook.objects.received().filter(id__in=webhook_ids, attempts=attempt)
-    _move(begun, attempts=attempt - 1, next_attempt_at=_next_after(attempt))
+
+    def move_back() -> None:
+        begun = Webhook.objects.received().filter(id__in=webhook_ids, attempts=attempt)
+        _move(begun, attempts=attempt - 1, next_attempt_at=_next_after(attempt))
+
+    transactions.run(move_back)
 
 
 def _next_after(attempt: int) -> datetime:

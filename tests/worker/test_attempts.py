@@ -358,6 +358,27 @@ def test_an_attempt_that_did_not_count_is_due_again_soon_also_if_the_next_was_se
 @locks_rows
 def test_a_worker_whose_clock_is_a_day_ahead_puts_nothing_off_for_a_day(
     monkeypatch: pytest.MonkeyPatch,
+def test_an_attempt_that_did_not_count_is_taken_back_also_while_the_database_comes_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    webhook = received(next_attempt_at=long_ago())
+    assert attempts.begin(webhook.pk, 1)
+    real_move, faults = attempts._move, [OperationalError(2006, "gone away")]
+
+    def move(*arguments: Any, **values: Any) -> list[Webhook]:
+        if faults:
+            raise faults.pop()
+        return real_move(*arguments, **values)
+
+    monkeypatch.setattr(transactions, "is_transient", lambda _: True)
+    monkeypatch.setattr(transactions, "PAUSE_SECONDS", 0)
+    monkeypatch.setattr(attempts, "_move", move)
+    attempts.take_back([webhook.pk], 1)
+
+    webhook.refresh_from_db()
+    assert webhook.attempts == 0
+
+
 ) -> None:
     """Attempts go by the clock of the database."""
     webhook = received(next_attempt_at=long_ago())
