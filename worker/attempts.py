@@ -33,7 +33,7 @@ _FAILED = {"status": Webhook.Status.FAILED, "next_attempt_at": None}
 
 
 def take_apart(webhook_ids: Iterable[int]) -> None:
-    """Out of the common queue, each on its own from now on; those that somebody has claimed stay."""
+    """Out of the common queue, into attempts; those that somebody has claimed stay."""
     _move(Webhook.objects.queued().filter(id__in=list(webhook_ids)), next_attempt_at=clock.now())
 
 
@@ -157,6 +157,8 @@ def take_back(webhook_ids: Collection[int], attempt: int) -> None:
     """What came between, a transient fault or a lock, says nothing about the webhooks: it doesn't count.
 
     The next attempt may have been sent meanwhile, and will find itself too early: so it is due anew.
+    The fault may have been the database's own, and it may not be back at once. Raises as
+    transactions.run does; then the attempt does count.
     """
 
     def move_back() -> None:

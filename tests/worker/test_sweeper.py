@@ -9,15 +9,17 @@ from typing import Any
 
 import pytest
 from celery import beat, current_app
-from django.db import connection
+from django.db import connection, transaction
 from django.utils import timezone
 from django_celery_results.models import TaskResult
 
 from ingest import doorbell
 from ingest.models import Webhook
+from ledger.models import Organization
 from ledger.posting import Outcome
 from ledger.terms import PaymentTerms
-from tests.cast import ROMASHKA, VASILEK, balances, received, terms
+from tests.cast import ROMASHKA, VASILEK, balances, opened, received, terms
+from tests.threads import at_once, locks_rows
 from worker import applying, attempts, scheduling, sweeper, tasks
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -55,6 +57,33 @@ def test_it_sets_a_few_stalled_webhooks_apart(sent: Sent) -> None:
     (asked_for,) = [kwargs["webhook_ids"] for name, kwargs, _ in sent() if name == attempts.TOGETHER]
     assert asked_for == [webhook.pk for webhook in stalled[:-1]]
     assert Webhook.objects.queued().count() == 2
+
+
+@locks_rows
+def test_it_leaves_those_of_a_held_organization_in_the_common_queue(sent: Sent) -> None:
+    """An organization that somebody holds for an hour costs no attempts, and hides no other's webhook."""
+    opened(ROMASHKA)
+    for _ in range(sweeper.STALLED_AT_ONCE_MAX + 1):
+        received(received_at=long_ago())
+    stalled = received(terms(inn=VASILEK), received_at=long_ago())
+
+    with transaction.atomic():
+        Organization.objects.select_for_update().get(inn=ROMASHKA)
+        at_once([sweeper.sweep])
+
+    assert [webhook.pk for webhook in Webhook.objects.exclude(next_attempt_at=None)] == [stalled.pk]
+
+
+@pytest.mark.usefixtures("no_broker")
+def test_what_was_no_attempt_leaves_no_result(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened(ROMASHKA)
+    received(next_attempt_at=long_ago(), attempts=1)
+    monkeypatch.setattr(applying, "apply_these", lambda _: set())
+
+    sweeper.sweep()
+
+    assert Webhook.objects.get().attempts == 1
+    assert not TaskResult.objects.exists()
 
 
 @pytest.mark.usefixtures("no_broker")
@@ -122,6 +151,22 @@ def test_beat_runs_what_is_due_in_its_own_process(monkeypatch: pytest.MonkeyPatc
     assert scheduling.HEARTBEAT.exists()
 
 
+def test_a_wall_clock_that_is_set_back_puts_no_sweep_off(
+    monkeypatch: pytest.MonkeyPatch, settings: Any
+) -> None:
+    swept: list[None] = []
+    monkeypatch.setattr(sweeper, "sweep", lambda: swept.append(None))
+    scheduler = scheduling.Scheduler(app=current_app)
+    scheduler.tick()
+    before, began = current_app.now(), time.monotonic()
+    with monkeypatch.context() as patch:
+        patch.setattr(current_app, "now", lambda: before - timedelta(days=1))
+        patch.setattr(time, "monotonic", lambda: began + settings.SWEEP_EVERY_SECONDS + 0.1)
+        scheduler.tick()
+
+    assert len(swept) == 1
+
+
 def test_old_results_are_forgotten() -> None:
     """Celery drops its own entry for that from a scheduler that keeps its times in memory."""
     scheduled = [entry.task for entry in scheduling.Scheduler(app=current_app).schedule.values()]
@@ -149,22 +194,6 @@ def test_a_task_whose_time_is_over_rings_for_the_next(monkeypatch: pytest.Monkey
     tasks.apply_received()
 
     assert (balances(), len(rings)) == ({ROMASHKA: 200_00}, 1)
-
-
-def test_a_wall_clock_that_is_set_back_puts_no_sweep_off(
-    monkeypatch: pytest.MonkeyPatch, settings: Any
-) -> None:
-    swept: list[None] = []
-    monkeypatch.setattr(sweeper, "sweep", lambda: swept.append(None))
-    scheduler = scheduling.Scheduler(app=current_app)
-    scheduler.tick()
-    before, began = current_app.now(), time.monotonic()
-    with monkeypatch.context() as patch:
-        patch.setattr(current_app, "now", lambda: before - timedelta(days=1))
-        patch.setattr(time, "monotonic", lambda: began + settings.SWEEP_EVERY_SECONDS + 0.1)
-        scheduler.tick()
-
-    assert len(swept) == 1
 
 
 def test_the_sweeper_closes_its_connection_before_it_forks(
