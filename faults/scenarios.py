@@ -472,14 +472,14 @@ def reset_in_commit(stage: Stage) -> None:
 # Clocks
 
 
-def with_clocks(offset: str = "") -> Callable[[Callable[[Stage], None]], None]:
-    """Both workers' clocks are off; some poison, because only attempts of their own look at the clock."""
-    clocks = {"worker1": clock(offset), "worker2": clock(offset)}
+def with_clocks(*programs: str, offset: str = "") -> Callable[[Callable[[Stage], None]], None]:
+    """The clocks of `programs` are off; some poison, because only attempts look at the clock."""
+    clocks = dict.fromkeys(programs, clock(offset))
     needs = partial(lacking, "libfaketime")
     return scenario(Mix(poison=0.03), needs=needs, environment=injected(), environments=clocks)
 
 
-@with_clocks("+1d")
+@with_clocks("worker1", "worker2", offset="+1d")
 def workers_a_day_ahead(stage: Stage) -> None:
     """The workers' clocks are a day ahead, and then set right: what they put off must not wait for a day."""
     stage.must_fail = is_poison
@@ -489,16 +489,16 @@ def workers_a_day_ahead(stage: Stage) -> None:
         worker.environment |= clock("+0d")
 
 
-@with_clocks("-1d")
+@with_clocks("worker1", "worker2", offset="-1d")
 def workers_a_day_behind(stage: Stage) -> None:
     """The workers' clocks are a day behind."""
     stage.must_fail = is_poison
     stage.strike("a day behind", stage.watch, 5)
 
 
-@with_clocks()
+@with_clocks("worker1", "worker2", "beat")
 def clocks_stepping_back(stage: Stage) -> None:
-    """The workers' clocks step back by minutes, again and again."""
+    """The clocks of workers and scheduler step back by minutes, again and again."""
     stage.must_fail = is_poison
     for number in stage.moments(5):
         step = f"-{number * 10 + stage.chance.randrange(10)}m"

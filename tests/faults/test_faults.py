@@ -4,17 +4,23 @@
 own; the embedded house has its turn with SQLite.
 """
 
+import os
 import random
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import pytest
 from django.conf import settings
 
 from faults.client import Deliveries, Mix
+from faults.clock import clock
 from faults.house import missing
 from faults.planted import PLANTED
 from faults.scenarios import SCENARIOS
 from faults.stage import play
-from tests.servers import servers_are_required
+from tests.servers import lacking, servers_are_required
 
 SEED = 7
 ON_SQLITE = settings.DATABASES["default"]["ENGINE"].endswith("sqlite3")
@@ -56,6 +62,21 @@ def test_the_checker_sees_a_planted_bug(name: str) -> None:
     _, seen = bug.play(SEED)
 
     assert seen
+
+
+@pytest.mark.skipif(lacking("libfaketime") is not None, reason="needs libfaketime")
+def test_a_process_whose_clock_is_wrong_sleeps_like_any_other(tmp_path: Path) -> None:
+    (tmp_path / "clock").write_text("-60m")
+    environment = {name: value.replace("{folder}", str(tmp_path)) for name, value in clock().items()}
+    program = "from time import *; b = monotonic(); sleep(0.1); print(monotonic() - b, time())"
+
+    said = subprocess.check_output(
+        [sys.executable, "-c", program], env={**os.environ, **environment}, text=True
+    )
+
+    slept, moment = map(float, said.split())
+    assert 0.1 <= slept < 5
+    assert 3500 < time.time() - moment < 3700
 
 
 def test_the_same_seed_repeats_the_deliveries() -> None:
