@@ -28,11 +28,17 @@ SCENARIOS: dict[str, Scenario] = {}
 
 
 def scenario(
-    mix: Mix | None = None, rate: float = 200.0, needs: Callable[[], str | None] = lambda: None, **house: Any
+    mix: Mix | None = None,
+    rate: float = 200.0,
+    needs: Callable[[], str | None] = lambda: None,
+    *,
+    alone: bool = False,
+    **house: Any,
 ) -> Callable[[Callable[[Stage], None]], None]:
     def add(act: Callable[[Stage], None]) -> None:
         sentence = (act.__doc__ or "").partition("\n")[0]
-        SCENARIOS[act.__name__] = Scenario(act.__name__, sentence, act, house, mix or Mix(), rate, needs)
+        told = Scenario(act.__name__, sentence, act, house, mix or Mix(), rate, needs, alone)
+        SCENARIOS[act.__name__] = told
 
     return add
 
@@ -40,7 +46,7 @@ def scenario(
 # Processes
 
 
-@scenario()
+@scenario(alone=True)
 def calm(stage: Stage) -> None:
     """No fault at all, many workers on one hot organization: no webhook needs a second attempt."""
     stage.watch(5)
@@ -104,7 +110,7 @@ def beat_killed(stage: Stage) -> None:
         stage.house.start("beat")
 
 
-@scenario(environment={"BATCH_WEBHOOKS_MAX": "40"})
+@scenario(alone=True, environment={"BATCH_WEBHOOKS_MAX": "40"})
 def warm_shutdown(stage: Stage) -> None:
     """SIGTERM with batches in flight, to a worker or its whole group: it finishes them, and ends well."""
     for number in stage.moments(4, 10):
@@ -118,7 +124,7 @@ def warm_shutdown(stage: Stage) -> None:
     stage.require(not attempted, f"{attempted} webhooks needed attempts of their own after a warm shutdown")
 
 
-@scenario()
+@scenario(alone=True)
 def rolling_restart(stage: Stage) -> None:
     """Web and workers are restarted one after the other; a bank that reconnects hears an answer each time."""
     for number in stage.moments(3, 10):
@@ -144,7 +150,7 @@ def everything_at_once(stage: Stage) -> None:
 # Redis
 
 
-@scenario(redis_settings=["--appendonly", "no"])
+@scenario(alone=True, redis_settings=["--appendonly", "no"])
 def redis_killed_with_loss(stage: Stage) -> None:
     """kill -9 of Redis, all its data lost; no answer to the bank may change."""
     calm = stage.watch(4)
@@ -156,7 +162,7 @@ def redis_killed_with_loss(stage: Stage) -> None:
     stage.require_answers_as_in(calm, Span(begun, time.monotonic()))
 
 
-@scenario()
+@scenario(alone=True)
 def redis_flushed(stage: Stage) -> None:
     """FLUSHALL again and again; no answer to the bank may change."""
     calm = stage.watch(4)
@@ -166,7 +172,7 @@ def redis_flushed(stage: Stage) -> None:
     stage.require_answers_as_in(calm, Span(begun, time.monotonic()))
 
 
-@scenario()
+@scenario(alone=True)
 def redis_stopped(stage: Stage) -> None:
     """SIGSTOP of Redis for 30 s, so that it takes connections and never answers."""
     calm = stage.watch(4)
@@ -174,7 +180,7 @@ def redis_stopped(stage: Stage) -> None:
     stage.require_answers_as_in(calm, stage.watch(30))
 
 
-@scenario()
+@scenario(alone=True)
 def redis_full(stage: Stage) -> None:
     """Redis takes no more data."""
     calm = stage.watch(4)
@@ -183,7 +189,7 @@ def redis_full(stage: Stage) -> None:
     stage.house.redis_says("CONFIG SET maxmemory 0")
 
 
-@scenario(broker=False)
+@scenario(alone=True, broker=False)
 def redis_absent(stage: Stage) -> None:
     """No broker from start to end: the sweeper alone finishes, within twice its period."""
     stage.strike("no broker", lambda: None)
@@ -245,7 +251,7 @@ def idle_connections_closed(stage: Stage) -> None:
     stage.require(not stage.bank.count("unknown"), "a delivery got no answer because its connection was idle")
 
 
-@scenario()
+@scenario(alone=True)
 def hot_row_held(stage: Stage) -> None:
     """A foreign session holds the row of the hot organization for 15 s; the others must go on."""
     calm = stage.watch(4)
@@ -312,7 +318,7 @@ def processes_stopped(stage: Stage) -> None:
         os.kill(pid, signal.SIGCONT)
 
 
-@scenario(environment=injected())
+@scenario(alone=True, environment=injected())
 def frozen_in_the_transaction(stage: Stage) -> None:
     """A worker process is stopped with its rows locked, longer than others wait for locks, and goes on."""
     stage.watch(1)
@@ -349,7 +355,7 @@ def poison(stage: Stage) -> None:
     repair_and_replay(stage)
 
 
-@scenario(environment=injected(), rate=1)
+@scenario(alone=True, environment=injected(), rate=1)
 def poison_in_a_batch(stage: Stage) -> None:
     """A batch of 500 with three poisoned webhooks: 497 are applied within seconds, three end failed."""
     for worker in stage.house.workers:
@@ -443,7 +449,7 @@ def network_slow(stage: Stage) -> None:
     stage.watch(6)
 
 
-@scenario(proxied=True)
+@scenario(alone=True, proxied=True)
 def broker_silent(stage: Stage) -> None:
     """The line to the broker swallows everything; connections of that time stay dead."""
     calm = stage.watch(4)
