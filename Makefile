@@ -31,11 +31,12 @@ test-mysql: ## the whole suite on MySQL with Redis; TESTS as above
 	$(SET_UP_MYSQLCLIENT)
 	$(IN_VENV) -m tests mysql -- $(TESTS)
 
-faults: ## break everything on purpose and look for lost money; SCENARIO= SEED= MINUTES=, PLANTED=1 plants bugs
+faults: ## break everything on purpose and look for lost money; SCENARIO= SEED= MINUTES= JOBS= NAME=, PLANTED=1 plants bugs
 	$(SET_UP) .venv/.base
 	$(ONE_AT_A_TIME) $(IN_VENV) -m tests.servers mariadb redis mysqlclient libfaketime
 	$(SET_UP_MYSQLCLIENT)
-	$(IN_VENV) -m faults $(SCENARIO) $(if $(SEED),--seed $(SEED)) $(if $(MINUTES),--minutes $(MINUTES)) $(if $(PLANTED),--planted)
+	$(IN_VENV) -m faults $(SCENARIO) $(if $(SEED),--seed $(SEED)) $(if $(MINUTES),--minutes $(MINUTES)) \
+		$(if $(JOBS),--jobs $(JOBS)) $(if $(NAME),--name $(NAME)) $(if $(PLANTED),--planted)
 
 lint: ## ruff, mypy and the import rules
 	$(SET_UP) .venv/.dev

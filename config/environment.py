@@ -26,6 +26,14 @@ class Environment(environ.Env):  # type: ignore[misc]  # untyped
             raise ImproperlyConfigured(f"{var}={self.ENVIRON[var]} is malformed; see .env.example") from wrong
 
 
+def one_or_more(text: str) -> int:
+    """Raises ValueError."""
+    number = int(text)
+    if number < 1:
+        raise ValueError(text)
+    return number
+
+
 def kept_secret(file: Path) -> str:
     """Development's secret, which config/launcher.py keeps in `file`; without it, a passing one."""
     try:

@@ -13,14 +13,13 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 from django.conf import settings
 from django.db import connection
 
 from config import preparing
 from config.supervising import Processes, say
-from ingest.doorbell import BROKER_OPTIONS
+from ingest import doorbell
 from worker.celery import app
 
 READY_SECONDS_MAX = 60.0
@@ -41,7 +40,7 @@ def main() -> int:
         preparing.prepare_data_dir()
         preparing.check_database()
         preparing.check_assumptions()
-        preparing.send_first_sweep()
+        preparing.ring_first()
         preparing.migrate()
         admin_password = preparing.create_admin()
     except preparing.CannotStart as reason:
@@ -110,14 +109,12 @@ def web_is_ready() -> bool:
 
 
 def work_is_taken() -> bool:
-    """Whether no message waits in the broker, where send_first_sweep left one before there was a worker."""
+    """Whether no message waits in the broker, where ring_first left one before there was a worker."""
     try:
-        with app.connection_for_write(transport_options=BROKER_OPTIONS) as broker:
-            queue = app.amqp.queues[app.conf.task_default_queue]
-            declared: Any = queue(broker.default_channel).queue_declare()
+        with app.connection_for_write(transport_options=doorbell.BROKER_OPTIONS) as broker:
+            return doorbell.waiting(app, broker, app.conf.task_default_queue) == 0
     except Exception:  # noqa: BLE001 each transport has errors of its own, and all mean: not yet
         return False
-    return bool(declared.message_count == 0)
 
 
 def reachable_host() -> str:

@@ -17,7 +17,7 @@ from django.db.migrations.executor import MigrationExecutor
 from django.db.models import Q
 
 from config.supervising import say
-from ingest.doorbell import BROKER_OPTIONS
+from ingest import doorbell
 from worker.celery import app
 
 ADMIN = "admin"
@@ -83,11 +83,11 @@ def check_database() -> None:
         raise CannotStart(f"DATABASE_URL leads to no usable database: {fault.args[-1]}{advice}") from fault
 
 
-def send_first_sweep() -> None:
-    """Leave a message in the broker. That it can be sent shows a broker, that it is taken a worker."""
+def ring_first() -> None:
+    """Leave a ring in the broker. That it can be sent shows a broker, that it is taken a worker."""
     try:
-        with app.connection_for_write(transport_options=BROKER_OPTIONS) as broker:
-            app.send_task("worker.tasks.sweep", connection=broker, retry=False, ignore_result=True)
+        with app.connection_for_write(transport_options=doorbell.BROKER_OPTIONS) as broker:
+            doorbell.send(app, broker)
     except Exception as fault:
         name = "REDIS_URL leads to no usable Redis" if settings.REDIS_URL else "the file broker can't be used"
         raise CannotStart(f"{name}: {fault}") from fault

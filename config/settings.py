@@ -12,7 +12,7 @@ from django.core.exceptions import ImproperlyConfigured
 from kombu import Queue
 
 from config import logs
-from config.environment import Environment, database_at, kept_secret
+from config.environment import Environment, database_at, kept_secret, one_or_more
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 env = Environment()
@@ -45,8 +45,9 @@ PORT: int = env.int("PORT", default=8000)
 BANK_TIME_ZONE: ZoneInfo = env.get_value("BANK_TIME_ZONE", cast=ZoneInfo, default=ZoneInfo("UTC"))
 
 # The inbox.
-BATCH_WEBHOOKS_MAX = env.int("BATCH_WEBHOOKS_MAX", default=500)
-ATTEMPTS_MAX = env.int("ATTEMPTS_MAX", default=5)
+# With 0 nothing would ever be applied, and whatever failed once would be given up without a try.
+BATCH_WEBHOOKS_MAX: int = env.get_value("BATCH_WEBHOOKS_MAX", cast=one_or_more, default=500)
+ATTEMPTS_MAX: int = env.get_value("ATTEMPTS_MAX", cast=one_or_more, default=5)
 ATTEMPT_DELAY_SECONDS = env.float("ATTEMPT_DELAY_SECONDS", default=2.0)  # doubles with each attempt
 SWEEP_EVERY_SECONDS = env.float("SWEEP_EVERY_SECONDS", default=2.0)
 STALLED_AFTER_SECONDS = env.float("STALLED_AFTER_SECONDS", default=60.0)

@@ -4,13 +4,12 @@ import argparse
 import json
 import os
 import random
-import signal
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
-from datetime import UTC, datetime
 from fnmatch import fnmatch
+from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
@@ -18,11 +17,12 @@ from rich.table import Table
 
 from faults.house import missing
 from faults.planted import PLANTED
+from faults.playing import Plan, end_by_way_of_every_with, one_by_one, several_at_a_time
+from faults.reporting import as_markdown, in_a_line, keep, table_of, totals
 from faults.scenarios import SCENARIOS
-from faults.stage import RESULTS, Result, Scenario, play
+from faults.stage import RESULTS, Scenario
 from tests.servers import NOT_WITHOUT_SERVERS, ROOT, servers_are_required
 
-SENTENCES_SHOWN_MAX = 5
 WIDTH = 110
 console = Console(highlight=False, width=WIDTH)
 
@@ -32,11 +32,13 @@ def main(arguments: Sequence[str]) -> int:
     options = parse(arguments)
     if options.list:
         return say_what_there_is()
+    if options.markdown:
+        return say_what_was_kept(options.names)
     seed = random.randrange(10**6) if options.seed is None else options.seed
     console.print(f"Seed {seed}; the same seed repeats the same deliveries and the same schedule of faults.")
     if options.planted:
-        return run_planted(options.names, seed)
-    return run_scenarios(options.names, seed, options.minutes)
+        return run_planted(options.names, seed, options.name or "planted")
+    return run_scenarios(options, seed)
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
@@ -44,9 +46,17 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("names", nargs="*", metavar="name", help="scenarios, also with *; all unless given")
     parser.add_argument("--seed", type=int, help="new unless given")
     parser.add_argument("--minutes", type=float, default=0, help="go on with further seeds for that long")
+    parser.add_argument(
+        "--jobs", type=int, default=1, help="scenarios at a time, but for those about seconds"
+    )
+    parser.add_argument("--name", help="of the kept results; latest or planted unless given")
     parser.add_argument("--planted", action="store_true", help="plant bugs instead; each must turn red")
     parser.add_argument("--list", action="store_true", help="say which scenarios and planted bugs there are")
-    return parser.parse_args(arguments)
+    parser.add_argument("--markdown", action="store_true", help="show kept results, named like their files")
+    options = parser.parse_args(arguments)
+    if options.minutes and options.jobs > 1:
+        parser.error("--minutes goes from one scenario to the next, so not with --jobs")
+    return options
 
 
 def say_what_there_is() -> int:
@@ -59,24 +69,40 @@ def say_what_there_is() -> int:
     return 0
 
 
-def run_scenarios(names: Sequence[str], seed: int, minutes: float) -> int:
-    results, skipped = [], {}
-    for scenario, its_seed in chosen(names, seed, minutes):
-        if lack := lacking_for(scenario):
-            skipped[scenario.name] = lack
-            console.print(f"!! {scenario.name} does NOT run: {lack}", markup=False)
-            continue
-        results.append(play(scenario, its_seed))
-        console.print(in_a_line(results[-1]))
+def say_what_was_kept(names: Sequence[str]) -> int:
+    for name in names or ["latest", "planted"]:
+        sys.stdout.write(as_markdown(json.loads((RESULTS / f"{name}.json").read_text())) + "\n\n")
+    return 0
+
+
+def run_scenarios(options: argparse.Namespace, seed: int) -> int:
+    skipped: dict[str, str] = {}
+    plan = can_run(chosen(options.names, seed, options.minutes), skipped)
+    results = []
+    for result in one_by_one(plan) if options.jobs == 1 else several_at_a_time(list(plan), options.jobs):
+        results.append(result)
+        console.print(in_a_line(result))
+    results.sort(key=lambda result: (result.seed, list(SCENARIOS).index(result.scenario)))
     console.print(table_of(results))
-    keep("latest", {"seed": seed, "skipped": skipped, "totals": totals(results)}, results)
+    figures = {"seed": seed, "skipped": skipped, "totals": totals(results)}
+    say_where(keep(options.name or "latest", figures, results))
     if skipped and servers_are_required():
         console.print(NOT_WITHOUT_SERVERS)
         return 1
     return 1 if not results or any(result.broken for result in results) else 0
 
 
-def chosen(patterns: Sequence[str], seed: int, minutes: float) -> Iterator[tuple[Scenario, int]]:
+def can_run(plan: Plan, skipped: dict[str, str]) -> Plan:
+    """Those of `plan` that lack nothing here; why the others are left out is said, and noted in `skipped`."""
+    for scenario, seed in plan:
+        if lack := lacking_for(scenario):
+            skipped[scenario.name] = lack
+            console.print(f"!! {scenario.name} does NOT run: {lack}", markup=False)
+        else:
+            yield scenario, seed
+
+
+def chosen(patterns: Sequence[str], seed: int, minutes: float) -> Plan:
     scenarios = [each for name, each in SCENARIOS.items() if matches(name, patterns)]
     until = time.monotonic() + 60 * minutes
     while scenarios:
@@ -98,7 +124,7 @@ def lacking_for(scenario: Scenario) -> str:
     return "; ".join([*lacks, *filter(None, [scenario.lacks()])])
 
 
-def run_planted(names: Sequence[str], seed: int) -> int:
+def run_planted(names: Sequence[str], seed: int, kept_as: str) -> int:
     table = Table("planted bug", "scenario", "seen by", "verdict", title="Planted bugs", title_justify="left")
     rows = []
     for bug in (bug for bug in PLANTED if matches(bug.name, names)):
@@ -107,53 +133,15 @@ def run_planted(names: Sequence[str], seed: int) -> int:
         console.print(f"{bug.name}: {sentence or 'NOT SEEN'}", markup=False)
         table.add_row(bug.name, bug.scenario, escape(sentence), "[red]red[/red]" if sentence else "NOT SEEN")
     console.print(table)
-    keep("planted", {"seed": seed, "runs": rows}, [])
+    say_where(keep(kept_as, {"seed": seed, "runs": rows}, []))
     return 0 if rows and all(row["seen_by"] for row in rows) else 1
 
 
-def in_a_line(result: Result) -> str:
-    verdict = "[red]RED[/red]" if result.broken else "[green]green[/green]"
-    more = len(result.broken) - SENTENCES_SHOWN_MAX
-    sentences = [*result.broken[:SENTENCES_SHOWN_MAX], *([f"… and {more} more"] if more > 0 else [])]
-    return "\n    ".join([f"{verdict:18} {result.scenario}, {result.seconds} s", *map(escape, sentences)])
-
-
-def table_of(results: Sequence[Result]) -> Table:
-    table = Table("scenario", title="Faults", title_justify="left", show_footer=True)
-    total = totals(results)
-    for name in ("requests", "ok", "refused", "unknown", "faults"):
-        table.add_column(name, footer=str(total[name]), justify="right")
-    table.add_column("quiet after", justify="right")
-    table.add_column("verdict", footer=f"{total['red']} red")
-    for each in results:
-        counts = (each.requests, each.ok, each.refused, each.unknown, len(each.strikes))
-        verdict = "[red]RED[/red]" if each.broken else "[green]green[/green]"
-        table.add_row(each.scenario, *map(str, counts), f"{each.quiet_seconds:.1f} s", verdict)
-    return table
-
-
-def totals(results: Sequence[Result]) -> dict[str, int]:
-    counted = {name: sum(getattr(each, name) for each in results) for name in ("requests", "ok", "refused")}
-    return {
-        **counted,
-        "unknown": sum(each.unknown for each in results),
-        "faults": sum(len(each.strikes) for each in results),
-        "red": sum(bool(each.broken) for each in results),
-    }
-
-
-def keep(name: str, figures: Mapping[str, object], results: Sequence[Result]) -> None:
-    RESULTS.mkdir(exist_ok=True)
-    kept = {"when": datetime.now(UTC).isoformat(timespec="seconds"), **figures}
-    if results:
-        kept["scenarios"] = [asdict(result) for result in results]
-    file = RESULTS / f"{name}.json"
-    file.write_text(json.dumps(kept, indent=1, ensure_ascii=False) + "\n")
+def say_where(file: Path) -> None:
     console.print(f"Kept in {file.relative_to(ROOT)}")
 
 
 if __name__ == "__main__":
-    # By way of every `with`, so that nothing is left running.
-    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    end_by_way_of_every_with()
     os.chdir(ROOT)
     sys.exit(main(sys.argv[1:]))

@@ -1,6 +1,10 @@
 """Clocks that are wrong, for single processes: libfaketime under LD_PRELOAD."""
 
+from pathlib import Path
+
 from tests.servers import libfaketime
+
+SLEEPING = Path(__file__).with_name("sleeping")
 
 
 def clock(offset: str = "") -> dict[str, str]:
@@ -9,5 +13,11 @@ def clock(offset: str = "") -> dict[str, str]:
 
     Only the wall clock: the monotonic one goes on, as it does on a machine whose clock is set.
     """
-    common = {"LD_PRELOAD": f"{libfaketime()}", "FAKETIME_DONT_FAKE_MONOTONIC": "1", "FAKETIME_NO_CACHE": "1"}
+    common = {
+        "LD_PRELOAD": f"{libfaketime()}",
+        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+        # In seconds. Without it the file is read again for every look at a clock, also at the monotonic one.
+        "FAKETIME_CACHE_DURATION": "1",
+        "PYTHONPATH": str(SLEEPING),
+    }
     return {**common, **({"FAKETIME": offset} if offset else {"FAKETIME_TIMESTAMP_FILE": "{folder}/clock"})}

@@ -8,7 +8,6 @@ the file away and acts, so each file strikes once, in one process.
 
 import os
 import random
-import select
 import signal
 import threading
 import time
@@ -66,18 +65,8 @@ def install() -> None:
         _wrap(
             module, name, before=window if side == "before" else "", after=window if side == "after" else ""
         )
-    _sleep_by_select()
     _poison()
     PLANTS.get(os.environ["FAULTS_PLANT"], lambda: None)()
-
-
-def _sleep_by_select() -> None:
-    """libfaketime has clock_nanosleep, which time.sleep is made of, fail with EINVAL now and then."""
-
-    def sleep(seconds: float) -> None:
-        select.select([], [], [], seconds)
-
-    time.sleep = sleep
 
 
 def _wrap(module: Any, name: str, *, before: str, after: str) -> None:

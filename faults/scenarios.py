@@ -28,11 +28,17 @@ SCENARIOS: dict[str, Scenario] = {}
 
 
 def scenario(
-    mix: Mix | None = None, rate: float = 200.0, needs: Callable[[], str | None] = lambda: None, **house: Any
+    mix: Mix | None = None,
+    rate: float = 200.0,
+    needs: Callable[[], str | None] = lambda: None,
+    *,
+    alone: bool = False,
+    **house: Any,
 ) -> Callable[[Callable[[Stage], None]], None]:
     def add(act: Callable[[Stage], None]) -> None:
         sentence = (act.__doc__ or "").partition("\n")[0]
-        SCENARIOS[act.__name__] = Scenario(act.__name__, sentence, act, house, mix or Mix(), rate, needs)
+        told = Scenario(act.__name__, sentence, act, house, mix or Mix(), rate, needs, alone)
+        SCENARIOS[act.__name__] = told
 
     return add
 
@@ -40,7 +46,7 @@ def scenario(
 # Processes
 
 
-@scenario()
+@scenario(alone=True)
 def calm(stage: Stage) -> None:
     """No fault at all, many workers on one hot organization: nothing has to be tried a second time."""
     stage.watch(5)
@@ -106,7 +112,7 @@ def beat_killed(stage: Stage) -> None:
         stage.house.start("beat")
 
 
-@scenario(environment={"BATCH_WEBHOOKS_MAX": "40"})
+@scenario(alone=True, environment={"BATCH_WEBHOOKS_MAX": "40"})
 def warm_shutdown(stage: Stage) -> None:
     """SIGTERM with batches in flight, to a worker or its whole group: it finishes them, and ends well."""
     for number in stage.moments(4, 10):
@@ -120,7 +126,7 @@ def warm_shutdown(stage: Stage) -> None:
     stage.require(not attempted, f"{attempted} webhooks needed attempts of their own after a warm shutdown")
 
 
-@scenario()
+@scenario(alone=True)
 def rolling_restart(stage: Stage) -> None:
     """Web and workers are restarted one after the other; a bank that reconnects hears an answer each time."""
     for number in stage.moments(3, 10):
@@ -146,7 +152,7 @@ def everything_at_once(stage: Stage) -> None:
 # Redis
 
 
-@scenario(redis_settings=["--appendonly", "no"])
+@scenario(alone=True, redis_settings=["--appendonly", "no"])
 def redis_killed_with_loss(stage: Stage) -> None:
     """kill -9 of Redis, all its data lost; no answer to the bank may change."""
     calm = stage.watch(4)
@@ -158,7 +164,7 @@ def redis_killed_with_loss(stage: Stage) -> None:
     stage.require_answers_as_in(calm, Span(begun, time.monotonic()))
 
 
-@scenario()
+@scenario(alone=True)
 def redis_flushed(stage: Stage) -> None:
     """FLUSHALL again and again; no answer to the bank may change."""
     calm = stage.watch(4)
@@ -168,7 +174,7 @@ def redis_flushed(stage: Stage) -> None:
     stage.require_answers_as_in(calm, Span(begun, time.monotonic()))
 
 
-@scenario()
+@scenario(alone=True)
 def redis_stopped(stage: Stage) -> None:
     """SIGSTOP of Redis for 30 s, so that it takes connections and never answers."""
     calm = stage.watch(4)
@@ -176,7 +182,7 @@ def redis_stopped(stage: Stage) -> None:
     stage.require_answers_as_in(calm, stage.watch(30))
 
 
-@scenario()
+@scenario(alone=True)
 def redis_full(stage: Stage) -> None:
     """Redis takes no more data."""
     calm = stage.watch(4)
@@ -185,7 +191,7 @@ def redis_full(stage: Stage) -> None:
     stage.house.redis_says("CONFIG SET maxmemory 0")
 
 
-@scenario(broker=False)
+@scenario(alone=True, broker=False)
 def redis_absent(stage: Stage) -> None:
     """No broker from start to end: the sweeper alone finishes, within twice its period."""
     stage.strike("no broker", lambda: None)
@@ -247,7 +253,7 @@ def idle_connections_closed(stage: Stage) -> None:
     stage.require(not stage.bank.count("unknown"), "a delivery got no answer because its connection was idle")
 
 
-@scenario()
+@scenario(alone=True)
 def hot_row_held(stage: Stage) -> None:
     """A foreign session holds the row of the hot organization for 15 s; the others must go on."""
     calm = stage.watch(4)
@@ -314,7 +320,7 @@ def processes_stopped(stage: Stage) -> None:
         os.kill(pid, signal.SIGCONT)
 
 
-@scenario(environment=injected())
+@scenario(alone=True, environment=injected())
 def frozen_in_the_transaction(stage: Stage) -> None:
     """A worker process is stopped with its rows locked, longer than others wait for locks, and goes on."""
     stage.watch(1)
@@ -351,7 +357,7 @@ def poison(stage: Stage) -> None:
     repair_and_replay(stage)
 
 
-@scenario(environment=injected(), rate=1)
+@scenario(alone=True, environment=injected(), rate=1)
 def poison_in_a_batch(stage: Stage) -> None:
     """A batch of 500 with three poisoned webhooks: 497 are applied within seconds, three end failed."""
     for worker in stage.house.workers:
@@ -445,7 +451,7 @@ def network_slow(stage: Stage) -> None:
     stage.watch(6)
 
 
-@scenario(proxied=True)
+@scenario(alone=True, proxied=True)
 def broker_silent(stage: Stage) -> None:
     """The line to the broker swallows everything; connections of that time stay dead."""
     calm = stage.watch(4)
@@ -474,14 +480,14 @@ def reset_in_commit(stage: Stage) -> None:
 # Clocks
 
 
-def with_clocks(offset: str = "") -> Callable[[Callable[[Stage], None]], None]:
-    """Both workers' clocks are off; some poison, because only attempts of their own look at the clock."""
-    clocks = {"worker1": clock(offset), "worker2": clock(offset)}
+def with_clocks(*programs: str, offset: str = "") -> Callable[[Callable[[Stage], None]], None]:
+    """The clocks of `programs` are off; some poison, because only attempts look at the clock."""
+    clocks = dict.fromkeys(programs, clock(offset))
     needs = partial(lacking, "libfaketime")
     return scenario(Mix(poison=0.03), needs=needs, environment=injected(), environments=clocks)
 
 
-@with_clocks("+1d")
+@with_clocks("worker1", "worker2", offset="+1d")
 def workers_a_day_ahead(stage: Stage) -> None:
     """The workers' clocks are a day ahead, and then set right: what they put off must not wait for a day."""
     stage.must_fail = is_poison
@@ -491,16 +497,16 @@ def workers_a_day_ahead(stage: Stage) -> None:
         worker.environment |= clock("+0d")
 
 
-@with_clocks("-1d")
+@with_clocks("worker1", "worker2", offset="-1d")
 def workers_a_day_behind(stage: Stage) -> None:
     """The workers' clocks are a day behind."""
     stage.must_fail = is_poison
     stage.strike("a day behind", stage.watch, 5)
 
 
-@with_clocks()
+@with_clocks("worker1", "worker2", "beat")
 def clocks_stepping_back(stage: Stage) -> None:
-    """The workers' clocks step back by minutes, again and again."""
+    """The clocks of workers and scheduler step back by minutes, again and again."""
     stage.must_fail = is_poison
     for number in stage.moments(5):
         step = f"-{number * 10 + stage.chance.randrange(10)}m"

@@ -100,6 +100,7 @@ class Scenario:
     mix: Mix
     rate: float  # deliveries per second
     lacks: Callable[[], str | None]  # what this machine doesn't have for it
+    alone: bool  # it judges by seconds, so nothing else may run beside it
 
 
 @dataclass(frozen=True)
@@ -142,7 +143,7 @@ def play(scenario: Scenario, seed: int, plant: str = "", plant_sql: str = "") ->
         finally:
             bank.close()
         if stage.broken:
-            house.keep_logs(RESULTS / "logs" / (plant or scenario.name))
+            house.keep_logs(RESULTS / "logs" / f"{plant or scenario.name}-{seed}")
         return _result(scenario, seed, stage, time.monotonic() - begun)
 
 

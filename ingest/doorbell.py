@@ -28,17 +28,22 @@ def ring_now() -> bool:
     """Ring in this thread, and wait at most some seconds for the broker; whether it was heard."""
     try:
         with current_app.connection_for_write(transport_options=BROKER_OPTIONS) as connection:
-            _send(current_app, connection)
+            send(current_app, connection)
     except Exception as fault:  # noqa: BLE001 each transport has errors of its own
         log.warning("doorbell is not heard", error=repr(fault))
         return False
     return True
 
 
-def _send(app: Celery, connection: Connection) -> None:
-    queue = app.amqp.queues[app.conf.task_default_queue]
-    declared: Any = queue(connection.default_channel).queue_declare()
-    if declared.message_count < WAITING_RINGS_MAX:
+def waiting(app: Celery, connection: Connection, queue: str) -> int:
+    """How many messages of `queue` nobody has taken yet. Raises what the transport raises."""
+    declared: Any = app.amqp.queues[queue](connection.default_channel).queue_declare()
+    return int(declared.message_count)
+
+
+def send(app: Celery, connection: Connection) -> None:
+    """Ring by this connection, unless enough rings wait already. Raises what the transport raises."""
+    if waiting(app, connection, app.conf.task_default_queue) < WAITING_RINGS_MAX:
         app.send_task(TASK, connection=connection, retry=False, ignore_result=True)
 
 
@@ -74,7 +79,7 @@ class Doorbell:
                     while True:
                         self._wanted.wait()
                         self._wanted.clear()
-                        _send(self._app, connection)
+                        send(self._app, connection)
                         if not heard:
                             log.info("doorbell is heard again")
                             heard = True

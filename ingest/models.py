@@ -21,7 +21,7 @@ class WebhookQuerySet(models.QuerySet["Webhook"]):
         return self.received().filter(next_attempt_at=None).order_by("id")
 
     def due(self, now: datetime) -> "WebhookQuerySet":
-        """Received, taken out of the common queue, and due for an attempt of their own."""
+        """Received, taken out of the common queue, and due for an attempt."""
         return self.received().filter(next_attempt_at__lte=now).order_by("next_attempt_at")
 
     def failed(self) -> "WebhookQuerySet":
@@ -54,9 +54,9 @@ class Webhook(models.Model):
 
     status = models.CharField(max_length=9, choices=Status.choices, default=Status.RECEIVED)
     applied_at = models.DateTimeField(null=True)
-    # None: in the common queue. Otherwise it is applied on its own, not before this moment.
+    # None: in the common queue. Otherwise an attempt is made for it, not before this moment.
     next_attempt_at = models.DateTimeField(null=True)
-    attempts = models.PositiveSmallIntegerField(default=0)  # on its own, since received or replayed
+    attempts = models.PositiveSmallIntegerField(default=0)  # since received or replayed
     last_error = models.TextField(blank=True, default="")
 
     objects = WebhookQuerySet.as_manager()

@@ -29,7 +29,7 @@ def attempts_of(webhook_id: int) -> Q:
 class AttemptedWebhookAdmin(WebhookAdmin):
     """The inbox's page, and with it what Celery kept of the webhook's attempts."""
 
-    fieldsets = [*WebhookAdmin.fieldsets, ("Attempts on its own", {"fields": ["results"]})]
+    fieldsets = [*WebhookAdmin.fieldsets, ("Attempts", {"fields": ["results"]})]
 
     @admin.display
     def results(self, webhook: Webhook) -> str:

@@ -4,6 +4,7 @@ An attempt is counted and committed before it begins, so that a webhook which ki
 comes to an end too.
 """
 
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime, timedelta
 from uuid import uuid4
@@ -11,18 +12,20 @@ from uuid import uuid4
 import structlog
 from celery import Signature, current_app
 from django.conf import settings
-from django.db import transaction
+from django.db import DatabaseError, InterfaceError, transaction
 
-from ingest.doorbell import BROKER_OPTIONS
+from ingest import doorbell
 from ingest.models import Webhook, WebhookQuerySet
-from worker import clock
+from worker import clock, transactions
 
 log = structlog.get_logger(__name__)
 
 ALONE = "worker.tasks.apply_webhook"
 TOGETHER = "worker.tasks.apply_webhooks"
 TOGETHER_MAX = 25  # webhooks
+QUEUE = "attempts"
 SENT_AT_ONCE_MAX = 500  # webhooks
+WAITING_MAX = 500  # messages in the broker; with as many, nobody listens or those who do have enough
 SEND_AGAIN_AFTER_SECONDS = 30  # a message that nobody has begun by then may be lost
 ERROR_CHARS_MAX = 2000
 DIED = "the process died during the attempt"
@@ -30,7 +33,7 @@ _FAILED = {"status": Webhook.Status.FAILED, "next_attempt_at": None}
 
 
 def take_apart(webhook_ids: Iterable[int]) -> None:
-    """Out of the common queue, each on its own from now on; those that somebody has claimed stay."""
+    """Out of the common queue, into attempts; those that somebody has claimed stay."""
     _move(Webhook.objects.queued().filter(id__in=list(webhook_ids)), next_attempt_at=clock.now())
 
 
@@ -48,22 +51,46 @@ def take_head_apart() -> None:
 def send_due() -> list[Signature]:
     """Send tasks for the webhooks whose next attempt is due; returns the tasks that the broker didn't take.
 
-    Sending twice does no harm: an attempt is begun only once.
+    Sending twice does no harm: an attempt is begun only once. But as long as nobody listens each would be
+    sent again and again, and fill the broker's memory; so with enough of them waiting none is sent.
     """
-    now = clock.now()
-    due = Webhook.objects.due(now).filter(attempts__lt=settings.ATTEMPTS_MAX)
-    webhooks = _move(
-        due[:SENT_AT_ONCE_MAX], next_attempt_at=now + timedelta(seconds=SEND_AGAIN_AFTER_SECONDS)
-    )
-    unsent = _tasks_for(webhooks)
+    if not _due(clock.now()).exists():
+        return []
+    unsent: list[Signature] | None = None
     try:
-        with current_app.connection_for_write(transport_options=BROKER_OPTIONS) as broker:
+        with current_app.connection_for_write(transport_options=doorbell.BROKER_OPTIONS) as broker:
+            if doorbell.waiting(current_app, broker, QUEUE) >= WAITING_MAX:
+                return []
+            unsent = _take_due()
             while unsent:
                 unsent[-1].apply_async(connection=broker, retry=False)
                 unsent.pop()
+    except (DatabaseError, InterfaceError):
+        raise
     except Exception as fault:  # noqa: BLE001 each transport has errors of its own
-        log.warning("the broker takes no message", tasks=len(unsent), error=repr(fault))
-    return unsent
+        log.warning("the broker takes no message", error=repr(fault))
+    return _take_due() if unsent is None else unsent
+
+
+def _due(now: datetime) -> WebhookQuerySet:
+    return Webhook.objects.due(now).filter(attempts__lt=settings.ATTEMPTS_MAX)
+
+
+def _take_due() -> list[Signature]:
+    """Tasks for the webhooks whose next attempt is due; they are due again when these may have been lost."""
+    now = clock.now()
+    sent_again_at = now + timedelta(seconds=SEND_AGAIN_AFTER_SECONDS)
+    return _tasks_for(_move(_due(now)[:SENT_AT_ONCE_MAX], next_attempt_at=sent_again_at))
+
+
+def give_back(tasks: Iterable[Signature]) -> None:
+    """Nobody will run these tasks: what they are about is due again at once, unless somebody began it."""
+    by_attempt: dict[int, list[int]] = defaultdict(list)
+    for task in tasks:
+        told = task.kwargs
+        by_attempt[told.get("attempt", 1)] += told.get("webhook_ids") or [told["webhook_id"]]
+    for attempt, webhook_ids in by_attempt.items():
+        _move(_before(attempt).filter(id__in=webhook_ids), next_attempt_at=clock.now())
 
 
 def _tasks_for(webhooks: Sequence[Webhook]) -> list[Signature]:
@@ -117,18 +144,28 @@ def begin(webhook_id: int, attempt: int) -> bool:
 
 def begin_all(webhook_ids: Collection[int], attempt: int) -> list[int]:
     """The same for several; returns the keys of those that it counted."""
-    before = Webhook.objects.received().filter(attempts=attempt - 1, next_attempt_at__isnull=False)
-    begun = _move(before.filter(id__in=webhook_ids), attempts=attempt, next_attempt_at=_next_after(attempt))
+    before = _before(attempt).filter(id__in=webhook_ids)
+    begun = _move(before, attempts=attempt, next_attempt_at=_next_after(attempt))
     return [webhook.pk for webhook in begun]
+
+
+def _before(attempt: int) -> WebhookQuerySet:
+    return Webhook.objects.received().filter(attempts=attempt - 1, next_attempt_at__isnull=False)
 
 
 def take_back(webhook_ids: Collection[int], attempt: int) -> None:
     """What came between, a transient fault or a lock, says nothing about the webhooks: it doesn't count.
 
     The next attempt may have been sent meanwhile, and will find itself too early: so it is due anew.
+    The fault may have been the database's own, and it may not be back at once. Raises as
+    transactions.run does; then the attempt does count.
     """
-    begun = Webhook.objects.received().filter(id__in=webhook_ids, attempts=attempt)
-    _move(begun, attempts=attempt - 1, next_attempt_at=_next_after(attempt))
+
+    def move_back() -> None:
+        begun = Webhook.objects.received().filter(id__in=webhook_ids, attempts=attempt)
+        _move(begun, attempts=attempt - 1, next_attempt_at=_next_after(attempt))
+
+    transactions.run(move_back)
 
 
 def _next_after(attempt: int) -> datetime:

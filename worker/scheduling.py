@@ -5,18 +5,38 @@ broker that hangs; but the sweep is what must go on when the broker doesn't.
 """
 
 import tempfile
+import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from celery import beat
+from django.conf import settings
 from django.db import close_old_connections
 
-HEARTBEAT = Path(tempfile.gettempdir(), "prihod-beat")  # as old as the last good end; for health checks
+# As old as the last good end, for health checks. Named after the port: two houses may share a machine.
+HEARTBEAT = Path(tempfile.gettempdir(), f"prihod-beat-{settings.PORT}")
+
+
+class Entry(beat.ScheduleEntry):
+    """Goes by the monotonic clock: when the wall clock is set back, Celery's own waits for as long."""
+
+    schedule: Any
+
+    def default_now(self) -> datetime:
+        return datetime.fromtimestamp(time.monotonic(), UTC)
+
+    def is_due(self) -> tuple[bool, float]:
+        """Whether it is, and the seconds until it is again. Ours are all due at fixed distances."""
+        distance = self.schedule.run_every
+        left = (self.last_run_at + distance - self.default_now()).total_seconds()
+        return (False, left) if left > 0 else (True, distance.total_seconds())
 
 
 class Scheduler(beat.Scheduler):
     """Keeps its times in memory: nothing here needs to survive a restart."""
 
+    Entry = Entry
     producer: Any = None  # Celery's own would connect first, and wait for that
 
     def apply_async(self, entry: beat.ScheduleEntry, *_: Any, **__: Any) -> None:

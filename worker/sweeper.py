@@ -10,16 +10,19 @@ from collections.abc import Callable
 from datetime import timedelta
 
 import structlog
+from celery import Signature
 from django.conf import settings
-from django.db import DatabaseError, InterfaceError, connection
+from django.db import DatabaseError, InterfaceError, connection, transaction
 
 from ingest import doorbell
 from ingest.models import Webhook
+from ledger.models import Organization
 from worker import applying, attempts, clock
 
 log = structlog.get_logger(__name__)
 
-STALLED_AT_ONCE_MAX = 10
+STALLED_AT_ONCE_MAX = 10  # webhooks
+LOOKED_AT_MAX = 10_000  # webhooks, for some that wait for nobody
 CHILD_SECONDS_MAX = 300.0  # whoever takes longer hangs
 
 
@@ -31,8 +34,7 @@ def sweep() -> None:
     """
     _set_stalled_apart()
     attempts.give_up_on_exhausted()
-    for task in attempts.send_due():
-        _in_a_child(task.apply)
+    _make(attempts.send_due())
     if Webhook.objects.queued().exists() and not doorbell.ring_now() and not _in_a_child(_apply_queue):
         attempts.take_head_apart()
 
@@ -41,11 +43,38 @@ def _set_stalled_apart() -> None:
     """A webhook that kills every worker with its batch would stall the queue behind it for ever.
 
     Only a few of the oldest at a time: behind a long backlog old webhooks are no sign of trouble,
-    and batches are how it gets shorter.
+    and batches are how it gets shorter. Webhooks of an organization that somebody holds wait for him, and
+    would only be tried in vain one by one.
     """
     long_ago = clock.now() - timedelta(seconds=settings.STALLED_AFTER_SECONDS)
-    stalled = Webhook.objects.queued().filter(received_at__lt=long_ago)[:STALLED_AT_ONCE_MAX]
-    attempts.take_apart(stalled.values_list("pk", flat=True))
+    stalled = Webhook.objects.queued().filter(received_at__lt=long_ago)
+    seen = list(stalled.values_list("pk", "payer_inn")[:LOOKED_AT_MAX])
+    held: set[str] = set()
+    while True:
+        oldest = [(key, inn) for key, inn in seen if inn not in held][:STALLED_AT_ONCE_MAX]
+        found_held = _held({inn for _, inn in oldest})
+        if not found_held:
+            break
+        held |= found_held
+    attempts.take_apart(key for key, _ in oldest)
+
+
+def _held(inns: set[str]) -> set[str]:
+    """Those of the organizations that somebody holds at this moment."""
+    organizations = Organization.objects.filter(inn__in=inns).values_list("inn", flat=True)
+    with transaction.atomic():
+        free = set(organizations.select_for_update(skip_locked=True))
+        return set(organizations) - free
+
+
+def _make(unsent: list[Signature]) -> None:
+    """Make attempts until the next sweep is due: the common queue has its turn in each. Those that are
+    shared come first, because each of them serves many.
+    """
+    until = time.monotonic() + settings.SWEEP_EVERY_SECONDS
+    while unsent and time.monotonic() < until:
+        _in_a_child(unsent.pop().apply)
+    attempts.give_back(unsent)
 
 
 def _in_a_child(act: Callable[[], object]) -> bool:

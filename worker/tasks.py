@@ -5,6 +5,7 @@ import time
 import structlog
 from billiard.exceptions import WorkerLostError
 from celery import Task, shared_task
+from celery.exceptions import Ignore
 from celery.signals import task_failure
 from django.conf import settings
 from django.db import connection
@@ -16,7 +17,6 @@ from worker import applying, attempts, sweeper, transactions
 log = structlog.get_logger(__name__)
 
 SECONDS_MAX = 1.0  # of a task; a warm shutdown waits for its end
-NOTHING_TO_DO = "nothing to do"
 
 
 @shared_task(ignore_result=True)
@@ -42,7 +42,7 @@ def apply_received() -> None:
 
 @shared_task(ignore_result=True)
 def apply_webhooks(webhook_ids: list[int]) -> None:
-    """The first attempt of some webhooks, together. If that fails each is due again, on its own."""
+    """The first attempt of some webhooks, together. If that fails each is due again, alone."""
     begun = attempts.begin_all(webhook_ids, 1)
     try:
         applied = applying.apply_these(begun)
@@ -59,19 +59,23 @@ def apply_webhooks(webhook_ids: list[int]) -> None:
 
 @shared_task
 def apply_webhook(webhook_id: int, attempt: int) -> str:
-    """Apply one webhook; what it raises stays in its TaskResult, with the traceback."""
+    """Apply one webhook; what it raises stays in its TaskResult, with the traceback.
+
+    What was no attempt leaves no result: while somebody holds an organization there are many of these.
+    """
     if not attempts.begin(webhook_id, attempt):
-        return NOTHING_TO_DO
+        raise Ignore
     try:
-        if not applying.apply_these([webhook_id]):
-            attempts.take_back([webhook_id], attempt)
-            return NOTHING_TO_DO
+        was_made = applying.apply_these([webhook_id])
     except Exception as fault:
         if transactions.is_transient(fault):
             attempts.take_back([webhook_id], attempt)
         else:
             attempts.note_failure(webhook_id, repr(fault.__cause__ or fault))
         raise
+    if not was_made:
+        attempts.take_back([webhook_id], attempt)
+        raise Ignore
     doorbell.ring()  # likewise
     return Webhook.objects.values_list("status", flat=True).get(id=webhook_id)
 

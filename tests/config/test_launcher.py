@@ -139,6 +139,8 @@ def test_production_without_a_secret(tmp_path: Path, missing: str) -> None:
     ("name", "value"),
     [
         ("BATCH_WEBHOOKS_MAX", "many"),
+        ("BATCH_WEBHOOKS_MAX", "0"),
+        ("ATTEMPTS_MAX", "0"),
         ("BANK_TIME_ZONE", "Mars/Olympus"),
         ("BANK_TIME_ZONE", "Europe"),
         ("LOG_LEVEL", "chatty"),

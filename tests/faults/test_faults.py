@@ -4,17 +4,27 @@
 own; the embedded house has its turn with SQLite.
 """
 
+import inspect
+import json
+import os
 import random
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import pytest
 from django.conf import settings
 
+from faults import reporting
 from faults.client import Deliveries, Mix
+from faults.clock import clock
 from faults.house import missing
 from faults.planted import PLANTED
 from faults.scenarios import SCENARIOS
-from faults.stage import play
-from tests.servers import servers_are_required
+from faults.stage import Result, play
+from tests.servers import lacking, servers_are_required
 
 SEED = 7
 ON_SQLITE = settings.DATABASES["default"]["ENGINE"].endswith("sqlite3")
@@ -56,6 +66,51 @@ def test_the_checker_sees_a_planted_bug(name: str) -> None:
     _, seen = bug.play(SEED)
 
     assert seen
+
+
+@pytest.mark.skipif(lacking("libfaketime") is not None, reason="needs libfaketime")
+def test_a_process_whose_clock_is_wrong_sleeps_like_any_other(tmp_path: Path) -> None:
+    (tmp_path / "clock").write_text("-60m")
+    environment = {name: value.replace("{folder}", str(tmp_path)) for name, value in clock().items()}
+    program = "from time import *; b = monotonic(); sleep(0.1); print(monotonic() - b, time())"
+
+    said = subprocess.check_output(
+        [sys.executable, "-c", program], env={**os.environ, **environment}, text=True
+    )
+
+    slept, moment = map(float, said.split())
+    assert 0.1 <= slept < 5
+    assert 3500 < time.time() - moment < 3700
+
+
+def test_who_judges_by_seconds_plays_alone() -> None:
+    judging = re.compile(r"require_answers_as_in|require_others_applied|seconds <")
+    judges = {name for name, each in SCENARIOS.items() if judging.search(inspect.getsource(each.act))}
+
+    assert {"redis_stopped", "hot_row_held", "redis_absent"} < judges
+    assert {name for name in judges if not SCENARIOS[name].alone} == set()
+
+
+def test_a_kept_run_becomes_the_table_of_the_documentation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reporting, "RESULTS", tmp_path)
+    result = Result("calm", 7, 12, 10, 1, 1, 5, [(0.5, "kill -9")], [0.5], 0.25, 9.0, ["lost"])
+    figures = {"seed": 7, "totals": reporting.totals([result])}
+    kept = json.loads(reporting.keep("seven", figures, [result]).read_text())
+
+    assert reporting.as_markdown({**kept, "when": "2026-11-24T11:00:00+00:00"}).splitlines() == [
+        "Seed 7; 2026-11-24.",
+        "",
+        "| scenario | requests | ok | refused | unknown | faults | quiet after | verdict |",
+        "|---|---:|---:|---:|---:|---:|---:|---|",
+        "| `calm` | 12 | 10 | 1 | 1 | 1 | 0.2 s | red |",
+        "| in all | 12 | 10 | 1 | 1 | 1 | | 1 red |",
+    ]
+    planted = {"planted": "no_key", "sentence": "a key is gone", "seen_by": ""}
+    assert reporting.as_markdown({"when": "2026-11-24", "seed": 5, "runs": [planted]}).endswith(
+        "| `no_key` | a key is gone | NOT SEEN |"
+    )
 
 
 def test_the_same_seed_repeats_the_deliveries() -> None:

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 from billiard.exceptions import WorkerLostError
+from celery import current_app
+from celery.exceptions import Ignore
 from celery.signals import task_failure
 from django.db import DataError, OperationalError, connection, transaction
 from django.db.models import QuerySet
@@ -55,7 +57,7 @@ def run_due(sent: Sent) -> int:
     sweeper.sweep()
     webhooks = 0
     for name, kwargs, _ in sent():
-        with suppress(applying.BatchFailed, OperationalError):
+        with suppress(applying.BatchFailed, OperationalError, Ignore):
             if name == attempts.ALONE:
                 webhooks += 1
                 tasks.apply_webhook(**kwargs)
@@ -174,7 +176,8 @@ def test_a_message_that_comes_late_does_nothing(sent: Sent) -> None:
     ((_, kwargs, _),) = sent()
     assert tasks.apply_webhook(**kwargs) == "applied"
 
-    assert tasks.apply_webhook(**kwargs) == "nothing to do"
+    with pytest.raises(Ignore):
+        tasks.apply_webhook(**kwargs)
     assert balances() == {ROMASHKA: 100_00}
     webhook.refresh_from_db()
     assert webhook.attempts == 1
@@ -189,6 +192,49 @@ def test_what_is_sent_is_sent_again_only_when_nobody_began_it_for_long(sent: Sen
     Webhook.objects.update(next_attempt_at=long_ago())  # half a minute later
     attempts.send_due()
     assert [kwargs["attempt"] for _, kwargs, _ in sent()] == [1]
+
+
+def test_an_attempt_that_somebody_began_is_not_given_back(sent: Sent) -> None:
+    webhook = received(next_attempt_at=long_ago())
+    attempts.send_due()
+    ((name, kwargs, _),) = sent()
+    assert attempts.begin(webhook.pk, 1)
+
+    attempts.give_back([current_app.signature(name, kwargs=kwargs)])
+
+    assert not Webhook.objects.due(timezone.now()).exists()
+
+
+def test_messages_are_bounded_when_nobody_listens(sent: Sent, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each sweep finds the same webhooks due, because nobody began their attempts."""
+    monkeypatch.setattr(attempts, "WAITING_MAX", 2)
+    monkeypatch.setattr(attempts, "TOGETHER_MAX", 1)
+    for _ in range(2):
+        received(next_attempt_at=long_ago())
+    for _ in range(3):
+        Webhook.objects.update(next_attempt_at=long_ago())  # half a minute later
+        assert attempts.send_due() == []
+
+    assert len(sent()) == 2
+    assert Webhook.objects.due(timezone.now()).count() == 2
+    attempts.send_due()
+    assert len(sent()) == 2
+
+
+def test_a_fault_of_the_database_is_not_taken_for_one_of_the_broker(
+    sent: Sent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    received(next_attempt_at=long_ago())
+    real_move, faults = attempts._move, [OperationalError(2006, "gone away")]
+
+    def move(*arguments: Any, **values: Any) -> list[Webhook]:
+        if faults:
+            raise faults.pop()
+        return real_move(*arguments, **values)
+
+    monkeypatch.setattr(attempts, "_move", move)
+    with pytest.raises(OperationalError):
+        attempts.send_due()
 
 
 def test_a_transient_fault_does_not_count_as_an_attempt(sent: Sent, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -303,11 +349,33 @@ def test_an_attempt_that_did_not_count_is_due_again_soon_also_if_the_next_was_se
     ((_, too_early, _),) = sent()
 
     attempts.take_back([webhook.pk], 1)
-    assert tasks.apply_webhook(**too_early) == "nothing to do"
+    with pytest.raises(Ignore):
+        tasks.apply_webhook(**too_early)
 
     webhook.refresh_from_db()
     assert webhook.next_attempt_at
     assert webhook.next_attempt_at < timezone.now() + timedelta(seconds=attempts.SEND_AGAIN_AFTER_SECONDS / 2)
+
+
+def test_an_attempt_that_did_not_count_is_taken_back_also_while_the_database_comes_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    webhook = received(next_attempt_at=long_ago())
+    assert attempts.begin(webhook.pk, 1)
+    real_move, faults = attempts._move, [OperationalError(2006, "gone away")]
+
+    def move(*arguments: Any, **values: Any) -> list[Webhook]:
+        if faults:
+            raise faults.pop()
+        return real_move(*arguments, **values)
+
+    monkeypatch.setattr(transactions, "is_transient", lambda _: True)
+    monkeypatch.setattr(transactions, "PAUSE_SECONDS", 0)
+    monkeypatch.setattr(attempts, "_move", move)
+    attempts.take_back([webhook.pk], 1)
+
+    webhook.refresh_from_db()
+    assert webhook.attempts == 0
 
 
 @locks_rows

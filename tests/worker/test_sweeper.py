@@ -1,6 +1,7 @@
 """Beat's own work: it finds what nobody rang for, and does it itself where there is no broker."""
 
 import os
+import time
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -8,14 +9,16 @@ from typing import Any
 
 import pytest
 from celery import beat, current_app
-from django.db import connection
+from django.db import connection, transaction
 from django.db.models import QuerySet
 from django.utils import timezone
 from django_celery_results.models import TaskResult
 
 from ingest import doorbell
 from ingest.models import Webhook
-from tests.cast import ROMASHKA, VASILEK, balances, received, terms
+from ledger.models import Organization
+from tests.cast import ROMASHKA, VASILEK, balances, opened, received, terms
+from tests.threads import at_once, locks_rows
 from worker import applying, attempts, scheduling, sweeper, tasks
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -55,6 +58,33 @@ def test_it_sets_a_few_stalled_webhooks_apart(sent: Sent) -> None:
     assert Webhook.objects.queued().count() == 2
 
 
+@locks_rows
+def test_it_leaves_those_of_a_held_organization_in_the_common_queue(sent: Sent) -> None:
+    """An organization that somebody holds for an hour costs no attempts, and hides no other's webhook."""
+    opened(ROMASHKA)
+    for _ in range(sweeper.STALLED_AT_ONCE_MAX + 1):
+        received(received_at=long_ago())
+    stalled = received(terms(inn=VASILEK), received_at=long_ago())
+
+    with transaction.atomic():
+        Organization.objects.select_for_update().get(inn=ROMASHKA)
+        at_once([sweeper.sweep])
+
+    assert [webhook.pk for webhook in Webhook.objects.exclude(next_attempt_at=None)] == [stalled.pk]
+
+
+@pytest.mark.usefixtures("no_broker")
+def test_what_was_no_attempt_leaves_no_result(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened(ROMASHKA)
+    received(next_attempt_at=long_ago(), attempts=1)
+    monkeypatch.setattr(applying, "apply_these", lambda _: set())
+
+    sweeper.sweep()
+
+    assert Webhook.objects.get().attempts == 1
+    assert not TaskResult.objects.exists()
+
+
 @pytest.mark.usefixtures("no_broker")
 def test_without_a_broker_it_applies_the_queue_and_makes_the_attempts_itself() -> None:
     received()
@@ -67,6 +97,20 @@ def test_without_a_broker_it_applies_the_queue_and_makes_the_attempts_itself() -
     assert alone.attempts == 2
     result = TaskResult.objects.get()
     assert (attempts.webhook_id_of(result.task_id), result.status) == (alone.pk, "SUCCESS")
+
+
+@pytest.mark.usefixtures("no_broker")
+def test_many_attempts_do_not_keep_the_common_queue_waiting(settings: Any) -> None:
+    """What a sweep without a broker had no time for is due at the next one, not half a minute later."""
+    settings.SWEEP_EVERY_SECONDS = 0
+    for attempts_made in (0, 0, 1):
+        received(terms(inn=VASILEK), next_attempt_at=long_ago(), attempts=attempts_made)
+    received()
+
+    sweeper.sweep()
+
+    assert balances() == {ROMASHKA: 100_00}
+    assert Webhook.objects.due(timezone.now()).count() == 3
 
 
 @pytest.mark.usefixtures("no_broker")
@@ -104,6 +148,22 @@ def test_beat_runs_what_is_due_in_its_own_process(monkeypatch: pytest.MonkeyPatc
 
     assert len(swept) == 1
     assert scheduling.HEARTBEAT.exists()
+
+
+def test_a_wall_clock_that_is_set_back_puts_no_sweep_off(
+    monkeypatch: pytest.MonkeyPatch, settings: Any
+) -> None:
+    swept: list[None] = []
+    monkeypatch.setattr(sweeper, "sweep", lambda: swept.append(None))
+    scheduler = scheduling.Scheduler(app=current_app)
+    scheduler.tick()
+    before, began = current_app.now(), time.monotonic()
+    with monkeypatch.context() as patch:
+        patch.setattr(current_app, "now", lambda: before - timedelta(days=1))
+        patch.setattr(time, "monotonic", lambda: began + settings.SWEEP_EVERY_SECONDS + 0.1)
+        scheduler.tick()
+
+    assert len(swept) == 1
 
 
 def test_old_results_are_forgotten() -> None:
