@@ -7,7 +7,7 @@ import pytest
 from django.urls import resolve
 from gunicorn.workers.gthread import ThreadWorker
 
-from config import serving
+from config import serving, shedding
 from ingest.views import bank_webhook
 
 
@@ -18,22 +18,22 @@ def reached(environ: Any, start_response: Any) -> list[bytes]:
 
 @pytest.fixture
 def waited(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(serving._request, "waited_seconds", serving.WAIT_SECONDS_MAX + 0.01, raising=False)
+    monkeypatch.setattr(serving._request, "waited_seconds", shedding.WAIT_SECONDS_MAX + 0.01, raising=False)
 
 
 def ask(path: str) -> tuple[str, dict[str, str], bytes]:
     said: list[Any] = []
-    chunks = serving.shedding(reached)({"PATH_INFO": path}, lambda *told: said.extend(told))  # type: ignore[arg-type, return-value]
+    chunks = shedding.shedding(reached)({"PATH_INFO": path}, lambda *told: said.extend(told))  # type: ignore[arg-type, return-value]
     return said[0], dict(said[1]), b"".join(chunks)
 
 
 def test_the_door_that_is_shed_is_the_banks() -> None:
-    assert resolve(serving.DOOR).func is bank_webhook
+    assert resolve(shedding.DOOR).func is bank_webhook
 
 
 @pytest.mark.usefixtures("waited")
 def test_a_delivery_that_waited_too_long_reaches_nothing_and_is_asked_for_again() -> None:
-    status, headers, answer = ask(serving.DOOR)
+    status, headers, answer = ask(shedding.DOOR)
     assert status == "503 Service Unavailable"
     assert (headers["Retry-After"], headers["Content-Type"]) == ("5", "application/json")
     assert int(headers["Content-Length"]) == len(answer)
@@ -56,8 +56,8 @@ def test_the_wait_is_that_between_gunicorns_queue_and_its_thread(monkeypatch: py
 
     worker.enqueue_req(connection)
     worker.handle(connection)
-    assert ask(serving.DOOR)[0] == "503 Service Unavailable"
+    assert ask(shedding.DOOR)[0] == "503 Service Unavailable"
 
 
 def test_a_delivery_in_time_is_let_through() -> None:
-    assert ask(serving.DOOR)[2] == b"reached"
+    assert ask(shedding.DOOR)[2] == b"reached"
