@@ -1,11 +1,15 @@
 """Durable storage of what the bank tells. When a function here returns, the row is committed."""
 
+from collections.abc import Sequence
 from dataclasses import fields
 from datetime import timedelta
 from enum import Enum
+from functools import cache
+from typing import Any, NamedTuple
 
 from django.conf import settings
-from django.db import IntegrityError
+from django.db import IntegrityError, connection
+from django.db.models import Field
 from django.utils import timezone
 
 from ingest.models import ConflictingDelivery, KeptDelivery, RejectedDelivery, RepeatedDelivery, Webhook
@@ -25,13 +29,14 @@ def store(terms: PaymentTerms, body: bytes) -> Stored:
     Raises django.db.DatabaseError when nothing could be stored.
     """
     try:
-        Webhook.objects.create(
+        _insert(
             operation_id=terms.operation_id,
             payer_inn=terms.inn,
             amount_kopecks=terms.amount_kopecks,
             document_number=terms.document_number,
             document_date=terms.document_date,
             body=body,
+            received_at=timezone.now(),
         )
     except IntegrityError:
         first = Webhook.objects.filter(operation_id=terms.operation_id).first()
@@ -39,6 +44,37 @@ def store(terms: PaymentTerms, body: bytes) -> Stored:
             raise
         return _store_beside(first, terms, body)
     return Stored.NEW
+
+
+def _insert(**told: Any) -> None:
+    """Insert a webhook: these fields as `told`, all others as the model's defaults have it.
+
+    Webhook.objects.create() would build the same statement anew each time, for half of a request's work.
+    """
+    insert = _insert_of(tuple(told))
+    values = [field.get_db_prep_save(told[field.name], connection) for field in insert.told]
+    with connection.cursor() as cursor:
+        cursor.execute(insert.sql, [*values, *insert.defaults])
+
+
+class _Insert(NamedTuple):
+    sql: str  # with a place for each value of `told`, and behind them for each of `defaults`
+    told: Sequence["Field[Any, Any]"]
+    defaults: Sequence[Any]  # as the database takes them
+
+
+@cache
+def _insert_of(names: tuple[str, ...]) -> _Insert:
+    """The INSERT of a webhook by the fields of these names; columns and conversions are the model's."""
+    others = {field.name: field for field in Webhook._meta.concrete_fields if not field.primary_key}
+    told = [others.pop(name) for name in names]
+    columns = ", ".join(connection.ops.quote_name(str(field.column)) for field in [*told, *others.values()])
+    places = ", ".join(["%s"] * (len(told) + len(others)))
+    return _Insert(
+        sql=f"INSERT INTO {Webhook._meta.db_table} ({columns}) VALUES ({places})",  # noqa: S608 all ours
+        told=told,
+        defaults=[field.get_db_prep_save(field.get_default(), connection) for field in others.values()],
+    )
 
 
 def _store_beside(first: Webhook, terms: PaymentTerms, body: bytes) -> Stored:

@@ -3,7 +3,8 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from django.db import DatabaseError, connection
+from django.db import DatabaseError, OperationalError, close_old_connections, connection
+from django.db.backends.utils import CursorWrapper
 from django.test import Client
 from pytest_django import Settings
 
@@ -11,7 +12,7 @@ from ingest import doorbell, inbox
 from ingest.models import ConflictingDelivery, RejectedDelivery, RepeatedDelivery, Webhook
 from ingest.views import BODY_BYTES_MAX
 from ledger.models import Payment
-from tests.cast import ROMASHKA, VASILEK, body, received, terms
+from tests.cast import MIDNIGHT_IN_MOSCOW, ROMASHKA, VASILEK, body, received, terms
 from tests.threads import at_once
 
 PATH = "/api/webhook/bank/"
@@ -46,6 +47,76 @@ def test_a_delivery_is_stored_as_told_with_its_bytes_as_received(rings: list[Non
     assert (webhook.status, webhook.attempts, webhook.next_attempt_at) == ("received", 0, None)
     assert len(rings) == 1
     assert not Payment.objects.exists()  # posting is the worker's
+
+
+@pytest.mark.django_db
+def test_a_delivery_costs_the_database_one_statement(django_assert_num_queries: Any) -> None:
+    with django_assert_num_queries(1):
+        assert deliver(body(terms())) == SUCCESS
+
+
+@pytest.mark.django_db
+def test_the_inboxs_own_insert_writes_what_the_model_would() -> None:
+    told = terms(145_000_01, document_date=MIDNIGHT_IN_MOSCOW.replace(microsecond=123_456))
+    inbox.store(told, b"\x00'%s\xff")
+    ours = Webhook.objects.get()
+    alike = {field.attname: getattr(ours, field.attname) for field in Webhook._meta.concrete_fields}
+    ours.delete()
+
+    Webhook.objects.create(
+        operation_id=told.operation_id,
+        payer_inn=told.inn,
+        amount_kopecks=told.amount_kopecks,
+        document_number=told.document_number,
+        document_date=told.document_date,
+        body=b"\x00'%s\xff",
+        received_at=ours.received_at,
+    )
+
+    models = Webhook.objects.values().get()
+    assert ours.terms == told
+    assert {**models, "id": ours.id} == {**alike, "id": ours.id}
+
+
+def test_no_default_of_the_inboxs_insert_is_made_anew_for_each_row() -> None:
+    """It is computed once; a field with such a default has to be told."""
+    with_default = [field for field in Webhook._meta.concrete_fields if field.has_default()]
+    made_anew = {field.name for field in with_default if callable(field.default)}
+    assert made_anew == {"received_at"}
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("code", [1205, 1213, 2006, 2013])
+def test_a_delivery_that_failed_leaves_nothing_behind_for_the_next_one(
+    monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    def fail(*_: object) -> None:
+        raise OperationalError(code, "not now")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(CursorWrapper, "execute", fail)
+        assert deliver(body(terms()))[0] == 503
+
+    assert deliver(body(terms())) == SUCCESS
+    assert connection.get_autocommit()
+    assert Webhook.objects.count() == 1
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.skipif(connection.vendor == "sqlite", reason="a session that somebody can end")
+def test_a_connection_that_was_ended_costs_one_503_at_most() -> None:
+    assert deliver(body(terms())) == SUCCESS
+    session = connection.connection.thread_id()
+    at_once([lambda: _end(session)])
+
+    assert deliver(body(terms()))[0] == 503
+    close_old_connections()  # as before each request; the test client leaves it out
+    assert deliver(body(terms())) == SUCCESS
+
+
+def _end(session: int) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(f"KILL {session}")
 
 
 @pytest.mark.django_db

@@ -1,0 +1,28 @@
+"""Shedding: a delivery that waited too long for a thread is asked to come again.
+
+gunicorn's threads take requests from a queue without a bound. When more comes than the machine can do, the
+queue grows, and with it each answer's time. So the door answers 503 to what waited too long, before Django.
+"""
+
+from collections.abc import Iterable
+from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+
+from config.serving import waited_seconds
+from ledger.answers import unavailable
+
+WAIT_SECONDS_MAX = 0.25  # for a thread
+DOOR = "/api/webhook/bank/"  # the bank sends again by itself; a reader doesn't
+
+
+def shedding(application: WSGIApplication) -> WSGIApplication:
+    """`application`, except that late deliveries are answered 503, and nothing of them is stored."""
+
+    def door(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        if waited_seconds() <= WAIT_SECONDS_MAX or environ["PATH_INFO"] != DOOR:
+            return application(environ, start_response)
+        answer = unavailable("too busy, please send again")
+        headers = [*answer.items(), ("Content-Length", str(len(answer.content)))]
+        start_response(f"503 {answer.reason_phrase}", headers)
+        return [answer.content]
+
+    return door

@@ -1,0 +1,63 @@
+import json
+import threading
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from django.urls import resolve
+from gunicorn.workers.gthread import ThreadWorker
+
+from config import serving, shedding
+from ingest.views import bank_webhook
+
+
+def reached(environ: Any, start_response: Any) -> list[bytes]:
+    start_response("200 OK", [])
+    return [b"reached"]
+
+
+@pytest.fixture
+def waited(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serving._request, "waited_seconds", shedding.WAIT_SECONDS_MAX + 0.01, raising=False)
+
+
+def ask(path: str) -> tuple[str, dict[str, str], bytes]:
+    said: list[Any] = []
+    chunks = shedding.shedding(reached)({"PATH_INFO": path}, lambda *told: said.extend(told))  # type: ignore[arg-type, return-value]
+    return said[0], dict(said[1]), b"".join(chunks)
+
+
+def test_the_door_that_is_shed_is_the_banks() -> None:
+    assert resolve(shedding.DOOR).func is bank_webhook
+
+
+@pytest.mark.usefixtures("waited")
+def test_a_delivery_that_waited_too_long_reaches_nothing_and_is_asked_for_again() -> None:
+    status, headers, answer = ask(shedding.DOOR)
+    assert status == "503 Service Unavailable"
+    assert (headers["Retry-After"], headers["Content-Type"]) == ("5", "application/json")
+    assert int(headers["Content-Length"]) == len(answer)
+    assert json.loads(answer) == {"error": "too busy, please send again"}
+
+
+@pytest.mark.usefixtures("waited")
+@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/admin/", "/api/organizations/1234567890/balance/"])
+def test_readers_and_probes_are_not_shed(path: str) -> None:
+    assert ask(path)[2] == b"reached"
+
+
+def test_the_wait_is_that_between_gunicorns_queue_and_its_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ThreadWorker, "enqueue_req", lambda *_: None)  # raises if gunicorn renamed it
+    monkeypatch.setattr(ThreadWorker, "handle", lambda *_: None)
+    times = iter([100.0, 100.5])
+    monkeypatch.setattr(serving, "time", SimpleNamespace(monotonic=lambda: next(times)))
+    monkeypatch.setattr(serving, "_request", threading.local())
+    worker, connection = object.__new__(serving.Worker), SimpleNamespace()
+
+    worker.enqueue_req(connection)
+    worker.handle(connection)
+    assert ask(shedding.DOOR)[0] == "503 Service Unavailable"
+
+
+def test_a_delivery_in_time_is_let_through() -> None:
+    assert ask(shedding.DOOR)[2] == b"reached"
