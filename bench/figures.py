@@ -21,8 +21,8 @@ class Bound:
 
 @dataclass(frozen=True)
 class Figure:
-    """`ours`, one value a round, in `unit`. With `theirs`, the peer's values of the same rounds, the figure is
-    the ratio ours/theirs, taken round by round, because the machine's speed wanders between rounds.
+    """`ours`, one value a round, in `unit`. With `theirs`, the peer's values of the same rounds, the figure
+    is the ratio ours/theirs, taken round by round, because the machine's speed wanders between rounds.
     """
 
     measure: str  # such as "acknowledge"
