@@ -18,11 +18,11 @@ from bench import measures
 from bench.designs import DoesNotCount
 from bench.figures import Figure
 from bench.plot import PLOT, svg_of
-from bench.report import README, RESULTS, Run, renew_readme, table_of
+from bench.report import PAGE, README, RESULTS, Run, renew_pages, table_of
 from faults.house import HouseFailed, missing
 from tests.servers import ROOT, ServerFailed, lacking
 
-WIDTH = 130
+WIDTH = 120
 LATEST, SOME = RESULTS / "latest.json", RESULTS / "some.json"
 INTERRUPTED = 130
 console = Console(highlight=False, width=WIDTH)
@@ -34,8 +34,8 @@ def main(arguments: Sequence[str]) -> int:
     if options.list:
         return say_what_there_is()
     if options.readme:
-        renew_readme(Run.read(LATEST))
-        console.print(f"{README.name} shows {LATEST.relative_to(ROOT)}")
+        renew_pages(Run.read(LATEST))
+        console.print(f"{README.name} and {PAGE.name} show {LATEST.relative_to(ROOT)}")
         return 0
     if lacks := [*missing(), *filter(None, [lacking("wrk")])]:
         console.print("!! The benchmark does NOT run:", *lacks, sep="\n!!   ", markup=False)
@@ -52,7 +52,9 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="3 minutes; figures wander more")
     parser.add_argument("--rounds", type=int, default=1, help="take each measure so often")
     parser.add_argument("--list", action="store_true", help="say which measures there are")
-    parser.add_argument("--readme", action="store_true", help="only show the latest run in the README")
+    parser.add_argument(
+        "--readme", action="store_true", help="only show the latest run in the README and in docs"
+    )
     options = parser.parse_args(arguments)
     if unknown := set(options.names) - set(names()):
         parser.error(f"unknown: {', '.join(sorted(unknown))} (known: {', '.join(names())})")

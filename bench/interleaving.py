@@ -1,9 +1,10 @@
 """One design after the other under load, round by round: so a machine whose speed wanders is fair to all."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 
+from bench.consuming import cpu_seconds
 from bench.designs import Design, DoesNotCount, require_stored
 from bench.load import closed_loop, open_loop, p99_milliseconds
 from faults.house import House
@@ -17,6 +18,8 @@ class Doors:
 
     def __init__(self, houses: Mapping[Design, House]) -> None:
         self.houses = houses
+        # CPU time of each design's parts for each webhook it has answered, one number a round.
+        self.microseconds: defaultdict[tuple[Design, str], list[float]] = defaultdict(list)
         self._answered: Counter[Design] = Counter()
         self._sent: Counter[Design] = Counter()
 
@@ -27,12 +30,20 @@ class Doors:
         speeds: dict[Design, list[float]] = {design: [] for design in self.houses}
         for number in range(1, rounds + 1):
             for design in self.houses:
-                speeds[design].append(self._load(design, seconds))
+                speeds[design].append(self._watched_load(design, seconds))
             for design in self.houses:
                 self.require_exact(design)
             told = ", ".join(f"{design} {speeds[design][-1]:.0f}/s" for design in self.houses)
             say(f"round {number} of {rounds}: {told}")
         return speeds
+
+    def _watched_load(self, design: Design, seconds: int) -> float:
+        before, answered = cpu_seconds(self.houses[design]), self._answered[design]
+        speed = self._load(design, seconds)
+        answered = self._answered[design] - answered
+        for part, spent in cpu_seconds(self.houses[design]).items():
+            self.microseconds[design, part].append(1e6 * (spent - before[part]) / answered)
+        return speed
 
     def _load(self, design: Design, seconds: int) -> float:
         answers = closed_loop(self.houses[design].port, seconds)

@@ -14,9 +14,10 @@ from bench.figures import Bound, Figure
 from tests.servers import ROOT
 
 RESULTS = ROOT / "bench" / "results"
-README = ROOT / "README.md"
+README, PAGE = ROOT / "README.md", ROOT / "docs" / "performance.md"
 BEGIN, END = "<!-- figures: python -m bench --readme -->\n", "<!-- end of figures -->\n"
-COLUMNS = ("measure", "what", "ours", "theirs", "figure", "must")
+COLUMNS = ("measure", "what", "ours", "theirs", "median", "rounds", "must")
+FIRST_NUMBER = COLUMNS.index("ours")
 
 
 @dataclass(frozen=True)
@@ -62,8 +63,8 @@ def _figure(told: Mapping[str, Any]) -> Figure:
 
 def table_of(figures: Sequence[Figure]) -> Table:
     table = Table(*COLUMNS, "verdict", title="Benchmark", title_justify="left")
-    for name in ("ours", "theirs", "figure"):
-        table.columns[COLUMNS.index(name)].justify = "right"
+    for column in table.columns[FIRST_NUMBER : COLUMNS.index("must")]:
+        column.justify = "right"
     for figure in figures:
         table.add_row(*cells(figure), verdict(figure))
     return table
@@ -76,14 +77,11 @@ def verdict(figure: Figure) -> str:
 
 
 def cells(figure: Figure) -> tuple[str, ...]:
-    """One for each of COLUMNS. A ratio stands in the column figure, anything else in the column ours."""
-    from_to = " … ".join(map(written, figure.spread))
-    value = f"{written(figure.value)} [{from_to}]"
-    must = str(figure.bound or "")
-    if not figure.theirs:
-        return figure.measure, figure.what, "", "", f"{value} {figure.unit}", must
-    ours, theirs = (f"{written(_median(values))} {figure.unit}" for values in (figure.ours, figure.theirs))
-    return figure.measure, figure.what, ours, theirs, f"{value} ×", must
+    """One for each of COLUMNS."""
+    peer = (written(_median(figure.ours)), written(_median(figure.theirs))) if figure.theirs else ("", "")
+    value = f"{written(figure.value)} {'×' if figure.theirs else figure.unit}"
+    rounds = f"{written(figure.spread[0])} … {written(figure.spread[1])}" if len(figure.ours) > 1 else ""
+    return figure.measure, figure.what, *peer, value, rounds, str(figure.bound or "")
 
 
 def _median(values: Sequence[float]) -> float:
@@ -95,21 +93,31 @@ def written(value: float) -> str:
     return f"{value:,.0f}".replace(",", " ") if abs(value) >= 100 else f"{value:.3g}"
 
 
-def markdown_of(run: Run) -> str:
-    """The table and what it was taken on, for the README."""
-    rows = [COLUMNS, ["---"] * 2 + ["---:"] * 3 + ["---"], *map(cells, run.figures)]
+def shown(run: Run) -> dict[Path, str]:
+    """What stands between the marks of each page: the README has what must be, the other page has it all."""
+    bounded = [figure for figure in run.figures if figure.bound]
+    return {README: _markdown(run, bounded), PAGE: _markdown(run, run.figures)}
+
+
+def _markdown(run: Run, figures: Sequence[Figure]) -> str:
+    rows = [COLUMNS, ["---"] * 2 + ["---:"] * 4 + ["---"], *map(cells, figures)]
     told = ", ".join(f"{name} {value}" for name, value in run.machine.items())
     kind = "A quick run" if run.quick else "A run"
-    return "\n".join(
-        [*("| " + " | ".join(row) + " |" for row in rows), "", f"{kind} of {run.when}; {told}.", ""]
-    )
+    lines = [*(f"| {' | '.join(row)} |" for row in rows), "", f"{kind} of {run.when}; {told}."]
+    lines += [f"Does not count: {failure}" for failure in run.failures]
+    return "\n".join([*lines, ""])
 
 
-def renew_readme(run: Run) -> None:
-    text = README.read_text()
-    README.write_text(f"{text.partition(BEGIN)[0]}{BEGIN}{markdown_of(run)}{END}{text.partition(END)[2]}")
+def renew_pages(run: Run) -> None:
+    for page, text in shown(run).items():
+        before, after = _around_marks(page)
+        page.write_text(f"{before}{BEGIN}{text}{END}{after}")
 
 
-def in_readme() -> str:
-    """What stands between the marks."""
-    return README.read_text().partition(BEGIN)[2].partition(END)[0]
+def between_marks(page: Path) -> str:
+    return page.read_text().partition(BEGIN)[2].partition(END)[0]
+
+
+def _around_marks(page: Path) -> tuple[str, str]:
+    text = page.read_text()
+    return text.partition(BEGIN)[0], text.partition(END)[2]

@@ -18,7 +18,7 @@ def store_and_send(terms: PaymentTerms, body: bytes) -> None:
         document_date=terms.document_date,
         body=body,
     )
-    apply.delay_on_commit(webhook.pk, webhook.payer_inn)
+    apply.delay_on_commit(webhook_id=webhook.pk, inn=terms.inn)
 
 
 @shared_task(ignore_result=True, acks_late=True)
