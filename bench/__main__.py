@@ -4,6 +4,7 @@ import argparse
 import os
 import signal
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from importlib import import_module
@@ -83,11 +84,13 @@ def run_all(chosen: Sequence[str], times: int, *, quick: bool) -> tuple[list[Fig
     failures: list[str] = []
     for name in chosen:
         console.print(f"[bold]{name}[/bold]")
+        begun = time.monotonic()
         try:
             figures += joined([list(measure_named(name).measure(quick, say)) for _ in range(times)])
         except (DoesNotCount, HouseFailed, ServerFailed) as failure:
             failures.append(f"{name}: {failure}")
             console.print(f"[red]does not count[/red]: {escape(str(failure))}")
+        say(f"took {time.monotonic() - begun:.0f} s")
     return figures, failures
 
 

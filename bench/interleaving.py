@@ -2,12 +2,13 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 
 from bench.consuming import cpu_seconds
 from bench.designs import Design, DoesNotCount, require_stored
 from bench.load import closed_loop, open_loop, p99_milliseconds
-from faults.house import House
+from faults.house import House, migrated
 
 Speeds = Mapping[Design, Sequence[float]]  # webhooks answered 200 per second, one number a round
 WARM_UP_SECONDS = 1
@@ -78,9 +79,9 @@ class Doors:
 
 @contextmanager
 def doors(*, embedded: bool = False) -> Iterator[Doors]:
+    migrated(embedded=embedded)  # once, before all take a copy at the same time
+    houses = {design: design.house(embedded=embedded, only_the_door=True) for design in Design}
     with ExitStack() as stack:
-        houses = {
-            design: stack.enter_context(design.house(embedded=embedded, only_the_door=True))
-            for design in Design
-        }
+        with ThreadPoolExecutor() as starting:
+            list(starting.map(stack.enter_context, houses.values()))
         yield Doors(houses)

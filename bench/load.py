@@ -27,7 +27,7 @@ DOCUMENT_DATE = "2024-04-27T21:00:00Z"
 PATH = "/api/webhook/bank/"
 SCRIPT = Path(__file__).with_name("deliveries.lua")
 # Many, because each stays with the web process that accepted it: of a few, one process may get nearly all.
-CLOSED_LOOP_CONNECTIONS = 64
+CLOSED_LOOP_CONNECTIONS = 128
 OPEN_LOOP_CONNECTIONS = 64
 LATE_ANSWERS_SECONDS_MAX = 30.0  # after the last request; then an answer counts as missing
 
