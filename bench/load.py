@@ -116,7 +116,7 @@ class _Clockwork:
         self._port = port
         self._lines_max = lines_max
         self._lines: set[_Line] = set()
-        self._free: list[_Line] = []
+        self._free: deque[_Line] = deque()
         self._waiting: deque[Sent] = deque()
         self._unanswered = 0
         self._all_answered = asyncio.Event()
@@ -142,11 +142,10 @@ class _Clockwork:
             line.send(self._waiting.popleft())
 
     def _free_line(self) -> "_Line | None":
-        if self._free:
-            return self._free.pop()
         if len(self._lines) == self._lines_max:
-            return None
-        # Only now that there is something to say: a thread of the web process waits for it.
+            return self._free.popleft() if self._free else None
+        # All lines are used, in turn, so that each web process gets its part. But none is opened before there
+        # is something to say: a thread of the web process would wait for it.
         line = _Line(self)
         self._lines.add(line)
         line.open(self._port)
