@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from selectors import SelectSelector
 from statistics import quantiles
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 from uuid import UUID
 
 ORGANIZATIONS = 50
@@ -182,7 +182,7 @@ class _Line(asyncio.Protocol):
         self._connecting = asyncio.ensure_future(connecting)
         self._connecting.add_done_callback(self._opened)
 
-    def _opened(self, connecting: "asyncio.Future[object]") -> None:
+    def _opened(self, connecting: "asyncio.Task[Any]") -> None:
         if not connecting.cancelled() and connecting.exception():
             self.connection_lost(None)
 

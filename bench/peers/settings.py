@@ -7,4 +7,4 @@ from config.settings import *  # noqa: F403 this is the production settings, plu
 PEER = f"bench.peers.{os.environ['BENCH_PEER']}"
 ROOT_URLCONF = "bench.peers.urls"
 CELERY_IMPORTS = [PEER]
-CELERY_BEAT_SCHEDULE: dict[str, object] = {}  # no peer has an inbox that would have to be swept
+CELERY_BEAT_SCHEDULE = {}  # no peer has an inbox that would have to be swept
