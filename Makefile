@@ -10,7 +10,7 @@ SET_UP := +$(ONE_AT_A_TIME) $(MAKE) --no-print-directory
 SET_UP_MYSQLCLIENT := $(SET_UP) .venv/.mysql 2>/dev/null || true
 
 .SILENT:
-.PHONY: help run test test-mysql faults lint lock clean
+.PHONY: help run test test-mysql faults bench lint lock clean
 
 help: ## list the targets
 	awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,6 +37,12 @@ faults: ## break everything on purpose and look for lost money; SCENARIO= SEED= 
 	$(SET_UP_MYSQLCLIENT)
 	$(IN_VENV) -m faults $(SCENARIO) $(if $(SEED),--seed $(SEED)) $(if $(MINUTES),--minutes $(MINUTES)) \
 		$(if $(JOBS),--jobs $(JOBS)) $(if $(NAME),--name $(NAME)) $(if $(PLANTED),--planted)
+
+bench: ## measure how fast it is, against the usual designs; QUICK=1 takes 3 minutes, BENCH="latency" narrows it
+	$(SET_UP) .venv/.base
+	$(ONE_AT_A_TIME) $(IN_VENV) -m tests.servers mariadb redis mysqlclient wrk
+	$(SET_UP_MYSQLCLIENT)
+	$(IN_VENV) -m bench $(BENCH) $(if $(QUICK),--quick)
 
 lint: ## ruff, mypy and the import rules
 	$(SET_UP) .venv/.dev

@@ -138,7 +138,8 @@ class House:
     the logs.
 
     embedded: SQLite and the file broker instead of MariaDB and Redis. redis: None for a broker that is never
-    there. proxied: a Proxy stands before the database, the broker and the web process.
+    there. proxied: a Proxy stands before the database, the broker and the web process. started: the programs
+    that run from the beginning; all unless given.
     """
 
     def __init__(  # noqa: PLR0913 each is one thing that a scenario may want otherwise
@@ -152,6 +153,7 @@ class House:
         disk_bytes: int = 0,
         environment: Mapping[str, str] | None = None,
         environments: Mapping[str, Mapping[str, str]] | None = None,
+        started: Sequence[str] | None = None,
     ) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="prihod-faults-"))
         self.mark = f"house-{uuid4()}"
@@ -167,13 +169,14 @@ class House:
         self._environment = {**SHORT_TIMES, **(environment or {})}
         self._environments = environments or {}
         self._workers = workers
+        self._started = started
         self.programs: dict[str, Program] = {}
 
     def __enter__(self) -> Self:
         try:
             self._start_servers()
             self._lay_out()
-            self.start(*self.programs)
+            self.start(*(self.programs if self._started is None else self._started))
         except BaseException:
             self.__exit__(None, None, None)
             raise

@@ -362,6 +362,7 @@ PACKAGES = {
     "Redis": ["redis-tools"],
     "mysqlclient": ["default-libmysqlclient-dev", "pkg-config", "gcc", "python3-dev"],
     "libfaketime": ["libfaketime"],  # wrong clocks, for the fault suite
+    "wrk": ["wrk"],  # load, for the benchmark
 }
 
 
@@ -402,6 +403,7 @@ IS_HERE: dict[str, Callable[[], bool]] = {
     "Redis": _redis_is_here,
     "mysqlclient": _mysqlclient_is_here,
     "libfaketime": lambda: libfaketime() is not None,
+    "wrk": lambda: _which("wrk") is not None,
 }
 
 

@@ -1,0 +1,37 @@
+"""How long a webhook takes from receipt to applied, with all of the house running at half of full load."""
+
+# By the moments in the rows themselves, which web and worker take from the clock of the same machine.
+
+from collections.abc import Callable, Iterator
+
+from bench.designs import Design, drain, require_stored
+from bench.figures import Bound, Figure
+from bench.load import closed_loop, open_loop, p99_milliseconds
+from faults.house import House
+
+P99_MILLISECONDS_MAX = 250.0
+
+
+def measure(quick: bool, say: Callable[[str], None]) -> Iterator[Figure]:
+    rounds, seconds = (2, 3) if quick else (5, 8)
+    with Design.OURS.house() as house:
+        full = closed_loop(house.port, seconds)
+        say(f"full load: {full.ok_per_second:.0f}/s, drained {drain(house):.1f} s later")
+        p99s = []
+        for number in range(1, rounds + 1):
+            p99s.append(p99_at(house, full.ok_per_second / 2, seconds))
+            say(f"round {number} of {rounds}: p99 {p99s[-1]:.0f} ms")
+        Design.OURS.require_verified(house)
+    what = "p99 at half of full load"
+    yield Figure("receipt to applied", what, "ms", p99s, bound=Bound(P99_MILLISECONDS_MAX, at_least=False))
+
+
+def p99_at(house: House, per_second: float, seconds: float) -> float:
+    """In milliseconds, of the webhooks of one round."""
+    newest = house.sql("SELECT MAX(id) FROM ingest_webhook")[0][0]
+    sent = open_loop(house.port, per_second=per_second, seconds=seconds)
+    drain(house)
+    taken = house.sql("SELECT received_at, applied_at FROM ingest_webhook WHERE id > %s", newest)
+    answered = sum(each.status == 200 for each in sent)
+    require_stored(len(taken), answered=answered, sent=len(sent))
+    return p99_milliseconds([(applied - received).total_seconds() for received, applied in taken])

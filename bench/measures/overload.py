@@ -1,0 +1,81 @@
+"""What becomes of answers, memory and backlog when twice as much comes as the house can take."""
+
+# The load comes by the clock, over more connections than the door has threads. Whether the door sheds with
+# 503 or lets requests wait, what it has answered 200 must be there, and must be applied soon after.
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+
+from bench.consuming import web_mib
+from bench.designs import Design, DoesNotCount, drain
+from bench.figures import Bound, Figure
+from bench.load import Sent, closed_loop, open_loop, p99_milliseconds
+from faults.house import House
+
+MEASURE = "overload"
+TIMES_FULL_LOAD = 2.0
+CONNECTIONS = 256
+STATUSES = (200, 503)
+DRAINED_AFTER_SECONDS_MAX = 60.0
+WEB_GROWS_BY_MIB_MAX = 64.0
+
+
+def measure(quick: bool, say: Callable[[str], None]) -> Iterator[Figure]:
+    rounds, seconds = (1, 4) if quick else (3, 10)
+    taken: dict[str, list[float]] = defaultdict(list)
+    with Design.OURS.house() as house:
+        full = closed_loop(house.port, 2 if quick else 6).ok_per_second
+        drain(house)
+        for number in range(1, rounds + 1):
+            before = web_mib(house)
+            sent = open_loop(
+                house.port, per_second=TIMES_FULL_LOAD * full, seconds=seconds, connections=CONNECTIONS
+            )
+            taken["drained"].append(drain(house))
+            taken["growth"].append(web_mib(house) - before)
+            for name, value in answers(sent).items():
+                taken[name].append(value)
+            taken["missing"].append(missing(house, sent))
+            told = ", ".join(f"{name} {values[-1]:.2f}" for name, values in taken.items())
+            say(f"round {number} of {rounds}, {TIMES_FULL_LOAD * full:.0f}/s: {told}")
+        Design.OURS.require_verified(house)
+    yield from figures(taken)
+
+
+def answers(sent: Sequence[Sent]) -> dict[str, float]:
+    """Shares of the answers in percent, and p99s in milliseconds."""
+    told = {}
+    for status in STATUSES:
+        seconds = [each.seconds for each in sent if each.status == status]
+        told[f"share {status}"] = 100 * len(seconds) / len(sent)
+        if len(seconds) > 1:
+            told[f"p99 {status}"] = p99_milliseconds(seconds)
+    told["no answer"] = 100 * sum(each.status not in STATUSES for each in sent) / len(sent)
+    return told
+
+
+def missing(house: House, sent: Sequence[Sent]) -> int:
+    """How many were answered 200 and are not applied."""
+    applied = {
+        key for (key,) in house.sql("SELECT operation_id FROM ingest_webhook WHERE status = 'applied'")
+    }
+    acknowledged = {each.operation_id.hex for each in sent if each.status == 200}
+    if not acknowledged:
+        raise DoesNotCount("under overload nothing was answered 200")
+    return len(acknowledged - applied)
+
+
+def figures(taken: dict[str, list[float]]) -> Iterator[Figure]:
+    def at_most(limit: float) -> Bound:
+        return Bound(limit, at_least=False)
+
+    yield Figure(MEASURE, "answered 200 and missing", "webhooks", taken["missing"], bound=at_most(0))
+    drained = at_most(DRAINED_AFTER_SECONDS_MAX)
+    yield Figure(MEASURE, "backlog drained after", "s", taken["drained"], bound=drained)
+    growth = at_most(WEB_GROWS_BY_MIB_MAX)
+    yield Figure(MEASURE, "memory of web grows by", "MiB", taken["growth"], bound=growth)
+    for status in STATUSES:
+        yield Figure(MEASURE, f"answered {status}", "%", taken[f"share {status}"])
+        if p99s := taken[f"p99 {status}"]:
+            yield Figure(MEASURE, f"p99 of the answers {status}", "ms", p99s)
+    yield Figure(MEASURE, "not answered", "%", taken["no answer"])

@@ -1,0 +1,99 @@
+"""The open loop keeps to its schedule, and its clock runs while a door keeps it waiting."""
+
+import json
+import random
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from bench.load import Sent, open_loop, webhooks
+from ingest.parsing import parse
+
+STALL_SECONDS = 0.4
+PER_SECOND = 200
+
+
+@contextmanager
+def door(*, stalls_at: int = -1, refuses: bool = False) -> Iterator[tuple[int, list[bytes]]]:
+    """Its port, and the bodies it gets. It answers at once, but when number `stalls_at` comes all wait."""
+    bodies: list[bytes] = []
+    one_at_a_time = threading.Lock()
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+        wbufsize = -1  # head and body together, as the web process sends them
+
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            with one_at_a_time:
+                bodies.append(body)
+                if len(bodies) == stalls_at:
+                    time.sleep(STALL_SECONDS)
+            self.send_response(503 if refuses else 200)
+            self.send_header("Content-Length", "2")
+            self.end_headers()
+            self.wfile.write(b"{}")
+
+        def log_message(self, format: str, *arguments: object) -> None:  # noqa: A002 as the base class has it
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        server.daemon_threads = True
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            yield server.server_port, bodies
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def sent_to(port: int, seconds: float = 1.0) -> list[Sent]:
+    return open_loop(port, per_second=PER_SECOND, seconds=seconds, connections=4)
+
+
+def test_it_sends_every_webhook_once_at_its_moment() -> None:
+    with door() as (port, bodies):
+        sent = sent_to(port)
+
+    assert {each.status for each in sent} == {200}
+    assert sorted(json.loads(body)["operation_id"] for body in bodies) == sorted(
+        str(s.operation_id) for s in sent
+    )
+    assert sent[-1].due - sent[0].due == pytest.approx((len(sent) - 1) / PER_SECOND)
+
+
+def test_a_stall_is_charged_to_every_request_that_was_due_in_it() -> None:
+    """A sender that counted from when it could send would see four slow answers, one for each connection."""
+    with door(stalls_at=50) as (port, _):
+        sent = sent_to(port)
+
+    due_in_it = STALL_SECONDS * PER_SECOND
+    slow = [each.seconds for each in sent if each.seconds > STALL_SECONDS / 4]
+    assert len(slow) > due_in_it / 2
+    assert max(slow) >= STALL_SECONDS * 0.9
+
+
+def test_refusals_are_told_apart() -> None:
+    with door(refuses=True) as (port, _):
+        assert {each.status for each in sent_to(port, seconds=0.1)} == {503}
+
+
+def test_no_door_at_all_is_no_answer() -> None:
+    with door() as (port, _):
+        pass
+
+    assert {each.status for each in sent_to(port, seconds=0.1)} == {0}
+
+
+def test_the_mix_is_valid_new_and_hot() -> None:
+    sent = list(webhooks(random.Random(1), 2_000))
+
+    assert [parse(each.body).amount_kopecks for each in sent] == [each.amount_kopecks for each in sent]
+    assert len({each.operation_id for each in sent}) == len(sent)
+    assert 900 < sum(each.inn == "7700000000" for each in sent) < 1100
+    assert len({each.inn for each in sent}) == 50
