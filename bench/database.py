@@ -5,10 +5,11 @@ Has to be imported before anything that has models; sorted by name, it is.
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import django
 from celery import current_app
@@ -30,7 +31,7 @@ if not settings.configured:
     os.environ |= PRODUCTION
     django.setup()
     # What the log says costs here what it costs a worker, but nobody wants to read it at this terminal.
-    (console,) = logging.getLogger().handlers
+    console: Any = logging.getLogger().handlers[0]
     console.setStream(Path(os.devnull).open("w"))  # noqa: SIM115 until this process ends
 
 from ingest.reconciliation import reconcile  # noqa: E402 it has models
@@ -44,20 +45,21 @@ def connected_to(house: House) -> Iterator[None]:
     options = {**database["OPTIONS"], "unix_socket": str(house.mariadb.socket_path)}
     connection.close()
     connection.settings_dict = {**database, "OPTIONS": options}
-    current_app.conf.broker_url = house.broker.url
+    current_app.conf.update(broker_url=house.broker.url)
     try:
         yield
     finally:
         connection.close()
-        connection.settings_dict, current_app.conf.broker_url = database, broker
+        connection.settings_dict = database
+        current_app.conf.update(broker_url=broker)
 
 
 @contextmanager
-def house_of_workers(workers: int = 1, **peers_environment: str) -> Iterator[House]:
+def house_of_workers(workers: int = 1, environment: Mapping[str, str] | None = None) -> Iterator[House]:
     """A house where nothing runs yet but its servers, and Django is connected to it. Each of its workers will
     have one process."""
-    environment = {**dict.fromkeys(SHORT_TIMES, ""), "WORKER_PROCESSES": "1", **peers_environment}
-    with House(workers=workers, started=[], environment=environment) as house, connected_to(house):
+    own = {**dict.fromkeys(SHORT_TIMES, ""), "WORKER_PROCESSES": "1", **(environment or {})}
+    with House(workers=workers, started=[], environment=own) as house, connected_to(house):
         yield house
 
 

@@ -39,6 +39,7 @@ READS_RATIO_MAX, COST_RATIO_MAX = 1.2, 1.3
 VERIFY_MIB_MAX = 200.0
 PAGE_SECONDS_MAX = 1.0
 ROWS_READ_MAX = 10_000  # by a page of a list: it counts to 1000, skips up to 1000, and shows 100
+LOOKS_AT_FAILED = 2  # in a search by INN: all failed webhooks are counted through, and shown
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ def measure(quick: bool, say: Callable[[str], None]) -> Iterator[Figure]:
         yield cost_per_webhook(small, large, size, say)
         with connected_to(large):
             yield from reads(say)
-            yield from pages(say)
+            yield from pages(size, say)
             yield from sweeps(size, say)
             yield from verification(large, say)
 
@@ -93,7 +94,7 @@ def cost_per_webhook(small: House, large: House, size: Size, say: Callable[[str]
         told = ", ".join(f"{values[-1]:.0f}" for values in costs.values())
         say(f"round {number} of {ROUNDS}: a webhook costs {told} µs in the large and the small books")
     what = "cost per webhook, against books of ten thousand lines"
-    return Figure(MEASURE, what, "µs", *costs.values(), at_most(COST_RATIO_MAX))
+    return Figure(MEASURE, what, "µs", costs[large], costs[small], at_most(COST_RATIO_MAX))
 
 
 def post(webhooks: int) -> float:
@@ -113,9 +114,10 @@ def reads(say: Callable[[str], None]) -> Iterator[Figure]:
         hot, quiet = path.format(inn_of(HOT)), path.format(inn_of(QUIET))
         read(client, hot), read(client, quiet)
         rounds = [(read(client, hot), read(client, quiet)) for _ in range(ROUNDS)]
-        say(f"{name}: {rounds[0][0]:.2f} ms with the most lines, {rounds[0][1]:.2f} ms with a hundred")
+        ours, theirs = zip(*rounds, strict=True)
+        say(f"{name}: {ours[0]:.2f} ms with the most lines, {theirs[0]:.2f} ms with a hundred")
         what = f"{name.rpartition('/')[2]} of the organization with the most lines, against a hundred"
-        yield Figure(MEASURE, what, "ms", *zip(*rounds, strict=True), at_most(READS_RATIO_MAX))
+        yield Figure(MEASURE, what, "ms", ours, theirs, at_most(READS_RATIO_MAX))
 
 
 def read(client: Client, path: str) -> float:
@@ -127,7 +129,7 @@ def read(client: Client, path: str) -> float:
     return 1000 * (time.perf_counter() - begun) / READS
 
 
-def pages(say: Callable[[str], None]) -> Iterator[Figure]:
+def pages(size: Size, say: Callable[[str], None]) -> Iterator[Figure]:
     """Every list of the admin: its first and its last page, each of its filters, and searches."""
     client = Client(HTTP_HOST="localhost")
     client.force_login(get_user_model().objects.create_superuser("bench"))
@@ -146,7 +148,11 @@ def pages(say: Callable[[str], None]) -> Iterator[Figure]:
         MEASURE, "the slowest page of the admin's lists", "s", [max(slow)], bound=at_most(PAGE_SECONDS_MAX)
     )
     yield Figure(
-        MEASURE, "rows read for one of them, at most", "rows", [max(greedy)], bound=at_most(ROWS_READ_MAX)
+        MEASURE,
+        "rows read for one of them, at most",
+        "rows",
+        [max(greedy)],
+        bound=at_most(ROWS_READ_MAX + LOOKS_AT_FAILED * size.trouble),
     )
 
 
@@ -160,7 +166,7 @@ def admin_paths(client: Client) -> Iterator[str]:
         page = client.get(path)
         if page.status_code != 200:
             raise DoesNotCount(f"{path} was answered {page.status_code}")
-        changes = page.context_data["cl"]
+        changes = page.context_data["cl"]  # type: ignore[index] # a TemplateResponse has it
         yield path
         yield f"{path}?p={changes.paginator.num_pages}"
         for text in searches if its_admin.search_fields else ():
@@ -192,8 +198,9 @@ def verification(house: House, say: Callable[[str], None]) -> Iterator[Figure]:
     """The command, in a process of its own. Raises DoesNotCount unless it is green."""
     command = [sys.executable, "manage.py", "verify_ledger", "--json"]
     process = subprocess.Popen(command, cwd=ROOT, env=house.environment, stdout=subprocess.PIPE)
-    with process, process.stdout as output:
-        told = output.read()
+    with process:
+        assert process.stdout  # as asked for
+        told = process.stdout.read()
         _, status, usage = os.wait4(process.pid, 0)  # tells the highest memory, as nothing else does
         process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode != 0:

@@ -58,7 +58,7 @@ def measure(quick: bool, say: Callable[[str], None]) -> Iterator[Figure]:
 
 def compare(size: Size, organizations: int, say: Callable[[str], None]) -> Iterator[Figure]:
     """All in interleaved rounds on one database, whose books have to be right after each."""
-    with house_of_workers(**PEER) as house:
+    with house_of_workers(environment=PEER) as house:
         acts = {
             OURS: partial(post, size.webhooks, organizations),
             BARE: partial(insert_bare, size.webhooks, organizations),
@@ -125,4 +125,5 @@ def send_tasks(house: House, webhooks: int, organizations: int) -> float:
     done = Webhook.objects.filter(pk__gte=queued[0][0]).aggregate(
         first=Min("applied_at"), last=Max("applied_at")
     )
-    return (webhooks - 1) / (done["last"] - done["first"]).total_seconds()
+    seconds: float = (done["last"] - done["first"]).total_seconds()
+    return (webhooks - 1) / seconds

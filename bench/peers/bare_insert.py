@@ -1,6 +1,7 @@
 """The floor of posting: the same payments and log lines, ready made, in multi-row INSERTs without logic."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from django.db import connection, transaction
 from django.db.models import Max
@@ -25,8 +26,8 @@ _LINE = (
 class Rows:
     """What is in the queue, as rows of the ledger."""
 
-    payments: list[tuple[object, ...]] = field(default_factory=list)
-    lines: list[tuple[object, ...]] = field(default_factory=list)
+    payments: list[tuple[Any, ...]] = field(default_factory=list)
+    lines: list[tuple[Any, ...]] = field(default_factory=list)
     organizations: dict[str, Organization] = field(default_factory=dict)  # as they will be, by INN
 
 

@@ -25,7 +25,7 @@ def test_books_that_drift_do_not_count() -> None:
 
     drift()
 
-    with pytest.raises(DoesNotCount, match="expected 20,50.*, found 20,51"):
+    with pytest.raises(DoesNotCount, match=r"expected 20,50.*, found 20,51"):
         require_right_books()
 
 
@@ -38,7 +38,7 @@ def test_posting_tells_no_figure_when_the_books_drift(monkeypatch: pytest.Monkey
         drift()
         return speed
 
-    monkeypatch.setattr(posting, "house_of_workers", lambda **_: nullcontext())
+    monkeypatch.setattr(posting, "house_of_workers", lambda environment: nullcontext())
     monkeypatch.setattr(posting, "send_tasks", lambda *_: 1.0)
     size = posting.Size(rounds=1, webhooks=10, tasks=2)
     assert [figure.unit for figure in posting.compare(size, 1, print)] == ["webhooks/s"] * 3
