@@ -36,7 +36,6 @@ AT_LEAST = {  # times as fast, with so many organizations
     (1, SENT): 30.0,
     (500, BARE): 0.5,
     (500, CALLED): 25.0,
-    (500, SENT): 25.0,
 }
 
 
@@ -47,7 +46,7 @@ class Size:
     tasks: int  # a round
 
 
-QUICK, FULL = Size(3, 5_000, 300), Size(5, 20_000, 1_000)
+QUICK, FULL = Size(2, 5_000, 300), Size(5, 20_000, 1_000)
 
 
 def measure(quick: bool, say: Callable[[str], None]) -> Iterator[Figure]:
@@ -65,6 +64,8 @@ def compare(size: Size, organizations: int, say: Callable[[str], None]) -> Itera
             CALLED: partial(call_tasks, size.tasks, organizations),
             SENT: partial(send_tasks, house, size.tasks, organizations),
         }
+        if (organizations, SENT) not in AT_LEAST:  # a broker costs the same, however many there are
+            del acts[SENT]
         speeds: dict[str, list[float]] = {name: [] for name in acts}
         post(max(organizations, settings.BATCH_WEBHOOKS_MAX), organizations)  # opens them, and warms up
         for number in range(1, size.rounds + 1):
