@@ -78,14 +78,14 @@ def throughput(
 
 def longest_wait(house: House, size: Size, processes: int, say: Callable[[str], None]) -> Figure:
     """Webhooks of a quiet organization arrive one after another while a hot one's backlog is drained."""
+    queue(size.webhooks, organizations=1)
+    batch_seconds = settings.BATCH_WEBHOOKS_MAX / drain(house).per_second
     queue(size.hot_backlog, organizations=1)
     waits = []
-    begun = time.perf_counter()
     ring(house)
     while not is_drained():
         waits.append(wait_of_one(house))
         time.sleep(QUIET_EVERY_SECONDS)
-    batch_seconds = (time.perf_counter() - begun) * settings.BATCH_WEBHOOKS_MAX / size.hot_backlog
     require_right_books()
     say(
         f"{processes} processes, a hot backlog of {size.hot_backlog}: {len(waits)} webhooks of a quiet "
