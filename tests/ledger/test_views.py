@@ -9,7 +9,8 @@ from django.test import Client
 from ledger.models import Organization
 from ledger.money import BALANCE_KOPECKS_MAX
 from tests.cast import ROMASHKA, SAMPLE, VASILEK, opened, posted, terms
-from tests.explaining import assert_index_lookups_only, explains, rows_read_by
+from tests.explaining import assert_index_lookups_only, explains
+from tests.reading import rows_read_by
 
 pytestmark = pytest.mark.django_db
 

@@ -1,0 +1,69 @@
+"""Django and Celery in this process, with production's settings, connected to the servers of a house.
+
+Has to be imported before anything that has models; sorted by name, it is.
+"""
+
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import django
+from celery import current_app
+from django.conf import settings
+from django.db import connection
+
+from bench.designs import DoesNotCount
+from faults.house import SHORT_TIMES, House
+
+PRODUCTION = {
+    "DJANGO_SETTINGS_MODULE": "config.settings",
+    # Nobody is there: `connected_to` says which servers are meant.
+    "DATABASE_URL": "mysql://root@localhost/prihod?unix_socket=/nowhere",
+    "REDIS_URL": "redis://127.0.0.1:1/0",
+    "SECRET_KEY": "only-for-the-benchmark-" * 3,
+    "DEBUG": "0",
+}
+if not settings.configured:
+    os.environ |= PRODUCTION
+    django.setup()
+    # What the log says costs here what it costs a worker, but nobody wants to read it at this terminal.
+    console: Any = logging.getLogger().handlers[0]
+    console.setStream(Path(os.devnull).open("w"))  # noqa: SIM115 until this process ends
+
+from ingest.reconciliation import reconcile  # noqa: E402 it has models
+from ledger.verification import verify  # noqa: E402 likewise
+
+
+@contextmanager
+def connected_to(house: House) -> Iterator[None]:
+    """Within the block, what this process asks or sends goes to the house's MariaDB and Redis."""
+    database, broker = connection.settings_dict, current_app.conf.broker_url
+    options = {**database["OPTIONS"], "unix_socket": str(house.mariadb.socket_path)}
+    connection.close()
+    connection.settings_dict = {**database, "OPTIONS": options}
+    current_app.conf.update(broker_url=house.broker.url)
+    try:
+        yield
+    finally:
+        connection.close()
+        connection.settings_dict = database
+        current_app.conf.update(broker_url=broker)
+
+
+@contextmanager
+def house_of_workers(workers: int = 1, environment: Mapping[str, str] | None = None) -> Iterator[House]:
+    """A house where nothing runs yet but its servers, and Django is connected to it. Each of its workers will
+    have one process."""
+    own = {**dict.fromkeys(SHORT_TIMES, ""), "WORKER_PROCESSES": "1", **(environment or {})}
+    with House(workers=workers, started=[], environment=own) as house, connected_to(house):
+        yield house
+
+
+def require_right_books() -> None:
+    """What verify_ledger does, in this process. Raises DoesNotCount."""
+    if drift := next(chain(verify(), reconcile()), None):
+        raise DoesNotCount(f"verify_ledger: {drift}")

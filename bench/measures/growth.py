@@ -1,0 +1,212 @@
+"""What millions of log lines cost: posting, reading, verifying, sweeping, and looking around in the admin."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from django.conf import settings
+from django.contrib import admin
+from django.contrib.auth import get_user_model
+from django.test import Client
+from django.urls import reverse
+
+from bench.database import connected_to, house_of_workers, require_right_books
+from bench.designs import DoesNotCount
+from bench.draining import is_drained
+from bench.figures import Bound, Figure
+from bench.generator import Group, inn_of, queue, write_books, write_trouble
+from faults.house import House
+from ingest.models import Webhook
+from ledger.models import Payment
+from tests.reading import rows_read_by
+from tests.servers import ROOT
+from worker.applying import apply_batch
+from worker.sweeper import sweep
+
+MEASURE = "growth"
+BUFFER_POOL_BYTES = 2 * 1024**3  # as a server has that keeps millions of rows; the small books get it, too
+HOT, QUIET, FIRST_OF_THE_OTHERS = 1, 2, 3  # numbers of organizations
+POSTED_TO = 100  # of the others
+SMALL_BOOKS = [Group(FIRST_OF_THE_OTHERS - 1 + POSTED_TO, 98)]  # ten thousand lines
+ROUNDS = 5
+READS = 200  # a round
+READS_RATIO_MAX, COST_RATIO_MAX = 1.2, 1.3
+VERIFY_MIB_MAX = 200.0
+PAGE_SECONDS_MAX = 1.0
+ROWS_READ_MAX = 10_000  # by a page of a list: it counts to 1000, skips up to 1000, and shows 100
+LOOKS_AT_FAILED = 2  # in a search by INN: all failed webhooks are counted through, and shown
+
+
+@dataclass(frozen=True)
+class Size:
+    books: Sequence[Group]
+    webhooks: int  # a round
+    trouble: int  # rows of each kind
+    backlog: int  # webhooks, while it is swept
+
+
+QUICK = Size([Group(1, 100_000), Group(1, 100), Group(100, 1_000)], 2_500, 2_000, 10_000)
+FULL = Size([Group(1, 1_000_000), Group(1, 100), Group(1_000, 4_000)], 5_000, 10_000, 100_000)
+
+
+def measure(quick: bool, say: Callable[[str], None]) -> Iterator[Figure]:
+    size = QUICK if quick else FULL
+    with house_of_workers() as small, house_of_workers() as large:
+        for house, books in ((small, SMALL_BOOKS), (large, size.books)):
+            with connected_to(house):
+                fill(house, books, say)
+        with connected_to(large):
+            write_trouble(size.trouble)
+        yield cost_per_webhook(small, large, size, say)
+        with connected_to(large):
+            yield from reads(say)
+            yield from pages(size, say)
+            yield from sweeps(size, say)
+            yield from verification(large, say)
+
+
+def at_most(limit: float) -> Bound:
+    return Bound(limit, at_least=False)
+
+
+def fill(house: House, books: Sequence[Group], say: Callable[[str], None]) -> None:
+    house.sql(f"SET GLOBAL innodb_buffer_pool_size = {BUFFER_POOL_BYTES}")
+    begun = time.perf_counter()
+    write_books(books)
+    lines = sum(group.rows for group in books)
+    say(f"{lines:,} lines with payments and webhooks are written in {time.perf_counter() - begun:.0f} s")
+
+
+def cost_per_webhook(small: House, large: House, size: Size, say: Callable[[str], None]) -> Figure:
+    """Microseconds. Of the large books, `verification` says in the end whether they are still right."""
+    costs: dict[House, list[float]] = {large: [], small: []}
+    for number in range(1, ROUNDS + 1):
+        for house, values in costs.items():
+            with connected_to(house):
+                values.append(post(size.webhooks))
+        with connected_to(small):
+            require_right_books()
+        told = ", ".join(f"{values[-1]:.0f}" for values in costs.values())
+        say(f"round {number} of {ROUNDS}: a webhook costs {told} µs in the large and the small books")
+    what = "cost per webhook, against books of ten thousand lines"
+    return Figure(MEASURE, what, "µs", costs[large], costs[small], at_most(COST_RATIO_MAX))
+
+
+def post(webhooks: int) -> float:
+    """Microseconds for each; by apply_batch in this process."""
+    queue(webhooks, organizations=POSTED_TO, first=FIRST_OF_THE_OTHERS)
+    begun = time.perf_counter()
+    while apply_batch(settings.BATCH_WEBHOOKS_MAX):
+        pass
+    return 1e6 * (time.perf_counter() - begun) / webhooks
+
+
+def reads(say: Callable[[str], None]) -> Iterator[Figure]:
+    """By Django's test client: without an HTTP server, whose cost would hide a difference."""
+    client = Client(HTTP_HOST="localhost")
+    for name in ("balance", "balance/history"):
+        path = f"/api/organizations/{{}}/{name}/"
+        hot, quiet = path.format(inn_of(HOT)), path.format(inn_of(QUIET))
+        read(client, hot), read(client, quiet)
+        rounds = [(read(client, hot), read(client, quiet)) for _ in range(ROUNDS)]
+        ours, theirs = zip(*rounds, strict=True)
+        say(f"{name}: {ours[0]:.2f} ms with the most lines, {theirs[0]:.2f} ms with a hundred")
+        what = f"{name.rpartition('/')[2]} of the organization with the most lines, against a hundred"
+        yield Figure(MEASURE, what, "ms", ours, theirs, at_most(READS_RATIO_MAX))
+
+
+def read(client: Client, path: str) -> float:
+    """Milliseconds of one answer, on average."""
+    begun = time.perf_counter()
+    for _ in range(READS):
+        if client.get(path).status_code != 200:
+            raise DoesNotCount(f"{path} was not answered 200")
+    return 1000 * (time.perf_counter() - begun) / READS
+
+
+def pages(size: Size, say: Callable[[str], None]) -> Iterator[Figure]:
+    """Every list of the admin: its first and its last page, each of its filters, and searches."""
+    client = Client(HTTP_HOST="localhost")
+    client.force_login(get_user_model().objects.create_superuser("bench"))
+    client.get(reverse("admin:index"))
+    seconds, rows = {}, {}
+    for path in admin_paths(client):
+        begun = time.perf_counter()
+        client.get(path)
+        seconds[path] = time.perf_counter() - begun
+        rows[path] = rows_read_by(partial(client.get, path))
+    slowest, greediest = max(seconds, key=seconds.__getitem__), max(rows, key=rows.__getitem__)
+    say(f"of {len(rows)} pages the slowest is {slowest}, {seconds[slowest]:.3f} s")
+    say(f"most is read by {greediest}, {rows[greediest]} rows")
+    slow, greedy = list(seconds.values()), list(rows.values())
+    yield Figure(
+        MEASURE, "the slowest page of the admin's lists", "s", [max(slow)], bound=at_most(PAGE_SECONDS_MAX)
+    )
+    yield Figure(
+        MEASURE,
+        "rows read for one of them, at most",
+        "rows",
+        [max(greedy)],
+        bound=at_most(ROWS_READ_MAX + LOOKS_AT_FAILED * size.trouble),
+    )
+
+
+def admin_paths(client: Client) -> Iterator[str]:
+    operation_ids = [
+        str(row.operation_id) for row in (Payment.objects.earliest("id"), Webhook.objects.latest("id"))
+    ]
+    searches = [*operation_ids, inn_of(HOT), inn_of(QUIET), "7" * 10]
+    for model, its_admin in admin.site._registry.items():  # noqa: SLF001 Django asks itself this way
+        path = reverse(f"admin:{model._meta.app_label}_{model._meta.model_name}_changelist")
+        page = client.get(path)
+        if page.status_code != 200:
+            raise DoesNotCount(f"{path} was answered {page.status_code}")
+        changes = page.context_data["cl"]  # type: ignore[index] # a TemplateResponse has it
+        yield path
+        yield f"{path}?p={changes.paginator.num_pages}"
+        for text in searches if its_admin.search_fields else ():
+            yield f"{path}?q={text}"
+        for each in changes.filter_specs:
+            for choice in each.choices(changes):
+                yield path + choice["query_string"]
+
+
+def sweeps(size: Size, say: Callable[[str], None]) -> Iterator[Figure]:
+    yield sweeping("with an empty queue", say)
+    queue(size.backlog, organizations=POSTED_TO, first=FIRST_OF_THE_OTHERS)
+    yield sweeping(f"with {size.backlog} webhooks that have just arrived", say)
+    while not is_drained():
+        apply_batch(settings.BATCH_WEBHOOKS_MAX)
+
+
+def sweeping(how: str, say: Callable[[str], None]) -> Figure:
+    rounds = []
+    for _ in range(ROUNDS):
+        begun = time.perf_counter()
+        sweep()
+        rounds.append(time.perf_counter() - begun)
+    say(f"a sweep {how} takes {max(rounds):.3f} s")
+    return Figure(MEASURE, f"a sweep {how}", "s", rounds, bound=at_most(settings.SWEEP_EVERY_SECONDS))
+
+
+def verification(house: House, say: Callable[[str], None]) -> Iterator[Figure]:
+    """The command, in a process of its own. Raises DoesNotCount unless it is green."""
+    command = [sys.executable, "manage.py", "verify_ledger", "--json"]
+    process = subprocess.Popen(command, cwd=ROOT, env=house.environment, stdout=subprocess.PIPE)
+    with process:
+        assert process.stdout  # as asked for
+        told = process.stdout.read()
+        _, status, usage = os.wait4(process.pid, 0)  # tells the highest memory, as nothing else does
+        process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode != 0:
+        raise DoesNotCount(f"verify_ledger: {told.decode()}")
+    figures = json.loads(told)
+    say(f"verify_ledger: {told.decode().strip()}, {usage.ru_maxrss / 1024:.0f} MiB")
+    yield Figure(MEASURE, "verify_ledger", "rows/s", [figures["rows_per_second"]])
+    memory = usage.ru_maxrss / 1024
+    yield Figure(MEASURE, "verify_ledger's memory", "MiB", [memory], bound=at_most(VERIFY_MIB_MAX))

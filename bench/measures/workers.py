@@ -1,0 +1,113 @@
+"""What more worker processes bring, on one organization and on many; and whether a quiet one has to wait."""
+
+# Each worker is the Procfile's own command with one process, so that N workers are N processes. Where the
+# time goes, the CPU seconds of the database's process and of the workers' tell (proc(5)).
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from django.conf import settings
+
+from bench.database import house_of_workers, require_right_books
+from bench.draining import drain, is_drained, ring
+from bench.figures import Bound, Figure
+from bench.generator import queue
+from faults.house import House
+from ingest.models import Webhook
+
+MEASURE = "workers"
+PROCESSES, ORGANIZATIONS = (1, 2, 4), (1, 10, 500)
+QUIET = 1_000  # the number of an organization that no backlog is for
+QUIET_EVERY_SECONDS = 0.3
+BATCHES_WAITED_MAX = 5.0
+POLL_SECONDS = 0.005
+
+
+@dataclass(frozen=True)
+class Size:
+    rounds: int
+    webhooks: int  # a round
+    hot_backlog: int  # webhooks
+
+
+QUICK, FULL = Size(1, 5_000, 5_000), Size(3, 20_000, 50_000)
+
+
+def measure(quick: bool, say: Callable[[str], None]) -> Iterator[Figure]:
+    size = QUICK if quick else FULL
+    with house_of_workers(max(PROCESSES)) as house:
+        house.sql("SET GLOBAL innodb_print_all_deadlocks = ON")
+        for processes in PROCESSES:
+            start(house, processes)
+            for organizations in ORGANIZATIONS:
+                yield from throughput(house, size, processes, organizations, say)
+            yield longest_wait(house, size, processes, say)
+        yield Figure(MEASURE, "deadlocks in any log", "deadlocks", [deadlocks(house)], bound=at_most(0))
+
+
+def at_most(limit: float) -> Bound:
+    return Bound(limit, at_least=False)
+
+
+def start(house: House, processes: int) -> None:
+    names = [name for name in list(house.programs)[:processes] if not house[name].runs()]
+    house.start(*names)
+    queue(len(house.workers) * settings.BATCH_WEBHOOKS_MAX, organizations=max(ORGANIZATIONS))
+    drain(house)  # opens the organizations, and warms up
+
+
+def throughput(
+    house: House, size: Size, processes: int, organizations: int, say: Callable[[str], None]
+) -> Iterator[Figure]:
+    rounds = []
+    for number in range(1, size.rounds + 1):
+        queue(size.webhooks, organizations=organizations)
+        rounds.append(drained := drain(house))
+        require_right_books()
+        say(
+            f"{processes} processes, {organizations} organizations, round {number} of {size.rounds}: "
+            f"{drained.per_second:.0f}/s, CPU seconds: database {drained.database_cpu_seconds:.1f}, "
+            f"workers {drained.workers_cpu_seconds:.1f} of {drained.seconds:.1f} s"
+        )
+    name = f"{processes} processes, {organizations} organizations"
+    yield Figure(MEASURE, name, "webhooks/s", [drained.per_second for drained in rounds])
+    shares = [drained.database_share for drained in rounds]
+    yield Figure(MEASURE, f"database's share of the CPU time, {name}", "of 1", shares)
+
+
+def longest_wait(house: House, size: Size, processes: int, say: Callable[[str], None]) -> Figure:
+    """Webhooks of a quiet organization arrive one after another while a hot one's backlog is drained."""
+    queue(size.webhooks, organizations=1)
+    batch_seconds = settings.BATCH_WEBHOOKS_MAX / drain(house).per_second
+    queue(size.hot_backlog, organizations=1)
+    waits = []
+    ring(house)
+    while not is_drained():
+        waits.append(wait_of_one(house))
+        time.sleep(QUIET_EVERY_SECONDS)
+    require_right_books()
+    say(
+        f"{processes} processes, a hot backlog of {size.hot_backlog}: {len(waits)} webhooks of a quiet "
+        f"organization waited up to {max(waits):.2f} s; a batch takes {batch_seconds:.3f} s"
+    )
+    what = f"longest wait of a quiet organization behind a hot one, {processes} processes"
+    return Figure(MEASURE, what, "batches", [max(waits) / batch_seconds], bound=at_most(BATCHES_WAITED_MAX))
+
+
+def wait_of_one(house: House) -> float:
+    """Seconds from the commit of a quiet organization's webhook until it is applied."""
+    queue(1, organizations=1, first=QUIET)
+    webhook = Webhook.objects.latest("id")
+    begun = time.perf_counter()
+    ring(house)
+    while Webhook.objects.received().filter(pk=webhook.pk).exists():
+        time.sleep(POLL_SECONDS)
+    return time.perf_counter() - begun
+
+
+def deadlocks(house: House) -> int:
+    """In the server's log, which names each, and in the workers'."""
+    logs = [house.mariadb.log, *(worker.log for worker in house.workers)]
+    texts = [log.read_text(errors="replace") for log in logs]
+    return sum(text.count("WE ROLL BACK TRANSACTION") + text.count("(1213") for text in texts)

@@ -1,0 +1,48 @@
+"""A figure that was bought with wrong books must not be told."""
+
+from contextlib import nullcontext
+
+import pytest
+from django.db.models import F
+
+from bench.database import require_right_books
+from bench.designs import DoesNotCount
+from bench.measures import posting
+from ledger.models import Organization
+from tests.cast import posted, received, terms
+
+
+def drift() -> None:
+    Organization.objects.update(balance_kopecks=F("balance_kopecks") + 1)
+
+
+@pytest.mark.django_db
+def test_books_that_drift_do_not_count() -> None:
+    told = terms(20_50)
+    received(told, status="applied")
+    posted(told)
+    require_right_books()
+
+    drift()
+
+    with pytest.raises(DoesNotCount, match=r"expected 20,50.*, found 20,51"):
+        require_right_books()
+
+
+@pytest.mark.usefixtures("sequences")
+def test_posting_tells_no_figure_when_the_books_drift(monkeypatch: pytest.MonkeyPatch) -> None:
+    honest = posting.insert_bare
+
+    def and_drift(webhooks: int, organizations: int) -> float:
+        speed = honest(webhooks, organizations)
+        drift()
+        return speed
+
+    monkeypatch.setattr(posting, "house_of_workers", lambda environment: nullcontext())
+    monkeypatch.setattr(posting, "send_tasks", lambda *_: 1.0)
+    size = posting.Size(rounds=1, webhooks=10, tasks=2)
+    assert [figure.unit for figure in posting.compare(size, 1, print)] == ["webhooks/s"] * 3
+
+    monkeypatch.setattr(posting, "insert_bare", and_drift)
+    with pytest.raises(DoesNotCount):
+        list(posting.compare(size, 1, print))
