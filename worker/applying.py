@@ -1,8 +1,10 @@
 """Received webhooks become posted payments: claim, mark and post in one transaction."""
 
 import time
-from collections.abc import Collection, Mapping
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping
 from functools import partial
+from itertools import chain, islice
 from uuid import UUID
 
 import structlog
@@ -18,6 +20,8 @@ from worker import transactions
 log = structlog.get_logger(__name__)
 
 LOOKED_AT_MAX = 10_000  # webhooks behind those of held organizations; more would take long to look through
+LOOK_FURTHER_TIMES = 4
+NEWEST_LOOKED_AT = 200  # more than arrive while one batch is applied
 LOOKS = 5  # for organizations that are held; whoever holds one for longer isn't one of our batches
 LOOK_AGAIN_AFTER_SECONDS = 0.1
 CONFLICT = "conflict: this operation is posted already, under other terms"
@@ -109,29 +113,65 @@ def _mark_and_post(webhook_ids: Collection[int], organizations: Mapping[str, int
 
 
 def _claim(claimable: WebhookQuerySet, webhooks_max: int) -> tuple[dict[str, int], list[int]]:
-    """Lock the organizations of the oldest webhooks, and by that claim these; the keys of both.
+    """Lock organizations that nobody holds, and by that claim their webhooks; the keys of both.
 
     Nothing here waits: whoever waited for one organization would have all the others of the batch wait.
-    Behind the webhooks of organizations that others hold it looks on.
+    """
+    for _ in range(2):
+        organizations, seen = _lock_organizations(claimable, webhooks_max)
+        claimed = list(claimable.filter(id__among=seen).values_list("pk", flat=True))
+        # Whoever held them before us may have applied all that we saw, and may have been passed over with
+        # what came since. So look once more, under our locks.
+        if claimed or not seen:
+            break
+    return organizations, claimed
+
+
+def _lock_organizations(claimable: WebhookQuerySet, webhooks_max: int) -> tuple[dict[str, int], list[int]]:
+    """The organizations of a batch, by INN, and the keys of its webhooks as they were before the locks.
+
+    It looks further where others hold what it has found; and where it has found many organizations with few
+    webhooks each: of fewer with more of them the batch costs less, and others find some that are free.
     """
     held: set[str] = set()
     reach = webhooks_max
+    seen = _look(claimable, reach)
     while True:
-        inns = {inn for _, inn in _look(claimable, reach, but=held)[:webhooks_max]}
+        batch = _share([(key, inn) for key, inn in seen if inn not in held], webhooks_max)
+        inns = {inn for _, inn in batch}
+        scattered = reach == webhooks_max and len(inns) > webhooks_max // LOOK_FURTHER_TIMES
+        if (scattered or len(batch) < webhooks_max) and reach <= len(seen) and reach < LOOKED_AT_MAX:
+            reach = min(LOOK_FURTHER_TIMES * reach, LOOKED_AT_MAX)
+            seen = _look(claimable, reach)
+            continue
         organizations = lock_free(inns)
+        if inns == organizations.keys():
+            return organizations, [key for key, _ in batch]
         held |= inns - organizations.keys()
-        if inns == organizations.keys() or reach >= LOOKED_AT_MAX:
-            break
-        reach = min(4 * reach, LOOKED_AT_MAX)
-    # Whoever held an organization before us may have applied what we saw; and may have been passed over with
-    # what came since. So look again, under our locks: now it stays as it is.
-    claimed = [key for key, inn in _look(claimable, reach) if inn in organizations]
-    return organizations, claimed[:webhooks_max]
 
 
-def _look(claimable: WebhookQuerySet, reach: int, but: Collection[str] = ()) -> list[tuple[int, str]]:
-    """Key and INN of the oldest `reach` webhooks, without those of the INNs in `but`."""
-    return [(key, inn) for key, inn in claimable.values_list("pk", "payer_inn")[:reach] if inn not in but]
+def _look(claimable: WebhookQuerySet, reach: int) -> list[tuple[int, str]]:
+    """Key and INN of the oldest `reach` webhooks and, behind a longer queue, of some of the newest: one
+    organization's backlog may be all that can be seen from the old end.
+    """
+    rows = claimable.values_list("pk", "payer_inn")
+    oldest = list(rows[:reach])
+    if len(oldest) < reach:
+        return oldest
+    return [*oldest, *reversed(rows.filter(pk__gt=oldest[-1][0]).order_by("-pk")[:NEWEST_LOOKED_AT])]
+
+
+def _share(seen: Iterable[tuple[int, str]], webhooks_max: int) -> list[tuple[int, str]]:
+    """A batch of those seen: organization by organization, in the order of their oldest webhooks; none of
+    them gets more than half of it as long as others are there for the rest.
+    """
+    by_inn: dict[str, list[tuple[int, str]]] = defaultdict(list)
+    for key, inn in seen:
+        by_inn[inn].append((key, inn))
+    half = max(webhooks_max // 2, 1)
+    first = chain.from_iterable(webhooks[:half] for webhooks in by_inn.values())
+    rest = chain.from_iterable(webhooks[half:] for webhooks in by_inn.values())
+    return list(islice(chain(first, rest), webhooks_max))
 
 
 def _mark_applied(webhook_ids: Collection[int]) -> None:

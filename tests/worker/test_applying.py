@@ -307,6 +307,49 @@ def test_two_held_organizations_with_a_long_backlog_hold_up_no_third(monkeypatch
     assert balances()[IVANOV] == 100_00
 
 
+def test_a_long_backlog_of_one_organization_keeps_no_other_waiting() -> None:
+    for _ in range(30):
+        received()
+    quiet = received(terms(inn=VASILEK))
+
+    assert apply_batch(4) == 4
+
+    quiet.refresh_from_db()
+    assert quiet.status == "applied"
+    assert balances() == {ROMASHKA: 3 * 100_00, VASILEK: 100_00}
+
+
+def test_no_organization_gets_more_than_half_of_a_batch_while_others_wait() -> None:
+    seen = [(1, ROMASHKA), (2, ROMASHKA), (3, ROMASHKA), (4, ROMASHKA), (5, VASILEK), (6, VASILEK)]
+
+    assert [key for key, _ in applying._share(seen, 4)] == [1, 2, 5, 6]
+    assert [key for key, _ in applying._share(seen[:5], 4)] == [1, 2, 5, 3]
+    assert [key for key, _ in applying._share(seen[:4], 4)] == [1, 2, 3, 4]
+
+
+@locks_rows
+def test_a_batch_of_many_organizations_leaves_some_for_other_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    inns = [f"77{number:08}" for number in range(16)]
+    opened(*inns)
+    for _ in range(4):
+        for inn in inns:
+            received(terms(1_00, inn=inn))
+    monkeypatch.setattr(applying, "NEWEST_LOOKED_AT", 0)
+    real_post, others = applying.post, []
+
+    def post(*args: Any) -> None:
+        if not others:
+            others.append(None)
+            others[:] = at_once([lambda: apply_batch(16)])
+        real_post(*args)
+
+    monkeypatch.setattr(applying, "post", post)
+    assert apply_batch(16) == 16
+
+    assert others == [16]
+    assert sorted(balances().values()) == [0] * 8 + [4_00] * 8
+
+
 @locks_rows
 def test_what_came_while_we_held_its_organization_is_not_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:
     """Between our look and our lock somebody applies all we saw, and passes over what comes then."""
