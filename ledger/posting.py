@@ -48,7 +48,7 @@ class Outcome(Enum):
     CONFLICT = "conflict"  # under other terms; nothing is written
 
 
-def open_organizations(inns: frozenset[str]) -> None:
+def open_organizations(inns: Collection[str]) -> None:
     """Open those of `inns` that aren't open yet, in a short transaction of their own.
 
     Inserting them inside the posting transaction, before or after its locks, deadlocks on MariaDB. So
