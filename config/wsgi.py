@@ -4,9 +4,7 @@ import os
 
 from django.core.wsgi import get_wsgi_application
 
-from config.pinging import ping_seldom
 from config.shedding import shedding
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
 application = shedding(get_wsgi_application())
-ping_seldom()
