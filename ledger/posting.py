@@ -9,6 +9,7 @@ ledger: its rows have the fields of PaymentTerms, by their names, and are credit
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import fields
 from enum import Enum
+from functools import partial
 from typing import Any, cast
 from uuid import UUID
 
@@ -80,7 +81,8 @@ def post(told: QuerySet[Any], organizations: Mapping[str, int]) -> None:
 
     `organizations` are all that `told` names, as lock_free returned them in this transaction. It is the
     caller's, so that the caller's own mark commits with the money. It is lost by django.db.IntegrityError
-    if one of the operations is posted already, or would make a balance overflow: see posted_before.
+    if one of the operations is posted already (ask posted_before), and by a DatabaseError of the server's
+    own kind if a balance would overflow.
     """
     if not connection.in_atomic_block:
         raise TransactionManagementError("posting belongs into its caller's transaction")
@@ -159,11 +161,8 @@ def _report_after_commit(told: QuerySet[Any], written: int) -> None:
         transaction.on_commit(lambda: log.info("balances changed", payments=written))
         return
     operation_ids = list(told.values_list("operation_id", flat=True))
-    written_lines = BalanceLog.objects.filter(payment__operation_id__in=operation_ids).select_related(
-        "payment"
-    )
-    lines = list(written_lines.order_by("id"))
-    transaction.on_commit(lambda: _report(lines))
+    lines = BalanceLog.objects.filter(payment__operation_id__in=operation_ids).order_by("id")
+    transaction.on_commit(partial(_report, list(lines.select_related("payment"))))
 
 
 def _report(lines: Sequence[BalanceLog]) -> None:
