@@ -472,7 +472,7 @@ def reset_in_commit(stage: Stage) -> None:
     """The database's line is reset between a COMMIT, or the door's INSERT, and its answer."""
     line = stage.house.proxies["database"]
     for _ in stage.moments(10, 8):
-        words = stage.chance.choice([b"COMMIT", b"INSERT INTO `ingest_webhook`"])
+        words = stage.chance.choice([b"COMMIT", b"INSERT INTO ingest_webhook"])
         stage.strike(f"reset at {words.decode()}", line.reset_at, words)
         wait_until(lambda: not line.waits_to_reset(), "somebody sends these words", 10)
 
