@@ -29,7 +29,7 @@ from worker.applying import apply_batch
 from worker.sweeper import sweep
 
 MEASURE = "growth"
-# It holds the large books (about 4.2 GB), as that of a server does that keeps millions of rows; the small
+# It is to hold the large books, as that of a server does that keeps millions of rows; the small
 # books get it, too.
 BUFFER_POOL_BYTES = 8 * 1024**3
 HOT, QUIET, FIRST_OF_THE_OTHERS = 1, 2, 3  # numbers of organizations
