@@ -116,9 +116,9 @@ def _no_organization_lock() -> None:
     vars(Organization.objects)["select_for_update"] = lambda **_: Organization.objects.all()
     mark, look = applying._mark_applied, applying._look
 
-    def look_past_others(claimable: Any, reach: int, but: Collection[str] = ()) -> list[tuple[int, str]]:
+    def look_past_others(claimable: Any, reach: int) -> list[tuple[int, str]]:
         # Otherwise the webhooks' own locks would stand in for the organization's.
-        return look(claimable.select_for_update(skip_locked=True), reach, but)
+        return look(claimable.select_for_update(skip_locked=True), reach)
 
     def mark_and_dawdle(webhook_ids: Collection[int]) -> None:
         mark(webhook_ids)
