@@ -114,17 +114,17 @@ def _poison() -> None:
 
 def _no_organization_lock() -> None:
     vars(Organization.objects)["select_for_update"] = lambda **_: Organization.objects.all()
-    mark, look = applying._mark_applied, applying._look
+    look, bring = applying._look, posting._bring_balances_to_newest_line
 
     def look_past_others(claimable: Any, reach: int) -> list[tuple[int, str]]:
         # Otherwise the webhooks' own locks would stand in for the organization's.
         return look(claimable.select_for_update(skip_locked=True), reach)
 
-    def mark_and_dawdle(webhook_ids: Collection[int]) -> None:
-        mark(webhook_ids)
+    def dawdle_and_bring(organization_ids: Collection[int]) -> None:
         time.sleep(0.05)  # two at once are rare on a fast machine, and certain with this
+        bring(organization_ids)
 
-    applying._mark_applied, applying._look = mark_and_dawdle, look_past_others
+    applying._look, posting._bring_balances_to_newest_line = look_past_others, dawdle_and_bring
 
 
 def _acknowledge_before_commit() -> None:
