@@ -14,7 +14,7 @@ from faults.house import House
 
 MEASURE = "overload"
 TIMES_FULL_LOAD = 2.0
-CONNECTIONS = 256
+CONNECTIONS = 900  # with fewer the requests would pile up in the sender, before anybody could shed them
 STATUSES = (200, 503)
 DRAINED_AFTER_SECONDS_MAX = 60.0
 WEB_GROWS_BY_MIB_MAX = 64.0
