@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 from django.conf import settings
+from django.db import connection
 
 from faults import reporting
 from faults.client import Deliveries, Mix
@@ -33,8 +34,8 @@ PLANTED_HERE = ["no_ledger_key", "retry_posts_again"]
 
 
 @pytest.fixture
-def servers() -> None:
-    if ON_SQLITE:
+def servers(db: None) -> None:
+    if not getattr(connection, "mysql_is_mariadb", False):
         pytest.skip("the faults of MariaDB and Redis have their turn in the run on MariaDB")
     if lacks := missing():
         (pytest.fail if servers_are_required() else pytest.skip)("; ".join(lacks))
