@@ -1,33 +1,40 @@
-"""What the processes of a house have used so far."""
+"""What processes have used so far, as proc(5) tells."""
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 from faults.house import House
 
+_TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 
-def cpu_seconds(house: House) -> dict[str, float]:
+
+def cpu_seconds_by_part(house: House) -> dict[str, float]:
     """By part of the house: web with all its processes, and the database if it is a server."""
-    spent = {"web": sum(map(_cpu_seconds, _web(house)))}
+    spent = {"web": cpu_seconds(_web(house))}
     if house.database:
-        spent["the database"] = _cpu_seconds(house.database.pid)
+        spent["the database"] = cpu_seconds([house.database.pid])
     return spent
 
 
 def web_mib(house: House) -> float:
     """Memory that the web processes have resident."""
-    return sum(map(_resident_mib, _web(house)))
+    return sum(memory_mib(pid)["VmRSS"] for pid in _web(house))
 
 
 def _web(house: House) -> list[int]:
     return [house["web"].pid, *house["web"].children()]
 
 
-def _cpu_seconds(pid: int) -> float:
-    # Behind the name, which may hold anything, the fields count from the third: proc(5).
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return sum(map(int, fields[11:13])) / os.sysconf("SC_CLK_TCK")
+def cpu_seconds(pids: Iterable[int]) -> float:
+    """Of all these processes since their start: the 14th and 15th field of their stat."""
+    # Behind the name, which may hold anything, the fields count from the third.
+    fields = [Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split() for pid in pids]
+    return sum(int(each[11]) + int(each[12]) for each in fields) / _TICKS_PER_SECOND
 
 
-def _resident_mib(pid: int) -> float:
-    return int(Path(f"/proc/{pid}/status").read_text().partition("VmRSS:")[2].split()[0]) / 1024
+def memory_mib(pid: int) -> dict[str, float]:
+    """VmRSS, VmHWM (its highest so far) and the like, of its status."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    pairs = (line.split(":") for line in lines if line.endswith(" kB"))
+    return {name: int(value.split()[0]) / 1024 for name, value in pairs}

@@ -1,19 +1,16 @@
 """A backlog, and real worker processes that take it away."""
 
 import time
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from os import sysconf
-from pathlib import Path
 
 from celery import Celery
 
+from bench.consuming import cpu_seconds
 from faults.house import House, wait_until
 from ingest.doorbell import TASK
 from ingest.models import Webhook
 
 DRAIN_SECONDS_MAX = 300.0
-_TICKS_PER_SECOND = sysconf("SC_CLK_TCK")
 
 
 @dataclass(frozen=True)
@@ -59,16 +56,3 @@ def is_drained() -> bool:
 def pool_processes(house: House) -> list[int]:
     """Those that apply, one for each of the running workers."""
     return [pid for worker in house.workers if worker.runs() for pid in worker.children()]
-
-
-def cpu_seconds(pids: Sequence[int]) -> float:
-    """What these processes have used since their start: fields 14 and 15 of proc(5)'s stat."""
-    fields = [Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split() for pid in pids]
-    return sum(int(each[11]) + int(each[12]) for each in fields) / _TICKS_PER_SECOND
-
-
-def memory_mib(pid: int) -> Mapping[str, float]:
-    """VmRSS, VmHWM (its highest so far) and the like of proc(5)'s status."""
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    pairs = (line.split(":") for line in lines if line.endswith(" kB"))
-    return {name: int(value.split()[0]) / 1024 for name, value in pairs}

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 
-from bench.consuming import cpu_seconds
+from bench.consuming import cpu_seconds_by_part
 from bench.designs import Design, DoesNotCount, require_stored
 from bench.load import closed_loop, open_loop, p99_milliseconds
 from faults.house import House, migrated
@@ -39,10 +39,10 @@ class Doors:
         return speeds
 
     def _watched_load(self, design: Design, seconds: int) -> float:
-        before, answered = cpu_seconds(self.houses[design]), self._answered[design]
+        before, answered = cpu_seconds_by_part(self.houses[design]), self._answered[design]
         speed = self._load(design, seconds)
         answered = self._answered[design] - answered
-        for part, spent in cpu_seconds(self.houses[design]).items():
+        for part, spent in cpu_seconds_by_part(self.houses[design]).items():
             self.microseconds[design, part].append(1e6 * (spent - before[part]) / answered)
         return speed
 

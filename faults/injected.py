@@ -99,11 +99,9 @@ def _poison() -> None:
     post = applying.post
 
     def post_unless_poisoned(told: QuerySet[Any], organizations: Mapping[str, int]) -> None:
-        poison = list(
-            told.filter(document_number__startswith=POISON).values_list("document_number", flat=True)
-        )
+        poison = told.filter(document_number__startswith=POISON)
         if poison and not REPAIRED.exists():
-            ACTS["exit" if any("KILL" in number for number in poison) else "raise"]()
+            ACTS["exit" if poison.filter(document_number__contains="KILL") else "raise"]()
         post(told, organizations)
 
     applying.post = post_unless_poisoned

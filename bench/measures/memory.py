@@ -2,8 +2,9 @@
 
 from collections.abc import Callable, Iterator
 
+from bench.consuming import memory_mib
 from bench.database import house_of_workers, require_right_books
-from bench.draining import drain, memory_mib, pool_processes
+from bench.draining import drain, pool_processes
 from bench.figures import Bound, Figure
 from bench.generator import queue
 
