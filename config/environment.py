@@ -7,6 +7,27 @@ from typing import Any
 import environ
 from django.core.exceptions import ImproperlyConfigured
 
+SQLITE = "django.db.backends.sqlite3"
+SQLITE_OPTIONS = {
+    # IMMEDIATE waits for the write lock at BEGIN; an upgrade later on would fail instead of waiting.
+    "transaction_mode": "IMMEDIATE",
+    "timeout": 20,  # seconds
+    # FULL: a commit is on the disk before the bank hears 200.
+    "init_command": "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;",
+}
+MYSQL_OPTIONS = {
+    "charset": "utf8mb4",
+    # REPEATABLE READ would read balances from before the lock; see docs/decisions/0004.
+    "isolation_level": "read committed",
+    # Without these a server that hangs is waited for without end. In seconds.
+    "connect_timeout": 5,
+    "read_timeout": 30,
+    "write_timeout": 30,
+    # wait_timeout: the locks of a worker that vanished without a word are let go after a minute.
+    "init_command": "SET SESSION sql_mode = 'TRADITIONAL', SESSION innodb_lock_wait_timeout = 5,"
+    " SESSION wait_timeout = 60",
+}
+
 
 class Environment(environ.Env):  # type: ignore[misc]  # untyped
     """An empty variable is as good as none, and a malformed one is named."""
@@ -54,7 +75,7 @@ def database_at(url: str, *, stand_in: Path) -> dict[str, Any]:
             raise ImproperlyConfigured(
                 f"DATA_DIR={stand_in.parent} can't be written: {fault.strerror}"
             ) from fault
-        return {"ENGINE": "django.db.backends.sqlite3", "NAME": str(stand_in)}
+        return {"ENGINE": SQLITE, "NAME": str(stand_in), "OPTIONS": SQLITE_OPTIONS}
     if not url.startswith(("sqlite:///", "mysql://")):
         raise ImproperlyConfigured("DATABASE_URL must begin with sqlite:/// or mysql://")
     try:
@@ -66,4 +87,32 @@ def database_at(url: str, *, stand_in: Path) -> dict[str, Any]:
             "DATABASE_URL is malformed; it reads mysql://user:password@host:port/name or sqlite:////a/file; "
             "a / in a password is written %2F"
         )
-    return database
+    ours = SQLITE_OPTIONS if database["ENGINE"] == SQLITE else MYSQL_OPTIONS
+    return {**database, "OPTIONS": {**ours, **database.get("OPTIONS", {})}}
+
+
+def broker_at(redis_url: str, *, stand_in: Path) -> dict[str, Any]:
+    """Celery's settings for the broker at `redis_url`, or without it for files in the folder `stand_in`."""
+    if redis_url:
+        return {
+            "CELERY_BROKER_URL": redis_url,
+            "CELERY_BROKER_TRANSPORT_OPTIONS": {
+                "socket_keepalive": True,
+                "health_check_interval": 10,  # seconds
+                # A broker that hangs is not waited endlessly; longer than the second of kombu's own BRPOP.
+                "socket_connect_timeout": 5,
+                "socket_timeout": 30,
+            },
+        }
+    return {
+        "CELERY_BROKER_URL": "filesystem://localhost",  # a name that means nothing; without one kombu warns
+        "CELERY_BROKER_TRANSPORT": "worker.filebroker:Transport",
+        # With this kind of transport Celery's prefork pool shares one pipe: a killed process takes its lock
+        # along, and the others wait for ever. SQLite has one writer at a time anyway.
+        "CELERY_WORKER_POOL": "solo",
+        "CELERY_BROKER_TRANSPORT_OPTIONS": {
+            "data_folder_in": str(stand_in / "messages"),
+            "control_folder": str(stand_in / "control"),
+            "polling_interval": 0.05,  # seconds
+        },
+    }

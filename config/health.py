@@ -4,7 +4,7 @@ from django.db import connection
 from django.db.migrations.executor import MigrationExecutor
 from django.http import HttpRequest, HttpResponse
 
-from ledger.answers import answer, error, json_only
+from api.answers import answer, error, json_only
 
 
 @json_only("GET", "HEAD")

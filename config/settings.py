@@ -12,7 +12,7 @@ from django.core.exceptions import ImproperlyConfigured
 from kombu import Queue
 
 from config import logs
-from config.environment import Environment, database_at, kept_secret, one_or_more
+from config.environment import Environment, broker_at, database_at, kept_secret, one_or_more
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 env = Environment()
@@ -55,7 +55,7 @@ KEPT_DELIVERIES_MAX = env.int("KEPT_DELIVERIES_MAX", default=10_000)  # per kind
 KEPT_DELIVERIES_DAYS = env.int("KEPT_DELIVERIES_DAYS", default=90)
 
 INSTALLED_APPS = [
-    "django.contrib.admin",
+    "config.site.AdminConfig",
     "django.contrib.auth",
     "django.contrib.contenttypes",
     "django.contrib.sessions",
@@ -63,9 +63,11 @@ INSTALLED_APPS = [
     "whitenoise.runserver_nostatic",
     "django.contrib.staticfiles",
     "django_celery_results",
+    "api",
     "ledger",
     "ingest",
     "worker",
+    "monitoring",
 ]
 
 MIDDLEWARE = [
@@ -102,55 +104,14 @@ TEMPLATES = [
 DATABASE = database_at(
     needed_in_production("DATABASE_URL", stand_in=""), stand_in=DATA_DIR / "prihod.sqlite3"
 )
-if DATABASE["ENGINE"] == "django.db.backends.mysql":
-    DATABASE["OPTIONS"] = {
-        "charset": "utf8mb4",
-        # REPEATABLE READ would read balances from before the lock; see docs/decisions/0004.
-        "isolation_level": "read committed",
-        # Without these a server that hangs is waited for without end. In seconds.
-        "connect_timeout": 5,
-        "read_timeout": 30,
-        "write_timeout": 30,
-        # wait_timeout: the locks of a worker that vanished without a word are let go after a minute.
-        "init_command": "SET SESSION sql_mode = 'TRADITIONAL', SESSION innodb_lock_wait_timeout = 5,"
-        " SESSION wait_timeout = 60",
-        **DATABASE.get("OPTIONS", {}),
-    }
-else:
-    DATABASE["OPTIONS"] = {
-        # IMMEDIATE waits for the write lock at BEGIN; an upgrade later on would fail instead of waiting.
-        "transaction_mode": "IMMEDIATE",
-        "timeout": 20,  # seconds
-        # FULL: a commit is on the disk before the bank hears 200.
-        "init_command": "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;",
-    }
 DATABASE |= {"CONN_MAX_AGE": None, "CONN_HEALTH_CHECKS": True, "ATOMIC_REQUESTS": False}
 DATABASES = {"default": DATABASE}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 # --- Celery ---------------------------------------------------------------------------------------
 
-CELERY_BROKER_TRANSPORT_OPTIONS: dict[str, object]
-if REDIS_URL := needed_in_production("REDIS_URL", stand_in=""):
-    CELERY_BROKER_URL = REDIS_URL
-    CELERY_BROKER_TRANSPORT_OPTIONS = {
-        "socket_keepalive": True,
-        "health_check_interval": 10,  # seconds
-        # A broker that hangs is not waited for without end; longer than the second of kombu's own BRPOP.
-        "socket_connect_timeout": 5,
-        "socket_timeout": 30,
-    }
-else:
-    CELERY_BROKER_URL = "filesystem://localhost"  # a name that means nothing; without one kombu warns
-    CELERY_BROKER_TRANSPORT = "worker.filebroker:Transport"
-    # With this kind of transport Celery's prefork pool shares one pipe: a killed process takes its lock
-    # along, and the others wait for ever. SQLite has one writer at a time anyway.
-    CELERY_WORKER_POOL = "solo"
-    CELERY_BROKER_TRANSPORT_OPTIONS = {
-        "data_folder_in": str(DATA_DIR / "broker" / "messages"),
-        "control_folder": str(DATA_DIR / "broker" / "control"),
-        "polling_interval": 0.05,  # seconds
-    }
+REDIS_URL = needed_in_production("REDIS_URL", stand_in="")
+globals().update(broker_at(REDIS_URL, stand_in=DATA_DIR / "broker"))  # CELERY_BROKER_…
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 # Attempts have a queue of their own, so that the doorbell can tell how many of its rings wait.
 CELERY_TASK_QUEUES = [Queue(name, routing_key=name) for name in ("celery", "attempts")]

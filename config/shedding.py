@@ -7,8 +7,8 @@ queue grows, and with it each answer's time. So the door answers 503 to what wai
 from collections.abc import Iterable
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
+from api.answers import unavailable
 from config.serving import waited_seconds
-from ledger.answers import unavailable
 
 WAIT_SECONDS_MAX = 0.25  # for a thread
 DOOR = "/api/webhook/bank/"  # the bank sends again by itself; a reader doesn't

@@ -1,20 +1,15 @@
 """Who answers what."""
 
-from django.conf import settings
 from django.contrib import admin
 from django.http import HttpRequest, HttpResponse
 from django.urls import path
 from django.views.decorators.csrf import csrf_exempt
 from django.views.generic import RedirectView
 
+from api.answers import error
 from config import health
 from ingest import views as ingest
 from ledger import views as ledger
-from ledger.answers import error
-
-admin.site.site_title = "Prihod"
-admin.site.site_header = f"Prihod · times in {settings.TIME_ZONE}"
-admin.site.enable_nav_sidebar = False  # the lists need its width
 
 
 def handler400(request: HttpRequest, exception: Exception) -> HttpResponse:

@@ -2,11 +2,11 @@
 
 from django.http import HttpRequest, HttpResponse
 
+from api.answers import answer, error, json_only, unavailable
 from ingest import doorbell, inbox
 from ingest.exceptions import InvalidDelivery
 from ingest.models import Webhook
 from ingest.parsing import parse, parse_operation_id
-from ledger.answers import answer, error, json_only, unavailable
 
 BODY_BYTES_MAX = 64 * 1024
 

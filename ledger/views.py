@@ -4,8 +4,8 @@ import re
 
 from django.http import HttpRequest, HttpResponse
 
+from api.answers import answer, error, json_only
 from ledger import queries
-from ledger.answers import answer, error, json_only
 from ledger.inn import is_inn
 from ledger.models import BalanceLog, Organization
 from ledger.money import rubles

@@ -5,9 +5,9 @@ from collections.abc import Callable
 from django.db import IntegrityError
 from django.http import HttpRequest, HttpResponse
 
+from api.answers import View, answer, error, json_only
 from ingest.exceptions import InvalidDelivery
 from ingest.parsing import parse
-from ledger.answers import View, answer, error, json_only
 from ledger.terms import PaymentTerms
 
 Take = Callable[[PaymentTerms, bytes], None]

@@ -9,10 +9,10 @@ from django.core.management import call_command
 from django.http import HttpResponse
 from django.test import RequestFactory
 
+from api.answers import View
 from bench.designs import Design, DoesNotCount, drain, require_stored
 from bench.load import open_loop
 from bench.peers import message_per_webhook, parsing_only, synchronous
-from ledger.answers import View
 from ledger.models import BalanceLog, Organization
 from ledger.verification import verify
 from tests.cast import ROMASHKA, VASILEK, balances, body, terms
