@@ -129,10 +129,10 @@ def _no_organization_lock() -> None:
 def _acknowledge_before_commit() -> None:
     store = inbox.store
 
-    def store_later(terms: PaymentTerms, body: bytes) -> inbox.Stored:
+    def store_later(terms: PaymentTerms, *rest: Any) -> inbox.Stored:
         if Webhook.objects.filter(operation_id=terms.operation_id).exists():
-            return store(terms, body)
-        threading.Timer(0.2, store, [terms, body]).start()
+            return store(terms, *rest)
+        threading.Timer(0.2, store, [terms, *rest]).start()
         return inbox.Stored.NEW
 
     inbox.store = store_later

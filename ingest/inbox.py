@@ -1,18 +1,30 @@
 """Durable storage of what the bank tells. When a function here returns, the row is committed."""
 
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from datetime import timedelta
 from enum import Enum
 from functools import cache
 from typing import Any, NamedTuple
+from uuid import UUID
 
 from django.conf import settings
-from django.db import IntegrityError, connection
+from django.db import IntegrityError, connection, transaction
 from django.db.models import Field
 from django.utils import timezone
 
-from ingest.models import ConflictingDelivery, KeptDelivery, RejectedDelivery, RepeatedDelivery, Webhook
+from ingest.banks.telling import BankId
+from ingest.models import (
+    BANK,
+    REASON_CHARS_MAX,
+    BankOperation,
+    ConflictingDelivery,
+    IgnoredDelivery,
+    KeptDelivery,
+    RejectedDelivery,
+    RepeatedDelivery,
+    Webhook,
+)
 from ledger.terms import PaymentTerms
 
 
@@ -22,12 +34,37 @@ class Stored(Enum):
     CONFLICTING = "conflicting"  # … with other content
 
 
-def store(terms: PaymentTerms, body: bytes) -> Stored:
+def store(terms: PaymentTerms, body: bytes, source: str = BANK, bank_id: BankId | None = None) -> Stored:
     """Store a delivery as a new webhook, or beside the webhook that this operation id has already.
 
-    The unique key decides who is first; a look beforehand would only be right until the INSERT.
+    With a `bank_id` that was told before, its first telling decides which operation is meant, whatever the
+    terms make of it now. A new one on an operation that is stored already is a conflict even with equal
+    terms: the bank has renamed a payment, or two payments look alike, and only a person can tell.
     Raises django.db.DatabaseError when nothing could be stored.
     """
+    if bank_id is None:
+        return _store(terms, body, source)
+    with transaction.atomic():  # no id may be remembered without its webhook
+        meant = _remember(bank_id, terms.operation_id)
+        if meant is None:
+            return _store(terms, body, source, another_name="bank_id")
+        return _store(replace(terms, operation_id=meant), body, source)
+
+
+def _remember(bank_id: BankId, operation_id: UUID) -> UUID | None:
+    """Remember which operation `bank_id` means; returns which one it means already, if it was told before."""
+    row = BankOperation(alias=bank_id.alias, bank_id=bank_id.text, operation_id=operation_id)
+    try:
+        with transaction.atomic():
+            row.save(force_insert=True)
+    except IntegrityError:
+        told: UUID = BankOperation.objects.get(alias=bank_id.alias).operation_id
+        return told
+    return None
+
+
+def _store(terms: PaymentTerms, body: bytes, source: str, another_name: str = "") -> Stored:
+    """The unique key decides who is first; a look beforehand would only be right until the INSERT."""
     try:
         _insert(
             operation_id=terms.operation_id,
@@ -37,12 +74,14 @@ def store(terms: PaymentTerms, body: bytes) -> Stored:
             document_date=terms.document_date,
             body=body,
             received_at=timezone.now(),
+            source=source,
         )
     except IntegrityError:
         first = Webhook.objects.filter(operation_id=terms.operation_id).first()
         if first is None:  # another constraint than the unique key
             raise
-        return _store_beside(first, terms, body)
+        difference = ", ".join(filter(None, [another_name, _difference(first.terms, terms)]))
+        return _store_beside(first, difference, body, source)
     return Stored.NEW
 
 
@@ -77,17 +116,22 @@ def _insert_of(names: tuple[str, ...]) -> _Insert:
     )
 
 
-def _store_beside(first: Webhook, terms: PaymentTerms, body: bytes) -> Stored:
-    if first.terms == terms:
-        _keep(RepeatedDelivery(webhook=first))
+def _store_beside(first: Webhook, difference: str, body: bytes, source: str) -> Stored:
+    if not difference:
+        _keep(RepeatedDelivery(webhook=first, source=source))
         return Stored.REPEATED
-    _keep(ConflictingDelivery(webhook=first, body=body, difference=_difference(first.terms, terms)))
+    _keep(ConflictingDelivery(webhook=first, body=body, difference=difference, source=source))
     return Stored.CONFLICTING
 
 
-def keep_rejected(body: bytes, reason: str) -> None:
+def keep_rejected(body: bytes, reason: str, source: str = BANK) -> None:
     """Keep a delivery that was answered 400, for the admins."""
-    _keep(RejectedDelivery(body=body, reason=reason[:255]))
+    _keep(RejectedDelivery(body=body, reason=reason[:REASON_CHARS_MAX], source=source))
+
+
+def keep_ignored(body: bytes, reason: str, source: str) -> None:
+    """Keep a delivery that is no payment to credit, for the admins."""
+    _keep(IgnoredDelivery(body=body, reason=reason[:REASON_CHARS_MAX], source=source))
 
 
 def _keep(delivery: KeptDelivery) -> None:

@@ -7,8 +7,13 @@ from django.db import models
 from django.db.models import F, Q
 from django.utils import timezone
 
+from ingest.banks.telling import BANK_ID_CHARS_MAX
 from ledger.operation_id import OperationIdField
 from ledger.terms import PaymentTerms
+
+BANK = "bank"  # the source of what speaks our own contract; other banks have their names
+SOURCE_CHARS_MAX = 16
+REASON_CHARS_MAX = 255
 
 
 class WebhookQuerySet(models.QuerySet["Webhook"]):
@@ -51,6 +56,7 @@ class Webhook(models.Model):
     document_date = models.DateTimeField()
     body = models.BinaryField(help_text="the bytes as received")
     received_at = models.DateTimeField(default=timezone.now)
+    source = models.CharField(max_length=SOURCE_CHARS_MAX, default=BANK)
 
     status = models.CharField(max_length=9, choices=Status.choices, default=Status.RECEIVED)
     applied_at = models.DateTimeField(null=True)
@@ -80,10 +86,25 @@ class Webhook(models.Model):
         )
 
 
+class BankOperation(models.Model):
+    """A bank's own id of an operation, for banks of whose id alone our operation id can't be made.
+
+    Unique: the first telling decides for ever which operation the bank's id means. Several may mean one.
+    """
+
+    alias = OperationIdField(primary_key=True)  # made of the bank's id, in the bank's namespace
+    bank_id = models.CharField(max_length=BANK_ID_CHARS_MAX, help_text="as the bank told it")
+    operation_id = OperationIdField(db_index=True)
+
+    def __str__(self) -> str:
+        return self.bank_id
+
+
 class KeptDelivery(models.Model):
     """A delivery that did not become a webhook, kept for a person to look at, bounded in number and age."""
 
     received_at = models.DateTimeField(default=timezone.now, db_index=True)
+    source = models.CharField(max_length=SOURCE_CHARS_MAX, default=BANK)
 
     objects: ClassVar[models.Manager["Self"]] = models.Manager()
 
@@ -94,11 +115,24 @@ class KeptDelivery(models.Model):
 class RejectedDelivery(KeptDelivery):
     """Answered 400: it can never become valid."""
 
-    reason = models.CharField(max_length=255)
+    reason = models.CharField(max_length=REASON_CHARS_MAX)
     body = models.BinaryField(help_text="the bytes as received")
 
     class Meta:
         verbose_name_plural = "rejected deliveries"
+
+    def __str__(self) -> str:
+        return self.reason
+
+
+class IgnoredDelivery(KeptDelivery):
+    """Answered 200, and no payment to credit: an outgoing one, one not booked, a foreign currency."""
+
+    reason = models.CharField(max_length=REASON_CHARS_MAX)
+    body = models.BinaryField(help_text="the bytes as received")
+
+    class Meta:
+        verbose_name_plural = "ignored deliveries"
 
     def __str__(self) -> str:
         return self.reason

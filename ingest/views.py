@@ -6,7 +6,8 @@ from api.answers import answer, error, json_only, unavailable
 from ingest import doorbell, inbox
 from ingest.exceptions import InvalidDelivery
 from ingest.models import Webhook
-from ingest.parsing import parse, parse_operation_id
+from ingest.parsing import parse
+from ledger.operation_id import as_operation_id
 
 BODY_BYTES_MAX = 64 * 1024
 
@@ -36,10 +37,8 @@ def bank_webhook(request: HttpRequest) -> HttpResponse:
 @json_only("GET", "HEAD")
 def operation(request: HttpRequest, operation_id: str) -> HttpResponse:
     """Whether an operation is received, applied, failed or dismissed."""
-    try:
-        webhook = Webhook.objects.filter(operation_id=parse_operation_id(operation_id)).first()
-    except InvalidDelivery:
-        webhook = None
+    known = as_operation_id(operation_id)
+    webhook = Webhook.objects.filter(operation_id=known).first() if known else None
     if webhook is None:
         return error(404, "Operation not found")
     return answer(

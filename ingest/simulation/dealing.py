@@ -9,7 +9,7 @@ from decimal import Decimal
 from random import Random
 from typing import Literal
 
-from ingest.parsing import AMOUNT_KOPECKS_MAX
+from ingest.fields import AMOUNT_KOPECKS_MAX
 from ledger.inn import checksum_holds
 
 

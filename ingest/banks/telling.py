@@ -1,0 +1,36 @@
+"""What a bank's delivery comes to, before anything is stored."""
+
+from dataclasses import dataclass
+from uuid import UUID
+
+from ledger.terms import PaymentTerms
+
+BANK_ID_CHARS_MAX = 64
+
+
+@dataclass(frozen=True, slots=True)
+class BankId:
+    """The bank's own id of an operation, where our operation id can't be made of it alone."""
+
+    alias: UUID  # made of it, in the bank's namespace
+    text: str  # as people read it, at most BANK_ID_CHARS_MAX characters
+
+
+@dataclass(frozen=True, slots=True)
+class Credit:
+    """A payment into an account, under these terms."""
+
+    terms: PaymentTerms
+    bank_id: BankId | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ignored:
+    """Truly the bank's word, and no payment to credit: answered 200, and kept for a while."""
+
+    reason: str
+
+
+def nobodys(inn: str) -> bool:
+    """Whether `inn` is all zeros: a bank's placeholder for nobody, which its sample bodies are full of."""
+    return not inn.strip("0")
