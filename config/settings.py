@@ -12,7 +12,8 @@ from django.core.exceptions import ImproperlyConfigured
 from kombu import Queue
 
 from config import logs
-from config.environment import Environment, broker_at, database_at, kept_secret, one_or_more
+from config.environment import Environment, broker_at, database_at, kept_secret, one_or_more, zero_or_more
+from ingest import doorkeeper, signing
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 env = Environment()
@@ -43,6 +44,28 @@ PORT: int = env.int("PORT", default=8000)
 
 # The bank's clock: a document_date without an offset is read in this zone.
 BANK_TIME_ZONE: ZoneInfo = env.get_value("BANK_TIME_ZONE", cast=ZoneInfo, default=ZoneInfo("UTC"))
+
+# Who may deliver, by door (ingest/doorkeeper.py, docs/security.md).
+WEBHOOK_AUTH = env.str("WEBHOOK_AUTH", default="")
+TRUSTED_PROXIES: int = env.get_value("TRUSTED_PROXIES", cast=zero_or_more, default=0)
+AT_THE_BANKS = doorkeeper.Guard(
+    secrets=env.listed("WEBHOOK_SECRETS", signing.key_of),
+    tolerance_seconds=env.get_value("WEBHOOK_TOLERANCE_SECONDS", cast=zero_or_more, default=300),
+    x_signature_secrets=env.listed("WEBHOOK_X_SIGNATURE_SECRETS", doorkeeper.long_secret),
+    public_keys=env.listed("WEBHOOK_PUBLIC_KEY_FILE", signing.public_key_in),
+    basic=env.listed("WEBHOOK_BASIC_AUTH", doorkeeper.basic_credentials),
+    bearer=env.listed("WEBHOOK_BEARER_TOKENS", doorkeeper.long_secret),
+    networks=env.listed("WEBHOOK_NETWORKS", doorkeeper.network),
+)
+AT_TOCHKAS = doorkeeper.Guard(public_keys=env.listed("TOCHKA_PUBLIC_KEY_FILE", signing.public_key_in))
+AT_TBANKS = doorkeeper.Guard(
+    basic=env.listed("TBANK_BASIC_AUTH", doorkeeper.basic_credentials),
+    bearer=env.listed("TBANK_BEARER_TOKENS", doorkeeper.long_secret),
+    networks=env.listed("TBANK_NETWORKS", doorkeeper.network),
+)
+WEBHOOK_GUARDS = doorkeeper.guards(
+    WEBHOOK_AUTH, debug=DEBUG, bank=AT_THE_BANKS, tochka=AT_TOCHKAS, tbank=AT_TBANKS
+)
 
 # The inbox.
 # With 0 nothing would ever be applied, and whatever failed once would be given up without a try.

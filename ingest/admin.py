@@ -17,8 +17,10 @@ from django.urls import URLPattern, path
 from django.utils.html import format_html, format_html_join
 from django.utils.text import Truncator
 
-from ingest.models import ConflictingDelivery, RejectedDelivery, Webhook
+from ingest.finding import banks_ids, operations_called
+from ingest.models import ConflictingDelivery, IgnoredDelivery, RejectedDelivery, Webhook
 from ingest.replay import Replayed, replay, survey
+from ingest.signing import claimed_payload
 from ledger.browsing import ReadOnlyAdmin, link, list_link
 from ledger.models import Payment
 from ledger.money import rubles_text
@@ -28,6 +30,9 @@ REPLAYED_AT_ONCE_MAX = 10_000  # in one request; the replay command has no such 
 SHOWN_MAX = 20  # of a list inside a page
 ERROR_CHARS_SHOWN = 80
 _PRIMARY_KEY = re.compile(r"[0-9]{1,18}")
+
+
+Delivered = Webhook | RejectedDelivery | IgnoredDelivery | ConflictingDelivery
 
 
 def may_replay(user: User | AnonymousUser) -> bool:
@@ -78,27 +83,32 @@ class DeliveredAdmin(ReadOnlyAdmin):
         return super().get_queryset(request).defer("body")
 
     @admin.display(description="body, indented")
-    def body_indented(self, row: Webhook | RejectedDelivery | ConflictingDelivery) -> str:
+    def body_indented(self, row: Delivered) -> str:
+        payload = claimed_payload(bytes(row.body))
         try:
             # Indents without reading the numbers, which stay as the bank wrote them.
-            text = msgspec.json.format(bytes(row.body).decode(), indent=2)
+            text = msgspec.json.format(payload.decode(), indent=2)
         except (UnicodeDecodeError, msgspec.DecodeError, RecursionError):
             text = "not JSON"
         return _block(text)
 
     @admin.display(description="body, the exact bytes")
-    def body_bytes(self, row: Webhook | RejectedDelivery | ConflictingDelivery) -> str:
+    def body_bytes(self, row: Delivered) -> str:
         return _block(repr(bytes(row.body))[2:-1])
 
 
 @admin.register(Webhook)
 class WebhookAdmin(DeliveredAdmin):
     list_display = [
-        "operation", "state", "payer_inn", "amount", "document_number", "received_at", "attempts", "error",
+        "operation", "source", "state", "payer_inn", "amount", "document_number", "received_at", "attempts",
+        "error",
     ]  # fmt: skip
     list_filter = ["status"]
     fieldsets = [
-        (None, {"fields": ["operation_id", "payer_inn", "amount", "document_number", "document_date"]}),
+        (None, {"fields": [
+            "operation_id", "source", "known_to_the_bank_as",
+            "payer_inn", "amount", "document_number", "document_date",
+        ]}),
         ("What became of it", {"fields": [
             "state", "received_at", "attempts", "next_attempt_at", "last_error", "applied_at", "payment",
         ]}),
@@ -107,14 +117,15 @@ class WebhookAdmin(DeliveredAdmin):
     ]  # fmt: skip
     search_fields = ["operation_id", "payer_inn"]
     search_help_text = (
-        "an operation id, or the INN of failed and dismissed webhooks; what is applied, find in Payments"
+        "an operation id, ours or the bank's own, or the INN of failed and dismissed webhooks;"
+        " what is applied, find in Payments"
     )
     actions = ["replay_selected"]
 
     def find(self, rows: QuerySet[Webhook], text: str) -> QuerySet[Webhook]:
-        operation_id = as_operation_id(text)
-        if operation_id:
-            return rows.filter(operation_id=operation_id)
+        found = list(rows.filter(operation_id__in=operations_called(text)).values_list("pk", flat=True))
+        if found or as_operation_id(text):
+            return rows.filter(pk__in=found)
         # No index by INN: every webhook would pay for it at the door. What is applied, the ledger finds.
         return rows.filter(status__in=[Webhook.Status.FAILED, Webhook.Status.DISMISSED], payer_inn=text)
 
@@ -156,6 +167,10 @@ class WebhookAdmin(DeliveredAdmin):
         whole = str(webhook.operation_id)
         return format_html('<span title="{}">{}…</span>', whole, whole[:8])
 
+    @admin.display(description="known to the bank as")
+    def known_to_the_bank_as(self, webhook: Webhook) -> str:
+        return ", ".join(banks_ids(webhook)) or "the operation id"
+
     @admin.display(description="status")
     def state(self, webhook: Webhook) -> str:
         return format_html('<span class="state-{0}">{0}</span>', webhook.status)
@@ -189,21 +204,25 @@ class WebhookAdmin(DeliveredAdmin):
 
 @admin.register(RejectedDelivery)
 class RejectedDeliveryAdmin(DeliveredAdmin):
-    list_display = ["received_at", "reason"]
-    fields = ["received_at", "reason", "body_indented", "body_bytes"]
+    list_display = ["received_at", "source", "reason"]
+    fields = ["received_at", "source", "reason", "body_indented", "body_bytes"]
+
+
+@admin.register(IgnoredDelivery)
+class IgnoredDeliveryAdmin(RejectedDeliveryAdmin):
+    """With the same columns."""
 
 
 @admin.register(ConflictingDelivery)
 class ConflictingDeliveryAdmin(DeliveredAdmin):
-    list_display = ["received_at", "webhook", "difference"]
-    fields = ["received_at", "webhook", "difference", "body_indented", "body_bytes"]
+    list_display = ["received_at", "source", "webhook", "difference"]
+    fields = ["received_at", "source", "webhook", "difference", "body_indented", "body_bytes"]
     search_fields = ["webhook__operation_id"]
-    search_help_text = "an operation id"
+    search_help_text = "an operation id, ours or the bank's own"
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[ConflictingDelivery]:
         webhooks = Prefetch("webhook", Webhook.objects.defer("body"))
         return super().get_queryset(request).prefetch_related(webhooks)
 
     def find(self, rows: QuerySet[ConflictingDelivery], text: str) -> QuerySet[ConflictingDelivery]:
-        operation_id = as_operation_id(text)
-        return rows.filter(webhook__operation_id=operation_id) if operation_id else rows.none()
+        return rows.filter(webhook__operation_id__in=operations_called(text))

@@ -63,7 +63,7 @@ def read(body: bytes) -> Credit | Ignored:
         if currency != RUBLES:
             return Ignored(f"currency {currency[:_SHOWN]} is not credited")
     if nobodys(told.payer.inn):
-        return Ignored("payer.inn is zeros: a test, or a payer without an INN")
+        return Ignored("payer.inn names nobody: a test, or a payer without an INN")
     number = fields.document_number(told.document_number, "documentNumber")
     date = fields.document_date(told.doc_date, "docDate")
     terms = PaymentTerms(

@@ -32,5 +32,5 @@ class Ignored:
 
 
 def nobodys(inn: str) -> bool:
-    """Whether `inn` is all zeros: a bank's placeholder for nobody, which its sample bodies are full of."""
+    """Whether `inn` is empty or all zeros, as banks write it for nobody, and in their sample bodies."""
     return not inn.strip("0")

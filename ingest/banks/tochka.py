@@ -55,17 +55,22 @@ def read(payload: bytes) -> Credit | Ignored:
         if currency != RUBLES:
             return Ignored(f"currency {currency[:_SHOWN]} is not credited")
     if nobodys(payment.payer.inn):  # such a body comes as a test when a webhook is registered
-        return Ignored("SidePayer.inn is zeros: a test, or a payer without an INN")
-    payment_id = fields.words(payment.payment_id, "paymentId", chars_max=BANK_ID_CHARS_MAX)
+        return Ignored("SidePayer.inn names nobody: a test, or a payer without an INN")
+    own_id = fields.words(payment.payment_id, "paymentId", chars_max=BANK_ID_CHARS_MAX)
     return Credit(
         PaymentTerms(
-            operation_id=operation_id(payment_id),
+            operation_id=operation_id(own_id),
             inn=fields.inn(payment.payer.inn, "SidePayer.inn"),
             amount_kopecks=fields.amount_kopecks(bytes(payment.recipient.amount), "SideRecipient.amount"),
             document_number=fields.document_number(payment.document_number, "documentNumber"),
             document_date=fields.document_date(payment.date, "date"),
         )
     )
+
+
+def payment_id(payload: bytes) -> str:
+    """What Tochka calls the payment in `payload`; raises InvalidDelivery."""
+    return fields.decoded(payload, _incoming_payment).payment_id
 
 
 def operation_id(payment_id: str) -> UUID:

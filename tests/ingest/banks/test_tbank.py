@@ -1,0 +1,257 @@
+import contextlib
+from uuid import NAMESPACE_URL, UUID, uuid5
+
+import pytest
+from django.db import connection
+from django.test import Client
+from django.test.utils import CaptureQueriesContext
+from hypothesis import given
+
+from ingest import inbox
+from ingest.banks import tbank
+from ingest.banks.telling import Credit, Ignored
+from ingest.exceptions import InvalidDelivery
+from ingest.models import (
+    BankOperation,
+    ConflictingDelivery,
+    IgnoredDelivery,
+    RejectedDelivery,
+    RepeatedDelivery,
+    Webhook,
+)
+from ingest.reconciliation import reconcile
+from ledger.verification import verify
+from tests.browsers import listed, page, superuser
+from tests.cast import ROMASHKA, VASILEK, balances
+from tests.ingest.banks.conftest import Deliver, Told, applied, sample
+from tests.ingest.banks.hostile import hostile
+from tests.threads import at_once
+
+pytestmark = pytest.mark.django_db(transaction=True)
+NEW, ALREADY, IGNORED = (200, "success"), (200, "already processed"), (200, "ignored")
+NIGHTLY = "11111111-c7fc-0027-96ba-763ec56a2317"  # another operationId
+
+
+def credited() -> dict[str, int]:
+    applied()
+    assert not [*verify(), *reconcile()]
+    return balances()
+
+
+def test_the_namespace_is_made_of_the_banks_address() -> None:
+    assert uuid5(NAMESPACE_URL, "https://www.tbank.ru/") == tbank.NAMESPACE
+
+
+def test_a_booked_credit_credits_the_payer_once(from_tbank: Deliver) -> None:
+    told = sample("tbank_transaction")
+
+    assert [from_tbank(told) for _ in range(3)] == [NEW, ALREADY, ALREADY]
+
+    assert credited() == {ROMASHKA: 1450_50}
+    webhook = Webhook.objects.get()
+    assert (webhook.source, webhook.document_number) == ("tbank", "328")
+    assert webhook.document_date.isoformat() == "2024-04-27T21:00:00+00:00"
+    assert webhook.repeated_deliveries.count() == 2
+    assert not ConflictingDelivery.objects.exists()
+
+
+@pytest.mark.parametrize("order", [["authorization", "transaction"], ["transaction", "authorization"]])
+def test_an_authorization_and_its_transaction_credit_once(from_tbank: Deliver, order: list[str]) -> None:
+    answers = {kind: from_tbank(sample(f"tbank_{kind}")) for kind in order}
+
+    assert answers == {"authorization": IGNORED, "transaction": NEW}
+    assert credited() == {ROMASHKA: 1450_50}
+    assert IgnoredDelivery.objects.get().reason == "operationStatus Authorization is not booked"
+
+
+@pytest.mark.parametrize(
+    ("changed", "difference"),
+    [
+        ({"accountAmount": 2000}, "amount_kopecks"),
+        ({"accountAmount": "1450.51", "documentNumber": "329"}, "amount_kopecks, document_number"),
+        ({"documentNumber": "329"}, "document_number"),
+        ({"docDate": "2024-04-28T21:00:00Z"}, "document_date"),
+        ({"payer": {"inn": VASILEK}}, "inn"),
+        ({"accountNumber": "40702810110011000431", "accountAmount": 1}, "amount_kopecks"),
+        ({"payer": {"acct": "40702810900000000009", "inn": VASILEK}}, "inn"),
+    ],
+)
+def test_a_changed_operation_is_a_conflict_and_credits_nothing(
+    from_tbank: Deliver, changed: Told, difference: str
+) -> None:
+    from_tbank(sample("tbank_transaction"))
+
+    assert from_tbank(sample("tbank_transaction", **changed)) == ALREADY
+
+    assert credited() == {ROMASHKA: 1450_50}
+    conflict = ConflictingDelivery.objects.get()
+    assert (conflict.difference, conflict.source) == (difference, "tbank")
+
+
+def test_an_operation_whose_id_changed_overnight_credits_once(from_tbank: Deliver) -> None:
+    from_tbank(sample("tbank_transaction"))
+    renamed = sample("tbank_transaction", operationId=NIGHTLY)
+
+    assert [from_tbank(renamed), from_tbank(renamed)] == [ALREADY, ALREADY]
+
+    assert credited() == {ROMASHKA: 1450_50}
+    assert ConflictingDelivery.objects.get().difference == "bank_id"
+    assert RepeatedDelivery.objects.count() == 1  # the second telling of the new id is no news
+
+
+def test_an_operation_whose_id_and_amount_changed_overnight_credits_once(from_tbank: Deliver) -> None:
+    from_tbank(sample("tbank_transaction"))
+
+    assert from_tbank(sample("tbank_transaction", operationId=NIGHTLY, accountAmount=99)) == ALREADY
+
+    assert credited() == {ROMASHKA: 1450_50}
+    assert ConflictingDelivery.objects.get().difference == "bank_id, amount_kopecks"
+
+
+def test_an_id_renamed_and_then_changed_still_means_the_first_payment(from_tbank: Deliver) -> None:
+    from_tbank(sample("tbank_transaction"))
+    from_tbank(sample("tbank_transaction", operationId=NIGHTLY))
+
+    assert from_tbank(sample("tbank_transaction", operationId=NIGHTLY, documentNumber="5")) == ALREADY
+
+    assert credited() == {ROMASHKA: 1450_50}
+
+
+def test_payments_of_other_orders_are_other_payments(from_tbank: Deliver) -> None:
+    others = [
+        {},
+        {"documentNumber": "329"},
+        {"docDate": "2024-04-28T21:00:00Z"},
+        {"payer": {"acct": "40702810900000000009"}},
+        {"accountNumber": "40702810110011000431"},
+    ]
+    for number, changed in enumerate(others):
+        told = sample("tbank_transaction", operationId=str(UUID(int=number)), accountAmount=1, **changed)
+        assert from_tbank(told) == NEW
+
+    assert credited() == {ROMASHKA: 5_00}
+
+
+def test_a_hundred_simultaneous_tellings_under_many_ids_credit_once(from_tbank: Deliver) -> None:
+    def tell(number: int) -> tuple[int, str]:
+        told = sample(
+            "tbank_transaction", operationId=str(UUID(int=number % 4)), accountAmount=1 + number % 3
+        )
+        while (answer := from_tbank(told))[0] == 503:  # as the bank would
+            pass
+        return answer
+
+    answers = at_once([lambda number=number: [tell(number + k) for k in range(5)] for number in range(20)])
+
+    assert [one for five in answers for one in five].count(NEW) == 1
+    assert sum(credited().values()) in (1_00, 2_00, 3_00)
+    assert Webhook.objects.count() == 1
+    assert BankOperation.objects.count() == 4
+
+
+def test_an_id_is_forgotten_with_a_webhook_that_could_not_be_stored(
+    from_tbank: Deliver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(**_: object) -> None:
+        raise ZeroDivisionError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(inbox, "_insert", fail)
+        assert from_tbank(sample("tbank_transaction"))[0] == 503
+    assert not BankOperation.objects.exists()
+
+    assert from_tbank(sample("tbank_transaction")) == NEW
+
+
+@pytest.mark.parametrize(
+    ("told", "reason"),
+    [
+        (sample("tbank_debit"), "typeOfOperation Debit is not credited"),
+        (sample("tbank_dollars"), "currency 840 is not credited"),
+        (sample("tbank_transaction", accountCurrencyDigitalCode="156"), "currency 156 is not credited"),
+        (sample("tbank_transaction", operationStatus="Cancelled"), "operationStatus Cancelled is not booked"),
+        (
+            {"operationStatus": "Authorization", "typeOfOperation": "Credit"},
+            "operationStatus Authorization is not booked",
+        ),
+        (
+            sample("tbank_transaction", payer={"inn": "0"}),
+            "payer.inn names nobody: a test, or a payer without an INN",
+        ),
+    ],
+    ids=["debit", "dollars", "yuan", "cancelled", "bare", "nobody"],
+)
+def test_what_is_no_booked_credit_in_rubles_is_answered_200_and_kept(
+    from_tbank: Deliver, told: Told, reason: str
+) -> None:
+    assert from_tbank(told) == IGNORED
+
+    kept = IgnoredDelivery.objects.get()
+    assert (kept.reason, kept.source) == (reason, "tbank")
+    assert not Webhook.objects.exists()
+    assert not BankOperation.objects.exists()
+
+
+@pytest.mark.parametrize(
+    ("told", "wrong"),
+    [
+        ({}, "operationStatus: is missing"),
+        (
+            sample("tbank_transaction", payer={"inn": "77"}),
+            "payer.inn: must be a string of exactly 10 or 12 digits",
+        ),
+        (sample("tbank_transaction", accountAmount=0), "accountAmount: must be greater than zero"),
+        (sample("tbank_transaction", accountAmount=1.005), "accountAmount: must have at most 2 decimals"),
+        (sample("tbank_transaction", operationId="x" * 65), "operationId: must have 1 to 64 characters"),
+        (sample("tbank_transaction", docDate=None), "docDate: must be a string, got null"),
+    ],
+    ids=range(6),
+)
+def test_what_can_never_be_credited_is_answered_400_and_kept(
+    from_tbank: Deliver, told: Told, wrong: str
+) -> None:
+    assert from_tbank(told) == (400, wrong)
+
+    assert RejectedDelivery.objects.get().source == "tbank"
+    assert not Webhook.objects.exists()
+
+
+def test_without_the_token_that_we_gave_nobody_is_let_in() -> None:
+    answer = Client().post(
+        "/api/webhook/tbank/", sample("tbank_transaction"), content_type="application/json"
+    )
+
+    assert answer.status_code == 401
+
+
+def test_a_payment_is_found_by_each_of_its_ids_in_any_spelling_and_shows_them(from_tbank: Deliver) -> None:
+    told = sample("tbank_transaction")
+    from_tbank(told)
+    from_tbank(sample("tbank_transaction", operationId=NIGHTLY))
+    from_tbank(sample("tbank_transaction", operationId=str(UUID(int=5)), documentNumber="5"))
+    webhook = Webhook.objects.get(document_number="328")
+    boss = superuser()
+
+    for text in [told["operationId"], told["operationId"].upper(), NIGHTLY, str(webhook.operation_id)]:
+        assert listed(boss, Webhook, q=text) == [str(webhook)]
+        assert listed(boss, ConflictingDelivery, q=text) == ["other bank_id"]
+    content = boss.get(page(Webhook, "change", webhook.pk)).content.decode()
+    assert f"{NIGHTLY}, {told['operationId']}" in content
+
+
+def test_ignored_deliveries_are_listed_without_their_bodies(from_tbank: Deliver) -> None:
+    from_tbank(sample("tbank_debit"))
+    boss = superuser()
+
+    with CaptureQueriesContext(connection) as queries:
+        assert listed(boss, IgnoredDelivery) == ["typeOfOperation Debit is not credited"]
+
+    assert not [each["sql"] for each in queries if '"body"' in each["sql"] or "`body`" in each["sql"]]
+    content = boss.get(page(IgnoredDelivery, "change", IgnoredDelivery.objects.get().pk)).content.decode()
+    assert "&quot;typeOfOperation&quot;: &quot;Debit&quot;" in content
+
+
+@given(hostile("tbank_transaction"))
+def test_whatever_comes_is_read_or_refused(body: bytes) -> None:
+    with contextlib.suppress(InvalidDelivery):  # and nothing else
+        assert isinstance(tbank.read(body), Credit | Ignored)
