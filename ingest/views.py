@@ -4,6 +4,7 @@ from django.http import HttpRequest, HttpResponse
 
 from api.answers import answer, error, json_only, unavailable
 from ingest import doorbell, inbox
+from ingest.answers import Operation, Taken
 from ingest.exceptions import InvalidDelivery
 from ingest.models import Webhook
 from ingest.parsing import parse, parse_operation_id
@@ -28,9 +29,9 @@ def bank_webhook(request: HttpRequest) -> HttpResponse:
         return error(400, str(invalid))
     stored = inbox.store(terms, request.body)
     if stored is not inbox.Stored.NEW:
-        return answer({"status": "already processed"})
+        return answer(Taken("already processed"))
     doorbell.ring()
-    return answer({"status": "success"})
+    return answer(Taken("success"))
 
 
 @json_only("GET", "HEAD")
@@ -43,10 +44,10 @@ def operation(request: HttpRequest, operation_id: str) -> HttpResponse:
     if webhook is None:
         return error(404, "Operation not found")
     return answer(
-        {
-            "operation_id": webhook.operation_id,
-            "status": webhook.status,
-            "received_at": webhook.received_at,
-            "applied_at": webhook.applied_at,
-        }
+        Operation(
+            operation_id=webhook.operation_id,
+            status=Webhook.Status(webhook.status),
+            received_at=webhook.received_at,
+            applied_at=webhook.applied_at,
+        )
     )
