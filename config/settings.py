@@ -12,7 +12,7 @@ from django.core.exceptions import ImproperlyConfigured
 from kombu import Queue
 
 from config import logs
-from config.environment import Environment, broker_at, database_at, kept_secret, one_or_more
+from config.environment import Environment, broker_at, database_at, kept_secret, one_or_more, read_auth
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 env = Environment()
@@ -43,6 +43,9 @@ PORT: int = env.int("PORT", default=8000)
 
 # The bank's clock: a document_date without an offset is read in this zone.
 BANK_TIME_ZONE: ZoneInfo = env.get_value("BANK_TIME_ZONE", cast=ZoneInfo, default=ZoneInfo("UTC"))
+
+# Who may read: whoever shows a valid API key, or with "none" also whoever shows no key at all.
+READ_AUTH: str = env.get_value("READ_AUTH", cast=read_auth, default="none" if DEBUG else "key")
 
 # The inbox.
 # With 0 nothing would ever be applied, and whatever failed once would be given up without a try.
