@@ -1,25 +1,25 @@
 """Where a request comes from."""
 
-from ipaddress import IPv6Address, IPv6Network, ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from django.conf import settings
 from django.http import HttpRequest
 
-NETWORK_BITS_IPV6 = 64  # what one household or server has, to take a new address from for each request
+Address = IPv4Address | IPv6Address
 
 
-def address_of(request: HttpRequest) -> str:
-    """The caller's address, of IPv6 its network; behind TRUSTED_PROXIES of ours, what the outermost saw.
+def address_of(request: HttpRequest) -> Address | None:
+    """The peer's address, or what the outermost of TRUSTED_PROXIES saw; None where there is no such address.
 
-    Counted from the right: whatever a stranger writes into X-Forwarded-For stands left of what our proxies add.
+    Each proxy appends to X-Forwarded-For whom it was called by, so only as many entries from the right are
+    true as there are proxies; whatever stands before them the caller may have made up.
     """
-    seen = [request.META.get("REMOTE_ADDR", "")]
-    if settings.TRUSTED_PROXIES:
-        seen = request.META.get("HTTP_X_FORWARDED_FOR", "").split(",")[-settings.TRUSTED_PROXIES :]
+    text: str = request.META.get("REMOTE_ADDR", "")  # empty on a Unix socket
+    if proxies := settings.TRUSTED_PROXIES:
+        hops = request.META.get("HTTP_X_FORWARDED_FOR", "").split(",")
+        text = hops[-proxies] if proxies <= len(hops) else ""
     try:
-        address = ip_address(seen[0].strip())
+        address = ip_address(text.strip())
     except ValueError:
-        return "unknown"
-    if isinstance(address, IPv6Address):
-        return str(address.ipv4_mapped or IPv6Network((int(address), NETWORK_BITS_IPV6), strict=False))
-    return str(address)
+        return None
+    return getattr(address, "ipv4_mapped", None) or address  # ::ffff:192.0.2.1, where one socket serves both

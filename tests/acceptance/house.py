@@ -20,7 +20,13 @@ STOP_SECONDS_MAX = 10.0
 POLL_SECONDS = 0.05
 # Empty is as good as unset, and what a developer's .env holds doesn't count then.
 NOTHING_SET = dict.fromkeys(
-    ["DATABASE_URL", "REDIS_URL", "SECRET_KEY", "DEBUG", "HOST", "LOG_LEVEL", "ALLOWED_HOSTS"], ""
+    [
+        *("DATABASE_URL", "REDIS_URL", "SECRET_KEY", "DEBUG", "HOST", "LOG_LEVEL", "ALLOWED_HOSTS"),
+        *("WEBHOOK_AUTH", "WEBHOOK_SECRETS", "WEBHOOK_X_SIGNATURE_SECRETS", "WEBHOOK_PUBLIC_KEY_FILE"),
+        *("WEBHOOK_BASIC_AUTH", "WEBHOOK_BEARER_TOKENS", "WEBHOOK_NETWORKS", "WEBHOOK_TOLERANCE_SECONDS"),
+        "TRUSTED_PROXIES",
+    ],
+    "",
 )
 
 

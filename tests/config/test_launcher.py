@@ -12,7 +12,13 @@ import pytest
 from tests.acceptance.house import NOTHING_SET
 from tests.servers import ROOT, free_port
 
-SECRETS = {"SECRET_KEY": "s3cret", "DATABASE_URL": "mysql://u:p@h/d", "REDIS_URL": "redis://h", "DEBUG": "0"}
+SECRETS = {
+    "SECRET_KEY": "s3cret",
+    "DATABASE_URL": "mysql://u:p@h/d",
+    "REDIS_URL": "redis://h",
+    "WEBHOOK_AUTH": "none",
+    "DEBUG": "0",
+}
 CLOSED = "127.0.0.1:1"  # nothing listens on port 1
 
 
