@@ -1,8 +1,9 @@
 """HTTP answers in JSON, and nothing but JSON, whatever happens in the view."""
 
 from collections.abc import Callable
+from datetime import datetime
 from functools import wraps
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import structlog
@@ -14,8 +15,15 @@ from django.views.decorators.csrf import csrf_exempt
 log = structlog.get_logger(__name__)
 RETRY_AFTER_SECONDS = 5
 
+Moment = Annotated[datetime, msgspec.Meta(tz=True)]  # always with its offset
 View = Callable[..., HttpResponse]
 _encode = msgspec.json.Encoder(decimal_format="number").encode
+
+
+class Error(msgspec.Struct):
+    """What is wrong, in words for a person."""
+
+    error: str
 
 
 def answer(data: Any, status: int = 200, **headers: str) -> HttpResponse:
@@ -27,7 +35,7 @@ def answer(data: Any, status: int = 200, **headers: str) -> HttpResponse:
 
 
 def error(status: int, message: str, **headers: str) -> HttpResponse:
-    return answer({"error": message}, status, **headers)
+    return answer(Error(message), status, **headers)
 
 
 def unavailable(message: str) -> HttpResponse:

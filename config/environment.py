@@ -76,6 +76,13 @@ def one_or_more(text: str) -> int:
     return number
 
 
+def read_auth(text: str) -> str:
+    """Raises ValueError."""
+    if text not in {"key", "none"}:
+        raise ValueError(text)
+    return text
+
+
 def kept_secret(file: Path) -> str:
     """Development's secret, which config/launcher.py keeps in `file`; without it, a passing one."""
     try:

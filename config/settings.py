@@ -12,7 +12,15 @@ from django.core.exceptions import ImproperlyConfigured
 from kombu import Queue
 
 from config import logs
-from config.environment import Environment, broker_at, database_at, kept_secret, one_or_more, zero_or_more
+from config.environment import (
+    Environment,
+    broker_at,
+    database_at,
+    kept_secret,
+    one_or_more,
+    read_auth,
+    zero_or_more,
+)
 from ingest import doorkeeper, signing
 
 BASE_DIR = Path(__file__).resolve().parent.parent
@@ -66,6 +74,9 @@ AT_TBANKS = doorkeeper.Guard(
 WEBHOOK_GUARDS = doorkeeper.guards(
     WEBHOOK_AUTH, debug=DEBUG, bank=AT_THE_BANKS, tochka=AT_TOCHKAS, tbank=AT_TBANKS
 )
+
+# Who may read: whoever shows a valid API key, or with "none" also whoever shows no key at all.
+READ_AUTH: str = env.get_value("READ_AUTH", cast=read_auth, default="none" if DEBUG else "key")
 
 # The inbox.
 # With 0 nothing would ever be applied, and whatever failed once would be given up without a try.

@@ -11,14 +11,14 @@ import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_network
 
 import structlog
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
-from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.http import HttpRequest
 
+from api.addresses import address_of
 from ingest.exceptions import TurnedAway
 from ingest.signing import payload_of, plain_signature, signature
 
@@ -29,7 +29,6 @@ SECRET_CHARS_MIN = 16
 LOG_EVERY_SECONDS = 10.0  # of each door and reason, in each process
 _TIMESTAMP = re.compile(r"[0-9]{1,12}")  # Unix seconds
 
-Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 
 
@@ -131,23 +130,6 @@ def verified_payload(request: HttpRequest, guard: Guard) -> bytes:
     if payload is None:
         raise TurnedAway("no token by a known key")
     return payload
-
-
-def address_of(request: HttpRequest) -> Address | None:
-    """The peer's address, or what the outermost of TRUSTED_PROXIES saw; None where there is no such address.
-
-    Each proxy appends to X-Forwarded-For whom it was called by, so only as many entries from the right are
-    true as there are proxies; whatever stands before them the caller may have made up.
-    """
-    text: str = request.META.get("REMOTE_ADDR", "")  # empty on a Unix socket
-    if proxies := settings.TRUSTED_PROXIES:
-        hops = request.META.get("HTTP_X_FORWARDED_FOR", "").split(",")
-        text = hops[-proxies] if proxies <= len(hops) else ""
-    try:
-        address = ip_address(text.strip())
-    except ValueError:
-        return None
-    return getattr(address, "ipv4_mapped", None) or address  # ::ffff:192.0.2.1, where one socket serves both
 
 
 def _check_credentials(request: HttpRequest, guard: Guard) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from django.http import HttpResponse
 
 from api.answers import answer
+from ingest.answers import Taken
 from ingest.banks import tbank, tochka
 from ingest.banks.telling import Credit, Ignored
 from ingest.inbox import Stored
@@ -23,7 +24,7 @@ def read(body: bytes) -> Credit:
 
 def acknowledge(stored: Stored) -> HttpResponse:
     """The answer of our own contract."""
-    return answer({"status": "success" if stored is Stored.NEW else "already processed"})
+    return answer(Taken("success" if stored is Stored.NEW else "already processed"))
 
 
 @dataclass(frozen=True)

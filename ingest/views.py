@@ -6,6 +6,7 @@ from django.views.decorators.csrf import csrf_exempt
 
 from api.answers import answer, error, json_only, unavailable
 from ingest import doorbell, doorkeeper, inbox
+from ingest.answers import Operation
 from ingest.banks.telling import Credit, Ignored
 from ingest.doorkeeper import Guard
 from ingest.doors import Door
@@ -65,10 +66,10 @@ def operation(request: HttpRequest, operation_id: str) -> HttpResponse:
     if webhook is None:
         return error(404, "Operation not found")
     return answer(
-        {
-            "operation_id": webhook.operation_id,
-            "status": webhook.status,
-            "received_at": webhook.received_at,
-            "applied_at": webhook.applied_at,
-        }
+        Operation(
+            operation_id=webhook.operation_id,
+            status=Webhook.Status(webhook.status),
+            received_at=webhook.received_at,
+            applied_at=webhook.applied_at,
+        )
     )

@@ -6,6 +6,7 @@ from django.http import HttpRequest, HttpResponse
 
 from api.answers import answer, error, json_only
 from ledger import queries
+from ledger.answers import Balance, History, Line
 from ledger.inn import is_inn
 from ledger.models import BalanceLog, Organization
 from ledger.money import rubles
@@ -21,7 +22,7 @@ def balance(request: HttpRequest, inn: str) -> HttpResponse:
     organization = _find(inn)
     if organization is None:
         return _organization_not_found()
-    return answer({"inn": organization.inn, "balance": rubles(organization.balance_kopecks)})
+    return answer(Balance(organization.inn, rubles(organization.balance_kopecks)))
 
 
 @json_only("GET", "HEAD")
@@ -36,7 +37,7 @@ def history(request: HttpRequest, inn: str) -> HttpResponse:
     if organization is None:
         return _organization_not_found()
     lines = queries.history(organization, limit=min(limit, HISTORY_LINES_MAX), before=before)
-    return answer({"inn": organization.inn, "history": [_line(line) for line in lines]})
+    return answer(History(organization.inn, [_line(line) for line in lines]))
 
 
 def _find(inn: str) -> Organization | None:
@@ -58,13 +59,13 @@ def _positive(request: HttpRequest, name: str) -> int | None:
     return min(int(number[1][:20]), SEQ_MAX)  # twenty digits are more than SEQ_MAX already
 
 
-def _line(line: BalanceLog) -> dict[str, object]:
-    return {
-        "amount": rubles(line.amount_kopecks),
-        "created_at": line.created_at,
-        "balance_after": rubles(line.balance_after_kopecks),
-        "seq": line.seq,
-        "operation_id": line.payment.operation_id,
-        "document_number": line.payment.document_number,
-        "document_date": line.payment.document_date,
-    }
+def _line(line: BalanceLog) -> Line:
+    return Line(
+        amount=rubles(line.amount_kopecks),
+        created_at=line.created_at,
+        balance_after=rubles(line.balance_after_kopecks),
+        seq=line.seq,
+        operation_id=line.payment.operation_id,
+        document_number=line.payment.document_number,
+        document_date=line.payment.document_date,
+    )

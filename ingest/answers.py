@@ -1,0 +1,24 @@
+"""What the bank is answered, and who asks for an operation. The API's document is built from these, too."""
+
+from typing import Literal
+from uuid import UUID
+
+from msgspec import Struct
+
+from api.answers import Moment
+from ingest.models import Webhook
+
+
+class Taken(Struct):
+    """The operation is in the inbox, since now or since before."""
+
+    status: Literal["success", "already processed"]
+
+
+class Operation(Struct):
+    """Where an operation is."""
+
+    operation_id: UUID
+    status: Webhook.Status
+    received_at: Moment
+    applied_at: Moment | None

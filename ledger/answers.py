@@ -1,0 +1,36 @@
+"""What readers of the ledger are answered. The API's document is built from these, too."""
+
+from decimal import Decimal
+from typing import Annotated
+from uuid import UUID
+
+from msgspec import Meta, Struct
+
+from api.answers import Moment
+
+# A whole sum is an integer, any other has its two decimals.
+Rubles = Annotated[int | Decimal, Meta(description="Rubles, exact")]
+
+
+class Balance(Struct):
+    inn: str
+    balance: Rubles
+
+
+class Line(Struct):
+    """One change of a balance."""
+
+    amount: Rubles
+    created_at: Moment
+    balance_after: Rubles
+    seq: int
+    operation_id: UUID
+    document_number: str
+    document_date: Moment
+
+
+class History(Struct):
+    """Newest first; the `seq` of the last line is the `before` of the next page."""
+
+    inn: str
+    history: list[Line]
