@@ -55,7 +55,7 @@ KEPT_DELIVERIES_MAX = env.int("KEPT_DELIVERIES_MAX", default=10_000)  # per kind
 KEPT_DELIVERIES_DAYS = env.int("KEPT_DELIVERIES_DAYS", default=90)
 
 INSTALLED_APPS = [
-    "config.site.AdminConfig",
+    "config.apps.AdminConfig",
     "django.contrib.auth",
     "django.contrib.contenttypes",
     "django.contrib.sessions",
@@ -125,6 +125,7 @@ CELERY_TASK_STORE_EAGER_RESULT = True  # of attempts that the sweeper makes itse
 CELERY_BEAT_SCHEDULER = "worker.scheduling:Scheduler"  # needs no broker
 CELERY_BEAT_SCHEDULE = {
     "sweep": {"task": "worker.tasks.sweep", "schedule": SWEEP_EVERY_SECONDS},
+    "count minutes": {"task": "worker.tasks.count_minutes", "schedule": 20.0},
     # Named here, because with a scheduler that keeps its times in memory Celery drops its own entry for it.
     "forget old results": {"task": "celery.backend_cleanup", "schedule": 3600.0},
     "forget old deliveries": {"task": "worker.tasks.forget_old_deliveries", "schedule": 3600.0},

@@ -17,7 +17,7 @@ from django.urls import URLPattern, path
 from django.utils.html import format_html, format_html_join
 from django.utils.text import Truncator
 
-from ingest.models import ConflictingDelivery, RejectedDelivery, Webhook
+from ingest.models import ConflictingDelivery, RejectedDelivery, Verification, Webhook
 from ingest.replay import Replayed, replay, survey
 from ledger.browsing import ReadOnlyAdmin, link, list_link
 from ledger.models import Payment
@@ -207,3 +207,14 @@ class ConflictingDeliveryAdmin(DeliveredAdmin):
     def find(self, rows: QuerySet[ConflictingDelivery], text: str) -> QuerySet[ConflictingDelivery]:
         operation_id = as_operation_id(text)
         return rows.filter(webhook__operation_id=operation_id) if operation_id else rows.none()
+
+
+@admin.register(Verification)
+class VerificationAdmin(ReadOnlyAdmin):
+    list_display = ["ended_at", "result", "rows_looked_at", "took"]
+    fields = ["ended_at", "result", "rows_looked_at", "took"]
+    ordering = ["-id"]
+
+    @admin.display
+    def result(self, verification: Verification) -> str:
+        return verification.drift or "all is right"

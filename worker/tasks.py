@@ -12,7 +12,7 @@ from django.db import connection
 
 from ingest import doorbell, inbox
 from ingest.models import Webhook
-from worker import applying, attempts, sweeper, transactions
+from worker import applying, attempts, counting, sweeper, transactions
 
 log = structlog.get_logger(__name__)
 
@@ -88,6 +88,11 @@ def sweep() -> None:
 @shared_task(ignore_result=True)
 def forget_old_deliveries() -> None:
     inbox.forget_old_deliveries()
+
+
+@shared_task(ignore_result=True)
+def count_minutes() -> None:
+    counting.count_minutes()
 
 
 @task_failure.connect
