@@ -30,10 +30,11 @@ class Bucket:
 
 
 def buckets(minutes: dict[datetime, Counted | None], each: int) -> list[Bucket]:
-    """So many minutes in each, oldest first; those that weren't counted don't count."""
-    moments = list(minutes)
-    chunks = [moments[start : start + each] for start in range(0, len(moments), each)]
-    return [Bucket(chunk[0], timedelta(minutes=each), _mean([minutes[m] for m in chunk])) for chunk in chunks]
+    """So many minutes in each, as the clock has them, oldest first; what wasn't counted doesn't count."""
+    chunks: dict[datetime, list[Counted | None]] = {}
+    for minute, counted in minutes.items():
+        chunks.setdefault(minute.replace(minute=minute.minute - minute.minute % each), []).append(counted)
+    return [Bucket(began_at, timedelta(minutes=each), _mean(chunk)) for began_at, chunk in chunks.items()]
 
 
 def _mean(counted: Sequence[Counted | None]) -> tuple[float, float] | None:

@@ -92,6 +92,7 @@ def context(now_figures: Figures | None = None) -> dict[str, Any]:
         "signs": [(sign, _age(sign.age)) for sign in told.signs],
         "beats_url": _list(Beat),
         "verification": told.verification,
+        "verified_rows": told.verification and grouped(told.verification.rows_looked_at),
         "verification_level": _verification_level(told).css,
         "verification_age": told.verification and _age(told.now - told.verification.ended_at),
         "verifications_url": _list(Verification),
@@ -99,10 +100,10 @@ def context(now_figures: Figures | None = None) -> dict[str, Any]:
 
 
 def verdict(told: Figures) -> Verdict:
-    """Whether money flows. Troubles beside the flow don't change the sentence, only its colour."""
+    """Whether money flows; red also for what is bad beside the flow."""
     flow = _flow(told)
-    worst = max((trouble.level for trouble in troubles(told)), default=Level.QUIET)
-    return Verdict(max(flow.level, worst), flow.heading, flow.sentence)
+    is_bad = any(trouble.level is Level.BAD for trouble in troubles(told))
+    return Verdict(Level.BAD if is_bad else flow.level, flow.heading, flow.sentence)
 
 
 def _flow(told: Figures) -> Verdict:
@@ -112,7 +113,7 @@ def _flow(told: Figures) -> Verdict:
     lately = f"{grouped(applied)} applied in the last {LATELY_MINUTES} minutes"
     if waiting is not None and waiting > settings.STALLED_AFTER_SECONDS:
         if applied:
-            return Verdict(Level.WARNING, "Money is late", f"{lately}, and {wait}.")
+            return Verdict(Level.WARNING, "Money is late", f"{lately}; {wait}.")
         return Verdict(Level.BAD, "Money is stuck", f"Nothing {lately.partition(' ')[2]}; {wait}.")
     if received or applied:
         return Verdict(Level.GOOD, "Money is flowing", f"{lately}; {wait or 'nothing waits'}.")
@@ -157,23 +158,23 @@ def tiles(told: Figures) -> list[Tile]:
     lately = f"in {LATELY_MINUTES} minutes"
     newest, payments = _list(Webhook), _list(Payment)
     applied_webhooks, queue = _state(Webhook.Status.APPLIED), _state(Webhook.Status.RECEIVED)
-    of = f"received to applied, of {grouped(delays.webhooks)}" if delays else "none applied within the hour"
+    of = f"of the last {grouped(delays.webhooks)}" if delays else "none within the hour"
     return [
         Tile("Received", grouped(received), lately, newest),
         Tile("Applied", grouped(applied), lately, payments),
-        Tile("Delay, p50", duration(delays.p50) if delays else "–", of, applied_webhooks),
+        Tile("Delay, median", duration(delays.p50) if delays else "–", of, applied_webhooks),
         Tile("Delay, p99", duration(delays.p99) if delays else "–", of, applied_webhooks),
         Tile(
             "Backlog",
             str(told.backlog),
-            "received, not applied",
+            "not yet applied",
             queue,
             Level.WARNING if late else Level.QUIET,
         ),
         Tile(
             "Oldest waiting",
             "–" if waiting is None else duration(waiting),
-            "since it was received",
+            "since received",
             queue,
             Level.BAD if late else Level.QUIET,
         ),
@@ -241,15 +242,18 @@ def duration(seconds: float) -> str:
         return f"{seconds * 1000:.0f} ms"
     if seconds < 10:
         return f"{seconds:.1f} s"
-    for unit, name in ((60, "s"), (60, "min"), (48, "h")):
-        if seconds < 2 * unit:
-            return f"{seconds:.0f} {name}"
-        seconds /= unit if name != "h" else 24
-    return f"{seconds:.0f} days"
+    value = seconds
+    for in_the_next, unit in ((60, "s"), (60, "min"), (24, "h")):
+        if value < 2 * in_the_next:
+            return f"{value:.0f} {unit}"
+        value /= in_the_next
+    return f"{value:.0f} days"
 
 
 def _age(age: timedelta) -> str:
-    return duration(age.total_seconds())
+    """As a duration, but no finer than a second."""
+    seconds = age.total_seconds()
+    return f"{seconds:.0f} s" if seconds < 10 else duration(seconds)
 
 
 def _list(model: Any, **query: str) -> str:

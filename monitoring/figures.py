@@ -12,7 +12,7 @@ from django.db.models import QuerySet
 from ingest.models import ConflictingDelivery, KeptDelivery, RejectedDelivery, Verification, Webhook
 from ledger.models import Payment
 from worker.beats import SILENT_AFTER
-from worker.counting import DAY, MINUTE, Counted, begun, counts, key_at
+from worker.counting import DAY, MINUTE, Counted, begun, counts, first_minute, key_at
 from worker.models import Beat, Minute
 
 HOUR = timedelta(hours=1)
@@ -141,7 +141,8 @@ def minutes(now: datetime) -> dict[datetime, Counted | None]:
         for began_at, received, applied in Minute.objects.filter(began_at__gte=wanted[0]).values_list()
     }
     known |= counts([minute for minute in wanted[-UNCOUNTED_MAX:] if minute not in known])
-    return {minute: known.get(minute) for minute in wanted}
+    first = first_minute(now)
+    return {minute: known.get(minute, (0, 0) if minute < first else None) for minute in wanted}
 
 
 def total(counted: Sequence[Counted | None]) -> Counted:

@@ -41,8 +41,10 @@ def count_minutes() -> int:
     until = time.monotonic() + SECONDS_MAX
     now = clock.now()
     newest = begun(now - SETTLED_AFTER) - MINUTE
+    first = first_minute(now)
     known = set(Minute.objects.filter(began_at__gt=newest - DAY).values_list("began_at", flat=True))
-    missing = [minute for n in range(24 * 60) if (minute := newest - n * MINUTE) not in known]
+    past = (newest - n * MINUTE for n in range(24 * 60))
+    missing = [minute for minute in past if minute >= first and minute not in known]
     counted = 0
     while missing[counted:] and time.monotonic() < until:
         minute = missing[counted]
@@ -51,6 +53,12 @@ def count_minutes() -> int:
         counted += 1
     Minute.objects.filter(began_at__lt=newest - 2 * DAY).delete()
     return counted
+
+
+def first_minute(now: datetime) -> datetime:
+    """That of the first webhook, or of `now` if there is none; before it is nothing to count."""
+    first = Webhook.objects.filter(pk__gt=0).order_by("pk").values_list("received_at", flat=True).first()
+    return begun(first or now)
 
 
 def counts(minutes: Sequence[datetime]) -> dict[datetime, Counted]:
