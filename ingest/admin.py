@@ -79,6 +79,8 @@ class DeliveredAdmin(ReadOnlyAdmin):
 
     @admin.display(description="body, indented")
     def body_indented(self, row: Webhook | RejectedDelivery | ConflictingDelivery) -> str:
+        if not row.body:
+            return "empty, or let go of with time"
         try:
             # Indents without reading the numbers, which stay as the bank wrote them.
             text = msgspec.json.format(bytes(row.body).decode(), indent=2)

@@ -171,10 +171,10 @@ def test_a_wall_clock_that_is_set_back_puts_no_sweep_off(
     assert len(swept) == 1
 
 
-def test_old_results_are_forgotten() -> None:
-    """Celery drops its own entry for that from a scheduler that keeps its times in memory."""
+def test_the_scheduler_prunes_and_celery_deletes_no_dead_letters_of_its_own() -> None:
     scheduled = [entry.task for entry in scheduling.Scheduler(app=current_app).schedule.values()]
-    assert "celery.backend_cleanup" in scheduled
+    assert "worker.tasks.prune" in scheduled
+    assert "celery.backend_cleanup" not in scheduled
 
 
 def test_a_task_goes_on_until_the_queue_is_empty(sent: Sent, settings: Any) -> None:
