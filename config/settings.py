@@ -86,10 +86,12 @@ ATTEMPT_DELAY_SECONDS = env.float("ATTEMPT_DELAY_SECONDS", default=2.0)  # doubl
 SWEEP_EVERY_SECONDS = env.float("SWEEP_EVERY_SECONDS", default=2.0)
 STALLED_AFTER_SECONDS = env.float("STALLED_AFTER_SECONDS", default=60.0)
 KEPT_DELIVERIES_MAX = env.int("KEPT_DELIVERIES_MAX", default=10_000)  # per kind: rejected, repeated, …
-KEPT_DELIVERIES_DAYS = env.int("KEPT_DELIVERIES_DAYS", default=90)
+KEPT_DELIVERIES_DAYS = env.int("KEPT_DELIVERIES_DAYS", default=90)  # 0 is for ever, as in the next two
+BODIES_KEPT_DAYS = env.int("BODIES_KEPT_DAYS", default=0)
+RESULTS_KEPT_DAYS = env.int("RESULTS_KEPT_DAYS", default=90)
 
 INSTALLED_APPS = [
-    "config.site.AdminConfig",
+    "config.apps.AdminConfig",
     "django.contrib.auth",
     "django.contrib.contenttypes",
     "django.contrib.sessions",
@@ -152,16 +154,15 @@ CELERY_TASK_QUEUES = [Queue(name, routing_key=name) for name in ("celery", "atte
 CELERY_TASK_ROUTES = {"worker.tasks.apply_webhook*": {"queue": "attempts"}}
 CELERY_RESULT_BACKEND = "django-db"
 CELERY_RESULT_EXTENDED = True
-CELERY_RESULT_EXPIRES = 90 * 24 * 3600  # seconds; Celery's own day would throw dead letters away
+CELERY_RESULT_EXPIRES = None  # they are dead letters, and go by RESULTS_KEPT_DAYS
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1
 CELERY_WORKER_REDIRECT_STDOUTS = False
 CELERY_TASK_STORE_EAGER_RESULT = True  # of attempts that the sweeper makes itself, for want of a broker
 CELERY_BEAT_SCHEDULER = "worker.scheduling:Scheduler"  # needs no broker
 CELERY_BEAT_SCHEDULE = {
     "sweep": {"task": "worker.tasks.sweep", "schedule": SWEEP_EVERY_SECONDS},
-    # Named here, because with a scheduler that keeps its times in memory Celery drops its own entry for it.
-    "forget old results": {"task": "celery.backend_cleanup", "schedule": 3600.0},
-    "forget old deliveries": {"task": "worker.tasks.forget_old_deliveries", "schedule": 3600.0},
+    "count minutes": {"task": "worker.tasks.count_minutes", "schedule": 20.0},
+    "prune": {"task": "worker.tasks.prune", "schedule": 600.0},
 }
 
 # --- the rest -------------------------------------------------------------------------------------

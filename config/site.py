@@ -1,15 +1,22 @@
 """The admin's site: what all its pages share."""
 
+from typing import Any
+
 from django.conf import settings
 from django.contrib.admin import AdminSite
-from django.contrib.admin.apps import AdminConfig as DjangosAdminConfig
+from django.http import HttpRequest
+from django.template.response import TemplateResponse
 
-
-class AdminConfig(DjangosAdminConfig):
-    default_site = "config.site.Site"
+from monitoring import dashboard
 
 
 class Site(AdminSite):
     site_title = "Prihod"
     site_header = f"Prihod · times in {settings.TIME_ZONE}"
     enable_nav_sidebar = False  # the lists need its width
+    index_template = "monitoring/dashboard.html"
+
+    def index(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> TemplateResponse:
+        """The dashboard, for whoever may see webhooks, and below it Django's list of tables."""
+        told = dashboard.context() if dashboard.may_see(request) else {}
+        return super().index(request, {**told, **(extra_context or {})})

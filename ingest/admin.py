@@ -18,7 +18,7 @@ from django.utils.html import format_html, format_html_join
 from django.utils.text import Truncator
 
 from ingest.finding import banks_ids, operations_called
-from ingest.models import ConflictingDelivery, IgnoredDelivery, RejectedDelivery, Webhook
+from ingest.models import ConflictingDelivery, IgnoredDelivery, RejectedDelivery, Verification, Webhook
 from ingest.replay import Replayed, replay, survey
 from ingest.signing import claimed_payload
 from ledger.browsing import ReadOnlyAdmin, link, list_link
@@ -84,6 +84,8 @@ class DeliveredAdmin(ReadOnlyAdmin):
 
     @admin.display(description="body, indented")
     def body_indented(self, row: Delivered) -> str:
+        if not row.body:
+            return "empty, or let go of with time"
         payload = claimed_payload(bytes(row.body))
         try:
             # Indents without reading the numbers, which stay as the bank wrote them.
@@ -226,3 +228,14 @@ class ConflictingDeliveryAdmin(DeliveredAdmin):
 
     def find(self, rows: QuerySet[ConflictingDelivery], text: str) -> QuerySet[ConflictingDelivery]:
         return rows.filter(webhook__operation_id__in=operations_called(text))
+
+
+@admin.register(Verification)
+class VerificationAdmin(ReadOnlyAdmin):
+    list_display = ["ended_at", "result", "rows_looked_at", "took"]
+    fields = ["ended_at", "result", "rows_looked_at", "took"]
+    ordering = ["-id"]
+
+    @admin.display
+    def result(self, verification: Verification) -> str:
+        return verification.drift or "all is right"

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import fields, replace
-from datetime import timedelta
 from enum import Enum
 from functools import cache
 from typing import Any, NamedTuple
@@ -143,10 +142,3 @@ def _keep(delivery: KeptDelivery) -> None:
 def _difference(first: PaymentTerms, second: PaymentTerms) -> str:
     names = [field.name for field in fields(PaymentTerms)]
     return ", ".join(name for name in names if getattr(first, name) != getattr(second, name))
-
-
-def forget_old_deliveries() -> None:
-    """Let go of kept deliveries older than KEPT_DELIVERIES_DAYS."""
-    oldest = timezone.now() - timedelta(days=settings.KEPT_DELIVERIES_DAYS)
-    for model in KeptDelivery.__subclasses__():
-        model.objects.filter(received_at__lt=oldest).delete()

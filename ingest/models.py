@@ -165,3 +165,17 @@ class ConflictingDelivery(KeptDelivery):
 
     def __str__(self) -> str:
         return f"other {self.difference}"
+
+
+class Verification(models.Model):
+    """One run of verify_ledger: to its end, or to the first drift."""
+
+    ended_at = models.DateTimeField(default=timezone.now)
+    took = models.DurationField()
+    rows_looked_at = models.BigIntegerField()
+    drift = models.TextField(blank=True, default="", help_text="empty: all is right")
+
+    objects: ClassVar[models.Manager["Verification"]] = models.Manager()
+
+    def __str__(self) -> str:
+        return "drift" if self.drift else "all is right"

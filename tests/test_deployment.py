@@ -15,7 +15,7 @@ from ruamel.yaml import YAML
 
 from ingest.signing import key_of
 from tests.servers import ROOT
-from worker.scheduling import HEARTBEAT
+from worker.beats import mark_of
 
 COMPOSE_FILE = ROOT / "docker-compose.yml"
 COMPOSE: dict[str, Any] = YAML(typ="safe").load(COMPOSE_FILE)
@@ -38,14 +38,6 @@ def test_compose_file_follows_the_compose_specification() -> None:
 @pytest.mark.parametrize("name", sorted(PROCFILE))
 def test_container_runs_the_procfiles_command(name: str) -> None:
     assert SERVICES[name]["command"] == ["sh", "-c", PROCFILE[name].replace("$", "$$")]
-
-
-def test_worker_is_pinged_by_the_name_it_gives_itself() -> None:
-    name = re.findall(r"--hostname (\S+)", PROCFILE["worker"])[0]
-    named = re.sub(r"\$\{\w+:-(\w+)\}", r"\1", name).replace("%h", "$$HOSTNAME")
-
-    assert f"--destination {named} " in SERVICES["worker"]["healthcheck"]["test"][1]
-    assert "hostname" not in SERVICES["worker"]
 
 
 def test_every_variable_reaches_the_containers() -> None:
@@ -215,14 +207,15 @@ def test_image_holds_what_is_named_and_nothing_else() -> None:
     assert all((ROOT / path).exists() for path in let_through)
 
 
-def test_beat_is_healthy_as_long_as_it_leaves_its_mark(tmp_path: Path) -> None:
-    kind, command = SERVICES["beat"]["healthcheck"]["test"]
+@pytest.mark.parametrize("name", ["worker", "beat"])
+def test_it_is_healthy_as_long_as_it_leaves_its_mark(name: str, tmp_path: Path) -> None:
+    kind, command = SERVICES[name]["healthcheck"]["test"]
     assert kind == "CMD-SHELL"
-    assert str(HEARTBEAT) in command
-    mark = tmp_path / HEARTBEAT.name
+    assert str(mark_of(name)) in command
+    mark = tmp_path / mark_of(name).name
 
     def is_healthy() -> bool:
-        here = command.replace("$$", "$").replace(str(HEARTBEAT), str(mark))
+        here = command.replace("$$", "$").replace(str(mark_of(name)), str(mark))
         return subprocess.run(["sh", "-c", here], check=False, capture_output=True).returncode == 0
 
     assert not is_healthy()

@@ -12,6 +12,7 @@ from ingest.models import Webhook
 from ledger.browsing import ReadOnlyAdmin, link
 from ledger.operation_id import as_operation_id
 from worker.attempts import webhook_id_of
+from worker.models import Beat
 
 SHOWN_MAX = 20  # results on a webhook's page
 NAMED_MAX = 5  # of the results that have no webhook behind them
@@ -91,3 +92,10 @@ class TaskResultAdmin(ReadOnlyAdmin):
     @admin.display(description="traceback")
     def trace(self, result: TaskResult) -> str:
         return format_html("<pre>{}</pre>", result.traceback or "none")
+
+
+@admin.register(Beat)
+class BeatAdmin(ReadOnlyAdmin):
+    list_display = ["name", "kind", "processes", "seen_at"]
+    fields = ["name", "kind", "processes", "seen_at"]
+    ordering = ["name"]

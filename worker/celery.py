@@ -16,6 +16,7 @@ app.config_from_object("django.conf:settings", namespace="CELERY")
 app.autodiscover_tasks(["worker"])
 # Celery would close the database's connection around every task; a new one costs more than a small task.
 app.conf.CELERY_DB_REUSE_MAX = sys.maxsize
+app.steps["consumer"].add("worker.beats:WorkerBeats")  # by name: it needs Django's models
 
 
 @setup_logging.connect

@@ -4,18 +4,14 @@ A sweep that had to be sent through the broker would be lost with it, and beat i
 broker that hangs; but the sweep is what must go on when the broker doesn't.
 """
 
-import tempfile
 import time
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from celery import beat
-from django.conf import settings
 from django.db import close_old_connections
 
-# As old as the last good end, for health checks. Named after the port: two houses may share a machine.
-HEARTBEAT = Path(tempfile.gettempdir(), f"prihod-beat-{settings.PORT}")
+from worker.beats import SchedulerBeats
 
 
 class Entry(beat.ScheduleEntry):
@@ -38,9 +34,10 @@ class Scheduler(beat.Scheduler):
 
     Entry = Entry
     producer: Any = None  # Celery's own would connect first, and wait for that
+    beats = SchedulerBeats()
 
     def apply_async(self, entry: beat.ScheduleEntry, *_: Any, **__: Any) -> None:
         """Run it to its end. What it raises is logged by Celery, and the entry is due again next time."""
         close_old_connections()
         self.app.tasks[str(entry.task)]()  # none of ours takes arguments
-        HEARTBEAT.touch()
+        self.beats.beat()

@@ -1,6 +1,7 @@
 """What Celery runs. A message only says where to look; rows carry the data and the attempts."""
 
 import time
+from collections import Counter
 
 import structlog
 from billiard.exceptions import WorkerLostError
@@ -10,9 +11,9 @@ from celery.signals import task_failure
 from django.conf import settings
 from django.db import connection
 
-from ingest import doorbell, inbox
+from ingest import doorbell
 from ingest.models import Webhook
-from worker import applying, attempts, sweeper, transactions
+from worker import applying, attempts, counting, retention, sweeper, transactions
 
 log = structlog.get_logger(__name__)
 
@@ -86,8 +87,21 @@ def sweep() -> None:
 
 
 @shared_task(ignore_result=True)
-def forget_old_deliveries() -> None:
-    inbox.forget_old_deliveries()
+def prune() -> None:
+    """A little at a time, because the next sweep waits meanwhile."""
+    gone: Counter[str] = Counter()
+
+    def watch(kind: retention.Kind, rows: int) -> None:
+        gone[kind.name] += rows
+
+    retention.prune(watch, thorough=False, seconds_max=SECONDS_MAX)
+    if gone:
+        log.info("old rows are gone", **{kind.replace(" ", "_"): rows for kind, rows in gone.items()})
+
+
+@shared_task(ignore_result=True)
+def count_minutes() -> None:
+    counting.count_minutes()
 
 
 @task_failure.connect

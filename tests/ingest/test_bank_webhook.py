@@ -9,7 +9,7 @@ from django.test import Client
 from pytest_django import Settings
 
 from ingest import doorbell, inbox
-from ingest.models import ConflictingDelivery, RejectedDelivery, RepeatedDelivery, Webhook
+from ingest.models import ConflictingDelivery, RejectedDelivery, Webhook
 from ingest.views import BODY_BYTES_MAX
 from ledger.models import Payment
 from tests.cast import MIDNIGHT_IN_MOSCOW, ROMASHKA, VASILEK, body, received, terms
@@ -183,23 +183,6 @@ def test_the_number_of_kept_deliveries_is_bounded(settings: Settings) -> None:
         deliver(b"%d" % number)
 
     assert [bytes(kept.body) for kept in RejectedDelivery.objects.order_by("id")] == [b"7", b"8", b"9"]
-
-
-@pytest.mark.django_db(transaction=True)
-def test_old_kept_deliveries_are_let_go(settings: Settings) -> None:
-    webhook = received()
-    deliver(bytes(webhook.body))
-    deliver(body(webhook.terms, amount=1))
-    deliver(b"garbage")
-    inbox.forget_old_deliveries()
-    kinds = (RepeatedDelivery, ConflictingDelivery, RejectedDelivery)
-    assert [kind.objects.count() for kind in kinds] == [1, 1, 1]
-
-    settings.KEPT_DELIVERIES_DAYS = 0
-    inbox.forget_old_deliveries()
-
-    assert [kind.objects.count() for kind in kinds] == [0, 0, 0]
-    assert Webhook.objects.count() == 1
 
 
 @pytest.mark.parametrize("method", ["get", "put", "patch", "delete", "head", "options"])

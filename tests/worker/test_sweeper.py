@@ -1,6 +1,7 @@
 """Beat's own work: it finds what nobody rang for, and does it itself where there is no broker."""
 
 import os
+import tempfile
 import time
 from collections.abc import Callable
 from datetime import timedelta
@@ -20,6 +21,8 @@ from ledger.models import Organization
 from tests.cast import ROMASHKA, VASILEK, balances, opened, received, terms
 from tests.threads import at_once, locks_rows
 from worker import applying, attempts, scheduling, sweeper, tasks
+from worker.beats import SchedulerBeats, mark_of
+from worker.models import Beat
 
 pytestmark = pytest.mark.django_db(transaction=True)
 Sent = Callable[[], list[Any]]
@@ -140,14 +143,16 @@ def test_a_webhook_that_kills_whoever_applies_it_does_not_kill_the_sweeper(
 def test_beat_runs_what_is_due_in_its_own_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     swept: list[None] = []
     monkeypatch.setattr(sweeper, "sweep", lambda: swept.append(None))
-    monkeypatch.setattr(scheduling, "HEARTBEAT", tmp_path / "beat")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(scheduling.Scheduler, "beats", SchedulerBeats())
     scheduler = scheduling.Scheduler(app=current_app)
     assert isinstance(scheduler, beat.Scheduler)
 
     scheduler.apply_entry(scheduler.schedule["sweep"], producer=scheduler.producer)
 
     assert len(swept) == 1
-    assert scheduling.HEARTBEAT.exists()
+    assert mark_of("beat").exists()
+    assert Beat.objects.get().kind == Beat.Kind.SCHEDULER
 
 
 def test_a_wall_clock_that_is_set_back_puts_no_sweep_off(
@@ -166,10 +171,10 @@ def test_a_wall_clock_that_is_set_back_puts_no_sweep_off(
     assert len(swept) == 1
 
 
-def test_old_results_are_forgotten() -> None:
-    """Celery drops its own entry for that from a scheduler that keeps its times in memory."""
+def test_the_scheduler_prunes_and_celery_deletes_no_dead_letters_of_its_own() -> None:
     scheduled = [entry.task for entry in scheduling.Scheduler(app=current_app).schedule.values()]
-    assert "celery.backend_cleanup" in scheduled
+    assert "worker.tasks.prune" in scheduled
+    assert "celery.backend_cleanup" not in scheduled
 
 
 def test_a_task_goes_on_until_the_queue_is_empty(sent: Sent, settings: Any) -> None:

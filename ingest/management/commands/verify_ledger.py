@@ -5,6 +5,7 @@ import sys
 import time
 from collections import Counter
 from dataclasses import asdict
+from datetime import timedelta
 from itertools import chain
 from typing import Any
 
@@ -14,6 +15,7 @@ from django.db.models import Sum
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from ingest.models import Verification
 from ingest.reconciliation import reconcile
 from ledger.models import Organization
 from ledger.verification import Drift, verify
@@ -21,6 +23,7 @@ from ledger.verification import Drift, verify
 TABLES = ("organizations", "lines", "payments", "webhooks")
 PASSES = 4  # over lines, payments, payments once more, webhooks
 BAR_AFTER_SECONDS = 1.0
+KEPT_MAX = 1000  # results
 
 
 class Command(BaseCommand):
@@ -42,9 +45,20 @@ class Command(BaseCommand):
             raise CommandError(f"The ledger could not be read: {error}", returncode=2) from error
         finally:
             watch.bar.stop()
+        self._keep(drift, watch)
         self.stdout.write((_as_json if options["json"] else _in_words)(drift, watch.figures()))
         if drift:
             sys.exit(1)
+
+    def _keep(self, drift: Drift | None, watch: "_Watch") -> None:
+        """For the dashboard. Whoever may only read the database still learns the result here."""
+        try:
+            kept = Verification.objects.create(
+                took=watch.took, rows_looked_at=watch.rows.total(), drift=str(drift or "")
+            )
+            Verification.objects.filter(pk__lte=kept.pk - KEPT_MAX).delete()
+        except DatabaseError as error:
+            self.stderr.write(f"The result could not be kept for the dashboard: {error}")
 
 
 class _Watch:
@@ -52,24 +66,28 @@ class _Watch:
 
     def __init__(self) -> None:
         self._started = time.monotonic()
-        self._rows: Counter[str] = Counter()
+        self.rows: Counter[str] = Counter()
         columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
         console = Console(stderr=True)
         self.bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
 
     def progress(self, what: str, rows: int) -> None:
-        self._rows[what] += rows
+        self.rows[what] += rows
         if not self.bar.tasks and time.monotonic() - self._started > BAR_AFTER_SECONDS:
             lines = Organization.objects.aggregate(lines=Sum("last_seq"))["lines"]
             self.bar.add_task(what, total=PASSES * int(lines))
             self.bar.start()
         for task in self.bar.task_ids:
-            self.bar.update(task, description=what, completed=self._rows.total())
+            self.bar.update(task, description=what, completed=self.rows.total())
+
+    @property
+    def took(self) -> timedelta:
+        return timedelta(seconds=time.monotonic() - self._started)
 
     def figures(self) -> dict[str, float]:
         """Each table's rows, counted once however many passes there were, and the speed."""
-        seconds = time.monotonic() - self._started
-        counts = {table: self._rows[table] for table in TABLES}
+        seconds = self.took.total_seconds()
+        counts = {table: self.rows[table] for table in TABLES}
         speed = round(sum(counts.values()) / seconds)
         return counts | {"seconds": round(seconds, 3), "rows_per_second": speed}
 

@@ -1,0 +1,164 @@
+"""Charts as inline SVG: no script, no style attribute; colours come from the page's style sheet by class.
+
+What was received is a line over what was applied, in bars: as long as the line runs along their tops,
+everything that comes is applied.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from django.utils import timezone
+from django.utils.html import format_html, format_html_join
+from django.utils.safestring import SafeString
+
+from monitoring.figures import grouped
+from worker.counting import Counted
+
+WIDTH, HEIGHT = 640, 190
+LEFT, RIGHT, TOP, BOTTOM = 46, 632, 12, 166  # of the plot, in the same units
+NOT_COUNTED = "not counted"
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """Some minutes in a row, and how much there was a minute on average; None: not counted."""
+
+    began_at: datetime
+    lasts: timedelta
+    a_minute: tuple[float, float] | None  # received, applied
+
+
+def buckets(minutes: dict[datetime, Counted | None], each: int) -> list[Bucket]:
+    """So many minutes in each, as the clock has them, oldest first; what wasn't counted doesn't count."""
+    chunks: dict[datetime, list[Counted | None]] = {}
+    for minute, counted in minutes.items():
+        chunks.setdefault(minute.replace(minute=minute.minute - minute.minute % each), []).append(counted)
+    return [Bucket(began_at, timedelta(minutes=each), _mean(chunk)) for began_at, chunk in chunks.items()]
+
+
+def _mean(counted: Sequence[Counted | None]) -> tuple[float, float] | None:
+    known = [one for one in counted if one is not None]
+    if not known:
+        return None
+    received, applied = zip(*known, strict=True)
+    return sum(received) / len(known), sum(applied) / len(known)
+
+
+def nice_above(value: float) -> int:
+    """The next of 2, 4, 10, 20, 40, 100, …, so that half of it is a whole number, too."""
+    power = 1
+    while True:
+        for step in (2, 4):
+            if value <= step * power:
+                return step * power
+        power *= 10
+        if value <= power:
+            return power
+
+
+def flow(points: Sequence[Bucket], *, tick_minutes: int, label: str) -> SafeString:
+    """The chart of some buckets, with a time below each `tick_minutes`; `label` says what it shows."""
+    highest = nice_above(max((max(p.a_minute) for p in points if p.a_minute), default=0))
+    return format_html(
+        '<svg class="flow" viewBox="0 0 {} {}" role="img" aria-label="{}">{}{}'
+        '<path class="applied" d="{}"/><path class="received" d="{}"/>{}</svg>',
+        WIDTH,
+        HEIGHT,
+        label,
+        _levels(highest),
+        _times(points, tick_minutes),
+        _bars(points, highest),
+        _line(points, highest),
+        _tips(points),
+    )
+
+
+def _x(number: int, of: int) -> float:
+    return round(LEFT + (RIGHT - LEFT) * number / of, 2)
+
+
+def _y(value: float, highest: int) -> float:
+    return round(BOTTOM - (BOTTOM - TOP) * value / highest, 2)
+
+
+def _levels(highest: int) -> SafeString:
+    """Grid lines, each with its number."""
+    levels = [(_y(value, highest), grouped(value)) for value in (0, highest // 2, highest)]
+    return format_html_join(
+        "",
+        '<line class="grid" x1="{}" x2="{}" y1="{}" y2="{}"/>'
+        '<text class="level" x="{}" y="{}" text-anchor="end">{}</text>',
+        ((LEFT, RIGHT, y, y, LEFT - 6, y + 4, text) for y, text in levels),
+    )
+
+
+def _times(points: Sequence[Bucket], tick_minutes: int) -> SafeString:
+    ticks = [
+        (_x(number, len(points)), f"{local:%H:%M}")
+        for number, point in enumerate(points)
+        if (local := timezone.localtime(point.began_at))
+        and (local.hour * 60 + local.minute) % tick_minutes == 0
+    ]
+    return format_html_join(
+        "",
+        '<line class="tick" x1="{}" x2="{}" y1="{}" y2="{}"/>'
+        '<text class="time" x="{}" y="{}" text-anchor="middle">{}</text>',
+        (
+            (x, x, BOTTOM, BOTTOM + 4, min(max(x, LEFT + 8), RIGHT - 14), BOTTOM + 18, text)
+            for x, text in ticks
+        ),
+    )
+
+
+def _bars(points: Sequence[Bucket], highest: int) -> str:
+    """The outline of all bars, as one path."""
+    path = []
+    for number, point in enumerate(points):
+        if point.a_minute and point.a_minute[1]:
+            x, end, y = _x(number, len(points)), _x(number + 1, len(points)), _y(point.a_minute[1], highest)
+            gap = (end - x) * 0.08
+            path.append(f"M{x + gap:.2f} {BOTTOM}V{y}H{end - gap:.2f}V{BOTTOM}Z")
+    return "".join(path)
+
+
+def _line(points: Sequence[Bucket], highest: int) -> str:
+    """Steps as wide as the bars, interrupted where nothing was counted."""
+    path, command = [], "M"
+    for number, point in enumerate(points):
+        if point.a_minute is None:
+            command = "M"
+            continue
+        x, end, y = _x(number, len(points)), _x(number + 1, len(points)), _y(point.a_minute[0], highest)
+        path.append(f"{command}{x} {y}H{end}")
+        command = "L"
+    return "".join(path)
+
+
+def _tips(points: Sequence[Bucket]) -> SafeString:
+    """What a pointer is told over each bucket. Those that weren't counted are seen without one, too."""
+    width = round((RIGHT - LEFT) / len(points), 2)
+    tips = [
+        (
+            "tip" if point.a_minute else "tip uncounted",
+            _x(number, len(points)),
+            TOP,
+            width,
+            BOTTOM - TOP,
+            _told(point),
+        )
+        for number, point in enumerate(points)
+    ]
+    return format_html_join(
+        "", '<rect class="{}" x="{}" y="{}" width="{}" height="{}"><title>{}</title></rect>', tips
+    )
+
+
+def _told(point: Bucket) -> str:
+    when = f"{timezone.localtime(point.began_at):%H:%M}"
+    if point.lasts > timedelta(minutes=1):
+        when += f"–{timezone.localtime(point.began_at + point.lasts):%H:%M}, a minute"
+    if point.a_minute is None:
+        return f"{when}: {NOT_COUNTED}"
+    received, applied = (grouped(round(value)) if value >= 10 else f"{value:.2g}" for value in point.a_minute)
+    return f"{when}: {received} received, {applied} applied"

@@ -1,0 +1,199 @@
+"""What operators want to know, each figure by one question that costs the same however long the tables are.
+
+Nothing here changes anything. Moments are compared by the database's clock, which all machines share.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from django.db.models import QuerySet
+
+from ingest.models import ConflictingDelivery, KeptDelivery, RejectedDelivery, Verification, Webhook
+from ledger.models import Payment
+from worker.beats import SILENT_AFTER
+from worker.counting import DAY, MINUTE, Counted, begun, counts, first_minute, key_at
+from worker.models import Beat, Minute
+
+HOUR = timedelta(hours=1)
+COUNTED_MAX = 100_000  # of one state, by its index alone: some 20 ms
+SAMPLE_MAX = 1000  # webhooks that were applied last
+ATTEMPTS_LOOKED_AT_MAX = 1000
+UNCOUNTED_MAX = 4  # of the newest minutes, which the scheduler can't have counted yet
+
+
+@dataclass(frozen=True)
+class Bounded:
+    """A number that was counted no further than COUNTED_MAX."""
+
+    number: int
+
+    def __str__(self) -> str:
+        return grouped(self.number) + ("+" if self.number == COUNTED_MAX else "")
+
+    def __bool__(self) -> bool:
+        return self.number > 0
+
+
+@dataclass(frozen=True)
+class Delays:
+    """Seconds from received to applied; of so many webhooks."""
+
+    p50: float
+    p99: float
+    webhooks: int
+
+
+@dataclass(frozen=True)
+class Sign:
+    """Of a worker or a scheduler: how long ago its last beat was."""
+
+    beat: Beat
+    age: timedelta
+
+    @property
+    def is_silent(self) -> bool:
+        return self.age > SILENT_AFTER
+
+
+def grouped(number: int) -> str:
+    """1234567 as people read it; its spaces don't break."""
+    return f"{number:_}".replace("_", "\N{NO-BREAK SPACE}")
+
+
+def backlog() -> Bounded:
+    """Webhooks that are received and not yet applied."""
+    return _counted(Webhook.objects.received())
+
+
+def failed() -> Bounded:
+    return _counted(Webhook.objects.failed())
+
+
+def _counted(rows: QuerySet[Webhook]) -> Bounded:
+    return Bounded(rows.order_by()[:COUNTED_MAX].count())
+
+
+def waiting_since() -> datetime | None:
+    """When the oldest webhook that isn't applied yet was received; None if all are.
+
+    Of those with attempts of their own only the first thousand that are due are looked at.
+    """
+    queued = list(Webhook.objects.queued().values_list("received_at", flat=True)[:1])
+    in_attempts = Webhook.objects.received().filter(next_attempt_at__isnull=False).order_by("next_attempt_at")
+    seen = [*queued, *in_attempts.values_list("received_at", flat=True)[:ATTEMPTS_LOOKED_AT_MAX]]
+    return min(seen, default=None)
+
+
+def delays(now: datetime) -> Delays | None:
+    """Of the newest webhooks that are applied, as far as that was within the hour; None without any."""
+    applied = Webhook.objects.filter(status=Webhook.Status.APPLIED, next_attempt_at=None).order_by("-id")
+    moments = applied.values_list("received_at", "applied_at")[:SAMPLE_MAX]
+    # The clocks of web and worker may disagree by a little; nothing is applied before it is received.
+    seconds = [
+        max((done - told).total_seconds(), 0.0) for told, done in moments if done and done > now - HOUR
+    ]
+    if not seconds:
+        return None
+    seconds.sort()
+    return Delays(seconds[len(seconds) // 2], seconds[len(seconds) * 99 // 100], len(seconds))
+
+
+def newest_received() -> datetime | None:
+    """When the bank last told of something new."""
+    newest = Webhook.objects.filter(pk__gt=0).order_by("-pk").values_list("received_at", flat=True)
+    return newest.first()
+
+
+def kept_since(model: type[KeptDelivery], moment: datetime) -> int:
+    """Conflicting or rejected deliveries since then, of those that are kept: a bounded number."""
+    return model.objects.filter(received_at__gte=moment).count()
+
+
+def conflicts(moment: datetime) -> int:
+    return kept_since(ConflictingDelivery, moment)
+
+
+def rejected(moment: datetime) -> int:
+    return kept_since(RejectedDelivery, moment)
+
+
+def signs(now: datetime) -> list[Sign]:
+    """Of all workers and schedulers that were heard of within the hour."""
+    return [
+        Sign(beat, max(now - beat.seen_at, timedelta())) for beat in Beat.objects.order_by("kind", "name")
+    ]
+
+
+def last_verification() -> Verification | None:
+    return Verification.objects.order_by("-pk").first()
+
+
+def minutes(now: datetime) -> dict[datetime, Counted | None]:
+    """Received and applied in each minute of the last day, oldest first; the last one isn't over yet.
+
+    None where the scheduler should have counted and hasn't. The newest minutes are counted here.
+    """
+    newest = begun(now)
+    wanted = [newest - n * MINUTE for n in reversed(range(24 * 60))]
+    known: dict[datetime, Counted] = {
+        began_at: (received, applied)
+        for began_at, received, applied in Minute.objects.filter(began_at__gte=wanted[0]).values_list()
+    }
+    known |= counts([minute for minute in wanted[-UNCOUNTED_MAX:] if minute not in known])
+    first = first_minute(now)
+    return {minute: known.get(minute, (0, 0) if minute < first else None) for minute in wanted}
+
+
+def total(counted: Sequence[Counted | None]) -> Counted:
+    """Received and applied in all these minutes together."""
+    known = [one for one in counted if one]
+    return sum(received for received, _ in known), sum(applied for _, applied in known)
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Everything at one moment."""
+
+    now: datetime
+    minutes: dict[datetime, Counted | None]
+    backlog: Bounded
+    failed: Bounded
+    waiting_seconds: float | None  # of the oldest that isn't applied; None if all are
+    delays: Delays | None
+    newest_received: datetime | None
+    conflicts: int  # within a day
+    rejected: int  # within a day
+    signs: list[Sign]
+    verification: Verification | None
+
+    def last(self, minutes: int) -> Counted:
+        """Received and applied within so many minutes, and the one that isn't over yet."""
+        return total(list(self.minutes.values())[-minutes - 1 :])
+
+
+def read(now: datetime) -> Figures:
+    since = waiting_since()
+    return Figures(
+        now=now,
+        minutes=minutes(now),
+        backlog=backlog(),
+        failed=failed(),
+        waiting_seconds=None if since is None else max((now - since).total_seconds(), 0.0),
+        delays=delays(now),
+        newest_received=newest_received(),
+        conflicts=conflicts(now - DAY),
+        rejected=rejected(now - DAY),
+        signs=signs(now),
+        verification=last_verification(),
+    )
+
+
+def webhooks_since(moment: datetime) -> int:
+    """The key of the first webhook received since then."""
+    return key_at(Webhook.objects.all(), "received_at", moment)
+
+
+def payments_since(moment: datetime) -> int:
+    """The key of the first payment posted since then."""
+    return key_at(Payment.objects.all(), "created_at", moment)

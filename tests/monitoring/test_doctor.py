@@ -1,0 +1,100 @@
+from datetime import timedelta
+from io import StringIO
+from typing import Any
+
+import pytest
+from django.core.management import call_command
+from django.utils import timezone
+
+from ingest.models import Verification, Webhook
+from monitoring import doctor
+from tests.cast import received
+from worker import clock
+from worker.models import Beat
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+def examined() -> tuple[str, int]:
+    out = StringIO()
+    try:
+        call_command("doctor", stdout=out)
+    except SystemExit as ended:
+        return out.getvalue(), int(ended.code or 0)
+    return out.getvalue(), 0
+
+
+@pytest.fixture(autouse=True)
+def development(settings: Any) -> None:
+    settings.DEBUG = True  # as the tests' settings are; Django's runner says otherwise
+
+
+@pytest.fixture
+def a_healthy_house() -> None:
+    now = clock.now()
+    for kind in Beat.Kind:
+        Beat.objects.create(name=f"{kind}@here", kind=kind, processes=1, seen_at=now)
+    Verification.objects.create(took=timedelta(seconds=1), rows_looked_at=0)
+
+
+@pytest.mark.usefixtures("a_healthy_house")
+def test_a_healthy_house_needs_nothing() -> None:
+    told, status = examined()
+    assert status == 0, told
+    assert "!!" not in told
+    for part in ("settings", "broker", "database", "clock", "worker", "scheduler", "inbox", "ledger"):
+        assert f"ok  {part}" in told
+
+
+def test_an_empty_house_is_told_to_start_its_programs_and_to_verify() -> None:
+    told, status = examined()
+    assert status == 1
+    assert told.count("none was heard of within the hour") == 2
+    assert "was never verified" in told
+
+
+@pytest.mark.usefixtures("a_healthy_house")
+def test_silence_backlog_failures_and_drift_are_named_with_what_to_do() -> None:
+    Beat.objects.filter(kind=Beat.Kind.WORKER).update(seen_at=clock.now() - timedelta(minutes=5))
+    Verification.objects.update(drift="balance of 7707083893: 1 expected, 2 found")
+    received()
+    Webhook.objects.update(status=Webhook.Status.FAILED)
+    received()
+    Webhook.objects.update(received_at=timezone.now() - timedelta(minutes=10))
+
+    told, status = examined()
+
+    assert status == 1
+    for part in ("worker", "inbox", "ledger"):
+        assert f"!!  {part}" in told
+    assert "manage.py replay --failed" in told
+    assert "2 found" in told
+
+
+@pytest.mark.usefixtures("a_healthy_house")
+def test_clocks_apart_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = clock.now()
+    monkeypatch.setattr(timezone, "now", lambda: now + timedelta(minutes=1))
+    monkeypatch.setattr(clock, "now", lambda: now)
+    assert "!!  clock" in examined()[0]
+
+
+@pytest.mark.usefixtures("a_healthy_house")
+def test_a_broker_that_is_away_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def away(*_: Any) -> int:
+        raise ConnectionRefusedError("nobody listens")
+
+    monkeypatch.setattr(doctor.doorbell, "waiting", away)
+    told, status = examined()
+    assert status == 1
+    assert "!!  broker     does not answer: nobody listens" in told
+
+
+def test_a_database_that_is_away_is_named_and_ends_the_examination(monkeypatch: pytest.MonkeyPatch) -> None:
+    def away() -> Any:
+        raise doctor.InterfaceError(2003, "Can't connect to MySQL server")
+
+    monkeypatch.setattr(doctor, "_database", away)
+    told, status = examined()
+    assert status == 1
+    assert "!!  database   Can't connect to MySQL server" in told

@@ -1,0 +1,188 @@
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from io import StringIO
+from pathlib import Path
+
+import pytest
+from django.conf import settings
+from django.core.management import call_command
+from django.db import DatabaseError
+from django.db.models import QuerySet
+
+from tests.servers import ROOT, launch
+from worker import beats, clock
+from worker.beats import EVERY_SECONDS, FORGOTTEN_AFTER, SchedulerBeats, beat, mark_of
+from worker.models import Beat
+
+pytestmark = pytest.mark.django_db(transaction=True)
+WORKER = Beat.Kind.WORKER
+
+
+@pytest.fixture(autouse=True)
+def marks_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+
+
+def alive(*arguments: str) -> tuple[int | str | None, str]:
+    output = StringIO()
+    try:
+        call_command("alive", *arguments, stdout=output)
+    except SystemExit as end:
+        return end.code, output.getvalue()
+    return 0, output.getvalue()
+
+
+def test_a_worker_has_one_row_however_often_it_beats() -> None:
+    beat(WORKER, "worker-8000@one", 2)
+    first = Beat.objects.get().seen_at
+    beat(WORKER, "worker-8000@one", 4)
+    beat(WORKER, "worker-8000@two", 2)
+
+    one, two = Beat.objects.order_by("name")
+    assert (one.kind, one.processes, two.processes) == (WORKER, 4, 2)
+    assert one.seen_at >= first
+
+
+def test_the_long_gone_are_forgotten_by_the_next_beat() -> None:
+    beat(WORKER, "gone", 1)
+    Beat.objects.update(seen_at=clock.now() - FORGOTTEN_AFTER - timedelta(seconds=1))
+
+    beat(WORKER, "here", 1)
+
+    assert [one.name for one in Beat.objects.all()] == ["here"]
+
+
+def test_a_database_that_fails_is_no_reason_to_fall_silent(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise DatabaseError("gone away")
+
+    monkeypatch.setattr(QuerySet, "update", fail)
+    SchedulerBeats().beat()
+
+    assert mark_of("beat").exists()
+    assert "beat is not written" in caplog.text
+
+
+def test_the_schedulers_row_is_written_less_often_than_its_mark(monkeypatch: pytest.MonkeyPatch) -> None:
+    scheduler = SchedulerBeats()
+    scheduler.beat()
+    assert Beat.objects.get().name == f"beat-{settings.PORT}@{socket.gethostname()}"
+    Beat.objects.all().delete()
+    mark_of("beat").unlink()
+
+    scheduler.beat()
+    assert mark_of("beat").exists()
+    assert not Beat.objects.exists()
+
+    later = time.monotonic() + EVERY_SECONDS
+    monkeypatch.setattr(time, "monotonic", lambda: later)
+    scheduler.beat()
+    assert Beat.objects.exists()
+
+
+def test_alive_says_how_old_the_last_beat_is() -> None:
+    assert alive("worker") == (1, "worker: no beat on this machine\n")
+
+    mark_of("worker").touch()
+    assert alive("worker") == (0, "worker: alive, last beat 0 s ago\n")
+    assert alive("beat")[0] == 1
+
+    os.utime(mark_of("worker"), (time.time() - 90,) * 2)
+    assert alive("worker") == (1, "worker: silent, last beat 90 s ago\n")
+    assert alive("worker", "--max-age", "120")[0] == 0
+
+
+@pytest.fixture
+def worker(tmp_path: Path) -> Iterator["subprocess.Popen[bytes]"]:
+    """A real one, on this run's broker and test database; it beats ten times as often."""
+    program = tmp_path / "program.py"
+    program.write_text(PROGRAM)
+    process = launch(
+        [sys.executable, program],
+        log=tmp_path / "log",
+        environment={
+            **os.environ,
+            "PYTHONPATH": str(ROOT),
+            "TMPDIR": str(tmp_path),
+            "DATA_DIR": str(tmp_path / "data"),
+            "TEST_DATABASE": str(beats.connection.settings_dict["NAME"]),
+        },
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+PROGRAM = """
+import os
+import time
+from pathlib import Path
+
+import django
+from django.conf import settings
+
+os.environ["DJANGO_SETTINGS_MODULE"] = "config.settings"
+settings.DATABASES["default"]["NAME"] = os.environ["TEST_DATABASE"]
+django.setup()
+from worker import beats
+from worker.celery import app
+
+beats.EVERY_SECONDS = 0.2
+
+
+@app.task
+def be_long():
+    folder = Path(os.environ["TMPDIR"])
+    (folder / "begun").touch()
+    while not (folder / "enough").exists():
+        time.sleep(0.05)
+
+
+be_long.delay()
+app.worker_main(["--quiet", "worker", "--hostname", "tested@%h", "--concurrency", "2"])
+"""
+
+
+def until(what: str, holds: Callable[[], object], log: Path, seconds: float = 60.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline, f"waited for {what}:\n{log.read_text()}"
+        time.sleep(0.05)
+
+
+def test_a_real_worker_beats_during_a_long_task_too_and_leaves_in_good_order(
+    worker: "subprocess.Popen[bytes]", tmp_path: Path
+) -> None:
+    log = tmp_path / "log"
+    until("a beat", Beat.objects.exists, log)
+    first = Beat.objects.get()
+    assert first.name == f"tested@{socket.gethostname()}"
+    assert first.processes == (2 if settings.REDIS_URL else 1)
+    until("a long task", (tmp_path / "begun").exists, log)
+    during = Beat.objects.get().seen_at
+    until("a beat meanwhile", lambda: Beat.objects.get().seen_at > during, log)
+    assert mark_of("worker").exists()
+    (tmp_path / "enough").touch()
+
+    worker.terminate()
+    assert worker.wait(timeout=30) == 0, log.read_text()
+    assert not Beat.objects.exists()
+    assert not mark_of("worker").exists()
+
+
+def test_a_worker_that_was_killed_stays_to_be_seen(worker: "subprocess.Popen[bytes]", tmp_path: Path) -> None:
+    until("a beat", Beat.objects.exists, tmp_path / "log")
+    worker.kill()
+    worker.wait()
+
+    assert Beat.objects.get().kind == WORKER

@@ -1,0 +1,138 @@
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from django.db import connection
+from django.utils import timezone
+
+from ingest.models import Webhook
+from ledger.models import Payment
+from tests.cast import MIDNIGHT_IN_MOSCOW, posted, received, terms
+from tests.reading import rows_read_by
+from worker import clock, counting
+from worker.counting import MINUTE, begun, count_minutes, counts, key_at
+from worker.models import Minute
+
+pytestmark = pytest.mark.django_db(transaction=True)
+NOON = datetime(2026, 3, 4, 12, tzinfo=UTC)
+
+
+def webhooks(*moments: datetime) -> list[Webhook]:
+    """Webhooks received at these moments, in this order."""
+    told = [
+        Webhook(
+            operation_id=t.operation_id,
+            payer_inn=t.inn,
+            amount_kopecks=t.amount_kopecks,
+            document_number=t.document_number,
+            document_date=MIDNIGHT_IN_MOSCOW,
+            body=b"{}",
+            received_at=moment,
+        )
+        for moment in moments
+        for t in [terms()]
+    ]
+    Webhook.objects.bulk_create(told)
+    return list(Webhook.objects.order_by("pk"))
+
+
+def key(moment: datetime) -> int:
+    return key_at(Webhook.objects.all(), "received_at", moment)
+
+
+def test_the_key_of_a_moment_is_that_of_the_first_row_told_then_or_later() -> None:
+    assert key(NOON) == 1
+    rows = webhooks(*(NOON + n * MINUTE for n in range(50)))
+    Webhook.objects.filter(pk__in=[row.pk for row in rows[10:30]]).delete()  # keys have gaps
+
+    assert key(NOON - MINUTE) <= rows[0].pk
+    assert key(NOON + 5 * MINUTE) == rows[5].pk
+    assert rows[9].pk < key(NOON + 20 * MINUTE) <= rows[30].pk
+    assert key(NOON + 49 * MINUTE) == rows[49].pk
+    assert key(NOON + 50 * MINUTE) == rows[49].pk + 1
+
+
+def test_a_minute_counts_what_was_told_in_it_and_no_second_more() -> None:
+    second = timedelta(seconds=1)
+    webhooks(NOON - second, NOON, NOON + 59 * second, NOON + MINUTE, NOON + 2 * MINUTE)
+
+    assert counts([NOON]) == {NOON: (2, 0)}
+    assert counts([NOON + MINUTE, NOON]) == {NOON: (2, 0), NOON + MINUTE: (1, 0)}
+    assert counts([]) == {}
+
+
+def test_rows_that_came_out_of_order_are_counted() -> None:
+    """Two web machines whose clocks are most of a minute apart."""
+    apart = timedelta(seconds=50)
+    moments = [NOON + n * timedelta(seconds=1) + (apart if n % 2 else timedelta()) for n in range(-60, 180)]
+    webhooks(*moments)
+
+    within = sum(1 for moment in moments if NOON <= moment < NOON + MINUTE)
+    assert counts([NOON])[NOON][0] == within
+
+
+def test_repeated_deliveries_leave_gaps_between_keys_and_are_not_counted() -> None:
+    told = terms()
+    for _ in range(3):
+        received(told)
+    received()
+
+    minute = begun(Webhook.objects.latest("id").received_at)
+    assert sum(received for received, _ in counts([minute - MINUTE, minute]).values()) == 2
+
+
+def test_applied_is_what_was_posted() -> None:
+    posted(terms(), terms())
+
+    minute = begun(Payment.objects.latest("id").created_at)
+    assert sum(applied for _, applied in counts([minute - MINUTE, minute]).values()) == 2
+
+
+def test_each_minute_that_is_over_is_counted_once() -> None:
+    now = clock.now()
+    over = begun(now) - 3 * MINUTE
+    webhooks(over - MINUTE, over, over + timedelta(seconds=30), now)
+
+    count_minutes()
+
+    known = dict(Minute.objects.values_list("began_at", "received"))
+    assert known[over - MINUTE] == 1
+    assert known[over] == 2
+    assert begun(now) not in known, "it isn't over"
+    assert min(known) == over - MINUTE, "before the first webhook there is nothing to count"
+    assert count_minutes() <= 1, "only a minute that ended meanwhile"
+
+
+def test_what_was_counted_twice_is_what_was_counted_last() -> None:
+    over = begun(clock.now()) - 3 * MINUTE
+    webhooks(over)
+    count_minutes()
+    Minute.objects.filter(began_at__gt=over).delete()
+
+    count_minutes()
+
+    assert Minute.objects.get(began_at=over).received == 1
+
+
+def test_after_a_long_pause_it_catches_up_and_lets_the_sweep_have_its_turn(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(counting, "SECONDS_MAX", 0.0)
+    webhooks(clock.now() - timedelta(days=3), clock.now())
+    assert count_minutes() == 0
+
+    monkeypatch.setattr(counting, "SECONDS_MAX", 60.0)
+    assert count_minutes() == 24 * 60
+
+
+def test_old_minutes_are_forgotten() -> None:
+    Minute.objects.create(began_at=timezone.now() - timedelta(days=4), received=1, applied=1)
+    count_minutes()
+    assert not Minute.objects.exists()
+
+
+@pytest.mark.skipif(connection.vendor != "mysql", reason="reads the counters of MySQL and MariaDB")
+def test_counting_a_minute_reads_no_more_of_a_long_history() -> None:
+    second = timedelta(seconds=1)
+    webhooks(*(NOON + n * second for n in range(-7200, 600)))
+
+    assert rows_read_by(lambda: counts([NOON])) < 300

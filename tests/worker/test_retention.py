@@ -1,0 +1,144 @@
+from datetime import timedelta
+from io import StringIO
+from typing import Any
+
+import pytest
+from django.core.management import call_command
+from django.db.models import Model
+from django.utils import timezone
+from django_celery_results.models import TaskResult
+
+from ingest import inbox
+from ingest.models import ConflictingDelivery, RejectedDelivery, RepeatedDelivery, Webhook
+from ledger.models import BalanceLog, Payment
+from tests.cast import body, received
+from worker import retention, tasks
+from worker.applying import apply_batch
+
+pytestmark = pytest.mark.django_db(transaction=True)
+Settings = Any
+LONG_AGO = timedelta(days=1000)
+
+
+def aged(rows: type[Model], field: str) -> None:
+    rows._default_manager.update(**{field: timezone.now() - LONG_AGO})
+
+
+def an_old_house() -> None:
+    """Of each kind one, all of them old; of webhooks one applied, one failed, one received."""
+    applied = received()
+    apply_batch(10)
+    received()
+    inbox.store(applied.terms, bytes(applied.body))
+    inbox.keep_rejected(b"garbage", "body: must be valid JSON")
+    ConflictingDelivery.objects.create(webhook=applied, body=b"{}", difference="amount_kopecks")
+    Webhook.objects.filter(status=Webhook.Status.RECEIVED).update(status=Webhook.Status.FAILED)
+    received()
+    TaskResult.objects.create(task_id="webhook-1-1")
+    aged(Webhook, "received_at")
+    for kind in (RepeatedDelivery, RejectedDelivery, ConflictingDelivery):
+        aged(kind, "received_at")
+    aged(TaskResult, "date_done")
+
+
+def pruned(**options: Any) -> str:
+    out = StringIO()
+    call_command("prune", stdout=out, **options)
+    return out.getvalue()
+
+
+def bodies_left() -> dict[str, bool]:
+    return {webhook.status: bool(webhook.body) for webhook in Webhook.objects.all()}
+
+
+@pytest.fixture(autouse=True)
+def a_year(settings: Settings) -> None:
+    settings.BODIES_KEPT_DAYS = settings.KEPT_DELIVERIES_DAYS = settings.RESULTS_KEPT_DAYS = 365
+
+
+def test_what_is_old_goes_and_the_ledger_stays() -> None:
+    an_old_house()
+    before = [list(model.objects.values()) for model in (Payment, BalanceLog)]
+
+    told = pruned()
+
+    assert bodies_left() == {"applied": False, "failed": True, "received": True}
+    gone = (RepeatedDelivery, RejectedDelivery, ConflictingDelivery, TaskResult)
+    assert [kind._default_manager.count() for kind in gone] == [0, 0, 0, 0]
+    assert [list(model.objects.values()) for model in (Payment, BalanceLog)] == before
+    assert "raw bodies of webhooks, older than 365 days: 1 gone" in told
+    assert "task results, older than 365 days: 1 gone" in told
+    assert Webhook.objects.get(status=Webhook.Status.APPLIED).terms is not None
+
+
+def test_what_is_young_stays() -> None:
+    an_old_house()
+    for rows in (Webhook.objects, RejectedDelivery.objects):
+        rows.update(received_at=timezone.now())
+    TaskResult.objects.update(date_done=timezone.now())
+
+    pruned()
+
+    assert all(bodies_left().values())
+    assert RejectedDelivery.objects.count() == TaskResult.objects.count() == 1
+
+
+def test_zero_days_are_for_ever(settings: Settings) -> None:
+    settings.BODIES_KEPT_DAYS = settings.KEPT_DELIVERIES_DAYS = settings.RESULTS_KEPT_DAYS = 0
+    an_old_house()
+
+    assert "raw bodies of webhooks, kept for ever: 0 gone" in pruned()
+    assert all(bodies_left().values())
+    assert RejectedDelivery.objects.count() == TaskResult.objects.count() == 1
+
+
+def test_a_dry_run_counts_the_same_and_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retention, "BATCH_ROWS", 2)
+    an_old_house()
+    for _ in range(5):
+        inbox.keep_rejected(b"garbage", "body: must be valid JSON")
+    aged(RejectedDelivery, "received_at")
+
+    would = pruned(dry_run=True)
+
+    assert "rejected deliveries, older than 365 days: 6 would go" in would
+    assert all(bodies_left().values())
+    assert RejectedDelivery.objects.count() == 6
+    assert pruned() == would.replace("would go", "gone")
+
+
+def test_the_scheduler_stops_where_no_bodies_are_left_and_the_command_goes_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(retention, "BATCH_ROWS", 2)
+    for _ in range(6):
+        received()
+    apply_batch(10)
+    aged(Webhook, "received_at")
+    keys = list(Webhook.objects.order_by("pk").values_list("pk", flat=True))
+    Webhook.objects.filter(pk__in=keys[2:]).update(body=b"")
+
+    tasks.prune()
+    assert Webhook.objects.exclude(body=b"").count() == 2
+    pruned()
+    assert Webhook.objects.exclude(body=b"").count() == 0
+
+
+def test_a_short_run_leaves_the_rest_for_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retention, "BATCH_ROWS", 2)
+    for _ in range(5):
+        inbox.keep_rejected(b"garbage", "body: must be valid JSON")
+    aged(RejectedDelivery, "received_at")
+    seen: list[int] = []
+
+    retention.prune(lambda _, rows: seen.append(rows), thorough=False, seconds_max=0)
+    assert (seen, RejectedDelivery.objects.count()) == ([2], 3)
+    retention.prune(lambda _, rows: seen.append(rows), thorough=False)
+    assert (seen, RejectedDelivery.objects.count()) == ([2, 2, 1], 0)
+
+
+def test_a_body_of_a_webhook_that_changed_its_state_meanwhile_stays() -> None:
+    webhook = received()
+    retention._empty([webhook.pk])
+    webhook.refresh_from_db()
+    assert bytes(webhook.body) == body(webhook.terms)

@@ -1,0 +1,36 @@
+"""What the worker's processes leave for people to look at; nothing here is needed to apply a webhook."""
+
+from typing import ClassVar
+
+from django.db import models
+
+
+class Beat(models.Model):
+    """The last sign of life of a worker, with all its pool, or of a scheduler."""
+
+    class Kind(models.TextChoices):
+        WORKER = "worker"
+        SCHEDULER = "beat"
+
+    name = models.CharField(max_length=255, primary_key=True, help_text="what it is, and the host it is on")
+    kind = models.CharField(max_length=6, choices=Kind.choices)
+    processes = models.PositiveIntegerField(help_text="that apply webhooks")
+    seen_at = models.DateTimeField(help_text="by the database's clock")
+
+    objects: ClassVar[models.Manager["Beat"]] = models.Manager()
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Minute(models.Model):
+    """How much came and was applied in a minute that is over; counted once, so that nobody counts again."""
+
+    began_at = models.DateTimeField(primary_key=True)
+    received = models.PositiveIntegerField(help_text="webhooks that were stored")
+    applied = models.PositiveIntegerField(help_text="payments that were posted")
+
+    objects: ClassVar[models.Manager["Minute"]] = models.Manager()
+
+    def __str__(self) -> str:
+        return f"{self.began_at:%Y-%m-%d %H:%M}"
