@@ -10,7 +10,6 @@ from threading import Event, Thread
 from typing import Any
 from uuid import uuid4
 
-import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from ingest.doorkeeper import basic_credentials
@@ -146,6 +145,15 @@ def test_secrets_and_credentials_change_by_a_restart(new_house: HouseBuilder) ->
         for bank in banks:
             delivery, headers = bank.sign(body(terms()), OLD)
             assert house.post(delivery, headers) == (401, {"error": "not authorized"})
+
+
+def test_fake_bank_signs_with_the_houses_own_secret(new_house: HouseBuilder) -> None:
+    with new_house(**known(NEW, OLD)) as house:
+        simulated = house.manage("simulate_bank", "--url", house.url, "--count", "50", "--invalid", "0.2")
+        assert simulated.returncode == 0, simulated.stdout + simulated.stderr
+        wrong = house.manage("simulate_bank", "--count", "1", "--secret", "s3cret")
+        assert wrong.returncode == 2
+        assert "s3cret" not in wrong.stderr
 
 
 def test_public_key_changes_by_a_reload(new_house: HouseBuilder, tmp_path: Path) -> None:
