@@ -84,8 +84,8 @@ class DeliveredAdmin(ReadOnlyAdmin):
 
     @admin.display(description="body, indented")
     def body_indented(self, row: Delivered) -> str:
-        if not row.body:
-            return "empty, or let go of with time"
+        if isinstance(row, Webhook) and not row.body:
+            return "let go of with time"
         payload = claimed_payload(bytes(row.body))
         try:
             # Indents without reading the numbers, which stay as the bank wrote them.
