@@ -30,8 +30,9 @@ def acknowledge(stored: Stored) -> HttpResponse:
 class Door:
     """`read` tells what a verified payload comes to; `acknowledge` answers as the bank wants.
 
-    `read` raises InvalidDelivery, and nothing else. The name is the source of what is taken in. Tochka wants
-    a 200 and T-Bank any 2xx, whatever stands in it, so our own contract's answers do for both.
+    `read` raises InvalidDelivery, or TurnedAway where the payload is not meant for us. The name is the source
+    of what is taken in. Tochka wants a 200 and T-Bank any 2xx, whatever stands in it, so our own contract's
+    answers do for both.
     """
 
     name: str
