@@ -65,12 +65,14 @@ AT_THE_BANKS = doorkeeper.Guard(
     bearer=env.listed("WEBHOOK_BEARER_TOKENS", doorkeeper.long_secret),
     networks=env.listed("WEBHOOK_NETWORKS", doorkeeper.network),
 )
+TOCHKA_CUSTOMER_CODES: list[str] = env.listed("TOCHKA_CUSTOMER_CODES", str)
 AT_TOCHKAS = doorkeeper.Guard(public_keys=env.listed("TOCHKA_PUBLIC_KEY_FILE", signing.public_key_in))
 AT_TBANKS = doorkeeper.Guard(
     basic=env.listed("TBANK_BASIC_AUTH", doorkeeper.basic_credentials),
     bearer=env.listed("TBANK_BEARER_TOKENS", doorkeeper.long_secret),
     networks=env.listed("TBANK_NETWORKS", doorkeeper.network),
 )
+doorkeeper.check_meant_for_us(AT_TOCHKAS, TOCHKA_CUSTOMER_CODES, AT_TBANKS)
 WEBHOOK_GUARDS = doorkeeper.guards(
     WEBHOOK_AUTH, debug=DEBUG, bank=AT_THE_BANKS, tochka=AT_TOCHKAS, tbank=AT_TBANKS
 )

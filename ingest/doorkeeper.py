@@ -105,6 +105,19 @@ def guards(auth: str, *, debug: bool, **told: Guard) -> Mapping[str, Guard]:
     return {"bank": Guard(everybody=True), **known} if auth or debug else known
 
 
+def check_meant_for_us(tochka: Guard, tochka_customers: Sequence[str], tbank: Guard) -> None:
+    """A bank delivers for all its customers with one key, and from the same addresses: neither says for whom.
+
+    Any customer could have the bank tell us of payments to itself. Raises ImproperlyConfigured.
+    """
+    if tochka.knows_somebody and not tochka_customers:
+        raise ImproperlyConfigured("TOCHKA_PUBLIC_KEY_FILE is set; then TOCHKA_CUSTOMER_CODES must be")
+    if tbank.knows_somebody and not tbank.asks_for_credentials:
+        raise ImproperlyConfigured(
+            "TBANK_NETWORKS is set; then TBANK_BASIC_AUTH or TBANK_BEARER_TOKENS must be"
+        )
+
+
 # The doorkeeper's work.
 
 

@@ -24,4 +24,4 @@ def banks_ids(webhook: Webhook) -> list[str]:
         except InvalidDelivery:
             return []
     known = BankOperation.objects.filter(operation_id=webhook.operation_id)
-    return list(known.order_by("bank_id").values_list("bank_id", flat=True))
+    return sorted(known.values_list("bank_id", flat=True))

@@ -7,9 +7,11 @@ The body is a JWT, which the door has verified; here comes its payload. docs/ban
 from uuid import UUID, uuid5
 
 import msgspec
+from django.conf import settings
 
 from ingest import fields
 from ingest.banks.telling import BANK_ID_CHARS_MAX, Credit, Ignored, nobodys
+from ingest.exceptions import TurnedAway
 from ledger.terms import PaymentTerms
 
 SOURCE = "tochka"
@@ -39,6 +41,7 @@ class IncomingPayment(msgspec.Struct):
     document_number: str = msgspec.field(name="documentNumber")
     date: str
     payment_id: str = msgspec.field(name="paymentId")
+    customer_code: str = msgspec.field(name="customerCode")
 
 
 _event = msgspec.json.Decoder(Event)
@@ -46,7 +49,11 @@ _incoming_payment = msgspec.json.Decoder(IncomingPayment)
 
 
 def read(payload: bytes) -> Credit | Ignored:
-    """What `payload` comes to; raises InvalidDelivery."""
+    """What `payload` comes to; raises InvalidDelivery, or TurnedAway from another customer's payment.
+
+    The bank signs for all its customers with one key, so whoever has an account there has its signature
+    on payments to himself.
+    """
     kind = fields.decoded(payload, _event).webhook_type
     if kind != CREDITED:
         return Ignored(f"webhookType {kind[:_SHOWN]} is not credited")
@@ -54,8 +61,10 @@ def read(payload: bytes) -> Credit | Ignored:
     for currency in (payment.payer.currency, payment.recipient.currency):
         if currency != RUBLES:
             return Ignored(f"currency {currency[:_SHOWN]} is not credited")
-    if nobodys(payment.payer.inn):  # such a body comes as a test when a webhook is registered
+    if nobodys(payment.payer.inn):  # so is the documented sample, and a test may be that
         return Ignored("SidePayer.inn names nobody: a test, or a payer without an INN")
+    if payment.customer_code not in settings.TOCHKA_CUSTOMER_CODES:
+        raise TurnedAway("another customer's payment")
     own_id = fields.words(payment.payment_id, "paymentId", chars_max=BANK_ID_CHARS_MAX)
     return Credit(
         PaymentTerms(

@@ -11,7 +11,7 @@ from django.urls import reverse
 
 from ingest import admin as pages
 from ingest import inbox
-from ingest.models import ConflictingDelivery, RejectedDelivery, RepeatedDelivery, Webhook
+from ingest.models import ConflictingDelivery, IgnoredDelivery, RejectedDelivery, RepeatedDelivery, Webhook
 from ledger.browsing import BoundedPaginator
 from ledger.models import Payment
 from ledger.money import rubles_text
@@ -180,9 +180,10 @@ def test_conflicting_deliveries_are_found_by_operation_id(boss: Client) -> None:
     assert listed(boss, ConflictingDelivery, q="nonsense") == []
 
 
-@pytest.mark.parametrize("model", [Webhook, RejectedDelivery, ConflictingDelivery])
+@pytest.mark.parametrize("model", [Webhook, RejectedDelivery, IgnoredDelivery, ConflictingDelivery])
 def test_not_even_a_superuser_changes_what_the_bank_sent(boss: Client, model: type[Model]) -> None:
     inbox.keep_rejected(b"1", "amount: is missing")
+    inbox.keep_ignored(b"1", "outgoing", "tbank")
     conflicting_with(failed())
     row = model.objects.get()
     before = model.objects.values().get()
@@ -196,10 +197,11 @@ def test_not_even_a_superuser_changes_what_the_bank_sent(boss: Client, model: ty
     assert model.objects.values().get() == before
 
 
-@pytest.mark.parametrize("model", [Webhook, RejectedDelivery, ConflictingDelivery])
+@pytest.mark.parametrize("model", [Webhook, RejectedDelivery, IgnoredDelivery, ConflictingDelivery])
 def test_a_list_costs_the_same_few_statements_and_reads_no_body(boss: Client, model: type[Model]) -> None:
     def fill() -> None:
         inbox.keep_rejected(b"1", "amount: is missing")
+        inbox.keep_ignored(b"1", "outgoing", "tbank")
         conflicting_with(failed())
 
     fill()

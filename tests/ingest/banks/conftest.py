@@ -35,6 +35,7 @@ def bank_key() -> RSAPrivateKey:
 @pytest.fixture(autouse=True)
 def guards(settings: Settings, monkeypatch: pytest.MonkeyPatch, bank_key: RSAPrivateKey) -> None:
     monkeypatch.setattr(doorbell, "ring", lambda: None)
+    settings.TOCHKA_CUSTOMER_CODES = ["300123124", "300123123"]
     settings.WEBHOOK_GUARDS = {
         "bank": Guard(everybody=True),
         "tochka": Guard(public_keys=[bank_key.public_key()]),

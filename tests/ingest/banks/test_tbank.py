@@ -11,6 +11,7 @@ from ingest import inbox
 from ingest.banks import tbank
 from ingest.banks.telling import Credit, Ignored
 from ingest.exceptions import InvalidDelivery
+from ingest.finding import banks_ids, operations_called
 from ingest.models import (
     BankOperation,
     ConflictingDelivery,
@@ -23,6 +24,7 @@ from ingest.reconciliation import reconcile
 from ledger.verification import verify
 from tests.browsers import listed, page, superuser
 from tests.cast import ROMASHKA, VASILEK, balances
+from tests.explaining import assert_index_lookups_only, explains
 from tests.ingest.banks.conftest import Deliver, Told, applied, sample
 from tests.ingest.banks.hostile import hostile
 from tests.threads import at_once
@@ -237,6 +239,20 @@ def test_a_payment_is_found_by_each_of_its_ids_in_any_spelling_and_shows_them(fr
         assert listed(boss, ConflictingDelivery, q=text) == ["other bank_id"]
     content = boss.get(page(Webhook, "change", webhook.pk)).content.decode()
     assert f"{NIGHTLY}, {told['operationId']}" in content
+
+
+@explains
+def test_the_search_by_a_banks_id_reads_only_by_index(from_tbank: Deliver) -> None:
+    for number in range(50):
+        told = sample("tbank_transaction", operationId=str(UUID(int=number)), documentNumber=str(number))
+        assert from_tbank(told) == NEW
+
+    sought = str(UUID(int=7))
+    assert_index_lookups_only(
+        lambda: list(Webhook.objects.filter(operation_id__in=operations_called(sought)))
+    )
+    webhook = Webhook.objects.get(document_number="7")
+    assert_index_lookups_only(lambda: banks_ids(webhook))
 
 
 def test_ignored_deliveries_are_listed_without_their_bodies(from_tbank: Deliver) -> None:

@@ -8,7 +8,7 @@ from pytest_django import Settings
 
 from ingest.banks import tochka
 from ingest.banks.telling import Credit, Ignored
-from ingest.exceptions import InvalidDelivery
+from ingest.exceptions import InvalidDelivery, TurnedAway
 from ingest.models import ConflictingDelivery, IgnoredDelivery, RejectedDelivery, Webhook
 from ingest.reconciliation import reconcile
 from ledger.models import Payment
@@ -114,6 +114,13 @@ def test_a_body_that_is_no_token_of_the_bank_is_turned_away() -> None:
     assert not Webhook.objects.exists()
 
 
+def test_the_banks_word_to_another_customer_is_turned_away(from_tochka: Deliver) -> None:
+    """With an account at the bank anybody has its signature on payments to himself."""
+    assert from_tochka(sample("tochka_incoming", customerCode="300999999")) == (401, "not authorized")
+
+    assert not Webhook.objects.exists()
+
+
 def test_without_a_guard_the_door_is_not_there(settings: Settings) -> None:
     settings.WEBHOOK_GUARDS = {}
 
@@ -135,5 +142,5 @@ def test_a_payment_is_found_by_either_id_and_shows_both(from_tochka: Deliver) ->
 
 @given(hostile("tochka_incoming"))
 def test_whatever_comes_is_read_or_refused(body: bytes) -> None:
-    with contextlib.suppress(InvalidDelivery):  # and nothing else
+    with contextlib.suppress(InvalidDelivery, TurnedAway):  # and nothing else
         assert isinstance(tochka.read(body), Credit | Ignored)
