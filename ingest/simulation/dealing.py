@@ -31,6 +31,7 @@ class Plan:
     seed: int = field(default_factory=lambda: secrets.randbelow(2**32))
     connections: int = 8
     timeout_seconds: float = 60.0
+    api_key: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True)

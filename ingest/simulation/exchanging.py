@@ -70,9 +70,10 @@ class Server:
     Every method raises SimulationError once nothing has been answered for `patience_seconds`.
     """
 
-    def __init__(self, url: str, connections: int, patience_seconds: float) -> None:
+    def __init__(self, url: str, connections: int, patience_seconds: float, api_key: str = "") -> None:
         self._url = urllib.parse.urlsplit(url.rstrip("/"))
         self._patience_seconds = patience_seconds
+        self._reader = {"Authorization": f"Bearer {api_key}"} if api_key else {}
         self._silent_since: float | None = None
         secure = self._url.scheme == "https"
         connection = http.client.HTTPSConnection if secure else http.client.HTTPConnection
@@ -109,7 +110,8 @@ class Server:
         if time.monotonic() - used_at > IDLE_SECONDS_MAX:
             connection.close()  # a server drops idle connections, perhaps in this very moment
         try:
-            connection.request(method, self._url.path + path, body, {"Content-Type": "application/json"})
+            headers = {"Content-Type": "application/json"} if body else self._reader
+            connection.request(method, self._url.path + path, body, headers)
             response = connection.getresponse()
             told = response.read()
         except (OSError, http.client.HTTPException) as error:

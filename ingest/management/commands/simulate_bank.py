@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import json
+import re
 import sys
 import urllib.parse
 from collections.abc import Callable, Iterator
@@ -44,6 +45,14 @@ class Command(BaseCommand):
         option("--connections", _number(int, 1, 256), 8, "kept alive, used in parallel")
         option("--timeout", _number(float, 0, 86_400), 60.0, "seconds to wait until all is posted")
         parser.add_argument("--seed", type=_number(int, 0, 2**64), help="repeats a run (default: a new one)")
+        parser.add_argument(
+            "--api-key",
+            type=_api_key,
+            default="",
+            metavar="KEY",
+            help="reads all organizations, where the server asks for one; - takes it from stdin, so that no"
+            " list of processes shows it",
+        )
         parser.add_argument("--json", action="store_true", help="print the report as one JSON object")
 
     def handle(self, *_: Any, **options: Any) -> None:
@@ -78,8 +87,16 @@ def _plan(options: dict[str, Any]) -> simulation.Plan:
         invalid_share=options["invalid"],
         connections=options["connections"],
         timeout_seconds=options["timeout"],
+        api_key=options["api_key"],
         **given,
     )
+
+
+def _api_key(text: str) -> str:
+    key = sys.stdin.readline().strip() if text == "-" else text
+    if not re.fullmatch("[!-~]+", key):
+        raise argparse.ArgumentTypeError("a key is one word of ASCII characters")
+    return key
 
 
 def _address(text: str) -> str:
