@@ -61,14 +61,16 @@ class ApiKeyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # as above
         return request.user.has_perms(["api.view_apikey", "api.revoke_apikey"])
 
     def save_form(self, request: HttpRequest, form: Any, change: bool) -> ApiKey:  # noqa: FBT001 as the base has it
-        """The row is saved here already, because a key and its row come into being together."""
+        """Saves the row already, because a key and its row come into being together."""
         row, key = issue(**form.cleaned_data)
-        form.instance = row
-        cast(Any, row).issued_key = key  # for response_add, and only in this row's Python object
+        cast(Any, row).issued_key = key  # for response_add, and in this Python object alone
         return row
 
     def save_model(self, request: HttpRequest, obj: ApiKey, form: Any, change: bool) -> None:  # noqa: FBT001 as above
         """Nothing is left to do."""
+
+    def save_related(self, request: HttpRequest, form: Any, formsets: Any, change: bool) -> None:  # noqa: FBT001 as above
+        """There is nothing related."""
 
     def response_add(
         self, request: HttpRequest, obj: ApiKey, post_url_continue: str | None = None

@@ -51,8 +51,8 @@ def _newest_seq(organization: Organization, at: datetime) -> int:
 
     Lines are written in the order of seq, under the organization's lock, and get their time there. So the
     place is found by narrowing it down, through the unique key, and inserting pays for no index by time. The
-    clocks of two workers may disagree; then lines as near to each other as that may count as written in another
-    order, and always in the same: which places are looked at doesn't depend on how long the log became.
+    clocks of two workers may disagree; then lines as near to each other as that count as written in some
+    order, and always in the same: which places are looked at does not depend on how long the log became.
     """
     found, step = 0, 1
     while step * FAN_OUT <= organization.last_seq:
