@@ -22,7 +22,7 @@ def acknowledge(stored: Stored) -> HttpResponse:
 
 @dataclass(frozen=True)
 class Door:
-    """`parse` makes terms of a verified payload, raises InvalidDelivery; `acknowledge` answers as the bank wants."""
+    """`parse` makes terms of a payload or raises InvalidDelivery; `acknowledge` answers as its bank wants."""
 
     name: str
     parse: Callable[[bytes], PaymentTerms]

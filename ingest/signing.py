@@ -59,7 +59,7 @@ def payload_of(token: bytes, keys: Iterable[RSAPublicKey]) -> bytes | None:
     """The payload's bytes, if one of the keys signed them by RS256; None otherwise.
 
     The header chooses nothing: `alg` must be RS256, `kid`, `jwk` and `x5u` are not looked at, and a `crit`
-    that PyJWT doesn't know is refused. Claims such as `exp` are the payload's business, as all its fields are.
+    that PyJWT doesn't know is refused. Claims such as `exp` are the payload's business, like all in it.
     """
     for key in keys:
         try:
