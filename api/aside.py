@@ -13,7 +13,7 @@ log = structlog.get_logger(__name__)
 def aside(failure: str) -> Iterator[None]:
     """If what is written in the block fails, `failure` is logged, and the read goes on.
 
-    SQLite's only lock may be a worker's at the moment; then the write fails at once instead of waiting for it.
+    SQLite's only lock may be a worker's at the moment; then the write fails at once, and waits for nothing.
     """
     try:
         with _sqlite_unwaiting():

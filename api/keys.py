@@ -1,8 +1,8 @@
 """API keys: issue one, tell whose one is, note that it was used, revoke it.
 
-A key reads `prihod_<prefix>_<secret>`. The prefix is no secret: by it the row is found, and people speak of the
-key. The secret is 256 random bits. That is why one SHA-256 of the key is enough to store: a slow hash with salt
-protects what people make up, which can be guessed; nobody guesses 256 bits, and each read would pay for it.
+A key reads `prihod_<prefix>_<secret>`. The prefix is no secret: by it the row is found, and people speak of
+the key. The secret is 256 random bits. That is why one SHA-256 of the key is enough to store: a slow hash
+with salt protects what people make up and others guess. Nobody guesses 256 bits, and each read would pay.
 """
 
 import hashlib
@@ -68,7 +68,7 @@ def prefix_of(key: str) -> str | None:
 
 
 def look_up(key: str) -> ApiKey | None:
-    """The row of this key if it is valid now. How long it takes tells nothing about how nearly right it is."""
+    """The row of this key if it is valid now. The time it takes doesn't tell how nearly right the key is."""
     prefix = prefix_of(key)
     row = ApiKey.objects.filter(prefix=prefix).first() if prefix else None
     right = compare_digest(_digest(key), row.digest if row else _NOBODYS_DIGEST)

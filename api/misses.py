@@ -1,8 +1,8 @@
 """How often a caller asked in vain: with a bad key, or for what its key may not read.
 
-Counted in the database, which every web process shares, in a fixed number of rows: callers are spread over buckets
-by a hash, so whatever strangers send, the table stays small. Two callers in one bucket share its limit, which only
-those feel who miss as well: whoever hits is neither counted nor looked up here.
+Counted in the database, which every web process shares, in a fixed number of rows: callers are spread over
+buckets by a hash, so whatever strangers send, the table stays small. Two callers in one bucket share its
+limit, which only those feel who miss as well: whoever hits is neither counted nor looked up here.
 """
 
 import time
@@ -18,10 +18,10 @@ BUCKETS = 16_384
 
 
 def too_many(*callers: str) -> int:
-    """Count a miss of each of `callers`; the seconds to wait if one of them had its share of this minute, or 0.
+    """Count a miss of each of `callers`; the seconds to wait if one had its share of this minute, or 0.
 
     Who is over the limit costs no write any more. Where counting fails the answer is 0: the limit keeps noise
-    down, and no key is found by guessing without it either.
+    down, and without it nobody guesses a key either.
     """
     now = int(time.time())
     minute = now // 60

@@ -27,6 +27,7 @@ PRODUCTION = {
     "SECRET_KEY": "only-for-the-benchmark-" * 3,
     "DEBUG": "0",
     "WEBHOOK_AUTH": "none",
+    "READ_AUTH": "none",
 }
 if not settings.configured:
     os.environ |= PRODUCTION

@@ -44,7 +44,7 @@ NOTHING_SET = dict.fromkeys(
         *("DATABASE_URL", "REDIS_URL", "SECRET_KEY", "DEBUG", "HOST", "LOG_LEVEL"),
         *("WEBHOOK_AUTH", "WEBHOOK_SECRETS", "WEBHOOK_X_SIGNATURE_SECRETS", "WEBHOOK_PUBLIC_KEY_FILE"),
         *("WEBHOOK_BASIC_AUTH", "WEBHOOK_BEARER_TOKENS", "WEBHOOK_NETWORKS", "WEBHOOK_TOLERANCE_SECONDS"),
-        "TRUSTED_PROXIES",
+        *("TRUSTED_PROXIES", "READ_AUTH"),
     ],
     "",
 )
@@ -266,6 +266,7 @@ class House:
             urls["DATABASE_URL"] = f"mysql://root@127.0.0.1:{database.port}/prihod?{timeouts}"
             urls["REDIS_URL"] = f"redis://127.0.0.1:{broker.port}/0"
         production = {"DEBUG": "0", "SECRET_KEY": "only-for-the-fault-suite-" * 3, "WEBHOOK_AUTH": "none"}
+        production["READ_AUTH"] = "none"
         return {**urls, **production}
 
     # Programs

@@ -5,6 +5,8 @@ from django.http import HttpRequest, HttpResponse
 from django.views.decorators.csrf import csrf_exempt
 
 from api.answers import answer, error, json_only, unavailable
+from api.models import ApiKey
+from api.reading import NotFound, for_readers
 from ingest import doorbell, doorkeeper, inbox
 from ingest.answers import Operation
 from ingest.banks.telling import Credit, Ignored
@@ -59,12 +61,13 @@ def _take_in(told: Credit | Ignored, body: bytes, door: Door) -> HttpResponse:
 
 
 @json_only("GET", "HEAD")
-def operation(request: HttpRequest, operation_id: str) -> HttpResponse:
-    """Whether an operation is received, applied, failed or dismissed."""
+@for_readers
+def operation(request: HttpRequest, key: ApiKey, operation_id: str) -> HttpResponse:
+    """Whether an operation is received, applied, failed or dismissed; for whoever may read its payer."""
     known = as_operation_id(operation_id)
     webhook = Webhook.objects.filter(operation_id=known).first() if known else None
-    if webhook is None:
-        return error(404, "Operation not found")
+    if webhook is None or not key.may_read(webhook.payer_inn):
+        raise NotFound("Operation not found")
     return answer(
         Operation(
             operation_id=webhook.operation_id,

@@ -33,6 +33,7 @@ class Plan:
     connections: int = 8
     timeout_seconds: float = 60.0
     signing_key: bytes | None = field(default=None, repr=False)
+    api_key: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True)

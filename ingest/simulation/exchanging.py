@@ -75,11 +75,17 @@ class Server:
     """
 
     def __init__(
-        self, url: str, connections: int, patience_seconds: float, signing_key: bytes | None = None
+        self,
+        url: str,
+        connections: int,
+        patience_seconds: float,
+        signing_key: bytes | None = None,
+        api_key: str = "",
     ) -> None:
         self._url = urllib.parse.urlsplit(url.rstrip("/"))
         self._patience_seconds = patience_seconds
         self._signing_key = signing_key
+        self._api_key = api_key
         self._silent_since: float | None = None
         secure = self._url.scheme == "https"
         connection = http.client.HTTPSConnection if secure else http.client.HTTPConnection
@@ -130,6 +136,8 @@ class Server:
 
     def _headers(self, body: bytes | None) -> dict[str, str | bytes]:
         headers: dict[str, str | bytes] = {"Content-Type": "application/json"}
+        if body is None and self._api_key:
+            headers["Authorization"] = f"Bearer {self._api_key}"
         if body is not None and self._signing_key:
             webhook_id = hashlib.sha256(body).hexdigest()  # the same for each attempt
             timestamp = str(int(time.time()))

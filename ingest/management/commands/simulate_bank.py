@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import json
+import re
 import sys
 import urllib.parse
 from collections.abc import Callable, Iterator
@@ -46,6 +47,13 @@ class Command(BaseCommand):
         parser.add_argument("--seed", type=_number(int, 0, 2**64), help="repeats a run (default: a new one)")
         about = "whsec_…, signs the deliveries (default: the first of WEBHOOK_SECRETS; ps doesn't show that)"
         parser.add_argument("--secret", type=_key, help=about)
+        parser.add_argument(
+            "--api-key",
+            type=_api_key,
+            metavar="KEY",
+            help="reads all organizations, where the server asks for one; - takes it from stdin, so that no"
+            " list of processes shows it",
+        )
         parser.add_argument("--json", action="store_true", help="print the report as one JSON object")
 
     def handle(self, *_: Any, **options: Any) -> None:
@@ -81,8 +89,16 @@ def _plan(options: dict[str, Any]) -> simulation.Plan:
         connections=options["connections"],
         timeout_seconds=options["timeout"],
         signing_key=options["secret"] or next(iter(settings.AT_THE_BANKS.secrets), None),
+        api_key=options["api_key"] or "",
         **given,
     )
+
+
+def _api_key(text: str) -> str:
+    key = sys.stdin.readline().strip() if text == "-" else text
+    if not re.fullmatch("[!-~]+", key):
+        raise argparse.ArgumentTypeError("a key is one word of ASCII characters")
+    return key
 
 
 def _address(text: str) -> str:
