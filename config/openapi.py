@@ -1,0 +1,346 @@
+"""The document of the API, OpenAPI 3.1, built from the types that the views read and answer; and its page.
+
+docs/architecture.md tells the rules behind it. Each example is what the view answers, and a test asks it.
+"""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from functools import cache
+from hashlib import sha256
+from typing import Any
+from uuid import UUID
+
+import msgspec
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
+from django.views.decorators.cache import cache_control
+from django.views.decorators.http import condition
+
+from api.answers import RETRY_AFTER_SECONDS, Error, answer, json_only
+from config.health import Healthy
+from ingest.answers import Operation, Taken
+from ingest.parsing import BankWebhook
+from ingest.views import BODY_BYTES_MAX
+from ledger.answers import Balance, History, Line
+from ledger.inn import PATTERN as INN_PATTERN
+from ledger.money import rubles
+from ledger.views import HISTORY_LINES_DEFAULT, HISTORY_LINES_MAX
+
+FRESH_SECONDS = 300  # how long a reader may keep the document without asking again
+
+Json = dict[str, Any]
+
+ABOUT = """\
+A bank's webhooks become exact balances.
+
+* **Send again** whatever was answered 503, or not at all: an operation is credited once, however often it
+  comes.
+* **Amounts are exact.** A sum of rubles is a JSON number, with its two decimals unless it is whole. Read it
+  as a decimal: a float of 64 bits can't tell kopecks apart above 70 trillion.
+* **Every answer is JSON**, and whatever is refused says why: `{"error": "…"}`.
+"""
+
+FIRST = UUID("ccf0a86d-041b-4991-bcf7-e2352f7b8a4a")
+SECOND = UUID("5d1a54d4-8d2e-4a35-9a0c-b1a1bc0b6a52")
+SAMPLE_INN = "1234567890"
+SENT = {
+    "A whole sum": {
+        "operation_id": str(FIRST),
+        "amount": 145000,
+        "payer_inn": SAMPLE_INN,
+        "document_number": "PAY-328",
+        "document_date": "2024-04-27T21:00:00Z",
+    },
+    "A sum with kopecks, as a string": {
+        "operation_id": str(SECOND),
+        "amount": "100.50",
+        "payer_inn": SAMPLE_INN,
+        "document_number": "PAY-329",
+        "document_date": "2024-04-28T12:30:00+03:00",
+    },
+}
+
+
+def _moment(second: int, microsecond: int) -> datetime:
+    return datetime(2026, 11, 22, 21, 0, second, microsecond, tzinfo=UTC)
+
+
+NEWEST = Line(
+    amount=rubles(100_50),
+    created_at=_moment(7, 654321),
+    balance_after=rubles(145_100_50),
+    seq=2,
+    operation_id=SECOND,
+    document_number="PAY-329",
+    document_date=datetime(2024, 4, 28, 9, 30, tzinfo=UTC),
+)
+OLDEST = Line(
+    amount=rubles(145_000_00),
+    created_at=_moment(0, 123456),
+    balance_after=rubles(145_000_00),
+    seq=1,
+    operation_id=FIRST,
+    document_number="PAY-328",
+    document_date=datetime(2024, 4, 27, 21, tzinfo=UTC),
+)
+
+
+def _answers(when: str, examples: Mapping[str, msgspec.Struct], **headers: Json) -> Json:
+    """A response: when it is given, what it says for instance, all of one type, and with which headers."""
+    (kind,) = {type(example) for example in examples.values()}
+    content = {"schema": _reference(kind), "examples": {name: {"value": examples[name]} for name in examples}}
+    named = {name.replace("_", "-"): header for name, header in headers.items()}
+    return {"description": when, "headers": named, "content": {"application/json": content}}
+
+
+def _says(when: str, error: str, **headers: Json) -> Json:
+    return _answers(when, {error: Error(error)}, **headers)
+
+
+def _header(description: str, value: str) -> Json:
+    return {"description": description, "required": True, "schema": {"type": "string", "const": value}}
+
+
+def _reference(kind: type[msgspec.Struct]) -> Json:
+    return {"$ref": f"#/components/schemas/{kind.__name__}"}
+
+
+def _get(responses: Mapping[int, Json], parameters: tuple[Json, ...] = (), **about: str) -> Json:
+    """A question: besides its own `responses` it can get those of every question."""
+    ours = {400: MALFORMED, 405: _only("GET, HEAD", "use GET or HEAD"), **responses}
+    told = {str(status): ours[status] for status in sorted(ours)}
+    return {"get": {**_labels(about), "parameters": list(parameters), "responses": told}}
+
+
+def _labels(about: Mapping[str, str]) -> Json:
+    return {"tags": [about["tag"]], **{name: text for name, text in about.items() if name != "tag"}}
+
+
+def _only(methods: str, error: str) -> Json:
+    return _says("Another method", error, Allow=_header("The methods that will do", methods))
+
+
+RETRY_AFTER = _header("Seconds until it is worth another try", str(RETRY_AFTER_SECONDS))
+MALFORMED = _says("No valid request, such as one for a foreign host name", "malformed request")
+UNAVAILABLE = _says(
+    "Nothing is lost: ask again", "temporarily unavailable, please try again", Retry_After=RETRY_AFTER
+)
+
+INN_IN_PATH = {
+    "name": "inn",
+    "in": "path",
+    "required": True,
+    "description": "The taxpayer number of the organization, 10 or 12 digits",
+    "schema": {"type": "string", "pattern": INN_PATTERN},
+    "example": SAMPLE_INN,
+}
+OPERATION_ID_IN_PATH = {
+    "name": "operation_id",
+    "in": "path",
+    "required": True,
+    "description": "The bank's UUID of the operation; any spelling that the door takes will do",
+    "schema": {"type": "string", "format": "uuid"},
+    "example": str(FIRST),
+}
+LIMIT = {
+    "name": "limit",
+    "in": "query",
+    "description": f"How many lines; above {HISTORY_LINES_MAX} it means {HISTORY_LINES_MAX}",
+    "schema": {"type": "integer", "minimum": 1, "default": HISTORY_LINES_DEFAULT},
+}
+BEFORE = {
+    "name": "before",
+    "in": "query",
+    "description": "Only lines of a smaller `seq`: the `seq` of the last line leads to the next page",
+    "schema": {"type": "integer", "minimum": 1},
+}
+NO_ORGANIZATION = _says("No payment for this INN was ever posted", "Organization not found")
+
+BANK_WEBHOOK = {
+    "post": {
+        "tags": ["The bank"],
+        "operationId": "deliver",
+        "summary": "Deliver a payment",
+        "description": "Stored durably before it is answered, and posted to the ledger soon after, exactly "
+        f"once. At most {BODY_BYTES_MAX} bytes, with a Content-Length. The Content-Type is not insisted on.",
+        "requestBody": {
+            "required": True,
+            "content": {
+                "application/json": {
+                    "schema": _reference(BankWebhook),
+                    "examples": {name: {"value": SENT[name]} for name in SENT},
+                }
+            },
+        },
+        "responses": {
+            "200": _answers(
+                "It is stored, now or since an earlier delivery. If that had other terms nothing is posted, "
+                "and both are shown to an admin",
+                {"The first time": Taken("success"), "Whenever it comes again": Taken("already processed")},
+            ),
+            "400": _answers(
+                "It can never become valid; the delivery is kept and shown to an admin",
+                {
+                    error: Error(error)
+                    for error in (
+                        "amount: must be greater than zero",
+                        "payer_inn: must be a string of exactly 10 or 12 digits",
+                        "document_date: is missing",
+                        "body: must be valid JSON",
+                        "malformed request",
+                    )
+                },
+            ),
+            "405": _only("POST", "use POST"),
+            "411": _says("A chunked body, without a length", "Content-Length is required"),
+            "413": _says("A body that is too long", f"body: must not be longer than {BODY_BYTES_MAX} bytes"),
+            "503": _answers(
+                "It could not be stored, or waited too long: send it again",
+                {
+                    error: Error(error)
+                    for error in (
+                        "temporarily unavailable, please try again",
+                        "body: arrived incomplete, please send it again",
+                        "too busy, please send again",
+                    )
+                },
+                Retry_After=RETRY_AFTER,
+            ),
+        },
+    }
+}
+BALANCE = _get(
+    {
+        200: _answers(
+            "What the organization has",
+            {
+                "A whole sum": Balance(SAMPLE_INN, rubles(145_000_00)),
+                "A sum with kopecks": Balance(SAMPLE_INN, rubles(145_100_50)),
+            },
+        ),
+        404: NO_ORGANIZATION,
+        503: UNAVAILABLE,
+    },
+    (INN_IN_PATH,),
+    tag="Readers",
+    operationId="balance",
+    summary="The balance of an organization",
+)
+HISTORY = _get(
+    {
+        200: _answers("Its lines, newest first", {"Two payments": History(SAMPLE_INN, [NEWEST, OLDEST])}),
+        400: _answers(
+            "A parameter that is no positive whole number, or no valid request at all",
+            {
+                error: Error(error)
+                for error in ("limit: must be a positive whole number", "malformed request")
+            },
+        ),
+        404: NO_ORGANIZATION,
+        503: UNAVAILABLE,
+    },
+    (INN_IN_PATH, LIMIT, BEFORE),
+    tag="Readers",
+    operationId="history",
+    summary="How an organization came to its balance",
+)
+OPERATION = _get(
+    {
+        200: _answers(
+            "Where the operation is",
+            {
+                "Stored": Operation(FIRST, "received", _moment(0, 54321), None),
+                "Posted": Operation(FIRST, "applied", _moment(0, 54321), _moment(0, 123456)),
+                "Given up, until an admin replays it": Operation(FIRST, "failed", _moment(0, 54321), None),
+                "Given up for good": Operation(FIRST, "dismissed", _moment(0, 54321), None),
+            },
+        ),
+        404: _says("No such operation was ever stored", "Operation not found"),
+        503: UNAVAILABLE,
+    },
+    (OPERATION_ID_IN_PATH,),
+    tag="Readers",
+    operationId="operation",
+    summary="Where an operation is",
+    description="A payment is posted after the bank has heard 200. Who needs certainty asks here.",
+)
+HEALTHZ = _get(
+    {200: _answers("It is up", {"Up": Healthy("ok")})},
+    tag="Operators",
+    operationId="healthz",
+    summary="Whether the process is up",
+    description="Touches nothing, so that a broken database gets no process restarted.",
+)
+READYZ = _get(
+    {
+        200: _answers("It is ready", {"Ready": Healthy("ok")}),
+        503: _answers(
+            "It is not",
+            {
+                error: Error(error)
+                for error in (
+                    "migrations are missing: manage.py migrate",
+                    "temporarily unavailable, please try again",
+                )
+            },
+            Retry_After={**RETRY_AFTER, "required": False},
+        ),
+    },
+    tag="Operators",
+    operationId="readyz",
+    summary="Whether it should get requests",
+    description="The database answers, and has every migration.",
+)
+PATHS = {
+    "/api/webhook/bank/": BANK_WEBHOOK,
+    "/api/organizations/{inn}/balance/": BALANCE,
+    "/api/organizations/{inn}/balance/history/": HISTORY,
+    "/api/operations/{operation_id}/": OPERATION,
+    "/healthz": HEALTHZ,
+    "/readyz": READYZ,
+}
+TYPES = (BankWebhook, Taken, Balance, History, Operation, Healthy, Error)
+
+
+def document() -> Json:
+    """The document; its examples are still what the views would answer with, for `answer` to encode."""
+    _, schemas = msgspec.json.schema_components(TYPES, ref_template="#/components/schemas/{name}")
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "Prihod", "version": "1", "description": ABOUT},
+        "servers": [{"url": "/"}],
+        "tags": [{"name": name} for name in ("The bank", "Readers", "Operators")],
+        "paths": PATHS,
+        "components": {"schemas": _as_written(schemas)},
+    }
+
+
+def _as_written(schema: Any) -> Any:
+    """`schema` with rubles as the numbers that our answers hold; msgspec describes its default, a string."""
+    if isinstance(schema, list):
+        return [_as_written(part) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    if schema.get("anyOf") == [{"type": "integer"}, {"type": "string", "format": "decimal"}]:
+        return {"type": "number", **{name: part for name, part in schema.items() if name != "anyOf"}}
+    return {name: _as_written(part) for name, part in schema.items()}
+
+
+@cache
+def _encoded() -> tuple[bytes, str]:
+    """The document's bytes and their ETag, which stay the same until the code changes."""
+    written = answer(document()).content
+    return written, f'"{sha256(written).hexdigest()[:16]}"'
+
+
+@json_only("GET", "HEAD")
+@cache_control(public=True, max_age=FRESH_SECONDS)
+@condition(etag_func=lambda _: _encoded()[1])
+def openapi(request: HttpRequest) -> HttpResponse:
+    return HttpResponse(_encoded()[0], content_type="application/json")
+
+
+@json_only("GET", "HEAD")
+def page(request: HttpRequest) -> HttpResponse:
+    """The document for people, the only HTML below /api/; it loads nothing from elsewhere."""
+    return render(request, "api/docs.html")
