@@ -1,5 +1,12 @@
 from django.apps import AppConfig
+from django.core.checks import Tags, register
+
+from api.checks import check_read_auth
 
 
 class ApiConfig(AppConfig):
     name = "api"
+    verbose_name = "API"
+
+    def ready(self) -> None:
+        register(check_read_auth, Tags.security)

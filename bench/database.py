@@ -26,6 +26,8 @@ PRODUCTION = {
     "REDIS_URL": "redis://127.0.0.1:1/0",
     "SECRET_KEY": "only-for-the-benchmark-" * 3,
     "DEBUG": "0",
+    "WEBHOOK_AUTH": "none",
+    "READ_AUTH": "none",
 }
 if not settings.configured:
     os.environ |= PRODUCTION

@@ -1,6 +1,7 @@
 """How variables of the environment are read: which are malformed, and how they say so."""
 
 import secrets
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,26 @@ class Environment(environ.Env):  # type: ignore[misc]  # untyped
         except (ValueError, LookupError, OSError) as wrong:
             raise ImproperlyConfigured(f"{var}={self.ENVIRON[var]} is malformed; see .env.example") from wrong
 
+    def listed(self, var: str, cast: Callable[[str], Any]) -> list[Any]:
+        """The values of a variable, which commas separate, each through `cast`; none where it is not set.
+
+        They may be secret, so no part of them is quoted; and a $ is a $ (get_value would look up the variable
+        that it names, and take none for not set).
+        """
+        text: str = self.ENVIRON.get(var, "")
+        try:
+            return [cast(one.strip()) for one in text.split(",")] if text else []
+        except ValueError:
+            raise ImproperlyConfigured(f"{var} is malformed; see .env.example") from None
+
+
+def zero_or_more(text: str) -> int:
+    """Raises ValueError."""
+    number = int(text)
+    if number < 0:
+        raise ValueError(text)
+    return number
+
 
 def one_or_more(text: str) -> int:
     """Raises ValueError."""
@@ -53,6 +74,13 @@ def one_or_more(text: str) -> int:
     if number < 1:
         raise ValueError(text)
     return number
+
+
+def read_auth(text: str) -> str:
+    """Raises ValueError."""
+    if text not in {"key", "none"}:
+        raise ValueError(text)
+    return text
 
 
 def kept_secret(file: Path) -> str:

@@ -12,7 +12,16 @@ from django.core.exceptions import ImproperlyConfigured
 from kombu import Queue
 
 from config import logs
-from config.environment import Environment, broker_at, database_at, kept_secret, one_or_more
+from config.environment import (
+    Environment,
+    broker_at,
+    database_at,
+    kept_secret,
+    one_or_more,
+    read_auth,
+    zero_or_more,
+)
+from ingest import doorkeeper, signing
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 env = Environment()
@@ -43,6 +52,23 @@ PORT: int = env.int("PORT", default=8000)
 
 # The bank's clock: a document_date without an offset is read in this zone.
 BANK_TIME_ZONE: ZoneInfo = env.get_value("BANK_TIME_ZONE", cast=ZoneInfo, default=ZoneInfo("UTC"))
+
+# Who may deliver, by door (ingest/doorkeeper.py, docs/security.md).
+WEBHOOK_AUTH = env.str("WEBHOOK_AUTH", default="")
+TRUSTED_PROXIES: int = env.get_value("TRUSTED_PROXIES", cast=zero_or_more, default=0)
+AT_THE_BANKS = doorkeeper.Guard(
+    secrets=env.listed("WEBHOOK_SECRETS", signing.key_of),
+    tolerance_seconds=env.get_value("WEBHOOK_TOLERANCE_SECONDS", cast=zero_or_more, default=300),
+    x_signature_secrets=env.listed("WEBHOOK_X_SIGNATURE_SECRETS", doorkeeper.long_secret),
+    public_keys=env.listed("WEBHOOK_PUBLIC_KEY_FILE", signing.public_key_in),
+    basic=env.listed("WEBHOOK_BASIC_AUTH", doorkeeper.basic_credentials),
+    bearer=env.listed("WEBHOOK_BEARER_TOKENS", doorkeeper.long_secret),
+    networks=env.listed("WEBHOOK_NETWORKS", doorkeeper.network),
+)
+WEBHOOK_GUARDS = doorkeeper.guards(WEBHOOK_AUTH, debug=DEBUG, bank=AT_THE_BANKS)
+
+# Who may read: whoever shows a valid API key, or with "none" also whoever shows no key at all.
+READ_AUTH: str = env.get_value("READ_AUTH", cast=read_auth, default="none" if DEBUG else "key")
 
 # The inbox.
 # With 0 nothing would ever be applied, and whatever failed once would be given up without a try.

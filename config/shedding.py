@@ -11,14 +11,14 @@ from api.answers import unavailable
 from config.serving import waited_seconds
 
 WAIT_SECONDS_MAX = 0.25  # for a thread
-DOOR = "/api/webhook/bank/"  # the bank sends again by itself; a reader doesn't
+DOORS = "/api/webhook/"  # a bank sends again by itself; a reader doesn't
 
 
 def shedding(application: WSGIApplication) -> WSGIApplication:
     """`application`, except that late deliveries are answered 503, and nothing of them is stored."""
 
     def door(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        if waited_seconds() <= WAIT_SECONDS_MAX or environ["PATH_INFO"] != DOOR:
+        if waited_seconds() <= WAIT_SECONDS_MAX or not environ["PATH_INFO"].startswith(DOORS):
             return application(environ, start_response)
         answer = unavailable("too busy, please send again")
         headers = [*answer.items(), ("Content-Length", str(len(answer.content)))]

@@ -9,6 +9,7 @@ from django.views.generic import RedirectView
 from api.answers import error
 from config import health, openapi
 from ingest import views as ingest
+from ingest.doors import DOORS
 from ledger import views as ledger
 
 
@@ -25,7 +26,7 @@ def handler500(request: HttpRequest) -> HttpResponse:
 
 
 urlpatterns = [
-    path("api/webhook/bank/", ingest.bank_webhook),
+    *(path(f"api/webhook/{door.name}/", ingest.webhook, {"door": door}) for door in DOORS),
     path("api/organizations/<str:inn>/balance/", ledger.balance),
     path("api/organizations/<str:inn>/balance/history/", ledger.history),
     path("api/operations/<str:operation_id>/", ingest.operation),

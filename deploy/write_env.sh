@@ -1,6 +1,7 @@
 #!/bin/sh
 # Write .env with random secrets for docker-compose.yml. Never touches one that is there: the databases
-# in the volumes know its passwords. Hexadecimal, so that they can stand in a URL as they are.
+# in the volumes know its passwords. Hexadecimal, so that they can stand in a URL as they are;
+# the webhooks' secret is written as Standard Webhooks want it.
 set -eu
 umask 077
 set -o noclobber
@@ -14,5 +15,6 @@ SECRET_KEY=$(secret)
 MYSQL_ROOT_PASSWORD=$(secret)
 MYSQL_MIGRATION_PASSWORD=$(secret)
 MYSQL_APPLICATION_PASSWORD=$(secret)
+WEBHOOK_SECRETS=whsec_$(head -c 32 /dev/urandom | base64)
 ENV
 echo "Wrote .env with new secrets. Keep a copy of it in a safe place."

@@ -39,7 +39,15 @@ SHORT_TIMES = {
     "STALLED_AFTER_SECONDS": "4",
 }
 # Empty is as good as unset, and hides what a developer's .env may say.
-NOTHING_SET = dict.fromkeys(["DATABASE_URL", "REDIS_URL", "SECRET_KEY", "DEBUG", "HOST", "LOG_LEVEL"], "")
+NOTHING_SET = dict.fromkeys(
+    [
+        *("DATABASE_URL", "REDIS_URL", "SECRET_KEY", "DEBUG", "HOST", "LOG_LEVEL"),
+        *("WEBHOOK_AUTH", "WEBHOOK_SECRETS", "WEBHOOK_X_SIGNATURE_SECRETS", "WEBHOOK_PUBLIC_KEY_FILE"),
+        *("WEBHOOK_BASIC_AUTH", "WEBHOOK_BEARER_TOKENS", "WEBHOOK_NETWORKS", "WEBHOOK_TOLERANCE_SECONDS"),
+        *("TRUSTED_PROXIES", "READ_AUTH"),
+    ],
+    "",
+)
 
 
 class HouseFailed(Exception):
@@ -257,7 +265,9 @@ class House:
             timeouts = "connect_timeout=2&read_timeout=7&write_timeout=7"
             urls["DATABASE_URL"] = f"mysql://root@127.0.0.1:{database.port}/prihod?{timeouts}"
             urls["REDIS_URL"] = f"redis://127.0.0.1:{broker.port}/0"
-        return {**urls, "DEBUG": "0", "SECRET_KEY": "only-for-the-fault-suite-" * 3}
+        production = {"DEBUG": "0", "SECRET_KEY": "only-for-the-fault-suite-" * 3, "WEBHOOK_AUTH": "none"}
+        production["READ_AUTH"] = "none"
+        return {**urls, **production}
 
     # Programs
 

@@ -3,3 +3,7 @@ class InvalidDelivery(Exception):
 
     def __init__(self, field: str, wrong: str) -> None:
         super().__init__(f"{field}: {wrong}")
+
+
+class TurnedAway(Exception):
+    """This delivery is not the bank's; the message is for our log, and quotes nothing of the delivery."""

@@ -1,48 +1,67 @@
-"""The bank's door, and the question where an operation is."""
+"""The banks' doors, and the question where an operation is."""
 
+from django.conf import settings
 from django.http import HttpRequest, HttpResponse
+from django.views.decorators.csrf import csrf_exempt
 
 from api.answers import answer, error, json_only, unavailable
-from ingest import doorbell, inbox
-from ingest.answers import Operation, Taken
-from ingest.exceptions import InvalidDelivery
+from api.models import ApiKey
+from api.reading import NotFound, for_readers
+from ingest import doorbell, doorkeeper, inbox
+from ingest.answers import Operation
+from ingest.doorkeeper import Guard
+from ingest.doors import Door
+from ingest.exceptions import InvalidDelivery, TurnedAway
 from ingest.models import Webhook
-from ingest.parsing import parse, parse_operation_id
+from ingest.parsing import parse_operation_id
 
 BODY_BYTES_MAX = 64 * 1024
+# RFC 9110 wants a challenge with each 401; this one is the same whatever is asked for.
+CHALLENGE = 'Basic realm="webhook", charset="UTF-8", Bearer realm="webhook"'
+
+
+@csrf_exempt
+def webhook(request: HttpRequest, door: Door) -> HttpResponse:
+    """One of the doors; without a guard it is not there."""
+    guard = settings.WEBHOOK_GUARDS.get(door.name)
+    return deliver(request, door, guard) if guard else error(404, "Not found")
 
 
 @json_only("POST")
-def bank_webhook(request: HttpRequest) -> HttpResponse:
+def deliver(request: HttpRequest, door: Door, guard: Guard) -> HttpResponse:
     """Store the delivery and answer; a worker posts it to the ledger."""
     length = request.headers.get("Content-Length", "")
     if not length.isdecimal():  # a chunked body would reach us empty
         return error(411, "Content-Length is required")
     if int(length) > BODY_BYTES_MAX:
         return error(413, f"body: must not be longer than {BODY_BYTES_MAX} bytes")
-    if len(request.body) < int(length):  # cut off on its way: whole, it may be valid
-        return unavailable("body: arrived incomplete, please send it again")
     try:
-        terms = parse(request.body)
+        doorkeeper.check_network(request, guard)
+        if len(request.body) < int(length):  # cut off on its way: whole, it may be valid
+            return unavailable("body: arrived incomplete, please send it again")
+        terms = door.parse(doorkeeper.verified_payload(request, guard))
+    except TurnedAway as reason:
+        doorkeeper.complain(door.name, str(reason), request)
+        return error(401, "not authorized", WWW_Authenticate=CHALLENGE)
     except InvalidDelivery as invalid:
         inbox.keep_rejected(request.body, reason=str(invalid))
         return error(400, str(invalid))
     stored = inbox.store(terms, request.body)
-    if stored is not inbox.Stored.NEW:
-        return answer(Taken("already processed"))
-    doorbell.ring()
-    return answer(Taken("success"))
+    if stored is inbox.Stored.NEW:
+        doorbell.ring()
+    return door.acknowledge(stored)
 
 
 @json_only("GET", "HEAD")
-def operation(request: HttpRequest, operation_id: str) -> HttpResponse:
-    """Whether an operation is received, applied, failed or dismissed."""
+@for_readers
+def operation(request: HttpRequest, key: ApiKey, operation_id: str) -> HttpResponse:
+    """Whether an operation is received, applied, failed or dismissed; for whoever may read its payer."""
     try:
         webhook = Webhook.objects.filter(operation_id=parse_operation_id(operation_id)).first()
     except InvalidDelivery:
         webhook = None
-    if webhook is None:
-        return error(404, "Operation not found")
+    if webhook is None or not key.may_read(webhook.payer_inn):
+        raise NotFound("Operation not found")
     return answer(
         Operation(
             operation_id=webhook.operation_id,

@@ -1,10 +1,14 @@
 """The read side: what an organization has, and how it came to it."""
 
 import re
+from contextlib import suppress
+from datetime import datetime
 
 from django.http import HttpRequest, HttpResponse
 
 from api.answers import answer, error, json_only
+from api.models import ApiKey
+from api.reading import NotFound, for_readers
 from ledger import queries
 from ledger.answers import Balance, History, Line
 from ledger.inn import is_inn
@@ -13,39 +17,56 @@ from ledger.money import rubles
 
 HISTORY_LINES_DEFAULT = 10
 HISTORY_LINES_MAX = 100
+YEAR_MIN = 1000
 SEQ_MAX = 2**63 - 1
 _POSITIVE = re.compile(r"0*([1-9][0-9]*)")
 
 
 @json_only("GET", "HEAD")
-def balance(request: HttpRequest, inn: str) -> HttpResponse:
-    organization = _find(inn)
-    if organization is None:
-        return _organization_not_found()
-    return answer(Balance(organization.inn, rubles(organization.balance_kopecks)))
+@for_readers
+def balance(request: HttpRequest, key: ApiKey, inn: str) -> HttpResponse:
+    """Now, or with `at` at that instant."""
+    try:
+        at = _moment(request, "at")
+    except ValueError as wrong:
+        return error(400, str(wrong))
+    organization = _find(key, inn)
+    kopecks = organization.balance_kopecks if at is None else queries.balance_at(organization, at)
+    return answer(Balance(organization.inn, rubles(kopecks)))
 
 
 @json_only("GET", "HEAD")
-def history(request: HttpRequest, inn: str) -> HttpResponse:
-    """Newest first; the seq of the last line is the `before` of the next page."""
+@for_readers
+def history(request: HttpRequest, key: ApiKey, inn: str) -> HttpResponse:
+    """Newest first; the seq of the last line is the `before` of the page of older ones, and the seq of the
+    first the `after` of the page of newer ones.
+    """
     try:
         limit = _positive(request, "limit") or HISTORY_LINES_DEFAULT
-        before = _positive(request, "before")
+        before, after = _positive(request, "before"), _positive(request, "after")
+        since, until = _moment(request, "from"), _moment(request, "to")
+        if before and after:
+            raise ValueError("before, after: give one of them")  # noqa: TRY301 said as all others are
     except ValueError as wrong:
         return error(400, str(wrong))
-    organization = _find(inn)
-    if organization is None:
-        return _organization_not_found()
-    lines = queries.history(organization, limit=min(limit, HISTORY_LINES_MAX), before=before)
+    organization = _find(key, inn)
+    lines = queries.history(
+        organization,
+        limit=min(limit, HISTORY_LINES_MAX),
+        before=before,
+        after=after,
+        since=since,
+        until=until,
+    )
     return answer(History(organization.inn, [_line(line) for line in lines]))
 
 
-def _find(inn: str) -> Organization | None:
-    return queries.find_organization(inn) if is_inn(inn) else None
-
-
-def _organization_not_found() -> HttpResponse:
-    return error(404, "Organization not found")
+def _find(key: ApiKey, inn: str) -> Organization:
+    """Raises NotFound, before any query if this key may not read it."""
+    organization = queries.find_organization(inn) if is_inn(inn) and key.may_read(inn) else None
+    if organization is None:
+        raise NotFound("Organization not found")
+    return organization
 
 
 def _positive(request: HttpRequest, name: str) -> int | None:
@@ -57,6 +78,18 @@ def _positive(request: HttpRequest, name: str) -> int | None:
     if not number:
         raise ValueError(f"{name}: must be a positive whole number")
     return min(int(number[1][:20]), SEQ_MAX)  # twenty digits are more than SEQ_MAX already
+
+
+def _moment(request: HttpRequest, name: str) -> datetime | None:
+    """The parameter as a moment, None when it isn't given; raises ValueError."""
+    text = request.GET.get(name)
+    if text is None:
+        return None
+    with suppress(ValueError):
+        moment = datetime.fromisoformat(text)
+        if moment.tzinfo is not None and moment.year >= YEAR_MIN:
+            return moment
+    raise ValueError(f"{name}: must be an ISO 8601 date and time with an offset (in which + is written %2B)")
 
 
 def _line(line: BalanceLog) -> Line:

@@ -1,6 +1,7 @@
-"""How much the database had to read."""
+"""What the database reads, and a session that can only read."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from django.db import connection
 
@@ -18,3 +19,17 @@ def rows_read_by(act: Callable[[], object]) -> int:
     before = handed_out()
     act()
     return handed_out() - before - overhead
+
+
+@contextmanager
+def read_only() -> Iterator[None]:
+    """As on a replica, for this session."""
+    mysql = connection.vendor == "mysql"
+    switch = "SET SESSION TRANSACTION READ {}" if mysql else "PRAGMA query_only = {}"
+    off, on = ("WRITE", "ONLY") if mysql else ("OFF", "ON")
+    with connection.cursor() as cursor:
+        cursor.execute(switch.format(on))
+        try:
+            yield
+        finally:
+            cursor.execute(switch.format(off))

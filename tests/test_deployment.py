@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
+from ingest.signing import key_of
 from tests.servers import ROOT
 from worker.scheduling import HEARTBEAT
 
@@ -67,8 +68,9 @@ def test_every_secret_is_documented_and_written_by_the_script(tmp_path: Path) ->
     subprocess.run(script, cwd=tmp_path, check=True, capture_output=True)
     written = dict(line.split("=", 1) for line in (tmp_path / ".env").read_text().splitlines())
 
+    assert {name for name in written if f"`{name}`" not in documentation} == set()
+    assert len(key_of(written.pop("WEBHOOK_SECRETS"))) == 32
     assert written.keys() == SECRETS
-    assert {name for name in SECRETS if f"`{name}`" not in documentation} == set()
     assert len(set(written.values())) == len(written)
     assert all(re.fullmatch(r"[0-9a-f]{64}", secret) for secret in written.values())
     assert stat.S_IMODE((tmp_path / ".env").stat().st_mode) == 0o600
@@ -86,7 +88,7 @@ def test_script_leaves_secrets_that_are_there_alone(tmp_path: Path) -> None:
 def test_no_secret_stands_in_the_compose_file() -> None:
     for name, service in SERVICES.items():
         for variable, value in (service.get("environment") or {}).items():
-            if re.search("PASSWORD|SECRET", variable):
+            if re.search("PASSWORD|SECRET|TOKEN|AUTH", variable) and value is not None:
                 assert re.fullmatch(r"\$\{\w+:\?.+\}", value), f"{name}: {variable}"
 
 

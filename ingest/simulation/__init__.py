@@ -49,7 +49,7 @@ def run(plan: Plan, watch: Watch = lambda *_: None) -> Report:
     Raises SimulationError when the server is not there, or is not the right one.
     """
     deck = deal(plan)
-    server = Server(plan.url, plan.connections, patience_seconds=plan.timeout_seconds)
+    server = Server(plan.url, plan.connections, plan.timeout_seconds, plan.signing_key, plan.api_key)
     with closing(server), ThreadPool(plan.connections) as threads:
         server.ask(f"/api/organizations/{deck[0].operation.inn}/balance/", attempts_max=1)
         bank = Bank(server, plan.rate)

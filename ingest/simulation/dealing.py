@@ -18,7 +18,8 @@ class Plan:
     """The seed decides everything about the deliveries except operation ids and INNs, which are always new.
 
     `count` is the number of operations; shares of it come on top, as duplicates, conflicts and invalid
-    bodies. `rate` is deliveries per second; 0 means as fast as can be.
+    bodies. `rate` is deliveries per second; 0 means as fast as can be. With a signing key
+    each delivery is signed.
     """
 
     url: str
@@ -31,6 +32,8 @@ class Plan:
     seed: int = field(default_factory=lambda: secrets.randbelow(2**32))
     connections: int = 8
     timeout_seconds: float = 60.0
+    signing_key: bytes | None = field(default=None, repr=False)
+    api_key: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True)

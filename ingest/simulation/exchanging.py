@@ -1,5 +1,6 @@
 """Talking to the server with a bank's patience; nothing of it is known but its HTTP interface."""
 
+import hashlib
 import http.client
 import json
 import time
@@ -8,6 +9,8 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 
 import msgspec
+
+from ingest import signing
 
 ATTEMPTS_MAX = 10
 ATTEMPT_SECONDS_MAX = 10.0
@@ -68,11 +71,21 @@ class Server:
     """The server at a URL, for as many threads as there are connections, which are kept alive.
 
     Every method raises SimulationError once nothing has been answered for `patience_seconds`.
+    With a signing key each body is signed anew for each attempt.
     """
 
-    def __init__(self, url: str, connections: int, patience_seconds: float) -> None:
+    def __init__(
+        self,
+        url: str,
+        connections: int,
+        patience_seconds: float,
+        signing_key: bytes | None = None,
+        api_key: str = "",
+    ) -> None:
         self._url = urllib.parse.urlsplit(url.rstrip("/"))
         self._patience_seconds = patience_seconds
+        self._signing_key = signing_key
+        self._api_key = api_key
         self._silent_since: float | None = None
         secure = self._url.scheme == "https"
         connection = http.client.HTTPSConnection if secure else http.client.HTTPConnection
@@ -109,7 +122,7 @@ class Server:
         if time.monotonic() - used_at > IDLE_SECONDS_MAX:
             connection.close()  # a server drops idle connections, perhaps in this very moment
         try:
-            connection.request(method, self._url.path + path, body, {"Content-Type": "application/json"})
+            connection.request(method, self._url.path + path, body, self._headers(body))
             response = connection.getresponse()
             told = response.read()
         except (OSError, http.client.HTTPException) as error:
@@ -120,6 +133,17 @@ class Server:
             self._idle.append((connection, time.monotonic()))
         self._silent_since = None
         return Answer(response.status, told, _content(told), response.getheader("Retry-After", ""))
+
+    def _headers(self, body: bytes | None) -> dict[str, str | bytes]:
+        headers: dict[str, str | bytes] = {"Content-Type": "application/json"}
+        if body is None and self._api_key:
+            headers["Authorization"] = f"Bearer {self._api_key}"
+        if body is not None and self._signing_key:
+            webhook_id = hashlib.sha256(body).hexdigest()  # the same for each attempt
+            timestamp = str(int(time.time()))
+            headers |= {"webhook-id": webhook_id, "webhook-timestamp": timestamp}
+            headers["webhook-signature"] = signing.signature(self._signing_key, webhook_id, timestamp, body)
+        return headers
 
 
 def _content(body: bytes) -> Content | None:

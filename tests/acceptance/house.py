@@ -6,10 +6,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from http.client import HTTPConnection
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any, Self
 from uuid import uuid4
 
@@ -20,7 +20,13 @@ STOP_SECONDS_MAX = 10.0
 POLL_SECONDS = 0.05
 # Empty is as good as unset, and what a developer's .env holds doesn't count then.
 NOTHING_SET = dict.fromkeys(
-    ["DATABASE_URL", "REDIS_URL", "SECRET_KEY", "DEBUG", "HOST", "LOG_LEVEL", "ALLOWED_HOSTS"], ""
+    [
+        *("DATABASE_URL", "REDIS_URL", "SECRET_KEY", "DEBUG", "HOST", "LOG_LEVEL", "ALLOWED_HOSTS"),
+        *("WEBHOOK_AUTH", "WEBHOOK_SECRETS", "WEBHOOK_X_SIGNATURE_SECRETS", "WEBHOOK_PUBLIC_KEY_FILE"),
+        *("WEBHOOK_BASIC_AUTH", "WEBHOOK_BEARER_TOKENS", "WEBHOOK_NETWORKS", "WEBHOOK_TOLERANCE_SECONDS"),
+        *("TRUSTED_PROXIES", "READ_AUTH"),
+    ],
+    "",
 )
 
 
@@ -136,17 +142,27 @@ class House:
 
     def deliver(self, webhook: dict[str, object]) -> tuple[int, Any]:
         """What the bank does; the status and the answer."""
-        status, answer = self._request("POST", "/api/webhook/bank/", json.dumps(webhook).encode())
+        return self.post(json.dumps(webhook).encode(), {})
+
+    def post(self, body: bytes, headers: Mapping[str, str]) -> tuple[int, Any]:
+        """A delivery byte for byte; the status and the answer."""
+        status, answer = self._request("POST", "/api/webhook/bank/", body, headers)
         return status, json.loads(answer)
 
     def balance_becomes(self, inn: str, rubles: float, seconds: float = 15.0) -> None:
         path = f"/api/organizations/{inn}/balance/"
         until(lambda: self.json(path).get("balance") == rubles, self, seconds)
 
-    def _request(self, method: str, path: str, body: bytes | None = None) -> tuple[int, bytes]:
+    def _request(
+        self,
+        method: str,
+        path: str,
+        body: bytes | None = None,
+        headers: Mapping[str, str] = MappingProxyType({}),
+    ) -> tuple[int, bytes]:
         connection = HTTPConnection("127.0.0.1", self.port, timeout=30)
         try:
-            connection.request(method, path, body)
+            connection.request(method, path, body, headers)
             response = connection.getresponse()
             return response.status, response.read()
         finally:

@@ -122,6 +122,7 @@ def test_says_that_it_is_ready_when_the_worker_is(new_house: HouseBuilder) -> No
 @pytest.mark.skipif(not os.environ.get("REDIS_URL"), reason="production needs a Redis and a database server")
 def test_starts_as_in_production(new_house: HouseBuilder) -> None:
     secrets = {"DEBUG": "0", "SECRET_KEY": "0123456789" * 5, "ALLOWED_HOSTS": "prihod.example,127.0.0.1"}
+    secrets["WEBHOOK_AUTH"] = "none"
     with new_house(**secrets, WORKER_PROCESSES="1") as house:
         house.deliver(json.loads(SAMPLE))
         house.balance_becomes(INN, 145000)

@@ -12,7 +12,13 @@ import pytest
 from tests.acceptance.house import NOTHING_SET
 from tests.servers import ROOT, free_port
 
-SECRETS = {"SECRET_KEY": "s3cret", "DATABASE_URL": "mysql://u:p@h/d", "REDIS_URL": "redis://h", "DEBUG": "0"}
+SECRETS = {
+    "SECRET_KEY": "s3cret",
+    "DATABASE_URL": "mysql://u:p@h/d",
+    "REDIS_URL": "redis://h",
+    "WEBHOOK_AUTH": "none",
+    "DEBUG": "0",
+}
 CLOSED = "127.0.0.1:1"  # nothing listens on port 1
 
 
@@ -135,9 +141,33 @@ def test_production_without_a_secret(tmp_path: Path, missing: str) -> None:
     assert told == f"{missing} is not set; with DEBUG=0 it must be. See .env.example."
 
 
+def test_production_that_knows_no_bank(tmp_path: Path) -> None:
+    told = complaint(tmp_path, **{**SECRETS, "WEBHOOK_AUTH": ""})
+    assert told.startswith("nothing says who may deliver webhooks; with DEBUG=0 set WEBHOOK_SECRETS")
+
+
+def test_everybody_may_and_not_everybody(tmp_path: Path) -> None:
+    told = complaint(tmp_path, WEBHOOK_AUTH="none", WEBHOOK_BEARER_TOKENS="0123456789abcdef")
+    assert told == "WEBHOOK_AUTH=none contradicts the WEBHOOK_ variables that say who may deliver"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("WEBHOOK_SECRETS", "WEBHOOK_X_SIGNATURE_SECRETS", "WEBHOOK_BASIC_AUTH", "WEBHOOK_BEARER_TOKENS"),
+        *("WEBHOOK_NETWORKS", "WEBHOOK_PUBLIC_KEY_FILE"),
+    ],
+)
+@pytest.mark.parametrize("value", ["s3cret", "s3cret,", ",", "$SECRET_KEY"])
+def test_malformed_proof_is_named_and_not_shown(tmp_path: Path, name: str, value: str) -> None:
+    assert complaint(tmp_path, **{name: value}) == f"{name} is malformed; see .env.example"
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [
+        ("TRUSTED_PROXIES", "-1"),
+        ("WEBHOOK_TOLERANCE_SECONDS", "-1"),
         ("BATCH_WEBHOOKS_MAX", "many"),
         ("BATCH_WEBHOOKS_MAX", "0"),
         ("ATTEMPTS_MAX", "0"),

@@ -8,7 +8,10 @@ from django.urls import resolve
 from gunicorn.workers.gthread import ThreadWorker
 
 from config import serving, shedding
-from ingest.views import bank_webhook
+from ingest.doors import DOORS
+from ingest.views import webhook
+
+PATHS = [f"{shedding.DOORS}{door.name}/" for door in DOORS]
 
 
 def reached(environ: Any, start_response: Any) -> list[bytes]:
@@ -27,13 +30,15 @@ def ask(path: str) -> tuple[str, dict[str, str], bytes]:
     return said[0], dict(said[1]), b"".join(chunks)
 
 
-def test_the_door_that_is_shed_is_the_banks() -> None:
-    assert resolve(shedding.DOOR).func is bank_webhook
+@pytest.mark.parametrize("path", PATHS)
+def test_the_doors_that_are_shed_are_the_banks(path: str) -> None:
+    assert resolve(path).func is webhook
 
 
 @pytest.mark.usefixtures("waited")
-def test_a_delivery_that_waited_too_long_reaches_nothing_and_is_asked_for_again() -> None:
-    status, headers, answer = ask(shedding.DOOR)
+@pytest.mark.parametrize("path", PATHS)
+def test_a_delivery_that_waited_too_long_reaches_nothing_and_is_asked_for_again(path: str) -> None:
+    status, headers, answer = ask(path)
     assert status == "503 Service Unavailable"
     assert (headers["Retry-After"], headers["Content-Type"]) == ("5", "application/json")
     assert int(headers["Content-Length"]) == len(answer)
@@ -56,8 +61,8 @@ def test_the_wait_is_that_between_gunicorns_queue_and_its_thread(monkeypatch: py
 
     worker.enqueue_req(connection)
     worker.handle(connection)
-    assert ask(shedding.DOOR)[0] == "503 Service Unavailable"
+    assert ask(PATHS[0])[0] == "503 Service Unavailable"
 
 
 def test_a_delivery_in_time_is_let_through() -> None:
-    assert ask(shedding.DOOR)[2] == b"reached"
+    assert ask(PATHS[0])[2] == b"reached"

@@ -99,7 +99,7 @@ def test_history_has_ten_lines_unless_asked_and_a_hundred_at_most(client: Client
 
 
 @pytest.mark.parametrize("value", ["0", "-1", "+1", "1.0", "ten", "", "%D9%A3", "1e2"])
-@pytest.mark.parametrize("name", ["limit", "before"])
+@pytest.mark.parametrize("name", ["limit", "before", "after"])
 def test_history_refuses_what_is_not_a_positive_whole_number(client: Client, name: str, value: str) -> None:
     posted(terms())
 

@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import json
+import re
 import sys
 import urllib.parse
 from collections.abc import Callable, Iterator
@@ -15,7 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from ingest import simulation
+from ingest import signing, simulation
 
 DIFFERENCES_SHOWN_MAX = 20
 
@@ -44,6 +45,16 @@ class Command(BaseCommand):
         option("--connections", _number(int, 1, 256), 8, "kept alive, used in parallel")
         option("--timeout", _number(float, 0, 86_400), 60.0, "seconds to wait until all is posted")
         parser.add_argument("--seed", type=_number(int, 0, 2**64), help="repeats a run (default: a new one)")
+        about = "whsec_…, signs the deliveries (default: the first of WEBHOOK_SECRETS; ps doesn't show that)"
+        parser.add_argument("--secret", type=_key, help=about)
+        parser.add_argument(
+            "--api-key",
+            type=_api_key,
+            default="",
+            metavar="KEY",
+            help="reads all organizations, where the server asks for one; - takes it from stdin, so that no"
+            " list of processes shows it",
+        )
         parser.add_argument("--json", action="store_true", help="print the report as one JSON object")
 
     def handle(self, *_: Any, **options: Any) -> None:
@@ -78,8 +89,17 @@ def _plan(options: dict[str, Any]) -> simulation.Plan:
         invalid_share=options["invalid"],
         connections=options["connections"],
         timeout_seconds=options["timeout"],
+        signing_key=options["secret"] or next(iter(settings.AT_THE_BANKS.secrets), None),
+        api_key=options["api_key"],
         **given,
     )
+
+
+def _api_key(text: str) -> str:
+    key = sys.stdin.readline().strip() if text == "-" else text
+    if not re.fullmatch("[!-~]+", key):
+        raise argparse.ArgumentTypeError("a key is one word of ASCII characters")
+    return key
 
 
 def _address(text: str) -> str:
@@ -87,6 +107,13 @@ def _address(text: str) -> str:
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0:
         raise argparse.ArgumentTypeError(f"{text!r} is not an address like http://127.0.0.1:8000")
     return text.rstrip("/")
+
+
+def _key(secret: str) -> bytes:
+    try:
+        return signing.key_of(secret)
+    except ValueError as wrong:  # argparse's own words would quote the secret
+        raise argparse.ArgumentTypeError(str(wrong)) from None
 
 
 def _number(kind: type[int] | type[float], least: int, most: int) -> Callable[[str], float]:

@@ -1,0 +1,104 @@
+"""API keys in the admin: issue one, see when it was used, revoke it. Nobody edits or deletes one."""
+
+from typing import Any, cast
+
+from django import forms
+from django.contrib import admin, messages
+from django.core.exceptions import ValidationError
+from django.db.models import QuerySet
+from django.http import HttpRequest, HttpResponse
+from django.template.response import TemplateResponse
+from django.utils import timezone
+
+from api.keys import issue, normal_scopes, revoke
+from api.models import ApiKey
+
+
+class ApiKeyForm(forms.ModelForm):  # type: ignore[type-arg]  # Django's own class takes no argument
+    class Meta:
+        model = ApiKey
+        fields = ["name", "scopes", "expires_at"]
+
+    def clean_scopes(self) -> str:
+        return normal_scopes(self.cleaned_data["scopes"])
+
+    def clean_expires_at(self) -> Any:
+        expires_at = self.cleaned_data["expires_at"]
+        if expires_at and expires_at <= timezone.now():
+            raise ValidationError("This is past already.")
+        return expires_at
+
+
+@admin.register(ApiKey)
+class ApiKeyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # as above
+    """A key is shown on the page that answers the form: it goes into no message, session, log or redirect."""
+
+    form = ApiKeyForm
+    list_display = ["name", "prefix", "state", "scopes_shortly", "created_at", "expires_at", "last_used_at"]
+    ordering = ["-id"]
+    search_fields = ["prefix", "name"]
+    search_help_text = "a prefix, or a name"
+    actions = ["revoke_selected"]
+    issued_template = "admin/api/apikey/issued.html"
+    revoke_template = "admin/api/apikey/revoke.html"
+
+    def get_fields(self, request: HttpRequest, obj: ApiKey | None = None) -> Any:
+        if obj is None:
+            return ["name", "scopes", "expires_at"]
+        times = ["created_at", "expires_at", "last_used_at", "revoked_at"]
+        return ["name", "prefix", "state", "scopes", *times]
+
+    def get_readonly_fields(self, request: HttpRequest, obj: ApiKey | None = None) -> Any:
+        return [] if obj is None else self.get_fields(request, obj)
+
+    def has_change_permission(self, request: HttpRequest, obj: ApiKey | None = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: ApiKey | None = None) -> bool:
+        return False
+
+    def has_revoke_permission(self, request: HttpRequest) -> bool:
+        return request.user.has_perms(["api.view_apikey", "api.revoke_apikey"])
+
+    def save_form(self, request: HttpRequest, form: Any, change: bool) -> ApiKey:  # noqa: FBT001 as the base has it
+        """Saves the row already, because a key and its row come into being together."""
+        row, key = issue(**form.cleaned_data)
+        cast(Any, row).issued_key = key  # for response_add, and in this Python object alone
+        return row
+
+    def save_model(self, request: HttpRequest, obj: ApiKey, form: Any, change: bool) -> None:  # noqa: FBT001 as above
+        """Nothing is left to do."""
+
+    def save_related(self, request: HttpRequest, form: Any, formsets: Any, change: bool) -> None:  # noqa: FBT001 as above
+        """There is nothing related."""
+
+    def response_add(
+        self, request: HttpRequest, obj: ApiKey, post_url_continue: str | None = None
+    ) -> HttpResponse:
+        context = {**self._context(request), "title": "The new API key", "row": obj}
+        return TemplateResponse(request, self.issued_template, context)
+
+    @admin.action(permissions=["revoke"], description="Revoke")
+    def revoke_selected(self, request: HttpRequest, selected: QuerySet[ApiKey]) -> HttpResponse | None:
+        """Asks first; the page's button posts the same action again."""
+        unrevoked = list(selected.filter(revoked_at=None))
+        if "sure" not in request.POST:
+            context = {**self._context(request), "title": "Revoke API keys", "rows": unrevoked}
+            return TemplateResponse(request, self.revoke_template, context)
+        revoked = [row for row in unrevoked if revoke(row.prefix)]
+        for row in revoked:
+            self.log_change(request, row, "Revoked.")
+        messages.success(request, f"Revoked {len(revoked)}.")
+        return None
+
+    def _context(self, request: HttpRequest) -> dict[str, Any]:
+        return {**self.admin_site.each_context(request), "opts": self.opts}
+
+    @admin.display
+    def state(self, row: ApiKey) -> str:
+        return row.state(timezone.now())
+
+    @admin.display(description="scopes")
+    def scopes_shortly(self, row: ApiKey) -> str:
+        first, *others = row.scopes.split()
+        return f"{first} and {len(others)} more" if others else first

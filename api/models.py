@@ -1,0 +1,55 @@
+"""Who may read, and how often callers asked in vain."""
+
+from datetime import datetime
+
+from django.db import models
+
+READ_ALL = "read:all"
+
+
+class ApiKey(models.Model):
+    """What a program shows to read balances. The key itself is kept nowhere; see api/keys.py."""
+
+    name = models.CharField(max_length=100, help_text="whose it is, for people")
+    prefix = models.CharField(max_length=12, unique=True)
+    digest = models.CharField(max_length=64)  # SHA-256 of the whole key, in hexadecimal
+    scopes = models.TextField(help_text=f"{READ_ALL}, or the INNs that may be read, separated by spaces")
+    created_at = models.DateTimeField()
+    expires_at = models.DateTimeField(null=True, blank=True)
+    revoked_at = models.DateTimeField(null=True, blank=True)
+    last_used_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        verbose_name = "API key"
+        # Nobody edits or deletes a key; see api/admin.py.
+        default_permissions = ("add", "view")
+        permissions = [("revoke_apikey", "Can revoke API key")]
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.prefix})"
+
+    @property
+    def reads_all(self) -> bool:
+        return self.scopes == READ_ALL
+
+    def may_read(self, inn: str) -> bool:
+        return self.reads_all or inn in self.scopes.split()
+
+    def state(self, now: datetime) -> str:
+        if self.revoked_at:
+            return "revoked"
+        return "expired" if self.expires_at and self.expires_at <= now else "valid"
+
+
+class MissCount(models.Model):
+    """Misses in one minute of all callers that share this bucket; see api/misses.py."""
+
+    bucket = models.IntegerField(primary_key=True)
+    minute = models.BigIntegerField()  # since 1970
+    misses = models.IntegerField()
+
+    class Meta:
+        default_permissions = ()
+
+    def __str__(self) -> str:
+        return f"{self.misses} misses of bucket {self.bucket} in minute {self.minute}"

@@ -1,0 +1,189 @@
+"""Who may deliver: tried before anything of a delivery is parsed or stored.
+
+Each door has a guard, which the settings make of the environment; docs/security.md says what each kind of
+proof is good for. Whatever doesn't fit is turned away, and the reason is for the log alone.
+"""
+
+import base64
+import hmac
+import re
+import threading
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network, ip_network
+
+import structlog
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+from django.core.exceptions import ImproperlyConfigured
+from django.http import HttpRequest
+
+from api.addresses import address_of
+from ingest.exceptions import TurnedAway
+from ingest.signing import payload_of, plain_signature, signature
+
+log = structlog.get_logger(__name__)
+
+TOLERANCE_SECONDS = 300
+SECRET_CHARS_MIN = 16
+LOG_EVERY_SECONDS = 10.0  # of each door and reason, in each process
+_TIMESTAMP = re.compile(r"[0-9]{1,12}")  # Unix seconds
+
+Network = IPv4Network | IPv6Network
+
+
+@dataclass(frozen=True, kw_only=True)
+class Guard:
+    """What a delivery must show at one door. Sequences, so that a secret can change without losing a webhook.
+
+    It must come from one of the networks, if there are any; be a token by one of the public keys, if there
+    are any; and show one of the secrets, credentials and tokens, if there are any. A guard that knows nothing
+    at all lets nobody in, unless `everybody` may.
+    """
+
+    networks: Sequence[Network] = ()
+    public_keys: Sequence[RSAPublicKey] = ()
+    secrets: Sequence[bytes] = ()  # of Standard Webhooks
+    x_signature_secrets: Sequence[bytes] = ()
+    basic: Sequence[bytes] = ()
+    bearer: Sequence[bytes] = ()
+    tolerance_seconds: int = TOLERANCE_SECONDS
+    everybody: bool = False
+
+    @property
+    def asks_for_credentials(self) -> bool:
+        return bool(self.secrets or self.x_signature_secrets or self.basic or self.bearer)
+
+    @property
+    def knows_somebody(self) -> bool:
+        return bool(self.networks or self.public_keys or self.asks_for_credentials)
+
+
+# What the environment's variables hold, each as its guard compares it. All raise ValueError.
+
+
+def long_secret(text: str) -> bytes:
+    """A token or secret that can stand in a header and be guessed by nobody."""
+    if len(text) < SECRET_CHARS_MIN or not re.fullmatch("[!-~]+", text):
+        raise ValueError(f"not {SECRET_CHARS_MIN} or more visible ASCII characters")
+    return text.encode()
+
+
+def basic_credentials(user_and_password: str) -> bytes:
+    """What stands in Authorization behind "Basic " for user:password (RFC 7617, in UTF-8)."""
+    user, _, password = user_and_password.partition(":")
+    if not user or len(password) < SECRET_CHARS_MIN:
+        raise ValueError(f"no user, or a password of less than {SECRET_CHARS_MIN} characters")
+    return base64.b64encode(user_and_password.encode())
+
+
+def network(text: str) -> Network:
+    """A CIDR; one of IPv4-mapped addresses is that of IPv4, as the addresses compared with it are."""
+    found = ip_network(text)
+    if isinstance(found, IPv6Network) and found.prefixlen >= 96 and found[0].ipv4_mapped:
+        return ip_network(f"{found[0].ipv4_mapped}/{found.prefixlen - 96}")
+    return found
+
+
+def guards(auth: str, *, debug: bool, **told: Guard) -> Mapping[str, Guard]:
+    """The guards of the doors that are open, by the door's name; `auth` is WEBHOOK_AUTH, and about `bank`.
+
+    Whoever may deliver can credit money, so in production somebody has to say who, and to say it once.
+    """
+    if auth not in {"", "none"}:
+        raise ImproperlyConfigured("WEBHOOK_AUTH is malformed; it can only be none. See .env.example")
+    known = {name: guard for name, guard in told.items() if guard.knows_somebody}
+    if auth and "bank" in known:
+        raise ImproperlyConfigured(
+            "WEBHOOK_AUTH=none contradicts the WEBHOOK_ variables that say who may deliver"
+        )
+    if not (auth or debug or known):
+        raise ImproperlyConfigured(
+            "nothing says who may deliver webhooks; with DEBUG=0 set WEBHOOK_SECRETS or another of the"
+            " WEBHOOK_ variables in .env.example, or WEBHOOK_AUTH=none to let everybody"
+        )
+    return {"bank": Guard(everybody=True), **known} if auth or debug else known
+
+
+# The doorkeeper's work.
+
+
+def check_network(request: HttpRequest, guard: Guard) -> None:
+    """Raises TurnedAway. Nothing of the body has been read yet."""
+    if guard.networks:
+        address = address_of(request)
+        if address is None or not any(address in known for known in guard.networks):
+            raise TurnedAway("unknown network")
+
+
+def verified_payload(request: HttpRequest, guard: Guard) -> bytes:
+    """What is to be parsed: the body, or what the bank's token holds. Raises TurnedAway."""
+    if guard.everybody:
+        return request.body
+    if not guard.knows_somebody:
+        raise TurnedAway("nobody is known")
+    if guard.asks_for_credentials:
+        _check_credentials(request, guard)
+    if not guard.public_keys:
+        return request.body
+    payload = payload_of(request.body.strip(), guard.public_keys)
+    if payload is None:
+        raise TurnedAway("no token by a known key")
+    return payload
+
+
+def _check_credentials(request: HttpRequest, guard: Guard) -> None:
+    """One that is known is enough. Raises TurnedAway."""
+    scheme, _, credentials = request.headers.get("Authorization", "").partition(" ")
+    known = {"basic": guard.basic, "bearer": guard.bearer}.get(scheme.lower(), ())
+    if _is_known(credentials.strip(" "), known):
+        return
+    if guard.x_signature_secrets and (shown := request.headers.get("X-Signature", "")):
+        expected = [plain_signature(key, request.body) for key in guard.x_signature_secrets]
+        if _is_known(shown.lower(), expected):
+            return
+    if guard.secrets and "webhook-signature" in request.headers:
+        _check_standard_webhook(request, guard)
+        return
+    raise TurnedAway("no known credentials")
+
+
+def _check_standard_webhook(request: HttpRequest, guard: Guard) -> None:
+    """By the headers webhook-id, webhook-timestamp and webhook-signature. Raises TurnedAway."""
+    webhook_id, timestamp = (request.headers.get(f"webhook-{name}", "") for name in ("id", "timestamp"))
+    # With a full stop in it an id could borrow from the timestamp behind it.
+    if not webhook_id or "." in webhook_id or not _TIMESTAMP.fullmatch(timestamp):
+        raise TurnedAway("malformed webhook-id or webhook-timestamp")
+    expected = [signature(key, webhook_id, timestamp, request.body) for key in guard.secrets]
+    if not any(_is_known(one, expected) for one in request.headers["webhook-signature"].split(" ")):
+        raise TurnedAway("wrong webhook-signature")
+    if abs(int(time.time()) - int(timestamp)) > guard.tolerance_seconds:
+        raise TurnedAway("webhook-timestamp out of tolerance")
+
+
+def _is_known(shown: str, known: Iterable[bytes]) -> bool:
+    """In constant time, and as bytes, because of text compare_digest takes ASCII only."""
+    return any(hmac.compare_digest(shown.encode(), one) for one in known)
+
+
+# What is said of those turned away.
+
+_said: dict[
+    tuple[str, str], tuple[float, int]
+] = {}  # when the last line was logged, and how many weren't since
+_saying = threading.Lock()
+
+
+def complain(door: str, reason: str, request: HttpRequest) -> None:
+    """Log it, but of a flood only one line each LOG_EVERY_SECONDS, which counts those left out before it.
+
+    Nothing that the stranger sent is in it, but where it came from.
+    """
+    now = time.monotonic()
+    with _saying:
+        last, left_out = _said.get((door, reason), (now - LOG_EVERY_SECONDS, 0))
+        is_due = now - last >= LOG_EVERY_SECONDS
+        _said[door, reason] = (now, 0) if is_due else (last, left_out + 1)
+    if is_due:
+        address = str(address_of(request))
+        log.warning("delivery turned away", door=door, reason=reason, address=address, left_out=left_out)

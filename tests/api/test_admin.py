@@ -1,0 +1,135 @@
+import re
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.contrib.admin.models import LogEntry
+from django.contrib.sessions.models import Session
+from django.test import Client
+from django.utils import timezone
+
+from api.keys import issue, look_up
+from api.models import READ_ALL, ApiKey
+from tests.browsers import listed, page, staff, superuser
+from tests.cast import ROMASHKA, VASILEK
+
+pytestmark = pytest.mark.django_db
+FORM = {"name": "shop", "scopes": f"{VASILEK}\n{ROMASHKA}", "expires_at_0": "", "expires_at_1": ""}
+
+
+@pytest.fixture
+def boss() -> Client:
+    return superuser()
+
+
+def key_on(content: str) -> str:
+    (key,) = re.findall(r"prihod_[0-9a-f]{12}_[\w-]{43}", content)
+    return str(key)
+
+
+def test_a_new_key_is_shown_once_and_reads_what_the_form_says(boss: Client) -> None:
+    answer = boss.post(page(ApiKey, "add"), FORM)
+
+    assert answer.status_code == 200
+    assert "no-store" in answer["Cache-Control"]
+    row = look_up(key_on(answer.content.decode()))
+    assert row is not None
+    assert (row.name, row.scopes, row.expires_at) == ("shop", f"{ROMASHKA} {VASILEK}", None)
+
+
+def test_nothing_but_that_page_ever_holds_the_key(
+    boss: Client, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    answer = boss.post(page(ApiKey, "add"), FORM)
+    secret = key_on(answer.content.decode()).split("_", 2)[2]
+    row = ApiKey.objects.get()
+
+    pages: list[Any] = [boss.get(page(ApiKey, "changelist"))]
+    pages += [boss.get(page(ApiKey, name, row.pk)) for name in ("change", "history")]
+    seen = [each.content.decode() for each in pages] + [str(boss.cookies)]
+    shown = [*seen]
+    seen += [str(values) for model in (ApiKey, LogEntry) for values in model.objects.values_list()]
+    seen += [str(session.get_decoded()) for session in Session.objects.all()]
+    seen += [*capsys.readouterr(), caplog.text]
+
+    assert all(each.status_code == 200 for each in pages)
+    assert not any(row.digest in text for text in shown)
+    assert not any(secret in text for text in seen)
+    (entry,) = LogEntry.objects.all()
+    assert (entry.object_repr, entry.object_id) == (str(row), str(row.pk))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"scopes": "123"},
+        {"scopes": ""},
+        {"name": ""},
+        {"expires_at_0": "2020-01-01", "expires_at_1": "00:00"},
+    ],
+)
+def test_the_form_refuses_what_makes_no_sense(boss: Client, wrong: dict[str, str]) -> None:
+    answer = boss.post(page(ApiKey, "add"), FORM | wrong)
+
+    assert answer.status_code == 200
+    assert answer.context["errors"]
+    assert not ApiKey.objects.exists()
+
+
+def test_a_key_is_revoked_after_a_question(boss: Client) -> None:
+    row, key = issue("shop", READ_ALL)
+    issue("other", READ_ALL)
+    selected = {"action": "revoke_selected", "_selected_action": [row.pk]}
+
+    asked = boss.post(page(ApiKey, "changelist"), selected).content.decode()
+    assert str(row) in asked
+    assert look_up(key)
+    boss.post(page(ApiKey, "changelist"), selected | {"sure": "Revoke 1"})
+
+    assert look_up(key) is None
+    assert list(ApiKey.objects.exclude(revoked_at=None)) == [row]
+    assert [entry.change_message for entry in LogEntry.objects.all()] == ["Revoked."]
+
+
+def test_not_even_a_superuser_edits_or_deletes_a_key(boss: Client) -> None:
+    row, _ = issue("shop", ROMASHKA)
+    before = list(ApiKey.objects.values())
+
+    assert boss.post(page(ApiKey, "change", row.pk), FORM | {"scopes": READ_ALL}).status_code == 403
+    assert boss.post(page(ApiKey, "delete", row.pk), {"post": "yes"}).status_code == 403
+    boss.post(
+        page(ApiKey, "changelist"),
+        {"action": "delete_selected", "_selected_action": [row.pk], "post": "yes"},
+    )
+
+    assert list(ApiKey.objects.values()) == before
+
+
+def test_each_act_needs_its_permission() -> None:
+    row, key = issue("shop", ROMASHKA)
+    viewer, stranger = staff("view_apikey"), staff(name="pyotr")
+    revoke = {"action": "revoke_selected", "_selected_action": [row.pk], "sure": "yes"}
+
+    assert stranger.get(page(ApiKey, "changelist")).status_code == 403
+    assert stranger.post(page(ApiKey, "add"), FORM).status_code == 403
+    assert len(listed(viewer, ApiKey)) == 1
+    assert viewer.get(page(ApiKey, "change", row.pk)).status_code == 200
+    assert viewer.post(page(ApiKey, "add"), FORM).status_code == 403
+    viewer.post(page(ApiKey, "changelist"), revoke)
+    assert look_up(key)
+
+    staff("view_apikey", "revoke_apikey", name="vera").post(page(ApiKey, "changelist"), revoke)
+    assert look_up(key) is None
+    maker = staff("add_apikey", name="ivan")
+    assert look_up(key_on(maker.post(page(ApiKey, "add"), FORM).content.decode()))
+
+
+def test_keys_are_found_by_prefix_and_by_name_and_show_their_state(boss: Client) -> None:
+    row, _ = issue("shop", f"{ROMASHKA} {VASILEK}", timezone.now() + timedelta(days=1))
+    other, _ = issue("accounting", READ_ALL)
+
+    assert listed(boss, ApiKey, q=row.prefix) == listed(boss, ApiKey, q="SHO") == [str(row)]
+    assert listed(boss, ApiKey) == [str(other), str(row)]
+    content = boss.get(page(ApiKey, "changelist")).content.decode()
+    assert f"{ROMASHKA} and 1 more" in content
+    assert content.count(">valid<") == 2

@@ -1,0 +1,97 @@
+import re
+import subprocess
+import sys
+from datetime import timedelta
+from io import StringIO
+
+import pytest
+from django.core.management import CommandError, call_command
+from django.utils import timezone
+
+from api.keys import look_up
+from api.models import ApiKey
+from tests.cast import IVANOV, ROMASHKA
+from tests.servers import ROOT
+
+pytestmark = pytest.mark.django_db
+
+
+def apikey(*arguments: str) -> tuple[str, str]:
+    """What it says on stdout and stderr."""
+    out, err = StringIO(), StringIO()
+    call_command("apikey", *arguments, stdout=out, stderr=err)
+    return out.getvalue(), err.getvalue()
+
+
+def test_create_prints_the_key_alone_to_stdout() -> None:
+    out, err = apikey("create", "--name", "shop", "--organization", ROMASHKA, "--organization", IVANOV)
+
+    row = look_up(out.removesuffix("\n"))
+    assert row is not None
+    assert (row.name, row.scopes, row.expires_at) == ("shop", f"{IVANOV} {ROMASHKA}", None)
+    assert row.prefix in err
+    assert out.strip() not in err
+
+
+def test_a_key_can_expire() -> None:
+    tomorrow = timezone.now() + timedelta(days=1)
+    out, _ = apikey("create", "--name", "audit", "--read-all", "--expires", tomorrow.isoformat())
+
+    row = look_up(out.strip())
+    assert row is not None
+    assert (row.reads_all, row.expires_at) == (True, tomorrow)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--name", "x", "--organization", "12"),
+        ("--name", "x", "--read-all", "--expires", "2020-01-01"),
+        ("--name", "", "--read-all"),
+        ("--name", "x" * 101, "--read-all"),
+    ],
+)
+def test_a_key_that_makes_no_sense_is_refused_with_exit_code_2(arguments: tuple[str, ...]) -> None:
+    with pytest.raises(CommandError) as refused:
+        apikey("create", *arguments)
+
+    assert refused.value.returncode == 2
+    assert not ApiKey.objects.exists()
+
+
+def test_list_shows_what_is_known_of_a_key_and_no_secret() -> None:
+    key = apikey("create", "--name", "shop", "--read-all")[0].strip()
+    other = apikey("create", "--name", "former", "--organization", ROMASHKA)[0].strip()
+    apikey("revoke", other.split("_")[1])
+
+    first, second = apikey("list")[0].splitlines()
+
+    today = f"{timezone.now():%Y-%m-%d}"
+    revoked = [other.split("_")[1], "revoked", ROMASHKA, f"created {today}, never used", "former"]
+    assert first.split("\t") == revoked
+    assert second.split("\t")[:3] == [key.split("_")[1], "valid", "read:all"]
+    assert key.split("_", 2)[2] not in second
+
+
+def test_revoke_ends_a_key_and_may_be_repeated() -> None:
+    key = apikey("create", "--name", "shop", "--read-all")[0].strip()
+    prefix = key.split("_")[1]
+
+    assert apikey("revoke", prefix)[0] == f"Revoked {prefix}.\n"
+    assert look_up(key) is None
+    assert apikey("revoke", prefix)[0] == f"{prefix} was revoked before.\n"
+    with pytest.raises(CommandError, match="no key with this prefix") as unknown:
+        apikey("revoke", "0123456789ab")
+    assert unknown.value.returncode == 1
+
+
+def test_help_tells_the_exit_codes_and_wrong_options_give_2() -> None:
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "manage.py", "apikey", *arguments]
+        return subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True)
+
+    told = run("--help")
+    assert told.returncode == 0
+    assert re.search(r"Exit code: 0 done, 1 no such key, 2 unusable options", " ".join(told.stdout.split()))
+    for wrong in ([], ["create"], ["create", "--name", "x"], ["revoke"]):
+        assert run(*wrong).returncode == 2, wrong

@@ -1,0 +1,128 @@
+import hmac
+from datetime import timedelta
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+from django.core.exceptions import ValidationError
+from django.db import connection, transaction
+from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
+
+from api import keys
+from api.keys import SCOPES_MAX, issue, look_up, normal_scopes, note_use, revoke
+from api.models import READ_ALL, ApiKey
+from ledger.inn import is_inn
+from tests.cast import IVANOV, ROMASHKA, VASILEK
+from tests.reading import read_only
+from tests.threads import at_once
+
+pytestmark = pytest.mark.django_db
+
+
+def test_a_key_is_256_random_bits_and_kept_only_as_a_hash() -> None:
+    row, key = issue("accounting", READ_ALL)
+
+    word, prefix, secret = key.split("_", 2)
+    assert (word, prefix, len(secret)) == ("prihod", row.prefix, 43)
+    stored = [str(value) for value in ApiKey.objects.values_list().get()]
+    assert not any(secret in value for value in stored)
+    assert issue("accounting", READ_ALL)[1].split("_", 2)[2] != secret
+
+
+def test_a_key_is_found_by_itself_alone() -> None:
+    row, key = issue("accounting", READ_ALL)
+
+    assert look_up(key) == row
+    other = "A" if key[-2] != "A" else "B"
+    for wrong in ("", "x", key[:-1], key + "A", key.upper(), key[:-2] + other + key[-1], f" {key}", "é"):
+        assert look_up(wrong) is None
+
+
+def test_an_expired_and_a_revoked_key_are_no_keys() -> None:
+    row, key = issue("accounting", READ_ALL, timezone.now() + timedelta(hours=1))
+    assert look_up(key) == row
+
+    ApiKey.objects.update(expires_at=timezone.now())
+    assert look_up(key) is None
+
+    row, key = issue("accounting", READ_ALL)
+    assert revoke(row.prefix)
+    assert look_up(key) is None
+    assert not revoke(row.prefix)
+
+
+def test_keys_are_compared_in_constant_time_also_where_there_is_none() -> None:
+    _, key = issue("accounting", READ_ALL)
+    with patch.object(keys, "compare_digest", wraps=hmac.compare_digest) as compared:
+        look_up(key)
+        look_up("prihod_0123456789ab_" + "A" * 43)
+        look_up("x")
+
+    assert compared.call_count == 3
+
+
+def test_scopes_are_everything_or_organizations() -> None:
+    assert normal_scopes(f" {VASILEK},{ROMASHKA}\r\n{VASILEK} ") == f"{ROMASHKA} {VASILEK}"
+    for wrong in ("", " ", "everything", f"{READ_ALL} {ROMASHKA}", "123", "１" * 10):
+        with pytest.raises(ValidationError):
+            normal_scopes(wrong)
+    with pytest.raises(ValidationError):
+        normal_scopes(" ".join(f"{number:010}" for number in range(SCOPES_MAX + 1)))
+
+    row, _ = issue("shop", f"{ROMASHKA} {IVANOV}")
+    assert [row.may_read(inn) for inn in (ROMASHKA, IVANOV, VASILEK, "", "7707")] == [
+        True,
+        True,
+        *[False] * 3,
+    ]
+
+
+@pytest.mark.parametrize("text", [ROMASHKA, IVANOV, "1" * 9, "1" * 11, "1" * 13, "x" * 10, "１" * 10])
+def test_an_organization_in_the_scopes_has_an_inns_shape(text: str) -> None:
+    assert bool(keys._ORGANIZATION.fullmatch(text)) == is_inn(text)
+
+
+# --- when it was last used -------------------------------------------------------------------------------
+
+
+def last_used(row: ApiKey) -> Any:
+    return ApiKey.objects.get(pk=row.pk).last_used_at
+
+
+def test_the_use_of_a_key_is_noted_at_most_once_a_minute() -> None:
+    row, _ = issue("accounting", READ_ALL)
+    note_use(row)
+    first = last_used(row)
+    assert timezone.now() - first < timedelta(minutes=1)
+
+    with CaptureQueriesContext(connection) as queries:
+        note_use(ApiKey.objects.get())
+    assert [query["sql"][:6] for query in queries] == ["SELECT"]  # the test's own
+    note_use(row)  # as read by another process, before the first use was noted
+    assert last_used(row) == first
+
+    ApiKey.objects.update(last_used_at=first - timedelta(seconds=61))
+    note_use(ApiKey.objects.get())
+    assert last_used(row) >= first
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_use_that_cannot_be_noted_harms_nobody() -> None:
+    row, _ = issue("accounting", READ_ALL)
+    with read_only():
+        note_use(row)
+    assert last_used(row) is None
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_use_waits_for_no_lock() -> None:
+    """Of the row, or with SQLite of the whole database; it would wait for 5 s or 20 s, and here for ever."""
+    row, _ = issue("accounting", READ_ALL)
+    with transaction.atomic():
+        ApiKey.objects.update(name="held")
+        at_once([lambda: note_use(row)])
+    assert last_used(row) is None
+
+    note_use(row)
+    assert last_used(row) is not None
