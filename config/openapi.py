@@ -20,7 +20,7 @@ from api.answers import RETRY_AFTER_SECONDS, Error, answer, json_only
 from config.health import Healthy
 from ingest.answers import Operation, Taken
 from ingest.parsing import BankWebhook
-from ingest.views import BODY_BYTES_MAX
+from ingest.views import BODY_BYTES_MAX, CHALLENGE
 from ledger.answers import Balance, History, Line
 from ledger.inn import PATTERN as INN_PATTERN
 from ledger.money import rubles
@@ -93,12 +93,20 @@ def _answers(when: str, examples: Mapping[str, msgspec.Struct], **headers: Json)
     return {"description": when, "headers": named, "content": {"application/json": content}}
 
 
-def _says(when: str, error: str, **headers: Json) -> Json:
-    return _answers(when, {error: Error(error)}, **headers)
+def _errors(when: str, *errors: str, **headers: Json) -> Json:
+    return _answers(when, {error: Error(error) for error in errors}, **headers)
 
 
 def _header(description: str, value: str) -> Json:
-    return {"description": description, "required": True, "schema": {"type": "string", "const": value}}
+    return _header_like(description, {"const": value})
+
+
+def _header_like(description: str, schema: Json) -> Json:
+    return {"description": description, "required": True, "schema": {"type": "string", **schema}}
+
+
+def _in_header(name: str, description: str) -> Json:
+    return {"type": "apiKey", "in": "header", "name": name, "description": description}
 
 
 def _reference(kind: type[msgspec.Struct]) -> Json:
@@ -112,20 +120,41 @@ def _get(responses: Mapping[int, Json], parameters: tuple[Json, ...] = (), **abo
     return {"get": {**_labels(about), "parameters": list(parameters), "responses": told}}
 
 
+def _read(responses: Mapping[int, Json], parameters: tuple[Json, ...], **about: str) -> Json:
+    """A question of a reader, who shows an API key."""
+    guarded = _get(
+        {401: NO_KEY, 429: IN_VAIN, 503: UNAVAILABLE, **responses}, parameters, tag="Readers", **about
+    )
+    guarded["get"]["security"] = [{"apiKey": []}]
+    return guarded
+
+
 def _labels(about: Mapping[str, str]) -> Json:
     return {"tags": [about["tag"]], **{name: text for name, text in about.items() if name != "tag"}}
 
 
 def _only(methods: str, error: str) -> Json:
-    return _says("Another method", error, Allow=_header("The methods that will do", methods))
+    return _errors("Another method", error, Allow=_header("The methods that will do", methods))
 
 
 RETRY_AFTER = _header("Seconds until it is worth another try", str(RETRY_AFTER_SECONDS))
-MALFORMED = _says("No valid request, such as one for a foreign host name", "malformed request")
-UNAVAILABLE = _says(
+MALFORMED = _errors("No valid request, such as one for a foreign host name", "malformed request")
+UNAVAILABLE = _errors(
     "Nothing is lost: ask again", "temporarily unavailable, please try again", Retry_After=RETRY_AFTER
 )
 
+MOMENT = {"type": "string", "format": "date-time", "pattern": "^[1-9][0-9]{3}-"}
+NO_MOMENT = "must be an ISO 8601 date and time with an offset (in which + is written %2B)"
+NO_KEY = _errors(
+    "No key, or none that is valid",
+    "a valid API key is needed",
+    WWW_Authenticate=_header("How to ask", "Bearer"),
+)
+IN_VAIN = _errors(
+    "Too many requests from there without a valid key, or for what isn't the key's",
+    "too many requests in vain",
+    Retry_After=_header_like("Seconds until the next minute", {"pattern": "^[1-9][0-9]?$"}),
+)
 INN_IN_PATH = {
     "name": "inn",
     "in": "path",
@@ -142,6 +171,12 @@ OPERATION_ID_IN_PATH = {
     "schema": {"type": "string", "format": "uuid"},
     "example": str(FIRST),
 }
+AT = {
+    "name": "at",
+    "in": "query",
+    "description": "The balance at this instant, with what was posted in it",
+    "schema": MOMENT,
+}
 LIMIT = {
     "name": "limit",
     "in": "query",
@@ -151,18 +186,35 @@ LIMIT = {
 BEFORE = {
     "name": "before",
     "in": "query",
-    "description": "Only lines of a smaller `seq`: the `seq` of the last line leads to the next page",
+    "description": "Only lines of a smaller `seq`: that of the last line leads to the page of older ones",
     "schema": {"type": "integer", "minimum": 1},
 }
-NO_ORGANIZATION = _says("No payment for this INN was ever posted", "Organization not found")
+AFTER = {
+    "name": "after",
+    "in": "query",
+    "description": "Only lines of a larger `seq`: that of the first line leads to the page of newer ones. "
+    "Not together with `before`",
+    "schema": {"type": "integer", "minimum": 1},
+}
+FROM = {"name": "from", "in": "query", "description": "Only what was posted since then", "schema": MOMENT}
+TO = {"name": "to", "in": "query", "description": "Only what was posted before", "schema": MOMENT}
+NO_ORGANIZATION = _errors("No such organization, or none of this key's", "Organization not found")
 
 BANK_WEBHOOK = {
     "post": {
         "tags": ["The bank"],
         "operationId": "deliver",
         "summary": "Deliver a payment",
-        "description": "Stored durably before it is answered, and posted to the ledger soon after, exactly "
-        f"once. At most {BODY_BYTES_MAX} bytes, with a Content-Length. The Content-Type is not insisted on.",
+        "description": "Stored durably before it is answered, and posted to the ledger soon after, exactly"
+        f" once. At most {BODY_BYTES_MAX} bytes, with a Content-Length. The Content-Type is not insisted on."
+        "\n\nThe bank shows that it is the bank by one of the schemes that were agreed on with it. It may"
+        " have to come from a network of its own, or to send the JSON as a token signed by RS256 (RFC 7515).",
+        "security": [
+            {"webhookId": [], "webhookTimestamp": [], "webhookSignature": []},
+            {"xSignature": []},
+            {"basic": []},
+            {"bearer": []},
+        ],
         "requestBody": {
             "required": True,
             "content": {
@@ -178,38 +230,36 @@ BANK_WEBHOOK = {
                 "and both are shown to an admin",
                 {"The first time": Taken("success"), "Whenever it comes again": Taken("already processed")},
             ),
-            "400": _answers(
+            "400": _errors(
                 "It can never become valid; the delivery is kept and shown to an admin",
-                {
-                    error: Error(error)
-                    for error in (
-                        "amount: must be greater than zero",
-                        "payer_inn: must be a string of exactly 10 or 12 digits",
-                        "document_date: is missing",
-                        "body: must be valid JSON",
-                        "malformed request",
-                    )
-                },
+                "amount: must be greater than zero",
+                "payer_inn: must be a string of exactly 10 or 12 digits",
+                "document_date: is missing",
+                "body: must be valid JSON",
+                "malformed request",
             ),
+            "401": _errors(
+                "It isn't shown to be the bank's; nothing of it is stored",
+                "not authorized",
+                WWW_Authenticate=_header("The same for everybody", CHALLENGE),
+            ),
+            "404": _errors("There is no door of this name, or nobody may deliver there", "Not found"),
             "405": _only("POST", "use POST"),
-            "411": _says("A chunked body, without a length", "Content-Length is required"),
-            "413": _says("A body that is too long", f"body: must not be longer than {BODY_BYTES_MAX} bytes"),
-            "503": _answers(
+            "411": _errors("A chunked body, without a length", "Content-Length is required"),
+            "413": _errors(
+                "A body that is too long", f"body: must not be longer than {BODY_BYTES_MAX} bytes"
+            ),
+            "503": _errors(
                 "It could not be stored, or waited too long: send it again",
-                {
-                    error: Error(error)
-                    for error in (
-                        "temporarily unavailable, please try again",
-                        "body: arrived incomplete, please send it again",
-                        "too busy, please send again",
-                    )
-                },
+                "temporarily unavailable, please try again",
+                "body: arrived incomplete, please send it again",
+                "too busy, please send again",
                 Retry_After=RETRY_AFTER,
             ),
         },
     }
 }
-BALANCE = _get(
+BALANCE = _read(
     {
         200: _answers(
             "What the organization has",
@@ -218,33 +268,34 @@ BALANCE = _get(
                 "A sum with kopecks": Balance(SAMPLE_INN, rubles(145_100_50)),
             },
         ),
+        400: _errors(
+            "A parameter that is no moment, or no valid request at all",
+            f"at: {NO_MOMENT}",
+            "malformed request",
+        ),
         404: NO_ORGANIZATION,
-        503: UNAVAILABLE,
     },
-    (INN_IN_PATH,),
-    tag="Readers",
+    (INN_IN_PATH, AT),
     operationId="balance",
     summary="The balance of an organization",
 )
-HISTORY = _get(
+HISTORY = _read(
     {
         200: _answers("Its lines, newest first", {"Two payments": History(SAMPLE_INN, [NEWEST, OLDEST])}),
-        400: _answers(
-            "A parameter that is no positive whole number, or no valid request at all",
-            {
-                error: Error(error)
-                for error in ("limit: must be a positive whole number", "malformed request")
-            },
+        400: _errors(
+            "A parameter that is no number or moment, two that contradict each other, or no valid request",
+            "limit: must be a positive whole number",
+            "before, after: give one of them",
+            f"from: {NO_MOMENT}",
+            "malformed request",
         ),
         404: NO_ORGANIZATION,
-        503: UNAVAILABLE,
     },
-    (INN_IN_PATH, LIMIT, BEFORE),
-    tag="Readers",
+    (INN_IN_PATH, LIMIT, BEFORE, AFTER, FROM, TO),
     operationId="history",
     summary="How an organization came to its balance",
 )
-OPERATION = _get(
+OPERATION = _read(
     {
         200: _answers(
             "Where the operation is",
@@ -255,11 +306,9 @@ OPERATION = _get(
                 "Given up for good": Operation(FIRST, "dismissed", _moment(0, 54321), None),
             },
         ),
-        404: _says("No such operation was ever stored", "Operation not found"),
-        503: UNAVAILABLE,
+        404: _errors("No such operation, or none of this key's", "Operation not found"),
     },
     (OPERATION_ID_IN_PATH,),
-    tag="Readers",
     operationId="operation",
     summary="Where an operation is",
     description="A payment is posted after the bank has heard 200. Who needs certainty asks here.",
@@ -274,15 +323,10 @@ HEALTHZ = _get(
 READYZ = _get(
     {
         200: _answers("It is ready", {"Ready": Healthy("ok")}),
-        503: _answers(
+        503: _errors(
             "It is not",
-            {
-                error: Error(error)
-                for error in (
-                    "migrations are missing: manage.py migrate",
-                    "temporarily unavailable, please try again",
-                )
-            },
+            "migrations are missing: manage.py migrate",
+            "temporarily unavailable, please try again",
             Retry_After={**RETRY_AFTER, "required": False},
         ),
     },
@@ -299,6 +343,26 @@ PATHS = {
     "/healthz": HEALTHZ,
     "/readyz": READYZ,
 }
+SECURITY = {
+    "apiKey": {
+        "type": "http",
+        "scheme": "bearer",
+        "description": "An API key, for all organizations or for some; `manage.py apikey create` issues it. "
+        "In development none is needed, unless READ_AUTH says so.",
+    },
+    "webhookId": _in_header("webhook-id", "Standard Webhooks: the id of the message, which is signed, too"),
+    "webhookTimestamp": _in_header(
+        "webhook-timestamp", "Standard Webhooks: when it was sent, in Unix seconds"
+    ),
+    "webhookSignature": _in_header(
+        "webhook-signature",
+        "Standard Webhooks: `v1,` and the base64 of the HMAC-SHA256 of `<id>.<timestamp>.<body>`; several "
+        "are separated by spaces",
+    ),
+    "xSignature": _in_header("X-Signature", "The HMAC-SHA256 of the body, in hexadecimal digits"),
+    "basic": {"type": "http", "scheme": "basic"},
+    "bearer": {"type": "http", "scheme": "bearer", "description": "A token that the bank was given"},
+}
 TYPES = (BankWebhook, Taken, Balance, History, Operation, Healthy, Error)
 
 
@@ -309,9 +373,10 @@ def document() -> Json:
         "openapi": "3.1.0",
         "info": {"title": "Prihod", "version": "1", "description": ABOUT},
         "servers": [{"url": "/"}],
+        "security": [],  # of whatever says nothing else
         "tags": [{"name": name} for name in ("The bank", "Readers", "Operators")],
         "paths": PATHS,
-        "components": {"schemas": _as_written(schemas)},
+        "components": {"schemas": _as_written(schemas), "securitySchemes": SECURITY},
     }
 
 
