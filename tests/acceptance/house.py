@@ -50,6 +50,7 @@ class House:
             **environment,
         }
         self.ready_seconds = self.stop_seconds = 0.0
+        self.api_key = ""  # what it is read with
         self._starts = 0
         self._begun = 0.0
         self._launcher: subprocess.Popen[bytes] | None = None
@@ -129,7 +130,8 @@ class House:
         )
 
     def get(self, path: str) -> tuple[int, bytes]:
-        return self._request("GET", path)
+        headers = {"Authorization": f"Bearer {self.api_key}"} if self.api_key else {}
+        return self._request("GET", path, headers=headers)
 
     def answers(self, path: str) -> bool:
         try:

@@ -46,6 +46,20 @@ def test_the_fake_bank_finds_every_balance_exact(house: House) -> None:
     )
 
 
+def test_where_readers_need_a_key_the_fake_bank_shows_its_own(new_house: HouseBuilder) -> None:
+    with new_house(READ_AUTH="key") as house:
+        created = house.manage("apikey", "create", "--name", "fake bank", "--read-all")
+        house.api_key = created.stdout.removesuffix("\n")
+        assert_exact(house, "--count", "50", "--api-key", house.api_key)
+
+        refused = house.manage("simulate_bank", "--url", house.url, "--count", "1")
+        assert (refused.returncode, refused.stdout) == (1, "")
+        assert "401" in refused.stderr
+        assert house.manage("apikey", "revoke", house.api_key.split("_")[1]).returncode == 0
+        assert house.get(f"/api/organizations/{ROMASHKA}/balance/")[0] == 401
+        assert house.api_key not in house.output()
+
+
 def test_many_worker_processes_on_one_hot_organization_stay_exact(new_house: HouseBuilder) -> None:
     with new_house(WORKER_PROCESSES="4", BATCH_WEBHOOKS_MAX="10") as house:
         assert_exact(house, "--count", "500", "--organizations", "1", "--duplicates", "0.2")

@@ -125,6 +125,8 @@ def test_starts_as_in_production(new_house: HouseBuilder) -> None:
     secrets["WEBHOOK_AUTH"] = "none"
     with new_house(**secrets, WORKER_PROCESSES="1") as house:
         house.deliver(json.loads(SAMPLE))
+        assert house.get(BALANCE)[0] == 401
+        house.api_key = house.manage("apikey", "create", "--name", "test", "--read-all").stdout.strip()
         house.balance_becomes(INN, 145000)
         assert house.get("/static/admin/css/base.css")[0] == 200
         until(lambda: '"event": "balance changed"' in house.output(), house)

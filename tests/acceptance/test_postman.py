@@ -96,6 +96,8 @@ def test_collection_has_every_call_of_the_contract() -> None:
         ("POST", "{{base_url}}/api/webhook/bank/", 200),
         ("POST", "{{base_url}}/api/webhook/bank/", 400),
         ("GET", f"{organization}/balance/", 200),
+        ("GET", f"{organization}/balance/", 400),
+        ("GET", f"{organization}/balance/", 401),
         ("GET", f"{organization}/balance/", 404),
         ("GET", f"{organization}/balance/history/", 200),
         ("GET", f"{organization}/balance/history/", 400),

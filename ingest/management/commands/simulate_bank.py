@@ -50,7 +50,6 @@ class Command(BaseCommand):
         parser.add_argument(
             "--api-key",
             type=_api_key,
-            default="",
             metavar="KEY",
             help="reads all organizations, where the server asks for one; - takes it from stdin, so that no"
             " list of processes shows it",
@@ -90,7 +89,7 @@ def _plan(options: dict[str, Any]) -> simulation.Plan:
         connections=options["connections"],
         timeout_seconds=options["timeout"],
         signing_key=options["secret"] or next(iter(settings.AT_THE_BANKS.secrets), None),
-        api_key=options["api_key"],
+        api_key=options["api_key"] or "",
         **given,
     )
 
