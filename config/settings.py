@@ -101,6 +101,7 @@ INSTALLED_APPS = [
     "whitenoise.runserver_nostatic",
     "django.contrib.staticfiles",
     "django_celery_results",
+    "drf_spectacular_sidecar",  # Swagger UI's static files
     "api",
     "ledger",
     "ingest",

@@ -7,7 +7,7 @@ from django.views.decorators.csrf import csrf_exempt
 from django.views.generic import RedirectView
 
 from api.answers import error
-from config import health
+from config import health, openapi
 from ingest import views as ingest
 from ingest.doors import DOORS
 from ledger import views as ledger
@@ -30,6 +30,8 @@ urlpatterns = [
     path("api/organizations/<str:inn>/balance/", ledger.balance),
     path("api/organizations/<str:inn>/balance/history/", ledger.history),
     path("api/operations/<str:operation_id>/", ingest.operation),
+    path("api/openapi.json", openapi.openapi, name="openapi"),
+    path("api/docs/", openapi.page),
     path("api/<path:rest>", csrf_exempt(handler404)),  # also with DEBUG on, where Django would answer HTML
     path("", RedirectView.as_view(url="/admin/")),
     path("admin/", admin.site.urls),

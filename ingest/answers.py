@@ -1,9 +1,9 @@
 """What the bank is answered, and who asks for an operation. The API's document is built from these, too."""
 
-from typing import Literal
+from typing import Annotated, Literal
 from uuid import UUID
 
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from api.answers import Moment
 from ingest.models import Webhook
@@ -19,6 +19,6 @@ class Operation(Struct):
     """Where an operation is."""
 
     operation_id: UUID
-    status: Webhook.Status
+    status: Annotated[str, Meta(extra_json_schema={"enum": Webhook.Status.values})]
     received_at: Moment
     applied_at: Moment | None

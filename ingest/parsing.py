@@ -3,20 +3,69 @@
 Other banks' bodies are read in ingest/banks/, by the same rules for their fields, which are ingest/fields.py.
 """
 
+import json
+from typing import Annotated
+
 import msgspec
+from msgspec import Meta
 
 from ingest import fields
+from ingest.fields import AMOUNT_CHARS_MAX, DOCUMENT_NUMBER_CHARS_MAX
+from ledger.inn import PATTERN as INN_PATTERN
 from ledger.terms import PaymentTerms
+
+_HEX = "[0-9A-Fa-f]"
+_UUID = f"(?:{_HEX}{{32}}|{_HEX}{{8}}(?:-{_HEX}{{4}}){{3}}-{_HEX}{{12}})"
+_AMOUNT = {
+    "anyOf": [
+        json.loads('{"type":"number","exclusiveMinimum":0,"maximum":9999999999999.99,"multipleOf":0.01}'),
+        {
+            "type": "string",
+            "pattern": r"^0*(?:[1-9][0-9]{0,12}(?:\.[0-9]{0,2}0*)?|\.0[1-9]0*|\.[1-9][0-9]?0*)$",
+            "maxLength": AMOUNT_CHARS_MAX - 2,  # without its quotes
+        },
+    ]
+}
 
 
 class BankWebhook(msgspec.Struct):
     """The fields as the bank sends them; others are ignored here and stay in the raw body."""
 
-    operation_id: str
-    amount: msgspec.Raw  # a number or a string
-    payer_inn: str
-    document_number: str
-    document_date: str
+    # What is said about each is for the API's document; the functions below judge it.
+
+    operation_id: Annotated[
+        str,
+        Meta(
+            description="A UUID, in any usual spelling",
+            extra_json_schema={"pattern": rf"^(?:[Uu][Rr][Nn]:[Uu][Uu][Ii][Dd]:)?(?:{_UUID}|\{{{_UUID}\}})$"},
+        ),
+    ]
+    # A number or a string: read digit by digit, never through a float.
+    amount: Annotated[msgspec.Raw, Meta(description="Rubles, at most 2 decimals", extra_json_schema=_AMOUNT)]
+    payer_inn: Annotated[
+        str,
+        Meta(
+            description="A taxpayer number; wrong check digits refuse nothing",
+            extra_json_schema={"pattern": INN_PATTERN},
+        ),
+    ]
+    document_number: Annotated[
+        str,
+        Meta(
+            extra_json_schema={
+                "minLength": 1,
+                "maxLength": DOCUMENT_NUMBER_CHARS_MAX,
+                "pattern": r"^[^\u0000]*$",
+            }
+        ),
+    ]
+    document_date: Annotated[
+        str,
+        Meta(
+            description="ISO 8601, years 1000 to 9999; without an offset it is in the bank's time zone",
+            extra_json_schema={"format": "date-time", "pattern": "^[1-9][0-9]{3}-"},
+        ),
+    ]
 
 
 _decoder = msgspec.json.Decoder(BankWebhook)

@@ -71,7 +71,7 @@ def operation(request: HttpRequest, key: ApiKey, operation_id: str) -> HttpRespo
     return answer(
         Operation(
             operation_id=webhook.operation_id,
-            status=Webhook.Status(webhook.status),
+            status=webhook.status,
             received_at=webhook.received_at,
             applied_at=webhook.applied_at,
         )

@@ -8,8 +8,7 @@ from msgspec import Meta, Struct
 
 from api.answers import Moment
 
-# A whole sum is an integer, any other has its two decimals.
-Rubles = Annotated[int | Decimal, Meta(description="Rubles, exact")]
+Rubles = Annotated[int | Decimal, Meta(description="Rubles: exact, with two decimals unless it is whole")]
 
 
 class Balance(Struct):

@@ -7,7 +7,8 @@ an organization as suspicious and never refuse a payment: banks' own samples fai
 import re
 
 _WEIGHTS = (3, 7, 2, 4, 10, 3, 5, 9, 4, 6, 8)
-_SHAPE = re.compile(r"[0-9]{10}|[0-9]{12}")
+PATTERN = "^(?:[0-9]{10}|[0-9]{12})$"  # as JSON Schema writes it
+_SHAPE = re.compile(PATTERN)
 
 
 def is_inn(text: str) -> bool:

@@ -1,4 +1,5 @@
 import json
+from io import BytesIO
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -196,9 +197,10 @@ def test_only_post_is_allowed(method: str) -> None:
 def test_a_delivery_cut_off_on_its_way_is_asked_for_again() -> None:
     """A 400 would be final for a bank, and the payment lost."""
     delivery = body(terms())
-    response = Client().generic("POST", PATH, delivery[:60], CONTENT_LENGTH=str(len(delivery)))
+    response = Client().generic("POST", PATH, delivery, **{"wsgi.input": BytesIO(delivery[:60])})  # type: ignore[arg-type]
 
     assert (response.status_code, response["Retry-After"]) == (503, "5")
+    assert json.loads(response.content) == {"error": "body: arrived incomplete, please send it again"}
     assert not RejectedDelivery.objects.exists()
 
 

@@ -1,0 +1,58 @@
+"""schemathesis reads the API's document from a running house, and asks the house whether it is true."""
+
+import schemathesis
+from schemathesis.core.failures import Failure
+from schemathesis.engine import StopReason, events, from_schema
+from schemathesis.openapi.checks import RejectedPositiveData
+
+from tests.acceptance.conftest import HouseBuilder
+
+SEED = 20261124
+EXAMPLES_MAX = 20  # of each kind, for each operation
+EXCLUSIVE = {"error": "before, after: give one of them"}
+TOKEN = "only-the-bank-knows-this"
+
+
+def test_schemathesis_finds_nothing(new_house: HouseBuilder) -> None:
+    """All its checks, in all its phases, at doors that ask who is there."""
+    with new_house(READ_AUTH="key", WEBHOOK_BEARER_TOKENS=TOKEN) as house:
+        key = house.manage("apikey", "create", "--name", "schemathesis", "--read-all").stdout.strip()
+        found, tried, reason = run(f"{house.url}/api/openapi.json", key)
+
+    assert not found, "\n\n".join(found)
+    assert reason == StopReason.COMPLETED
+    assert tried > 300
+
+
+def filter_failure(_: object, failure: Failure, __: object, response: schemathesis.Response) -> bool:
+    """OpenAPI can't say that two parameters exclude each other; the document does so in words."""
+    return not (isinstance(failure, RejectedPositiveData) and response.json() == EXCLUSIVE)
+
+
+def run(document: str, key: str) -> tuple[list[str], int, StopReason | None]:
+    """What it found, each with the request to see it again; how many requests it made; why it stopped."""
+    config = schemathesis.Config.from_dict(
+        {
+            "seed": SEED,
+            "checks": {"enabled": True},
+            "generation": {"mode": "all", "max-examples": EXAMPLES_MAX, "deterministic": True},
+            "auth": {"openapi": {"apiKey": {"bearer": key}, "bearer": {"bearer": TOKEN}}},
+        }
+    )
+    schema = schemathesis.openapi.from_url(document, config=config)
+    schema.hook(filter_failure)
+    found: list[str] = []
+    tried = 0
+    reason = None
+    for event in from_schema(schema).execute():
+        if isinstance(event, events.ScenarioFinished):
+            tried += len(event.recorder.cases)
+            for checks in event.recorder.checks.values():
+                failures = [check.failure_info for check in checks if check.failure_info]
+                found += [f"{failure.failure}\n{failure.code_sample}" for failure in failures]
+        elif isinstance(event, events.NonFatalError | events.FatalError):
+            found.append(repr(event))
+        elif isinstance(event, events.EngineFinished):
+            reason = event.stop_reason
+            found += [str(failure) for failure in event.failures]
+    return found, tried, reason
