@@ -13,6 +13,16 @@ def level_named(name: str) -> str:
     return name.upper()
 
 
+class OneLine(logging.Filter):
+    """Keeps tracebacks out of what Django says of strangers' requests, such as a Host nobody knows: it is their
+    fault and not ours, and they could fill the disk with it."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.name.startswith("django.security."):
+            record.exc_info = None
+        return True
+
+
 def configure(level: str, *, as_json: bool) -> dict[str, Any]:
     """Set structlog up and return the dictionary for Django's LOGGING.
 
@@ -49,7 +59,10 @@ def configure(level: str, *, as_json: bool) -> dict[str, Any]:
                 "processors": [structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
             },
         },
-        "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
+        "filters": {"one line": {"()": OneLine}},
+        "handlers": {
+            "console": {"class": "logging.StreamHandler", "formatter": "line", "filters": ["one line"]},
+        },
         "root": {"handlers": ["console"], "level": level},
         "loggers": {
             "django": {"handlers": ["console"], "level": level, "propagate": False},
