@@ -14,8 +14,10 @@ def level_named(name: str) -> str:
 
 
 class OneLine(logging.Filter):
-    """Keeps tracebacks out of what Django says of strangers' requests, such as a Host nobody knows: it is their
-    fault and not ours, and they could fill the disk with it."""
+    """Takes the traceback from what Django says of a stranger's request, such as a Host that nobody knows.
+
+    It is no fault of ours, and with a page for each of them strangers could fill the disk.
+    """
 
     def filter(self, record: logging.LogRecord) -> bool:
         if record.name.startswith("django.security."):
