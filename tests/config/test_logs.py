@@ -6,9 +6,10 @@ from config.logs import OneLine
 
 def record(logger: str) -> logging.LogRecord:
     try:
-        raise ValueError("Invalid HTTP_HOST header")
+        int("no number")
     except ValueError:
         return logging.LogRecord(logger, logging.ERROR, "", 1, "said", None, sys.exc_info())
+    raise AssertionError
 
 
 def test_a_strangers_request_is_one_line_in_the_log() -> None:
