@@ -15,6 +15,7 @@ from tests.hostile.sending import Answer, Attack, Attacker, fault, result_of
 SEED = 20_240_427
 # On servers a sample: what is tried is the door, not the database.
 WARM_UP, REQUESTS = (500, 1_000) if os.environ.get("REDIS_URL") else (2_000, 18_000)
+ASKED = Attack("any", "webhook", (b"GET /api/",))
 
 
 @pytest.mark.timeout(300)
@@ -57,7 +58,7 @@ def test_a_seed_always_makes_the_same_attacks() -> None:
     ],
 )
 def test_the_judge_finds_what_must_not_be(answer: Answer) -> None:
-    assert fault(Attack("any", "webhook", (b"GET /api/",)), answer)
+    assert fault(ASKED, answer)
 
 
 def test_the_judge_lets_refusals_pass() -> None:
@@ -65,7 +66,7 @@ def test_the_judge_lets_refusals_pass() -> None:
     incomplete = Answer(
         503, b"application/json", b'{"error": "body: arrived incomplete, please send it again"}'
     )
-    assert [fault(Attack("any", "webhook", (b"GET /api/",)), one) for one in (refused, incomplete)] == [None, None]
+    assert [fault(ASKED, one) for one in (refused, incomplete)] == [None, None]
     assert [result_of([]), result_of([refused]), result_of([incomplete])] == [
         "closed",
         "400",
