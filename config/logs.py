@@ -13,6 +13,18 @@ def level_named(name: str) -> str:
     return name.upper()
 
 
+class OneLine(logging.Filter):
+    """Takes the traceback from what Django says of a stranger's request, such as a Host that nobody knows.
+
+    It is no fault of ours, and with a page for each of them strangers could fill the disk.
+    """
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.name.startswith("django.security."):
+            record.exc_info = None
+        return True
+
+
 def configure(level: str, *, as_json: bool) -> dict[str, Any]:
     """Set structlog up and return the dictionary for Django's LOGGING.
 
@@ -49,7 +61,10 @@ def configure(level: str, *, as_json: bool) -> dict[str, Any]:
                 "processors": [structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
             },
         },
-        "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
+        "filters": {"one line": {"()": OneLine}},
+        "handlers": {
+            "console": {"class": "logging.StreamHandler", "formatter": "line", "filters": ["one line"]},
+        },
         "root": {"handlers": ["console"], "level": level},
         "loggers": {
             "django": {"handlers": ["console"], "level": level, "propagate": False},

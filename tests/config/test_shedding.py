@@ -59,7 +59,7 @@ def test_the_wait_is_that_between_gunicorns_queue_and_its_thread(monkeypatch: py
     monkeypatch.setattr(serving, "_request", threading.local())
     worker, connection = object.__new__(serving.Worker), SimpleNamespace()
 
-    worker.enqueue_req(connection)
+    worker._give_to_a_thread(connection)
     worker.handle(connection)
     assert ask(PATHS[0])[0] == "503 Service Unavailable"
 

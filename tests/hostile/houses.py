@@ -1,0 +1,94 @@
+"""The whole house as in production, for strangers to attack, and what is true of it afterwards."""
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.acceptance.house import House, until
+from tests.hostile.corpus import HONEST
+from tests.servers import Redis, lacking
+
+KEPT_MAX = 300  # deliveries of a kind
+KEPT_BESIDES = 64  # that several threads may keep at the same moment, and numbers that a rollback left out
+DRAIN_SECONDS_MAX = 60.0
+GROWTH_KIB_MAX = 48 * 1024  # of all web processes together
+PRODUCTION = {
+    "DEBUG": "0",
+    "SECRET_KEY": "only-for-the-hostile-suite-" * 3,
+    "WEBHOOK_AUTH": "none",
+    "KEPT_DELIVERIES_MAX": str(KEPT_MAX),
+    "WORKER_PROCESSES": "1",
+}
+_FIGURES = """
+import json
+from django.db.models import Sum
+from ingest.models import *
+from ledger.models import *
+print(json.dumps({
+    "kopecks": dict(Organization.objects.values_list("inn", "balance_kopecks")),
+    "unfinished": Webhook.objects.exclude(status="applied").count(),
+    "kept": {model.__name__: model.objects.count() for model in KeptDelivery.__subclasses__()},
+}))
+"""
+
+
+@contextmanager
+def production_house(folder: Path, environment: Mapping[str, str] | None = None) -> Iterator[House]:
+    """With `environment` of other servers, or else on an SQLite file and, where there is one, a Redis."""
+    if environment:
+        with House(folder, **{**PRODUCTION, **environment}) as house:
+            yield house
+    elif lacking("Redis"):
+        with House(folder, **{**PRODUCTION, "DEBUG": "1"}) as house:  # what else has no broker
+            yield house
+    else:
+        database = f"sqlite:///{folder / 'hostile.sqlite3'}"
+        with (
+            Redis() as redis,
+            House(folder, DATABASE_URL=database, REDIS_URL=redis.url, **PRODUCTION) as house,
+        ):
+            yield house
+
+
+def figures(house: House) -> dict[str, dict[str, int]]:
+    done = house.manage("shell", "--no-imports", "-c", _FIGURES)
+    assert done.returncode == 0, done.stderr
+    told: dict[str, dict[str, int]] = json.loads(done.stdout)
+    return told
+
+
+def credited_exactly(house: House, kopecks: int) -> list[str]:
+    """Wait until all is posted; what is wrong with the ledger then."""
+    latest: dict[str, dict[str, int]] = {}
+
+    def drained() -> bool:
+        latest.update(figures(house))
+        return not latest["unfinished"]
+
+    until(drained, house, DRAIN_SECONDS_MAX)
+    wrong = []
+    if latest["kopecks"] != {HONEST: kopecks}:
+        wrong.append(f"the ledger has {latest['kopecks']}, and honest were {kopecks}")
+    wrong += [
+        f"{count} {name} are kept"
+        for name, count in latest["kept"].items()
+        if count > KEPT_MAX + KEPT_BESIDES
+    ]
+    verified = house.manage("verify_ledger")
+    if verified.returncode:
+        wrong.append(f"verify_ledger: {verified.stdout}{verified.stderr}")
+    if "Traceback" in house.output():
+        output = house.output()
+        wrong.append("a traceback in the log: " + output[output.index("Traceback") :][:3000])
+    return wrong
+
+
+def web_memory_kib(house: House) -> int:
+    """Resident, of gunicorn's main process and its children."""
+    return sum(_resident_kib(pid) for pid in house.pids("gunicorn"))
+
+
+def _resident_kib(pid: int) -> int:
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.partition("VmRSS:")[2].split()[0])

@@ -1,0 +1,138 @@
+"""A few hundred connections that are slow on purpose, and honest requests beside them."""
+
+import http.client
+import os
+import socket
+import time
+from contextlib import ExitStack, closing
+from pathlib import Path
+
+import pytest
+
+from config import serving
+from tests.acceptance.house import House, until
+from tests.hostile.corpus import WEBHOOK, request
+
+pytestmark = pytest.mark.skipif(
+    bool(os.environ.get("REDIS_URL")), reason="asks no database; tried in SQLite's run"
+)
+# Each honest request has this long. gunicorn's own threads kept it waiting for more than 15 s.
+HONEST_SECONDS_MAX = 8.0
+CONNECTIONS = 300
+HEAD = b"POST /api/webhook/bank/ HTTP/1.1\r\nHost: localhost\r\n"
+FILE = "/static/admin/js/vendor/jquery/jquery.js"  # as large an answer as a stranger can ask for
+FLOODS = {
+    "silent": b"",
+    "half a head": HEAD[:30],
+    "half a body": HEAD + b"Content-Length: 200\r\n\r\n{",
+    "half a chunked body": HEAD + b"Transfer-Encoding: chunked\r\n\r\n5\r\n{",
+    "more than is taken": HEAD + b"Content-Length: 900000\r\n\r\n{",
+    "a form that never ends": request(
+        "POST",
+        "/admin/login/",
+        b"--x\r\n",
+        b"Content-Type: multipart/form-data; boundary=x",
+        b"Content-Length: 900000",
+        length=False,
+    ),
+    "waiting to be told to go on": HEAD + b"Expect: 100-continue\r\nContent-Length: 200\r\n\r\n",
+    "refused, and not hanging up": b"GET / HTTQ/1.1\r\n\r\n",
+    "asking, and not reading": request("GET", FILE) * 10,
+    "pipelining, and not reading": request("GET", "/healthz") * 200,
+}
+
+
+@pytest.mark.parametrize("name", FLOODS)
+def test_a_flood_of_slow_connections_stops_no_honest_request(name: str, house: House) -> None:
+    with ExitStack() as stack:
+        for _ in range(CONNECTIONS):
+            flooding = stack.enter_context(socket.socket())
+            flooding.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+            flooding.settimeout(HONEST_SECONDS_MAX)
+            flooding.connect(("127.0.0.1", house.port))
+            flooding.sendall(FLOODS[name])
+        for _ in range(10):
+            assert honest_status(house) == 200
+
+
+def test_more_connections_than_a_process_keeps_push_out_the_slowest(house: House) -> None:
+    with ExitStack() as stack:
+        for _ in range(2 * 1000 + 200):
+            stack.enter_context(socket.create_connection(("127.0.0.1", house.port), HONEST_SECONDS_MAX))
+        for _ in range(10):
+            assert honest_status(house) == 200
+
+
+def test_who_sends_no_whole_request_is_hung_up_on(house: House) -> None:
+    with socket.create_connection(("127.0.0.1", house.port), timeout=60) as slow:
+        slow.sendall(HEAD)
+        begun = time.monotonic()
+        assert slow.recv(1) == b""
+    assert time.monotonic() - begun >= serving.ARRIVE_SECONDS_MAX / 2
+
+
+def test_a_body_in_pieces_is_taken_in(house: House) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", house.port, timeout=30)
+    with closing(connection):
+        connection.putrequest("POST", WEBHOOK)
+        connection.putheader("Content-Length", "2000")
+        connection.endheaders()
+        for piece in [b"{", *[b" " * 100] * 19, b" " * 98 + b"}"]:
+            connection.send(piece)
+        refused = connection.getresponse()
+        assert (refused.status, refused.read()) == (400, b'{"error":"operation_id: is missing"}')
+        connection.request("GET", "/healthz")  # on the same connection
+        assert connection.getresponse().status == 200
+
+
+def test_who_waits_to_be_told_to_go_on_is_told_once(house: House) -> None:
+    head, body = request("POST", WEBHOOK, b"{}", b"Expect: 100-continue").split(b"\r\n\r\n")
+    with socket.create_connection(("127.0.0.1", house.port), timeout=30) as polite:
+        polite.sendall(head + b"\r\n\r\n")
+        assert polite.recv(65536) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        polite.sendall(body)
+        assert polite.recv(65536).startswith(b"HTTP/1.1 400 Bad Request")
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (b"GET /api/ HTTQ/1.1\r\n\r\n", 400),
+        (request("GET", "/api/" + "x" * 5000), 414),
+        (request("GET", "/api/x/", b"", b"X: " + b"a" * 9000), 431),
+        (request("GET", "/api/x/", b"", b"X: " + b"a" * 100_000), 431),
+        (request("GET", "/api/x/", b"", b"Expect: 200-ok"), 417),
+        (request("POST", WEBHOOK, b"", b"Content-Length: abc", length=False), 400),
+        (request("POST", WEBHOOK, b"", b"Transfer-Encoding: xchunked"), 400),
+    ],
+)
+def test_what_is_no_http_is_refused_in_json(sent: bytes, status: int, house: House) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", house.port, timeout=30)
+    with closing(connection):
+        connection.connect()
+        connection.sock.sendall(sent)
+        with http.client.HTTPResponse(connection.sock) as answer:
+            answer.begin()
+            said = (answer.status, answer.headers["Content-Type"], answer.headers["Connection"])
+            assert said == (status, "application/json", "close")
+            assert answer.read().startswith(b'{"error": ')
+
+
+def test_a_client_that_hangs_up_leaves_nothing_behind(house: House) -> None:
+    for _ in range(200):
+        with socket.create_connection(("127.0.0.1", house.port)) as gone:
+            gone.sendall(FLOODS["half a body"])
+    until(lambda: sockets(house) < 100, house, seconds=20)
+
+
+def sockets(house: House) -> int:
+    """How many the web processes have open."""
+    files = [file for pid in house.pids("gunicorn") for file in Path(f"/proc/{pid}/fd").iterdir()]
+    return sum(1 for file in files if str(file.readlink()).startswith("socket:"))
+
+
+def honest_status(house: House) -> int:
+    connection = http.client.HTTPConnection("127.0.0.1", house.port, timeout=HONEST_SECONDS_MAX)
+    with closing(connection):
+        connection.request("GET", "/healthz")
+        return connection.getresponse().status
