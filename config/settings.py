@@ -13,6 +13,7 @@ from kombu import Queue
 
 from config import logs
 from config.environment import Environment, broker_at, database_at, kept_secret, one_or_more
+from ingest.sharing import share_counts_in
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 env = Environment()
@@ -53,6 +54,11 @@ SWEEP_EVERY_SECONDS = env.float("SWEEP_EVERY_SECONDS", default=2.0)
 STALLED_AFTER_SECONDS = env.float("STALLED_AFTER_SECONDS", default=60.0)
 KEPT_DELIVERIES_MAX = env.int("KEPT_DELIVERIES_MAX", default=10_000)  # per kind: rejected, repeated, …
 KEPT_DELIVERIES_DAYS = env.int("KEPT_DELIVERIES_DAYS", default=90)
+
+# /metrics. Without the folder, each process tells only what it has counted itself.
+METRICS_DIR: Path | None = env.get_value("PROMETHEUS_MULTIPROC_DIR", cast=share_counts_in, default=None)
+METRICS_TOKEN: str = env.str("METRICS_TOKEN", default="")
+METRICS_PORT: int = env.int("METRICS_PORT", default=0)  # of workers and beat; 0: none
 
 INSTALLED_APPS = [
     "config.apps.AdminConfig",

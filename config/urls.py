@@ -10,6 +10,7 @@ from api.answers import error
 from config import health
 from ingest import views as ingest
 from ledger import views as ledger
+from monitoring.exposition import metrics
 
 
 def handler400(request: HttpRequest, exception: Exception) -> HttpResponse:
@@ -34,4 +35,5 @@ urlpatterns = [
     path("admin/", admin.site.urls),
     path("healthz", health.healthz),
     path("readyz", health.readyz),
+    path("metrics", metrics),
 ]

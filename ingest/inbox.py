@@ -12,6 +12,7 @@ from django.db import IntegrityError, connection
 from django.db.models import Field
 from django.utils import timezone
 
+from ingest.metrics import CONFLICTS
 from ingest.models import ConflictingDelivery, KeptDelivery, RejectedDelivery, RepeatedDelivery, Webhook
 from ledger.terms import PaymentTerms
 
@@ -81,6 +82,7 @@ def _store_beside(first: Webhook, terms: PaymentTerms, body: bytes) -> Stored:
     if first.terms == terms:
         _keep(RepeatedDelivery(webhook=first))
         return Stored.REPEATED
+    CONFLICTS.inc()
     _keep(ConflictingDelivery(webhook=first, body=body, difference=_difference(first.terms, terms)))
     return Stored.CONFLICTING
 

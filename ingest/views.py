@@ -5,12 +5,14 @@ from django.http import HttpRequest, HttpResponse
 from api.answers import answer, error, json_only, unavailable
 from ingest import doorbell, inbox
 from ingest.exceptions import InvalidDelivery
+from ingest.metrics import counted
 from ingest.models import Webhook
 from ingest.parsing import parse, parse_operation_id
 
 BODY_BYTES_MAX = 64 * 1024
 
 
+@counted
 @json_only("POST")
 def bank_webhook(request: HttpRequest) -> HttpResponse:
     """Store the delivery and answer; a worker posts it to the ledger."""

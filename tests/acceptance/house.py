@@ -20,7 +20,18 @@ STOP_SECONDS_MAX = 10.0
 POLL_SECONDS = 0.05
 # Empty is as good as unset, and what a developer's .env holds doesn't count then.
 NOTHING_SET = dict.fromkeys(
-    ["DATABASE_URL", "REDIS_URL", "SECRET_KEY", "DEBUG", "HOST", "LOG_LEVEL", "ALLOWED_HOSTS"], ""
+    [
+        "DATABASE_URL",
+        "REDIS_URL",
+        "SECRET_KEY",
+        "DEBUG",
+        "HOST",
+        "LOG_LEVEL",
+        "ALLOWED_HOSTS",
+        "METRICS_TOKEN",
+        "METRICS_PORT",
+    ],
+    "",
 )
 
 
