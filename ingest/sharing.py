@@ -1,7 +1,7 @@
 """How processes add up what they count for Prometheus. Imported before any metric is made.
 
-Each keeps its counts in files of its own in one folder, and whoever is asked adds all of them up, also those of
-the dead. Without a folder each process knows only of itself.
+Each keeps its counts in files of its own in one folder, and whoever is asked adds them all up, those of the
+dead included. Without a folder each process knows only of itself.
 """
 
 import os
@@ -28,7 +28,7 @@ def share_counts_in(path: str) -> Path:
 
 
 def _identity() -> str:
-    """What this process' files are called; asked at each count, because a fork makes another process."""
+    """What this process' files are called, asked at each count: a fork makes another process."""
     return _name or str(os.getpid())
 
 
