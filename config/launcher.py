@@ -7,6 +7,7 @@ by Ctrl-C, SIGTERM, a closed terminal or the death of one process, nothing is le
 import http.client
 import os
 import shlex
+import shutil
 import signal
 import sys
 import time
@@ -89,7 +90,13 @@ def give_up(reason: str) -> int:
 
 def start(processes: Processes) -> None:
     programs = str(Path(sys.executable).parent)  # of the virtual environment, which need not be activated
-    environment = {**os.environ, "PATH": os.pathsep.join([programs, os.environ.get("PATH", os.defpath)])}
+    counts = settings.DATA_DIR / "metrics"  # of all processes together, from this start on
+    shutil.rmtree(counts, ignore_errors=True)
+    environment = {
+        **os.environ,
+        "PATH": os.pathsep.join([programs, os.environ.get("PATH", os.defpath)]),
+        "PROMETHEUS_MULTIPROC_DIR": str(counts),
+    }
     for line in (settings.BASE_DIR / "Procfile").read_text().splitlines():
         if line and not line.startswith("#"):
             name, _, command = line.partition(": ")

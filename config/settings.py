@@ -22,6 +22,7 @@ from config.environment import (
     zero_or_more,
 )
 from ingest import doorkeeper, signing
+from ingest.sharing import share_counts_in
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 env = Environment()
@@ -91,6 +92,11 @@ KEPT_DELIVERIES_MAX = env.int("KEPT_DELIVERIES_MAX", default=10_000)  # per kind
 KEPT_DELIVERIES_DAYS = env.int("KEPT_DELIVERIES_DAYS", default=90)  # 0 is for ever, as in the next two
 BODIES_KEPT_DAYS = env.int("BODIES_KEPT_DAYS", default=0)
 RESULTS_KEPT_DAYS = env.int("RESULTS_KEPT_DAYS", default=90)
+
+# /metrics. Without the folder, each process tells only what it has counted itself.
+METRICS_DIR: Path | None = env.get_value("PROMETHEUS_MULTIPROC_DIR", cast=share_counts_in, default=None)
+METRICS_TOKEN: str = env.str("METRICS_TOKEN", default="")
+METRICS_PORT: int = env.int("METRICS_PORT", default=0)  # of workers and beat; 0: none
 
 INSTALLED_APPS = [
     "config.apps.AdminConfig",

@@ -9,6 +9,7 @@ from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 from api.answers import unavailable
 from config.serving import waited_seconds
+from ingest.metrics import DELIVERIES
 
 WAIT_SECONDS_MAX = 0.25  # for a thread
 DOORS = "/api/webhook/"  # a bank sends again by itself; a reader doesn't
@@ -21,6 +22,7 @@ def shedding(application: WSGIApplication) -> WSGIApplication:
         if waited_seconds() <= WAIT_SECONDS_MAX or not environ["PATH_INFO"].startswith(DOORS):
             return application(environ, start_response)
         answer = unavailable("too busy, please send again")
+        DELIVERIES.labels(answer.status_code).inc()
         headers = [*answer.items(), ("Content-Length", str(len(answer.content)))]
         start_response(f"503 {answer.reason_phrase}", headers)
         return [answer.content]

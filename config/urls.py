@@ -11,6 +11,7 @@ from config import health, openapi
 from ingest import views as ingest
 from ingest.doors import DOORS
 from ledger import views as ledger
+from monitoring.exposition import metrics
 
 
 def handler400(request: HttpRequest, exception: Exception) -> HttpResponse:
@@ -37,4 +38,5 @@ urlpatterns = [
     path("admin/", admin.site.urls),
     path("healthz", health.healthz),
     path("readyz", health.readyz),
+    path("metrics", metrics),
 ]

@@ -4,7 +4,10 @@ import os
 
 from django.core.wsgi import get_wsgi_application
 
-from config.shedding import shedding
-
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
-application = shedding(get_wsgi_application())
+django_application = get_wsgi_application()
+
+# Afterwards, because it counts, and the settings say where counts are kept.
+from config.shedding import shedding  # noqa: E402
+
+application = shedding(django_application)

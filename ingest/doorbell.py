@@ -14,6 +14,8 @@ import structlog
 from celery import Celery, current_app
 from kombu import Connection
 
+from ingest.metrics import RING_FAILURES, RINGS
+
 log = structlog.get_logger(__name__)
 
 TASK = "worker.tasks.apply_received"
@@ -30,6 +32,7 @@ def ring_now() -> bool:
         with current_app.connection_for_write(transport_options=BROKER_OPTIONS) as connection:
             send(current_app, connection)
     except Exception as fault:  # noqa: BLE001 each transport has errors of its own
+        RING_FAILURES.inc()
         log.warning("doorbell is not heard", error=repr(fault))
         return False
     return True
@@ -45,6 +48,7 @@ def send(app: Celery, connection: Connection) -> None:
     """Ring by this connection, unless enough rings wait already. Raises what the transport raises."""
     if waiting(app, connection, app.conf.task_default_queue) < WAITING_RINGS_MAX:
         app.send_task(TASK, connection=connection, retry=False, ignore_result=True)
+    RINGS.inc()
 
 
 class Doorbell:
@@ -86,6 +90,7 @@ class Doorbell:
                         time.sleep(PAUSE_SECONDS)
             except Exception as fault:  # noqa: BLE001 whatever the broker does, the inbox is safe without it
                 self._wanted.set()
+                RING_FAILURES.inc()
                 if heard:
                     log.warning("doorbell is not heard; the sweeper finds the webhooks", error=repr(fault))
                     heard = False

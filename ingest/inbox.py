@@ -13,6 +13,7 @@ from django.db.models import Field
 from django.utils import timezone
 
 from ingest.banks.telling import BankId
+from ingest.metrics import CONFLICTS
 from ingest.models import (
     BANK,
     REASON_CHARS_MAX,
@@ -119,6 +120,7 @@ def _store_beside(first: Webhook, difference: str, body: bytes, source: str) -> 
     if not difference:
         _keep(RepeatedDelivery(webhook=first, source=source))
         return Stored.REPEATED
+    CONFLICTS.inc()
     _keep(ConflictingDelivery(webhook=first, body=body, difference=difference, source=source))
     return Stored.CONFLICTING
 

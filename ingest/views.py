@@ -13,6 +13,7 @@ from ingest.banks.telling import Credit, Ignored
 from ingest.doorkeeper import Guard
 from ingest.doors import Door
 from ingest.exceptions import InvalidDelivery, TurnedAway
+from ingest.metrics import counted
 from ingest.models import Webhook
 from ledger.operation_id import as_operation_id
 
@@ -28,6 +29,7 @@ def webhook(request: HttpRequest, door: Door) -> HttpResponse:
     return deliver(request, door, guard) if guard else error(404, "Not found")
 
 
+@counted
 @json_only("POST")
 def deliver(request: HttpRequest, door: Door, guard: Guard) -> HttpResponse:
     """Store the delivery and answer; a worker posts it to the ledger."""

@@ -44,7 +44,7 @@ def test_every_variable_reaches_the_containers() -> None:
     documented = set(re.findall(r"^#? ?([A-Z_]+)=", (ROOT / ".env.example").read_text(), re.MULTILINE))
     passed_on = set(SERVICES["web"]["environment"]) | set(SERVICES["worker"]["environment"])
 
-    # DATA_DIR serves development's stand-ins; HOST and PORT are where it is published.
+    # DATA_DIR serves development's stand-ins; PORT is where it is published.
     assert documented - passed_on == {"DATA_DIR", "PORT"}
     assert SERVICES["web"]["environment"]["HOST"] == "0.0.0.0"
     assert SERVICES["web"]["ports"] == ["${HOST:-127.0.0.1}:${PORT:-8000}:8000"]

@@ -16,6 +16,7 @@ from ingest.models import Webhook, WebhookQuerySet
 from ledger.exceptions import OrganizationsMissing
 from ledger.posting import Outcome, lock_free, open_organizations, post, posted_before
 from worker import transactions
+from worker.metrics import APPLIED, BATCH_SECONDS, BATCH_WEBHOOKS, FAILED
 
 log = structlog.get_logger(__name__)
 
@@ -45,7 +46,7 @@ def apply_batch(webhooks_max: int) -> int:
     Whoever finds an organization held passes on; so whoever held one has to look again afterwards.
     Raises BatchFailed, and django.db errors that stayed transient through every try.
     """
-    return len(transactions.run(partial(_apply, Webhook.objects.queued(), webhooks_max)))
+    return len(_run(Webhook.objects.queued(), webhooks_max))
 
 
 def apply_these(webhook_ids: Collection[int]) -> set[int]:
@@ -59,10 +60,19 @@ def apply_these(webhook_ids: Collection[int]) -> set[int]:
         if look:
             time.sleep(LOOK_AGAIN_AFTER_SECONDS)
         these = Webhook.objects.received().filter(id__in=set(webhook_ids) - applied).order_by("id")
-        applied.update(transactions.run(partial(_apply, these, len(webhook_ids))))
+        applied.update(_run(these, len(webhook_ids)))
         if len(applied) == len(webhook_ids):
             break
     return applied
+
+
+def _run(claimable: WebhookQuerySet, webhooks_max: int) -> list[int]:
+    begun = time.monotonic()
+    webhook_ids = transactions.run(partial(_apply, claimable, webhooks_max))
+    if webhook_ids:
+        BATCH_WEBHOOKS.observe(len(webhook_ids))
+        BATCH_SECONDS.observe(time.monotonic() - begun)
+    return webhook_ids
 
 
 def _apply(claimable: WebhookQuerySet, webhooks_max: int) -> list[int]:
@@ -105,11 +115,14 @@ def _apply_once(claimable: WebhookQuerySet, webhooks_max: int, *, warily: bool =
 def _mark_and_post(webhook_ids: Collection[int], organizations: Mapping[str, int], *, warily: bool) -> None:
     _mark_applied(webhook_ids)
     told = Webhook.objects.filter(id__among=webhook_ids).telling_terms()
+    conflicts: list[UUID] = []
     if warily:
         before = posted_before(told)
-        _fail([operation_id for operation_id, outcome in before.items() if outcome is Outcome.CONFLICT])
+        conflicts = [operation_id for operation_id, outcome in before.items() if outcome is Outcome.CONFLICT]
+        _fail(conflicts)
         told = told.exclude(operation_id__in=before)
     post(told, organizations)
+    transaction.on_commit(partial(APPLIED.inc, len(webhook_ids) - len(conflicts)))
 
 
 def _claim(claimable: WebhookQuerySet, webhooks_max: int) -> tuple[dict[str, int], list[int]]:
@@ -205,6 +218,7 @@ def _fail(conflicts: Collection[UUID]) -> None:
         webhooks = Webhook.objects.filter(operation_id__in=conflicts)
         webhooks.update(status=Webhook.Status.FAILED, applied_at=None, last_error=CONFLICT)
         operation_ids = sorted(map(str, conflicts))
+        transaction.on_commit(partial(FAILED.labels("conflict").inc, len(conflicts)))
         transaction.on_commit(
             lambda: log.error("operations conflict with posted payments", operation_ids=operation_ids)
         )

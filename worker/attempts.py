@@ -17,6 +17,7 @@ from django.db import DatabaseError, InterfaceError, transaction
 from ingest import doorbell
 from ingest.models import Webhook, WebhookQuerySet
 from worker import clock, transactions
+from worker.metrics import ATTEMPTS, FAILED
 
 log = structlog.get_logger(__name__)
 
@@ -146,6 +147,7 @@ def begin_all(webhook_ids: Collection[int], attempt: int) -> list[int]:
     """The same for several; returns the keys of those that it counted."""
     before = _before(attempt).filter(id__in=webhook_ids)
     begun = _move(before, attempts=attempt, next_attempt_at=_next_after(attempt))
+    ATTEMPTS.inc(len(begun))
     return [webhook.pk for webhook in begun]
 
 
@@ -177,7 +179,13 @@ def note_failure(webhook_id: int, error: str) -> None:
     received = Webhook.objects.received().filter(id=webhook_id)
     received.update(last_error=error[:ERROR_CHARS_MAX])
     if received.filter(attempts__gte=settings.ATTEMPTS_MAX).update(**_FAILED):
+        FAILED.labels(kind_of(error)).inc()
         log.error("webhook failed", webhook_id=webhook_id, attempts=settings.ATTEMPTS_MAX, error=error)
+
+
+def kind_of(error: str) -> str:
+    """The class of an exception, of its repr()."""
+    return error.partition("(")[0]
 
 
 def give_up_on_exhausted() -> int:
@@ -189,4 +197,6 @@ def give_up_on_exhausted() -> int:
     silent, spoke = exhausted.filter(last_error=""), exhausted.exclude(last_error="")
     failed = _move(silent[:SENT_AT_ONCE_MAX], **_FAILED, last_error=DIED)
     failed += _move(spoke[:SENT_AT_ONCE_MAX], **_FAILED)
+    for webhook in failed:
+        FAILED.labels(kind_of(webhook.last_error or "died")).inc()
     return len(failed)

@@ -5,16 +5,18 @@ the webhooks themselves. Children, because some webhook may kill whoever applies
 """
 
 import multiprocessing
+import os
 import time
 from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 
 import structlog
 from celery import Signature
 from django.conf import settings
 from django.db import DatabaseError, InterfaceError, connection, transaction
 
-from ingest import doorbell
+from ingest import doorbell, sharing
 from ingest.models import Webhook
 from ledger.models import Organization
 from worker import applying, attempts, clock
@@ -80,7 +82,8 @@ def _make(unsent: list[Signature]) -> None:
 def _in_a_child(act: Callable[[], object]) -> bool:
     """Run it in a process of its own, as no worker hears of it; whether that came to a good end."""
     connection.close()  # a child must not share it
-    child = multiprocessing.get_context("fork").Process(target=act, daemon=True)  # ends with us
+    target = partial(_counting, f"child-of-{os.getpid()}", act)
+    child = multiprocessing.get_context("fork").Process(target=target, daemon=True)  # ends with us
     child.start()
     child.join(CHILD_SECONDS_MAX)
     if child.exitcode is None:
@@ -89,6 +92,11 @@ def _in_a_child(act: Callable[[], object]) -> bool:
     if child.exitcode != 0:
         log.error("the sweeper's child died", exit_code=child.exitcode)
     return child.exitcode == 0
+
+
+def _counting(name: str, act: Callable[[], object]) -> None:
+    sharing.count_as(name)
+    act()
 
 
 def _apply_queue() -> None:

@@ -1,0 +1,33 @@
+"""What the door and the doorbell count for Prometheus."""
+
+import time
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+from django.http import HttpRequest, HttpResponse
+from prometheus_client import Counter, Histogram
+
+DELIVERIES = Counter("prihod_deliveries", "Deliveries, by the status of the answer", ["status"])
+DELIVERY_SECONDS = Histogram(
+    "prihod_delivery_seconds",
+    "From a delivery's arrival in Django to its answer",
+    buckets=(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 5),
+)
+CONFLICTS = Counter("prihod_conflicting_deliveries", "Operations told again with other terms")
+RINGS = Counter("prihod_doorbell_rings", "Rings that the broker took, or had enough of")
+RING_FAILURES = Counter("prihod_doorbell_failures", "Rings that the broker did not take")
+
+
+def counted(view: Callable[..., HttpResponse]) -> Callable[..., HttpResponse]:
+    """Count the answers of `view`, and the time they took."""
+
+    @wraps(view)
+    def counting(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+        begun = time.perf_counter()
+        response = view(request, *args, **kwargs)
+        DELIVERY_SECONDS.observe(time.perf_counter() - begun)
+        DELIVERIES.labels(response.status_code).inc()
+        return response
+
+    return counting

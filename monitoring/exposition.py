@@ -1,0 +1,126 @@
+"""/metrics for Prometheus: what the processes have counted, and some figures of the dashboard.
+
+Counts of this program's processes come from METRICS_DIR. Processes that don't share it with web, on another
+machine or in another container, answer on METRICS_PORT for themselves, without the database's figures.
+"""
+
+import secrets
+import threading
+from collections.abc import Iterable, Iterator
+from typing import Any
+from wsgiref.simple_server import WSGIRequestHandler, make_server
+from wsgiref.types import StartResponse, WSGIEnvironment
+
+import structlog
+from django.conf import settings
+from django.db import DatabaseError, InterfaceError
+from django.http import HttpRequest, HttpResponse
+from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, Metric, generate_latest
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.registry import Collector
+
+from api.answers import error, json_only
+from monitoring import figures
+from worker import clock
+from worker.models import Beat
+
+log = structlog.get_logger(__name__)
+
+
+def counts() -> bytes:
+    """In Prometheus' format, what the processes that share METRICS_DIR have counted, or else this one."""
+    if not settings.METRICS_DIR:
+        return generate_latest(REGISTRY)
+    registry = CollectorRegistry()
+    collect: Any = MultiProcessCollector  # untyped
+    collect(registry, str(settings.METRICS_DIR))
+    return generate_latest(registry)
+
+
+class _DatabaseFigures(Collector):
+    """The figures as gauges, read from the database while Prometheus waits."""
+
+    def collect(self) -> Iterator[Metric]:
+        now = clock.now()
+        since = figures.waiting_since()
+        waiting = (now - since).total_seconds() if since else 0.0
+        yield _gauge("prihod_backlog", "Webhooks received and not yet applied", figures.backlog().number)
+        yield _gauge(
+            "prihod_oldest_waiting_seconds", "Age of the oldest of them, 0 without any", max(waiting, 0.0)
+        )
+        yield _gauge(
+            "prihod_failed_waiting", "Failed webhooks that wait for a person", figures.failed().number
+        )
+        alive = [sign.beat for sign in figures.signs(now) if not sign.is_silent]
+        workers = [beat for beat in alive if beat.kind == Beat.Kind.WORKER]
+        yield _gauge("prihod_workers_alive", "Workers that were heard of lately", len(workers))
+        yield _gauge(
+            "prihod_worker_processes_alive", "Their processes", sum(beat.processes for beat in workers)
+        )
+        yield _gauge("prihod_schedulers_alive", "Schedulers likewise", len(alive) - len(workers))
+        if last := figures.last_verification():
+            yield _gauge("prihod_drift", "1 if the last verification found drift", int(bool(last.drift)))
+            yield _gauge("prihod_verified_at", "When that was, in Unix time", last.ended_at.timestamp())
+
+
+def _gauge(name: str, what: str, value: float) -> Metric:
+    return GaugeMetricFamily(name, what, value)
+
+
+def database_figures() -> bytes:
+    """The same for the database's figures; prihod_database_up is 0, and alone, when it doesn't answer."""
+    registry = CollectorRegistry()
+    try:
+        registry.register(_DatabaseFigures())
+        told, up = generate_latest(registry), 1
+    except (DatabaseError, InterfaceError) as fault:
+        log.warning("the database tells no figures", error=repr(fault))
+        told, up = b"", 0
+    return told + (
+        b"# HELP prihod_database_up 1 if the database answered this request\n"
+        b"# TYPE prihod_database_up gauge\n"
+        b"prihod_database_up %d\n" % up
+    )
+
+
+def is_let_in(authorization: str) -> bool:
+    """By the header Authorization: Bearer METRICS_TOKEN. Without a token, all in development, else nobody."""
+    if not settings.METRICS_TOKEN:
+        return bool(settings.DEBUG)
+    return secrets.compare_digest(authorization.encode(), f"Bearer {settings.METRICS_TOKEN}".encode())
+
+
+@json_only("GET", "HEAD")
+def metrics(request: HttpRequest) -> HttpResponse:
+    """404 as long as nobody may see them, so that nobody learns of them."""
+    if is_let_in(request.headers.get("Authorization", "")):
+        return HttpResponse(counts() + database_figures(), content_type=CONTENT_TYPE_LATEST)
+    if settings.METRICS_TOKEN:
+        return error(401, "a bearer token is required", WWW_Authenticate="Bearer")
+    return error(404, "Not found")
+
+
+class _Silent(WSGIRequestHandler):
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 as the base class has it
+        pass
+
+
+def serve(**_: object) -> None:
+    """Answer on METRICS_PORT in a thread of this process, if it is set."""
+    if not settings.METRICS_PORT:
+        return
+    try:
+        server = make_server(settings.HOST, settings.METRICS_PORT, _answer, handler_class=_Silent)
+    except OSError as fault:
+        log.warning("METRICS_PORT can't be listened on", port=settings.METRICS_PORT, error=repr(fault))
+        return
+    threading.Thread(target=server.serve_forever, name="metrics", daemon=True).start()
+
+
+def _answer(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+    if environ["PATH_INFO"] != "/metrics" or not is_let_in(environ.get("HTTP_AUTHORIZATION", "")):
+        start_response("404 Not Found", [("Content-Type", "text/plain")])
+        return [b"Not found\n"]
+    start_response("200 OK", [("Content-Type", CONTENT_TYPE_LATEST)])
+    return [counts()]

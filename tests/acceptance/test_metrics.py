@@ -1,0 +1,129 @@
+"""Counts of real processes, compared with what was really sent."""
+
+import os
+import signal
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
+from uuid import uuid4
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.acceptance.conftest import HouseBuilder
+from tests.acceptance.house import House, until
+from tests.servers import free_port
+
+INN = "7707083893"
+
+
+def webhook(**changed: object) -> dict[str, object]:
+    told = {"operation_id": str(uuid4()), "amount": 1, "payer_inn": INN, "document_number": "1"}
+    return {**told, "document_date": "2024-04-27T21:00:00Z", **changed}
+
+
+class Bank:
+    """Sends again what a busy house asks for again, and remembers how each of its deliveries was answered."""
+
+    def __init__(self, house: House) -> None:
+        self._house = house
+        self.answers: Counter[int] = Counter()
+
+    def deliver(self, webhooks: list[dict[str, object]]) -> None:
+        with ThreadPoolExecutor(8) as pool:
+            for statuses in pool.map(self._deliver, webhooks):
+                self.answers.update(statuses)
+
+    def _deliver(self, webhook: dict[str, object]) -> list[int]:
+        statuses = [self._house.deliver(webhook)[0]]
+        while statuses[-1] == 503:
+            statuses.append(self._house.deliver(webhook)[0])
+        return statuses
+
+
+def total(house: House, name: str, **labels: str) -> float:
+    status, text = house.get("/metrics")
+    assert status == 200, text
+    return _total(text.decode(), name, labels)
+
+
+def _total(text: str, name: str, labels: dict[str, str]) -> float:
+    return sum(
+        sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+        if sample.name == name and labels.items() <= sample.labels.items()
+    )
+
+
+def web_children(house: House) -> list[int]:
+    """Without gunicorn's main process, which was there first."""
+    return house.pids("gunicorn")[1:]
+
+
+def test_two_web_processes_and_real_workers_count_exactly_and_a_death_loses_nothing(
+    new_house: HouseBuilder,
+) -> None:
+    with new_house(WEB_PROCESSES="2", WORKER_PROCESSES="2") as house:
+        bank = Bank(house)
+        webhooks = [webhook() for _ in range(200)]
+        bank.deliver(webhooks)
+        bank.deliver(webhooks[:40])
+        bank.deliver([{**webhooks[0], "amount": 2}, webhook(amount="abc"), webhook(payer_inn="1")])
+        assert (bank.answers[200], bank.answers[400]) == (241, 2)
+        until(lambda: total(house, "prihod_applied_total") == 200, house)
+        require_exact_counts(house, bank, applied=200)
+        assert total(house, "prihod_backlog") == 0
+        assert total(house, "prihod_workers_alive") == 1
+
+        victim = web_children(house)[0]
+        os.kill(victim, signal.SIGKILL)
+        for pid in house.pids("celery\0--quiet\0-A\0worker\0worker")[1:]:
+            os.kill(pid, signal.SIGKILL)  # the pool's; the solo pool has none
+        until(lambda: victim not in house.pids() and len(web_children(house)) == 2, house)
+        require_exact_counts(house, bank, applied=200)
+
+        bank.deliver([webhook() for _ in range(60)])
+        until(lambda: total(house, "prihod_applied_total") >= 260, house)
+        require_exact_counts(house, bank, applied=260)
+
+
+def require_exact_counts(house: House, bank: Bank, *, applied: int) -> None:
+    answers = {status: total(house, "prihod_deliveries_total", status=str(status)) for status in bank.answers}
+    assert answers == bank.answers
+    assert total(house, "prihod_deliveries_total") == bank.answers.total()
+    timed = total(house, "prihod_delivery_seconds_count")  # what was shed never got so far
+    assert bank.answers.total() - bank.answers[503] <= timed <= bank.answers.total()
+    assert total(house, "prihod_conflicting_deliveries_total") == 1
+    assert total(house, "prihod_applied_total") == applied
+    assert total(house, "prihod_batch_webhooks_sum") == applied
+    assert total(house, "prihod_batch_webhooks_count") == total(house, "prihod_batch_seconds_count") > 0
+    assert total(house, "prihod_doorbell_rings_total") > 0
+
+
+def test_a_worker_apart_from_web_answers_for_itself_and_only_to_who_knows_the_token(
+    new_house: HouseBuilder,
+) -> None:
+    port = free_port()
+    with new_house(METRICS_PORT=str(port), METRICS_TOKEN="s3cret") as house:
+        house.deliver(webhook())
+        house.balance_becomes(INN, 1)
+
+        def ask(path: str, **headers: str) -> tuple[int, str]:
+            try:
+                with urlopen(
+                    Request(f"http://127.0.0.1:{port}{path}", headers=headers), timeout=10
+                ) as answer:
+                    return answer.status, answer.read().decode()
+            except HTTPError as refused:
+                return refused.code, ""
+
+        def told(**headers: str) -> tuple[int, Any]:
+            status, text = ask("/metrics", **headers)
+            return status, _total(text, "prihod_applied_total", {})
+
+        until(lambda: told(Authorization="Bearer s3cret") == (200, 1), house)
+        assert told(Authorization="Bearer wrong")[0] == 404
+        assert ask("/")[0] == 404
+        assert house.get("/metrics")[0] == 401
