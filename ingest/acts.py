@@ -1,0 +1,140 @@
+"""What persons do about webhooks: replay and dismiss failed ones, resolve conflicts; each for a reason.
+
+An act begins as rows, committed together: who, why, and each webhook that it is about. Then it is carried
+out a chunk at a time, each in one transaction with what became of its webhooks, by whoever comes by: the
+request, a worker, the sweeper. So an act survives whoever carries it out, reaches each webhook once, and
+its rows are the audit trail. A webhook moves by an UPDATE that names the state it comes from: of two persons
+who act on the same one, one wins and the other is told.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass, field
+
+import structlog
+from django.contrib.auth.models import User
+from django.db import transaction
+from django.db.models import Count
+
+from ingest import doorbell
+from ingest.models import REASON_CHARS_MAX, Act, ActedWebhook, ConflictingDelivery, Webhook
+
+log = structlog.get_logger(__name__)
+
+ACTED_ON_MAX = 200_000  # webhooks, by one act
+CHUNK_WEBHOOKS = 500  # in one transaction
+INSERTED_AT_ONCE = 1000  # rows
+Outcome = ActedWebhook.Outcome
+
+
+def begin(kind: Act.Kind, webhook_ids: Iterable[int], by: User, reason: str, by_name: str = "") -> Act:
+    """Write down that the act is to be done; nothing has moved yet. `by_name` says more than the user's name.
+
+    Raises ValueError without a reason, or without webhooks.
+    """
+    ordered = sorted(set(webhook_ids))[:ACTED_ON_MAX]
+    if not reason.strip() or not ordered:
+        raise ValueError("an act has a reason, and webhooks it is about")
+    with transaction.atomic():
+        act = Act.objects.create(
+            kind=kind, by=by, by_name=by_name or by.get_username(), reason=reason.strip()[:REASON_CHARS_MAX]
+        )
+        about = (ActedWebhook(act=act, webhook_id=webhook_id) for webhook_id in ordered)
+        ActedWebhook.objects.bulk_create(about, batch_size=INSERTED_AT_ONCE)
+    log.info("act begun", act=act.pk, kind=act.kind, by=act.by_name, webhooks=len(ordered))
+    return act
+
+
+def carry_out(act_id: int, *, wait: bool = False) -> int:
+    """The next chunk of the act; how many webhooks it reached. 0: there is no more to do, or somebody is at
+    it, for whom it waits with `wait`.
+    """
+    with transaction.atomic():
+        act = Act.objects.select_for_update(skip_locked=not wait).filter(pk=act_id).first()
+        if act is None:
+            return 0
+        pending = ActedWebhook.objects.filter(act=act, outcome=Outcome.PENDING).order_by("id")
+        chunk = dict(pending.values_list("webhook_id", "id")[:CHUNK_WEBHOOKS])
+        moved = [webhook_id for webhook_id in chunk if _ACTS[Act.Kind(act.kind)](act, webhook_id)]
+        became = _left_alone(act, chunk.keys() - set(moved)) | dict.fromkeys(moved, Outcome.DONE)
+        for outcome in set(became.values()):
+            rows = [chunk[webhook_id] for webhook_id, its in became.items() if its == outcome]
+            ActedWebhook.objects.filter(id__in=rows, outcome=Outcome.PENDING).update(outcome=outcome)
+        if moved and act.kind == Act.Kind.REPLAY:
+            transaction.on_commit(doorbell.ring)
+    return len(chunk)
+
+
+def unfinished() -> list[int]:
+    """The acts that have webhooks to reach, oldest first."""
+    pending = ActedWebhook.objects.filter(outcome=Outcome.PENDING)
+    return sorted(pending.order_by().values_list("act_id", flat=True).distinct())
+
+
+def _replay(_: Act, webhook_id: int) -> bool:
+    """With all its attempts, from the common queue; `last_error` stays until it is applied."""
+    return _move(webhook_id, status=Webhook.Status.RECEIVED, attempts=0, next_attempt_at=None)
+
+
+def _dismiss(_: Act, webhook_id: int) -> bool:
+    return _move(webhook_id, status=Webhook.Status.DISMISSED)
+
+
+def _resolve(act: Act, webhook_id: int) -> bool:
+    """The webhook as first told stands, and its conflicts so far are open no more."""
+    conflicts = ConflictingDelivery.objects.filter(webhook_id=webhook_id, resolved_in=None)
+    return conflicts.update(resolved_in=act) > 0
+
+
+_ACTS: dict[Act.Kind, Callable[[Act, int], bool]] = {
+    Act.Kind.REPLAY: _replay,
+    Act.Kind.DISMISS: _dismiss,
+    Act.Kind.RESOLVE: _resolve,
+}
+
+
+def _move(webhook_id: int, **values: object) -> bool:
+    # One by one, because only so each UPDATE tells who has won, and because InnoDB then locks by
+    # primary key, in its order: over the index of the status two acts would deadlock.
+    return Webhook.objects.failed().filter(id=webhook_id).update(**values) == 1
+
+
+def _left_alone(act: Act, webhook_ids: Collection[int]) -> dict[int, str]:
+    """Why each of these was left alone."""
+    if act.kind == Act.Kind.RESOLVE:
+        return dict.fromkeys(webhook_ids, Outcome.RESOLVED)
+    known = dict(Webhook.objects.filter(id__in=webhook_ids).values_list("id", "status"))
+    return dict.fromkeys(webhook_ids, Outcome.UNKNOWN) | known
+
+
+@dataclass
+class Progress:
+    """How far an act has come, and what its webhooks are by now."""
+
+    outcomes: Counter[str] = field(default_factory=Counter)  # webhooks by outcome
+    by_now: Counter[str] = field(default_factory=Counter)  # of those that a replay put back, by status
+
+    @property
+    def webhooks(self) -> int:
+        return self.outcomes.total()
+
+    @property
+    def reached(self) -> int:
+        return self.webhooks - self.outcomes[Outcome.PENDING]
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing is left to do, and nothing that it put back is still to be applied."""
+        return not self.outcomes[Outcome.PENDING] and not self.by_now[Webhook.Status.RECEIVED]
+
+
+def progress(act: Act) -> Progress:
+    """Counted from the rows, at this moment. A webhook may have been replayed by others since."""
+    # With all outcomes named, the index of outcome and act has it all.
+    mine = ActedWebhook.objects.filter(act=act, outcome__in=Outcome.values)
+    outcomes = Counter(dict(mine.values_list("outcome").annotate(Count("id")).order_by()))
+    by_now: Counter[str] = Counter()
+    if act.kind == Act.Kind.REPLAY:
+        done = mine.filter(outcome=Outcome.DONE)
+        by_now.update(dict(done.values_list("webhook__status").annotate(Count("id")).order_by()))
+    return Progress(outcomes, by_now)
