@@ -3,8 +3,8 @@
 An act begins as rows, committed together: who, why, and each webhook that it is about. Then it is carried
 out a chunk at a time, each in one transaction with what became of its webhooks, by whoever comes by: the
 request, a worker, the sweeper. So an act survives whoever carries it out, reaches each webhook once, and
-its rows are the audit trail. A webhook moves by an UPDATE that names the state it comes from: of two persons
-who act on the same one, one wins and the other is told.
+its rows are the audit trail. A webhook moves only if it is failed while its row is locked: of two persons who
+act on the same one, one wins and the other is told.
 """
 
 from collections import Counter
@@ -18,6 +18,7 @@ from django.db.models import Count
 
 from ingest import doorbell
 from ingest.models import REASON_CHARS_MAX, Act, ActedWebhook, ConflictingDelivery, Webhook
+from ledger import among  # noqa: F401 registers the look-up id__among
 
 log = structlog.get_logger(__name__)
 
@@ -55,12 +56,11 @@ def carry_out(act_id: int, *, wait: bool = False) -> int:
             return 0
         pending = ActedWebhook.objects.filter(act=act, outcome=Outcome.PENDING).order_by("id")
         chunk = dict(pending.values_list("webhook_id", "id")[:CHUNK_WEBHOOKS])
-        moved = [webhook_id for webhook_id in chunk if _ACTS[Act.Kind(act.kind)](act, webhook_id)]
-        became = _left_alone(act, chunk.keys() - set(moved)) | dict.fromkeys(moved, Outcome.DONE)
+        became = _ACTS[Act.Kind(act.kind)](act, chunk.keys())
         for outcome in set(became.values()):
             rows = [chunk[webhook_id] for webhook_id, its in became.items() if its == outcome]
             ActedWebhook.objects.filter(id__in=rows, outcome=Outcome.PENDING).update(outcome=outcome)
-        if moved and act.kind == Act.Kind.REPLAY:
+        if act.kind == Act.Kind.REPLAY and Outcome.DONE in became.values():
             transaction.on_commit(doorbell.ring)
     return len(chunk)
 
@@ -71,40 +71,44 @@ def unfinished() -> list[int]:
     return sorted(pending.order_by().values_list("act_id", flat=True).distinct())
 
 
-def _replay(_: Act, webhook_id: int) -> bool:
-    """With all its attempts, from the common queue; `last_error` stays until it is applied."""
-    return _move(webhook_id, status=Webhook.Status.RECEIVED, attempts=0, next_attempt_at=None)
+def _replay(_: Act, webhook_ids: Collection[int]) -> dict[int, str]:
+    """With all their attempts, from the common queue; `last_error` stays until they are applied."""
+    return _move(webhook_ids, status=Webhook.Status.RECEIVED, attempts=0, next_attempt_at=None)
 
 
-def _dismiss(_: Act, webhook_id: int) -> bool:
-    return _move(webhook_id, status=Webhook.Status.DISMISSED)
+def _dismiss(_: Act, webhook_ids: Collection[int]) -> dict[int, str]:
+    return _move(webhook_ids, status=Webhook.Status.DISMISSED)
 
 
-def _resolve(act: Act, webhook_id: int) -> bool:
-    """The webhook as first told stands, and its conflicts so far are open no more."""
-    conflicts = ConflictingDelivery.objects.filter(webhook_id=webhook_id, resolved_in=None)
-    return conflicts.update(resolved_in=act) > 0
+def _resolve(act: Act, webhook_ids: Collection[int]) -> dict[int, str]:
+    """The webhooks as first told stand, and their conflicts so far are open no more."""
+    conflicts = ConflictingDelivery.objects.filter(resolved_in=None)
+    return {
+        webhook_id: Outcome.DONE
+        if conflicts.filter(webhook_id=webhook_id).update(resolved_in=act)
+        else Outcome.RESOLVED
+        for webhook_id in webhook_ids
+    }
 
 
-_ACTS: dict[Act.Kind, Callable[[Act, int], bool]] = {
+_ACTS: dict[Act.Kind, Callable[[Act, Collection[int]], dict[int, str]]] = {
     Act.Kind.REPLAY: _replay,
     Act.Kind.DISMISS: _dismiss,
     Act.Kind.RESOLVE: _resolve,
 }
 
 
-def _move(webhook_id: int, **values: object) -> bool:
-    # One by one, because only so each UPDATE tells who has won, and because InnoDB then locks by
-    # primary key, in its order: over the index of the status two acts would deadlock.
-    return Webhook.objects.failed().filter(id=webhook_id).update(**values) == 1
+def _move(webhook_ids: Collection[int], **values: object) -> dict[int, str]:
+    """Move those that are failed; what became of each, which for the others is the state that they are in.
 
-
-def _left_alone(act: Act, webhook_ids: Collection[int]) -> dict[int, str]:
-    """Why each of these was left alone."""
-    if act.kind == Act.Kind.RESOLVE:
-        return dict.fromkeys(webhook_ids, Outcome.RESOLVED)
-    known = dict(Webhook.objects.filter(id__in=webhook_ids).values_list("id", "status"))
-    return dict.fromkeys(webhook_ids, Outcome.UNKNOWN) | known
+    The rows are locked first, by primary key and in its order, and then updated by it: over the index of the
+    status two acts would deadlock.
+    """
+    locked = Webhook.objects.filter(id__among=webhook_ids).select_for_update().order_by("id")
+    states = dict(locked.values_list("id", "status"))
+    failed = [webhook_id for webhook_id, status in states.items() if status == Webhook.Status.FAILED]
+    Webhook.objects.filter(id__among=failed).update(**values)
+    return dict.fromkeys(webhook_ids, Outcome.UNKNOWN) | states | dict.fromkeys(failed, Outcome.DONE)
 
 
 @dataclass

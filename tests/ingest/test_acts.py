@@ -122,11 +122,15 @@ def test_an_act_whose_process_died_is_carried_on_where_it_was(
     webhooks = [failed() for _ in range(5)]
     act = acts.begin(REPLAY, [webhook.pk for webhook in webhooks], anna, WHY)
     acts.carry_out(act.pk)
-    real_left_alone = acts._left_alone
-    monkeypatch.setattr(acts, "_left_alone", lambda *_: 1 / 0)
-    with pytest.raises(ZeroDivisionError):  # in the middle of the second chunk
-        acts.carry_out(act.pk)
-    monkeypatch.setattr(acts, "_left_alone", real_left_alone)
+
+    def die(*_: Any, **__: Any) -> None:
+        Webhook.objects.filter(pk=webhooks[2].pk).update(status="received")
+        raise ZeroDivisionError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(acts, "_move", die)
+        with pytest.raises(ZeroDivisionError):  # in the middle of the second chunk
+            acts.carry_out(act.pk)
     assert [status(webhook) for webhook in webhooks] == ["received"] * 2 + ["failed"] * 3
     Webhook.objects.filter(pk=webhooks[0].pk).update(status="failed")  # failed again meanwhile
 
