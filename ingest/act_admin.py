@@ -12,6 +12,10 @@ from ingest.models import Act, ActedWebhook, Webhook
 from ledger.browsing import ReadOnlyAdmin
 
 SHOWN_MAX = 20  # webhooks of an act
+_BY_NOW = {
+    Webhook.Status.FAILED.value: _("failed again"),
+    Webhook.Status.RECEIVED.value: _("waiting to be applied"),
+}
 
 
 @admin.register(Act)
@@ -49,7 +53,7 @@ def _progress(act: Act) -> dict[str, Any]:
             (progress.outcomes[each], names[each]) for each in acts.Outcome if progress.outcomes[each]
         ],
         "by_now": [
-            (count, _("failed again") if status == Webhook.Status.FAILED else statuses[status], status)
+            (count, _BY_NOW.get(status) or statuses[status], status)
             for status, count in progress.by_now.items()
         ],
         "failed_again": _shown(failed_again) if progress.by_now[Webhook.Status.FAILED] else [],

@@ -158,7 +158,7 @@ class Act(models.Model):
     kind = models.CharField(max_length=7, choices=Kind.choices)
     at = models.DateTimeField(default=timezone.now)
     by = models.ForeignKey(User, on_delete=models.PROTECT, related_name="+")
-    by_name = models.CharField(max_length=255, help_text=_("as it was then"))
+    by_name = models.CharField(_("by"), max_length=255)  # as it was then; names change
     reason = models.CharField(max_length=REASON_CHARS_MAX)
 
     def __str__(self) -> str:

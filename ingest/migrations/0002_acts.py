@@ -63,7 +63,7 @@ class Migration(migrations.Migration):
                     ),
                 ),
                 ("at", models.DateTimeField(default=django.utils.timezone.now)),
-                ("by_name", models.CharField(help_text="as it was then", max_length=255)),
+                ("by_name", models.CharField(max_length=255, verbose_name="by")),
                 ("reason", models.CharField(max_length=500)),
                 (
                     "by",
