@@ -60,6 +60,7 @@ _WEBHOOK: Columns = {
     "applied_at": _WHEN,
     "attempts": "0",
     "last_error": "''",
+    "error_kind": "''",
 }
 _QUEUED: Columns = {
     **_WEBHOOK,
@@ -73,6 +74,7 @@ _FAILED: Columns = {
     "status": "'failed'",
     "attempts": "5",
     "last_error": "'ValueError: nobody knows'",
+    "error_kind": "'ValueError: nobody knows'",
 }
 _RESULT: Columns = {
     "task_id": "CONCAT('webhook-', number, '-', UUID())",

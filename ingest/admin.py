@@ -1,70 +1,42 @@
-"""The inbox in the admin: what the bank told us, what became of it, and the button to try it again."""
+"""The inbox in the admin: what the bank told us, what became of it, and what a person can do about it."""
 
-import re
-from collections.abc import Collection
-from typing import Any, cast
+from datetime import timedelta
+from typing import Any
 
 import msgspec
-from django.contrib import admin, messages
-from django.contrib.admin.sites import AdminSite
-from django.contrib.auth.models import AnonymousUser, User
+from django.contrib import admin
+from django.contrib.admin.options import IncorrectLookupParameters
 from django.core.exceptions import PermissionDenied
 from django.db.models import Prefetch, QuerySet
-from django.http import HttpRequest, HttpResponse, QueryDict
+from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect
-from django.template.response import TemplateResponse
-from django.urls import URLPattern, path
+from django.template.loader import render_to_string
+from django.urls import URLPattern, path, reverse
+from django.utils import timezone
 from django.utils.html import format_html, format_html_join
 from django.utils.text import Truncator
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
 
-from ingest.finding import banks_ids, operations_called
-from ingest.models import ConflictingDelivery, IgnoredDelivery, RejectedDelivery, Verification, Webhook
-from ingest.replay import Replayed, replay, survey
+from ingest import acts, asking, finding, grouping, story
+from ingest.act_admin import ActAdmin  # noqa: F401 registers the audit trail's pages
+from ingest.models import (
+    Act,
+    ConflictingDelivery,
+    IgnoredDelivery,
+    RejectedDelivery,
+    Verification,
+    Webhook,
+)
 from ingest.signing import claimed_payload
 from ledger.browsing import ReadOnlyAdmin, link, list_link
 from ledger.models import Payment
 from ledger.money import rubles_text
-from ledger.operation_id import as_operation_id
 
-REPLAYED_AT_ONCE_MAX = 10_000  # in one request; the replay command has no such limit
 SHOWN_MAX = 20  # of a list inside a page
 ERROR_CHARS_SHOWN = 80
-_PRIMARY_KEY = re.compile(r"[0-9]{1,18}")
-
 
 Delivered = Webhook | RejectedDelivery | IgnoredDelivery | ConflictingDelivery
-
-
-def may_replay(user: User | AnonymousUser) -> bool:
-    return user.has_perms(["ingest.view_webhook", "ingest.replay_webhook"])
-
-
-def ask_to_replay(
-    request: HttpRequest, site: AdminSite, webhook_ids: Collection[int]
-) -> TemplateResponse | None:
-    """The page that asks whether to replay the failed ones of `webhook_ids`; its button posts to replay_view.
-
-    None, with a message to the person, if they are too many for one request.
-    """
-    if len(webhook_ids) > REPLAYED_AT_ONCE_MAX:
-        messages.error(request, f"More than {REPLAYED_AT_ONCE_MAX} at once: use manage.py replay --failed.")
-        return None
-    states = survey(webhook_ids)
-    failed = Webhook.objects.failed().filter(id__in=webhook_ids).order_by("id")
-    context = {
-        **site.each_context(request),
-        "title": "Replay webhooks",
-        "opts": Webhook._meta,
-        "replayable": states.pop(Webhook.Status.FAILED, 0),
-        "left_alone": Replayed(0, states).reasons(),
-        "first": [(link(w, w), rubles_text(w.amount_kopecks), w) for w in failed.defer("body")[:SHOWN_MAX]],
-        "webhook_ids": " ".join(map(str, webhook_ids)),
-    }
-    return TemplateResponse(request, "admin/ingest/webhook/replay.html", context)
-
-
-def _primary_keys(given: QueryDict) -> set[int]:
-    return {int(word) for word in given.get("ids", "").split() if _PRIMARY_KEY.fullmatch(word)}
 
 
 def _block(text: str) -> str:
@@ -82,21 +54,60 @@ class DeliveredAdmin(ReadOnlyAdmin):
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         return super().get_queryset(request).defer("body")
 
-    @admin.display(description="body, indented")
+    @admin.display(description=gettext_lazy("body, indented"))
     def body_indented(self, row: Delivered) -> str:
         if isinstance(row, Webhook) and not row.body:
-            return "let go of with time"
+            return _("let go of with time")
         payload = claimed_payload(bytes(row.body))
         try:
             # Indents without reading the numbers, which stay as the bank wrote them.
             text = msgspec.json.format(payload.decode(), indent=2)
         except (UnicodeDecodeError, msgspec.DecodeError, RecursionError):
-            text = "not JSON"
+            text = _("not JSON")
         return _block(text)
 
-    @admin.display(description="body, the exact bytes")
+    @admin.display(description=gettext_lazy("body, the exact bytes"))
     def body_bytes(self, row: Delivered) -> str:
         return _block(repr(bytes(row.body))[2:-1])
+
+
+class KindFilter(admin.SimpleListFilter):
+    """Of failed and dismissed ones. It shows itself only when used: the page of failures lists the kinds."""
+
+    title = gettext_lazy("cause of the failure")
+    parameter_name = "error_kind"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        kind = request.GET.get(self.parameter_name)
+        return [] if kind is None else [(kind, kind or _("unknown"))]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Webhook]) -> QuerySet[Webhook]:
+        kind = self.used_parameters.get(self.parameter_name)
+        if kind is None:
+            return queryset
+        return queryset.filter(status__in=finding.GIVEN_UP, error_kind=kind)
+
+
+class ReceivedFilter(admin.SimpleListFilter):
+    title = gettext_lazy("received")
+    parameter_name = "received"
+
+    hours = {"hour": 1, "day": 24, "week": 7 * 24}
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [
+            ("hour", _("in the past hour")),
+            ("day", _("in the past 24 hours")),
+            ("week", _("in the past 7 days")),
+        ]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Webhook]) -> QuerySet[Webhook]:
+        if (period := self.value()) is None:
+            return queryset
+        if period not in self.hours:  # an act on all that match must not mean more than the person thinks
+            raise IncorrectLookupParameters
+        since = timezone.now() - timedelta(hours=self.hours[period])
+        return finding.received_since(queryset, since)
 
 
 @admin.register(Webhook)
@@ -105,103 +116,165 @@ class WebhookAdmin(DeliveredAdmin):
         "operation", "source", "state", "payer_inn", "amount", "document_number", "received_at", "attempts",
         "error",
     ]  # fmt: skip
-    list_filter = ["status"]
+    list_filter = ["status", ReceivedFilter, KindFilter]
+    change_list_template = "admin/ingest/webhook/change_list.html"
     fieldsets = [
         (None, {"fields": [
-            "operation_id", "source", "known_to_the_bank_as",
+            "operation_id", "source", "known_to_the_bank_as", "state",
             "payer_inn", "amount", "document_number", "document_date",
         ]}),
-        ("What became of it", {"fields": [
-            "state", "received_at", "attempts", "next_attempt_at", "last_error", "applied_at", "payment",
+        (gettext_lazy("What happened, in order"), {"fields": ["story"], "classes": ["story"]}),
+        (gettext_lazy("What became of it"), {"fields": [
+            "received_at", "attempts", "next_attempt_at", "last_error", "error_kind", "applied_at", "payment",
         ]}),
-        ("Deliveries", {"fields": ["delivered", "conflicts"]}),
-        ("As the bank sent it", {"fields": ["body_indented", "body_bytes"]}),
+        (gettext_lazy("Deliveries"), {"fields": ["delivered", "conflicts"]}),
+        (gettext_lazy("As the bank sent it"), {"fields": ["body_indented", "body_bytes"]}),
     ]  # fmt: skip
     search_fields = ["operation_id", "payer_inn"]
-    search_help_text = (
-        "an operation id, ours or the bank's own, or the INN of failed and dismissed webhooks;"
-        " what is applied, find in Payments"
+    search_help_text = gettext_lazy(
+        "An operation id, ours or the bank's own, finds any webhook. An INN, a document number or an amount "
+        "in rubles finds failed and dismissed ones; an INN also the newest 200 that were applied. For older "
+        "ones look in Payments."
     )
-    actions = ["replay_selected"]
+    actions = ["replay_selected", "dismiss_selected", "resolve_selected"]
 
     def find(self, rows: QuerySet[Webhook], text: str) -> QuerySet[Webhook]:
-        found = list(rows.filter(operation_id__in=operations_called(text)).values_list("pk", flat=True))
-        if found or as_operation_id(text):
-            return rows.filter(pk__in=found)
-        # No index by INN: every webhook would pay for it at the door. What is applied, the ledger finds.
-        return rows.filter(status__in=[Webhook.Status.FAILED, Webhook.Status.DISMISSED], payer_inn=text)
+        return finding.find(rows, text)
 
     def get_urls(self) -> list[URLPattern]:
-        view = self.admin_site.admin_view(self.replay_view)
-        return [path("replay/", view, name="ingest_webhook_replay"), *super().get_urls()]
+        wrap = self.admin_site.admin_view
+        return [
+            path("act/<str:kind>/", wrap(self.act_view), name="ingest_webhook_act"),
+            path("failures/", wrap(self.failures_view), name="ingest_webhook_failures"),
+            *super().get_urls(),
+        ]
 
     def has_replay_permission(self, request: HttpRequest) -> bool:
-        return may_replay(request.user)
+        return asking.may_act(request.user, Act.Kind.REPLAY)
 
-    @admin.action(permissions=["replay"], description="Replay")
+    def has_dismiss_permission(self, request: HttpRequest) -> bool:
+        return asking.may_act(request.user, Act.Kind.DISMISS)
+
+    def has_resolve_permission(self, request: HttpRequest) -> bool:
+        return asking.may_act(request.user, Act.Kind.RESOLVE)
+
+    @admin.action(permissions=["replay"], description=gettext_lazy("Replay"))
     def replay_selected(self, request: HttpRequest, selected: QuerySet[Webhook]) -> HttpResponse | None:
-        webhook_ids = selected.values_list("id", flat=True)[: REPLAYED_AT_ONCE_MAX + 1]
-        return ask_to_replay(request, self.admin_site, list(webhook_ids))
+        return self._ask(request, Act.Kind.REPLAY, selected)
 
-    def replay_view(self, request: HttpRequest) -> HttpResponse:
-        """GET asks about the webhooks with the primary keys in `ids`; POST replays them."""
-        if not may_replay(request.user):
+    @admin.action(permissions=["dismiss"], description=gettext_lazy("Dismiss"))
+    def dismiss_selected(self, request: HttpRequest, selected: QuerySet[Webhook]) -> HttpResponse | None:
+        return self._ask(request, Act.Kind.DISMISS, selected)
+
+    @admin.action(permissions=["resolve"], description=gettext_lazy("Resolve: the first delivery stands"))
+    def resolve_selected(self, request: HttpRequest, selected: QuerySet[Webhook]) -> HttpResponse | None:
+        return self._ask(request, Act.Kind.RESOLVE, selected)
+
+    def _ask(self, request: HttpRequest, kind: Act.Kind, selected: QuerySet[Webhook]) -> HttpResponse | None:
+        if request.POST.get("select_across") == "1":
+            query = request.GET.copy()
+            query["all"] = "1"
+            return redirect(f"{reverse('admin:ingest_webhook_act', args=[kind.value])}?{query.urlencode()}")
+        webhook_ids = selected.values_list("id", flat=True)[: asking.CHOSEN_MAX + 1]
+        return asking.ask_about(request, self.admin_site, kind, list(webhook_ids))
+
+    def act_view(self, request: HttpRequest, kind: str) -> HttpResponse:
+        """Asks about the webhooks with the primary keys in `ids`, or with `all=1` those that match the list's
+        own query in the address; a POST with a reason begins the act.
+        """
+        if kind not in Act.Kind:
+            raise Http404
+        if not asking.may_act(request.user, Act.Kind(kind)):
             raise PermissionDenied
-        if request.method == "POST":
-            return self._replay(request, _primary_keys(request.POST))
-        page = ask_to_replay(request, self.admin_site, _primary_keys(request.GET))
-        return page or redirect("admin:ingest_webhook_changelist")
+        if request.GET.get("all") == "1":
+            return self._act_on_all(request, Act.Kind(kind))
+        webhook_ids = asking.primary_keys(request.POST if request.method == "POST" else request.GET)
+        reason = asking.reason_in(request)
+        if reason is not None and len(webhook_ids) <= asking.CHOSEN_MAX:
+            return asking.begin(request, Act.Kind(kind), webhook_ids, reason)
+        return asking.to_list(asking.ask_about(request, self.admin_site, Act.Kind(kind), webhook_ids))
 
-    def _replay(self, request: HttpRequest, webhook_ids: Collection[int]) -> HttpResponse:
-        done = replay(webhook_ids, by=cast(User, request.user))
-        level = messages.SUCCESS if done.replayed else messages.WARNING
-        self.message_user(request, f"Webhooks: {done}.", level)
-        return redirect("admin:ingest_webhook_changelist")
+    def _act_on_all(self, request: HttpRequest, kind: Act.Kind) -> HttpResponse:
+        matching = self._matching(request)
+        if (reason := asking.reason_in(request)) is None:
+            return asking.ask_about_all(request, self.admin_site, kind, matching)
+        ready = asking.ready_for(kind, matching).order_by("id").values_list("id", flat=True)
+        return asking.begin(request, kind, list(ready[: acts.ACTED_ON_MAX]), reason)
+
+    def _matching(self, request: HttpRequest) -> QuerySet[Webhook]:
+        """What the list would show for this address, all of it."""
+        whole = request.GET
+        query = whole.copy()
+        del query["all"]
+        request.GET = query  # type: ignore[assignment]
+        try:
+            return self.get_changelist_instance(request).get_queryset(request)
+        except IncorrectLookupParameters as wrong:
+            raise Http404 from wrong
+        finally:
+            request.GET = whole
+
+    def failures_view(self, request: HttpRequest) -> HttpResponse:
+        if not self.has_view_permission(request):
+            raise PermissionDenied
+        return grouping.failures_page(request, self.admin_site, asking.may(request.user))
 
     def change_view(
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: Any = None
     ) -> HttpResponse:
-        context = {**(extra_context or {}), "may_replay": may_replay(request.user)}
+        conflicts = ConflictingDelivery.objects.filter(resolved_in=None)
+        has_conflict = object_id.isdecimal() and conflicts.filter(webhook_id=object_id[:18]).exists()
+        context = {**(extra_context or {}), **asking.may(request.user), "has_conflict": has_conflict}
         return super().change_view(request, object_id, form_url, context)
 
-    @admin.display
+    def events(self, webhook: Webhook) -> list[story.Event]:
+        """What happened to it, as far as this room knows."""
+        return story.told(webhook)
+
+    @admin.display(description="")
+    def story(self, webhook: Webhook) -> str:
+        events = story.in_order(self.events(webhook))
+        return render_to_string("admin/ingest/webhook/story.html", {"events": events})
+
+    @admin.display(description=gettext_lazy("operation"))
     def operation(self, webhook: Webhook) -> str:
         whole = str(webhook.operation_id)
         return format_html('<span title="{}">{}…</span>', whole, whole[:8])
 
-    @admin.display(description="known to the bank as")
+    @admin.display(description=gettext_lazy("known to the bank as"))
     def known_to_the_bank_as(self, webhook: Webhook) -> str:
-        return ", ".join(banks_ids(webhook)) or "the operation id"
+        return ", ".join(finding.banks_ids(webhook)) or _("the operation id")
 
-    @admin.display(description="status")
+    @admin.display(description=gettext_lazy("status"))
     def state(self, webhook: Webhook) -> str:
-        return format_html('<span class="state-{0}">{0}</span>', webhook.status)
+        return format_html('<span class="state-{}">{}</span>', webhook.status, webhook.get_status_display())
 
-    @admin.display
+    @admin.display(description=gettext_lazy("amount"))
     def amount(self, webhook: Webhook) -> str:
         return rubles_text(webhook.amount_kopecks)
 
-    @admin.display(description="last error")
+    @admin.display(description=gettext_lazy("last error"))
     def error(self, webhook: Webhook) -> str:
         return Truncator(webhook.last_error).chars(ERROR_CHARS_SHOWN)
 
-    @admin.display(description="payment in the ledger")
+    @admin.display(description=gettext_lazy("payment in the ledger"))
     def payment(self, webhook: Webhook) -> str:
         payment = Payment.objects.filter(operation_id=webhook.operation_id).first()
-        return link(payment, rubles_text(payment.amount_kopecks)) if payment else "none"
+        return link(payment, rubles_text(payment.amount_kopecks)) if payment else _("none")
 
-    @admin.display(description="deliveries still kept")
+    @admin.display(description=gettext_lazy("deliveries still kept"))
     def delivered(self, webhook: Webhook) -> str:
         repeated, conflicting = webhook.repeated_deliveries.count(), webhook.conflicting_deliveries.count()
-        return f"{1 + repeated + conflicting}: 1 stored, {repeated} repeated, {conflicting} conflicting"
+        text = _("{all}: 1 stored, {repeated} repeated, {conflicting} conflicting")
+        return text.format(all=1 + repeated + conflicting, repeated=repeated, conflicting=conflicting)
 
-    @admin.display(description="conflicting deliveries")
+    @admin.display(description=gettext_lazy("conflicting deliveries"))
     def conflicts(self, webhook: Webhook) -> str:
         newest = webhook.conflicting_deliveries.defer("body").order_by("-id")[:SHOWN_MAX]
         lines = [(link(one, f"{one.received_at:%Y-%m-%d %H:%M:%S}"), one.difference) for one in newest]
-        every = list_link(ConflictingDelivery, "all of them", webhook__exact=str(webhook.pk))
+        every = list_link(ConflictingDelivery, _("all of them"), webhook__exact=str(webhook.pk))
         shown = format_html_join("", "{}: other {}<br>", lines)
-        return format_html("{}{}", shown, every) if lines else "none"
+        return format_html("{}{}", shown, every) if lines else _("none")
 
 
 @admin.register(RejectedDelivery)
@@ -217,17 +290,35 @@ class IgnoredDeliveryAdmin(RejectedDeliveryAdmin):
 
 @admin.register(ConflictingDelivery)
 class ConflictingDeliveryAdmin(DeliveredAdmin):
-    list_display = ["received_at", "source", "webhook", "difference"]
-    fields = ["received_at", "source", "webhook", "difference", "body_indented", "body_bytes"]
+    list_display = ["received_at", "source", "webhook", "difference", "is_resolved"]
+    list_filter = [("resolved_in", admin.EmptyFieldListFilter)]
+    fields = [
+        "received_at", "source", "webhook", "difference", "resolved_in", "body_indented", "body_bytes",
+    ]  # fmt: skip
+    actions = ["resolve_selected"]
     search_fields = ["webhook__operation_id"]
-    search_help_text = "an operation id, ours or the bank's own"
+    search_help_text = gettext_lazy("an operation id, ours or the bank's own")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[ConflictingDelivery]:
         webhooks = Prefetch("webhook", Webhook.objects.defer("body"))
         return super().get_queryset(request).prefetch_related(webhooks)
 
     def find(self, rows: QuerySet[ConflictingDelivery], text: str) -> QuerySet[ConflictingDelivery]:
-        return rows.filter(webhook__operation_id__in=operations_called(text))
+        return rows.filter(webhook__operation_id__in=finding.operations_called(text))
+
+    @admin.display(boolean=True, description=gettext_lazy("resolved"))
+    def is_resolved(self, delivery: ConflictingDelivery) -> bool:
+        return delivery.resolved_in_id is not None
+
+    def has_resolve_permission(self, request: HttpRequest) -> bool:
+        return asking.may_act(request.user, Act.Kind.RESOLVE)
+
+    @admin.action(permissions=["resolve"], description=gettext_lazy("Resolve: the first delivery stands"))
+    def resolve_selected(
+        self, request: HttpRequest, selected: QuerySet[ConflictingDelivery]
+    ) -> HttpResponse | None:
+        webhook_ids = set(selected.values_list("webhook_id", flat=True)[: asking.CHOSEN_MAX + 1])
+        return asking.ask_about(request, self.admin_site, Act.Kind.RESOLVE, webhook_ids)
 
 
 @admin.register(Verification)
@@ -236,6 +327,6 @@ class VerificationAdmin(ReadOnlyAdmin):
     fields = ["ended_at", "result", "rows_looked_at", "took"]
     ordering = ["-id"]
 
-    @admin.display
+    @admin.display(description=gettext_lazy("result"))
     def result(self, verification: Verification) -> str:
-        return verification.drift or "all is right"
+        return verification.drift or _("all is right")

@@ -2,6 +2,8 @@ from django.apps import AppConfig
 from django.core.checks import Tags, register
 
 from ingest.checks import check_doors
+from ingest.guarding import GUARDED
+from ledger import triggers
 
 
 class IngestConfig(AppConfig):
@@ -9,3 +11,4 @@ class IngestConfig(AppConfig):
 
     def ready(self) -> None:
         register(check_doors, Tags.security)
+        triggers.guard(GUARDED)

@@ -19,6 +19,7 @@ from ingest.metrics import RING_FAILURES, RINGS
 log = structlog.get_logger(__name__)
 
 TASK = "worker.tasks.apply_received"
+ACTS_TASK = "worker.tasks.carry_out_acts"
 PAUSE_SECONDS = 0.03  # between two rings; whatever arrives meanwhile shares the next one
 PAUSE_AFTER_FAILURE_SECONDS = 1.0
 WAITING_RINGS_MAX = 20  # in the broker; one more would tell nobody anything, and fill its memory
@@ -26,11 +27,11 @@ WAITING_RINGS_MAX = 20  # in the broker; one more would tell nobody anything, an
 BROKER_OPTIONS = {"max_retries": 0, "socket_timeout": 1, "socket_connect_timeout": 1}
 
 
-def ring_now() -> bool:
-    """Ring in this thread, and wait at most some seconds for the broker; whether it was heard."""
+def ring_now(task: str = TASK) -> bool:
+    """Ring for `task` in this thread, and wait at most some seconds for the broker; whether it was heard."""
     try:
         with current_app.connection_for_write(transport_options=BROKER_OPTIONS) as connection:
-            send(current_app, connection)
+            send(current_app, connection, task)
     except Exception as fault:  # noqa: BLE001 each transport has errors of its own
         RING_FAILURES.inc()
         log.warning("doorbell is not heard", error=repr(fault))
@@ -44,10 +45,10 @@ def waiting(app: Celery, connection: Connection, queue: str) -> int:
     return int(declared.message_count)
 
 
-def send(app: Celery, connection: Connection) -> None:
+def send(app: Celery, connection: Connection, task: str = TASK) -> None:
     """Ring by this connection, unless enough rings wait already. Raises what the transport raises."""
     if waiting(app, connection, app.conf.task_default_queue) < WAITING_RINGS_MAX:
-        app.send_task(TASK, connection=connection, retry=False, ignore_result=True)
+        app.send_task(task, connection=connection, retry=False, ignore_result=True)
     RINGS.inc()
 
 

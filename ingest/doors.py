@@ -42,3 +42,4 @@ class Door:
 
 
 DOORS = (Door(BANK, read), Door(tochka.SOURCE, tochka.read), Door(tbank.SOURCE, tbank.read))
+DOORS_BY_NAME = {door.name: door for door in DOORS}

@@ -3,9 +3,11 @@
 from datetime import datetime
 from typing import ClassVar, Self
 
+from django.contrib.auth.models import User
 from django.db import models
 from django.db.models import F, Q
 from django.utils import timezone
+from django.utils.translation import gettext_lazy as _
 
 from ingest.banks.telling import BANK_ID_CHARS_MAX
 from ledger.operation_id import OperationIdField
@@ -14,6 +16,8 @@ from ledger.terms import PaymentTerms
 BANK = "bank"  # the source of what speaks our own contract; other banks have their names
 SOURCE_CHARS_MAX = 16
 REASON_CHARS_MAX = 255
+ERROR_KIND_CHARS_MAX = 120
+ACT_REASON_CHARS_MAX = 500
 
 
 class WebhookQuerySet(models.QuerySet["Webhook"]):
@@ -44,10 +48,10 @@ class Webhook(models.Model):
     """
 
     class Status(models.TextChoices):
-        RECEIVED = "received"
-        APPLIED = "applied"
-        FAILED = "failed"
-        DISMISSED = "dismissed"
+        RECEIVED = "received", _("received")
+        APPLIED = "applied", _("applied")
+        FAILED = "failed", _("failed")
+        DISMISSED = "dismissed", _("dismissed")
 
     operation_id = OperationIdField(unique=True)
     payer_inn = models.CharField("payer INN", max_length=12)
@@ -64,13 +68,18 @@ class Webhook(models.Model):
     next_attempt_at = models.DateTimeField(null=True)
     attempts = models.PositiveSmallIntegerField(default=0)  # since received or replayed
     last_error = models.TextField(blank=True, default="")
+    error_kind = models.CharField(max_length=ERROR_KIND_CHARS_MAX, blank=True, default="")  # of last_error
 
     objects = WebhookQuerySet.as_manager()
 
     class Meta:
         indexes = [models.Index(fields=["status", "next_attempt_at"], name="webhook_to_do")]
         constraints = [models.CheckConstraint(condition=Q(amount_kopecks__gt=0), name="webhook_positive")]
-        permissions = [("replay_webhook", "Can replay failed webhooks")]
+        permissions = [
+            ("replay_webhook", "Can replay failed webhooks"),
+            ("dismiss_webhook", "Can dismiss failed webhooks"),
+            ("resolve_conflict", "Can resolve conflicts"),
+        ]
 
     def __str__(self) -> str:
         return str(self.operation_id)
@@ -159,6 +168,10 @@ class ConflictingDelivery(KeptDelivery):
     )
     difference = models.CharField(max_length=255, help_text="the fields that differ")
     body = models.BinaryField(help_text="the bytes as received")
+    # None: an open conflict. No constraint, so that the door's INSERT checks nothing.
+    resolved_in = models.ForeignKey(
+        "Act", on_delete=models.DO_NOTHING, db_constraint=False, null=True, related_name="+"
+    )
 
     class Meta:
         verbose_name_plural = "conflicting deliveries"
@@ -179,3 +192,50 @@ class Verification(models.Model):
 
     def __str__(self) -> str:
         return "drift" if self.drift else "all is right"
+
+
+class Act(models.Model):
+    """A person did something about webhooks, for a reason. Never changed; the database refuses."""
+
+    class Kind(models.TextChoices):
+        REPLAY = "replay", _("replay")
+        DISMISS = "dismiss", _("dismissal")
+        RESOLVE = "resolve", _("resolution of conflicts")
+
+    kind = models.CharField(max_length=7, choices=Kind.choices)
+    at = models.DateTimeField(default=timezone.now)
+    by = models.ForeignKey(User, on_delete=models.PROTECT, related_name="+")
+    by_name = models.CharField(_("by"), max_length=255)  # as it was then; names change
+    reason = models.CharField(max_length=ACT_REASON_CHARS_MAX)
+
+    def __str__(self) -> str:
+        return f"{self.get_kind_display()} {self.pk}"
+
+
+class ActedWebhook(models.Model):
+    """One of the webhooks that an act is about: what became of it is written once, and never changed."""
+
+    class Outcome(models.TextChoices):
+        PENDING = "", _("not yet reached")
+        DONE = "done", _("done")
+        # Or it was left alone, because it was this by then:
+        APPLIED = "applied", _("applied already")
+        RECEIVED = "received", _("waiting to be applied anyway")
+        FAILED = "failed", _("failed again meanwhile")
+        DISMISSED = "dismissed", _("dismissed already")
+        RESOLVED = "resolved", _("without an open conflict")
+        UNKNOWN = "unknown", _("unknown")
+
+    act = models.ForeignKey(Act, on_delete=models.PROTECT, related_name="webhooks", db_index=False)
+    webhook = models.ForeignKey(
+        Webhook, on_delete=models.DO_NOTHING, db_constraint=False, related_name="acted"
+    )
+    outcome = models.CharField(max_length=9, choices=Outcome.choices, blank=True, default=Outcome.PENDING)
+
+    class Meta:
+        # The first finds what is left to do, and counts outcomes.
+        indexes = [models.Index(fields=["outcome", "act"], name="acted_outcome")]
+        constraints = [models.UniqueConstraint(fields=["act", "webhook"], name="once_in_an_act")]
+
+    def __str__(self) -> str:
+        return f"webhook {self.webhook_id}: {self.get_outcome_display()}"

@@ -117,7 +117,8 @@ def _triggers(connection: BaseDatabaseWrapper) -> Iterator[CheckMessage]:
 
     While their migration has still to run they can't be there, and `migrate` must not be stopped.
     """
-    if ("ledger", "0002_triggers") not in MigrationRecorder(connection).applied_migrations():
+    guarded = triggers.migrated(MigrationRecorder(connection).applied_migrations())
+    if not guarded:
         return
     if not triggers.visible(connection):
         yield Caution(
@@ -125,7 +126,7 @@ def _triggers(connection: BaseDatabaseWrapper) -> Iterator[CheckMessage]:
             hint="check as the user who migrates; seeing them needs the TRIGGER privilege",
             id="ledger.W001",
         )
-    elif names := triggers.missing(connection):
+    elif names := triggers.missing(connection, guarded):
         yield Error(
             f"triggers that protect posted payments are missing: {', '.join(names)}",
             hint=CREATE_TRIGGERS,

@@ -4,7 +4,8 @@ A trigger only forbids, it never computes. TRUNCATE and DROP are no row operatio
 they need the DROP privilege, which the application's database user should not have.
 """
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
+from dataclasses import dataclass
 
 from django.core.management.base import CommandError
 from django.db import OperationalError
@@ -12,38 +13,60 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 
 BINARY_LOG_FORBIDS = 1419  # MySQL's ER_BINLOG_CREATE_ROUTINE_NEED_SUPER
 
-# What makes two rows the same row, by table.
-_KEYS: dict[str, list[tuple[str, ...]]] = {
-    "ledger_payment": [("id",), ("operation_id",)],
-    "ledger_balancelog": [("id",), ("payment_id",), ("organization_id", "seq")],
+
+@dataclass(frozen=True)
+class Guarded:
+    """A table whose rows are not to be changed."""
+
+    migration: tuple[str, str]  # that creates its triggers
+    keys: list[tuple[str, ...]]  # what makes two rows the same row
+    # The UPDATE that is allowed nevertheless, as a condition on OLD and NEW.
+    allowed: str = ""
+
+
+_OURS = ("ledger", "0002_triggers")
+LEDGER = {
+    "ledger_payment": Guarded(_OURS, [("id",), ("operation_id",)]),
+    "ledger_balancelog": Guarded(_OURS, [("id",), ("payment_id",), ("organization_id", "seq")]),
 }
+_guarded = dict(LEDGER)
 
 
-def create(connection: BaseDatabaseWrapper) -> None:
-    """Create the triggers that are missing.
+def guard(tables: dict[str, Guarded]) -> None:
+    """Have tables of other rooms guarded, too."""
+    _guarded.update(tables)
+
+
+def migrated(applied: Container[tuple[str, str]]) -> dict[str, Guarded]:
+    """The tables whose triggers must be there, now that these migrations are applied."""
+    return {table: guarded for table, guarded in _guarded.items() if guarded.migration in applied}
+
+
+def create(connection: BaseDatabaseWrapper, tables: dict[str, Guarded] = _guarded) -> None:
+    """Create the triggers of `tables` that are missing.
 
     Raises CommandError, with what to do, where the server's binary log stands in the way.
     """
-    absent = missing(connection)
+    absent = missing(connection, tables)
     try:
         with connection.cursor() as cursor:
-            for name, definition in _triggers(connection.vendor):
+            for name, definition in _triggers(connection.vendor, tables):
                 if name in absent:
                     cursor.execute(f"CREATE TRIGGER {name} {definition}")
     except OperationalError as error:
         if error.args[0] != BINARY_LOG_FORBIDS:
             raise
         raise CommandError(
-            "The triggers that protect posted payments could not be created: this server writes a binary "
-            "log, and then lets only users with the SUPER privilege create triggers. Set "
+            "The triggers that protect posted payments and the audit trail could not be created: this server "
+            "writes a binary log, and then lets only users with the SUPER privilege create triggers. Set "
             "log_bin_trust_function_creators = 1 in its configuration (SET GLOBAL does until it restarts) "
             "and run migrate again."
         ) from error
 
 
-def drop(connection: BaseDatabaseWrapper) -> None:
+def drop(connection: BaseDatabaseWrapper, tables: dict[str, Guarded] = _guarded) -> None:
     with connection.cursor() as cursor:
-        for name, _ in _triggers(connection.vendor):
+        for name, _ in _triggers(connection.vendor, tables):
             cursor.execute(f"DROP TRIGGER IF EXISTS {name}")
 
 
@@ -60,7 +83,7 @@ def visible(connection: BaseDatabaseWrapper) -> bool:
         return cursor.fetchone() is not None
 
 
-def missing(connection: BaseDatabaseWrapper) -> list[str]:
+def missing(connection: BaseDatabaseWrapper, tables: dict[str, Guarded] = _guarded) -> list[str]:
     """Names of the triggers that should be in the database and aren't."""
     query = {
         "mysql": "SELECT trigger_name FROM information_schema.triggers WHERE trigger_schema = DATABASE()",
@@ -69,23 +92,28 @@ def missing(connection: BaseDatabaseWrapper) -> list[str]:
     with connection.cursor() as cursor:
         cursor.execute(query)
         present = {row[0] for row in cursor.fetchall()}
-    return [name for name, _ in _triggers(connection.vendor) if name not in present]
+    return [name for name, _ in _triggers(connection.vendor, tables) if name not in present]
 
 
-def _triggers(vendor: str) -> Iterator[tuple[str, str]]:
+def _triggers(vendor: str, tables: dict[str, Guarded]) -> Iterator[tuple[str, str]]:
     """Name and definition of each."""
-    for table, keys in _KEYS.items():
+    for table, guarded in tables.items():
         for act in ("UPDATE", "DELETE"):
-            refusal = _refusal(vendor, f"{table} only grows: no {act}")
+            unless = guarded.allowed if act == "UPDATE" else ""
+            refusal = _refusal(vendor, f"{table} only grows: no {act}", f"NOT ({unless})" if unless else "")
             yield f"{table}_no_{act.lower()}", f"BEFORE {act} ON {table} FOR EACH ROW {refusal}"
         if vendor == "sqlite":  # whose REPLACE removes the old row without asking the DELETE trigger
-            same = " OR ".join(" AND ".join(f"{column} = NEW.{column}" for column in key) for key in keys)
-            refusal = _refusal(vendor, f"{table} only grows: such a row exists")
-            when = f"WHEN EXISTS (SELECT 1 FROM {table} WHERE {same})"  # noqa: S608 - names from above
-            yield f"{table}_no_replace", f"BEFORE INSERT ON {table} FOR EACH ROW {when} {refusal}"
+            same = " OR ".join(
+                " AND ".join(f"{column} = NEW.{column}" for column in key) for key in guarded.keys
+            )
+            exists = f"EXISTS (SELECT 1 FROM {table} WHERE {same})"  # noqa: S608 - names from above
+            refusal = _refusal(vendor, f"{table} only grows: such a row exists", exists)
+            yield f"{table}_no_replace", f"BEFORE INSERT ON {table} FOR EACH ROW {refusal}"
 
 
-def _refusal(vendor: str, message: str) -> str:
+def _refusal(vendor: str, message: str, when: str) -> str:
+    """What a trigger does; with `when`, only on that condition."""
     if vendor == "sqlite":
-        return f"BEGIN SELECT RAISE(ABORT, '{message}'); END"
-    return f"SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = '{message}'"
+        return f"{f'WHEN {when} ' if when else ''}BEGIN SELECT RAISE(ABORT, '{message}'); END"
+    signal = f"SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = '{message}'"
+    return f"IF {when} THEN {signal}; END IF" if when else signal

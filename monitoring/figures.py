@@ -9,10 +9,11 @@ from datetime import datetime, timedelta
 
 from django.db.models import QuerySet
 
-from ingest.models import ConflictingDelivery, KeptDelivery, RejectedDelivery, Verification, Webhook
+from ingest.models import ConflictingDelivery, RejectedDelivery, Verification, Webhook
+from ledger.bisection import key_at
 from ledger.models import Payment
 from worker.beats import SILENT_AFTER
-from worker.counting import DAY, MINUTE, Counted, begun, counts, first_minute, key_at
+from worker.counting import DAY, MINUTE, Counted, begun, counts, first_minute
 from worker.models import Beat, Minute
 
 HOUR = timedelta(hours=1)
@@ -105,17 +106,14 @@ def newest_received() -> datetime | None:
     return newest.first()
 
 
-def kept_since(model: type[KeptDelivery], moment: datetime) -> int:
-    """Conflicting or rejected deliveries since then, of those that are kept: a bounded number."""
-    return model.objects.filter(received_at__gte=moment).count()
-
-
 def conflicts(moment: datetime) -> int:
-    return kept_since(ConflictingDelivery, moment)
+    """Conflicting deliveries since then that nobody has resolved: of those that are kept, a bounded number."""
+    return ConflictingDelivery.objects.filter(received_at__gte=moment, resolved_in=None).count()
 
 
 def rejected(moment: datetime) -> int:
-    return kept_since(RejectedDelivery, moment)
+    """Likewise bounded."""
+    return RejectedDelivery.objects.filter(received_at__gte=moment).count()
 
 
 def signs(now: datetime) -> list[Sign]:

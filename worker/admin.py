@@ -1,14 +1,18 @@
 """Where webhooks and Celery's results meet: each attempt of a webhook has a result with its traceback."""
 
+from celery.states import SUCCESS
 from django.contrib import admin, messages
 from django.db.models import Q, QuerySet
 from django.http import HttpRequest, HttpResponse
-from django.utils.html import format_html, format_html_join
+from django.utils.html import format_html
 from django.utils.text import Truncator
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
 from django_celery_results.models import TaskResult
 
-from ingest.admin import ERROR_CHARS_SHOWN, REPLAYED_AT_ONCE_MAX, WebhookAdmin, ask_to_replay, may_replay
-from ingest.models import Webhook
+from ingest import asking, story
+from ingest.admin import ERROR_CHARS_SHOWN, WebhookAdmin
+from ingest.models import Act, Webhook
 from ledger.browsing import ReadOnlyAdmin, link
 from ledger.operation_id import as_operation_id
 from worker.attempts import webhook_id_of
@@ -30,13 +34,25 @@ def attempts_of(webhook_id: int) -> Q:
 class AttemptedWebhookAdmin(WebhookAdmin):
     """The inbox's page, and with it what Celery kept of the webhook's attempts."""
 
-    fieldsets = [*WebhookAdmin.fieldsets, ("Attempts", {"fields": ["results"]})]
-
-    @admin.display
-    def results(self, webhook: Webhook) -> str:
+    def events(self, webhook: Webhook) -> list[story.Event]:
         newest = TaskResult.objects.filter(attempts_of(webhook.pk)).order_by("-id")[:SHOWN_MAX]
-        lines = [(link(result, f"{result.date_done:%Y-%m-%d %H:%M:%S}"), result.status) for result in newest]
-        return format_html_join("", "{} {}<br>", lines) or "none"
+        return [*super().events(webhook), *map(_attempt, newest)]
+
+
+def _attempt(result: TaskResult) -> story.Event:
+    went_well = result.status == SUCCESS
+    return story.Event(
+        result.date_done,
+        "applied" if went_well else "attempt",
+        _("An attempt on its own went well") if went_well else _("An attempt on its own failed"),
+        format_html("{} {}", last_line(result), link(result, _("the result"))),
+        traceback=result.traceback or "",
+    )
+
+
+def last_line(result: TaskResult) -> str:
+    """Of the traceback, which names the error."""
+    return (result.traceback or "").rstrip().rpartition("\n")[2]
 
 
 @admin.register(TaskResult)
@@ -56,7 +72,7 @@ class TaskResultAdmin(ReadOnlyAdmin):
     list_filter = ["status"]
     ordering = ["-id"]
     search_fields = ["task_id"]
-    search_help_text = "a task id, or a webhook's operation id"
+    search_help_text = gettext_lazy("a task id, or a webhook's operation id")
     actions = ["replay_selected"]
 
     def find(self, rows: QuerySet[TaskResult], text: str) -> QuerySet[TaskResult]:
@@ -65,18 +81,19 @@ class TaskResultAdmin(ReadOnlyAdmin):
         return rows.filter(attempts_of(webhook.pk) if webhook else Q(task_id=text))
 
     def has_replay_permission(self, request: HttpRequest) -> bool:
-        return may_replay(request.user)
+        return asking.may_act(request.user, Act.Kind.REPLAY)
 
-    @admin.action(permissions=["replay"], description="Replay")
+    @admin.action(permissions=["replay"], description=gettext_lazy("Replay"))
     def replay_selected(self, request: HttpRequest, selected: QuerySet[TaskResult]) -> HttpResponse | None:
         """Ask about the webhooks behind the results, and name the results that have none."""
-        task_ids = selected.values_list("task_id", flat=True)[: REPLAYED_AT_ONCE_MAX + 1]
+        task_ids = selected.values_list("task_id", flat=True)[: asking.CHOSEN_MAX + 1]
         webhook_ids = {task_id: webhook_id_of(task_id) for task_id in task_ids}
         if without := [task_id for task_id, webhook_id in webhook_ids.items() if webhook_id is None]:
             named = ", ".join(without[:NAMED_MAX]) + (", …" if len(without) > NAMED_MAX else "")
-            messages.warning(request, f"{len(without)} without a webhook to replay: {named}")
+            text = _("{count} without a webhook to replay: {named}")
+            messages.warning(request, text.format(count=len(without), named=named))
         found = {webhook_id for webhook_id in webhook_ids.values() if webhook_id is not None}
-        return ask_to_replay(request, self.admin_site, found) if found else None
+        return asking.ask_about(request, self.admin_site, Act.Kind.REPLAY, found) if found else None
 
     @admin.display
     def webhook(self, result: TaskResult) -> str:
@@ -85,11 +102,9 @@ class TaskResultAdmin(ReadOnlyAdmin):
 
     @admin.display
     def failure(self, result: TaskResult) -> str:
-        """The last line of the traceback, which names the error."""
-        last_line = (result.traceback or "").rstrip().rpartition("\n")[2]
-        return Truncator(last_line).chars(ERROR_CHARS_SHOWN)
+        return Truncator(last_line(result)).chars(ERROR_CHARS_SHOWN)
 
-    @admin.display(description="traceback")
+    @admin.display(description=gettext_lazy("traceback"))
     def trace(self, result: TaskResult) -> str:
         return format_html("<pre>{}</pre>", result.traceback or "none")
 

@@ -12,6 +12,7 @@ from django.db import IntegrityError, OperationalError, reset_queries, transacti
 from django.db.models.functions import Lower
 from django.utils import timezone
 
+from ingest.error_kind import with_kind
 from ingest.models import Webhook, WebhookQuerySet
 from ledger.exceptions import OrganizationsMissing
 from ledger.posting import Outcome, lock_free, open_organizations, post, posted_before
@@ -197,7 +198,7 @@ def _mark_applied(webhook_ids: Collection[int]) -> None:
     received = Webhook.objects.alias(state=Lower("status")).filter(state=Webhook.Status.RECEIVED)
     try:
         marked = received.filter(id__among=webhook_ids).update(
-            status=Webhook.Status.APPLIED, applied_at=timezone.now(), next_attempt_at=None, last_error=""
+            status=Webhook.Status.APPLIED, applied_at=timezone.now(), next_attempt_at=None, **with_kind("")
         )
     except OperationalError as fault:
         if fault.args[0] == transactions.LOCK_WAIT_TIMEOUT:
@@ -216,7 +217,7 @@ def _lock(webhook_ids: Collection[int]) -> list[int]:
 def _fail(conflicts: Collection[UUID]) -> None:
     if conflicts:
         webhooks = Webhook.objects.filter(operation_id__in=conflicts)
-        webhooks.update(status=Webhook.Status.FAILED, applied_at=None, last_error=CONFLICT)
+        webhooks.update(status=Webhook.Status.FAILED, applied_at=None, **with_kind(CONFLICT))
         operation_ids = sorted(map(str, conflicts))
         transaction.on_commit(partial(FAILED.labels("conflict").inc, len(conflicts)))
         transaction.on_commit(

@@ -15,6 +15,7 @@ from django.conf import settings
 from django.db import DatabaseError, InterfaceError, transaction
 
 from ingest import doorbell
+from ingest.error_kind import with_kind
 from ingest.models import Webhook, WebhookQuerySet
 from worker import clock, transactions
 from worker.metrics import ATTEMPTS, FAILED
@@ -177,7 +178,7 @@ def _next_after(attempt: int) -> datetime:
 def note_failure(webhook_id: int, error: str) -> None:
     """Keep what went wrong. After the last attempt the webhook is failed, until a person replays it."""
     received = Webhook.objects.received().filter(id=webhook_id)
-    received.update(last_error=error[:ERROR_CHARS_MAX])
+    received.update(**with_kind(error[:ERROR_CHARS_MAX]))
     if received.filter(attempts__gte=settings.ATTEMPTS_MAX).update(**_FAILED):
         FAILED.labels(kind_of(error)).inc()
         log.error("webhook failed", webhook_id=webhook_id, attempts=settings.ATTEMPTS_MAX, error=error)
@@ -195,7 +196,7 @@ def give_up_on_exhausted() -> int:
     """
     exhausted = Webhook.objects.due(clock.now()).filter(attempts__gte=settings.ATTEMPTS_MAX)
     silent, spoke = exhausted.filter(last_error=""), exhausted.exclude(last_error="")
-    failed = _move(silent[:SENT_AT_ONCE_MAX], **_FAILED, last_error=DIED)
+    failed = _move(silent[:SENT_AT_ONCE_MAX], **_FAILED, **with_kind(DIED))
     failed += _move(spoke[:SENT_AT_ONCE_MAX], **_FAILED)
     for webhook in failed:
         FAILED.labels(kind_of(webhook.last_error or "died")).inc()

@@ -14,6 +14,7 @@ from typing import Any
 from django.db.models import Count, Q, QuerySet
 
 from ingest.models import Webhook
+from ledger.bisection import key_at
 from ledger.models import Payment
 from worker import clock
 from worker.models import Minute
@@ -81,24 +82,3 @@ def _counts(rows: QuerySet[Any], field: str, minutes: Sequence[datetime]) -> dic
     }
     found = rows.filter(pk__gte=first, pk__lt=behind).aggregate(**within)
     return {minute: found[f"minute_{n}"] for n, minute in enumerate(minutes)}
-
-
-def key_at(rows: QuerySet[Any], field: str, moment: datetime) -> int:
-    """The key of the first row whose `field` is `moment` or later; one behind the last if there is none.
-
-    As exact as `field` grows with the key. Some twenty look-ups by primary key.
-    """
-    # pk > 0 says nothing new, but has a server go by the primary key whatever its statistics say.
-    told_at = rows.filter(pk__gt=0).order_by("pk").values_list("pk", field)
-    newest = told_at.last()
-    if newest is None or newest[1] < moment:
-        return newest[0] + 1 if newest else 1
-    first, behind = 1, newest[0]
-    while first < behind:
-        middle = (first + behind) // 2
-        key, told = told_at.filter(pk__gte=middle)[0]  # there is one: the newest
-        if told < moment:
-            first = key + 1
-        else:
-            behind = middle
-    return first

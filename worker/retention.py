@@ -16,8 +16,8 @@ from django.db.models import QuerySet
 from django_celery_results.models import TaskResult
 
 from ingest.models import KeptDelivery, Webhook
+from ledger.bisection import key_at
 from worker import clock, transactions
-from worker.counting import key_at
 
 BATCH_ROWS = 1000
 ENDED = [Webhook.Status.APPLIED, Webhook.Status.DISMISSED]

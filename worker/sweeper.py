@@ -16,10 +16,10 @@ from celery import Signature
 from django.conf import settings
 from django.db import DatabaseError, InterfaceError, connection, transaction
 
-from ingest import doorbell, sharing
+from ingest import acts, doorbell, sharing
 from ingest.models import Webhook
 from ledger.models import Organization
-from worker import applying, attempts, clock
+from worker import acting, applying, attempts, clock
 
 log = structlog.get_logger(__name__)
 
@@ -31,11 +31,14 @@ CHILD_SECONDS_MAX = 300.0  # whoever takes longer hangs
 def sweep() -> None:
     """1. Take the oldest stalled webhooks out of the common queue.
     2. Fail those whose last attempt died.
-    3. Send out the attempts that are due, and ring if the common queue isn't empty.
-    4. Without a broker, do here what could not be sent.
+    3. Have the acts of persons carried out that nobody is at.
+    4. Send out the attempts that are due, and ring if the common queue isn't empty.
+    5. Without a broker, do here what could not be sent.
     """
     _set_stalled_apart()
     attempts.give_up_on_exhausted()
+    if acts.unfinished() and not doorbell.ring_now(doorbell.ACTS_TASK):
+        _in_a_child(partial(acting.carry_out_for, settings.SWEEP_EVERY_SECONDS))
     _make(attempts.send_due())
     if Webhook.objects.queued().exists() and not doorbell.ring_now() and not _in_a_child(_apply_queue):
         attempts.take_head_apart()

@@ -13,7 +13,7 @@ from django.db import connection
 
 from ingest import doorbell
 from ingest.models import Webhook
-from worker import applying, attempts, counting, retention, sweeper, transactions
+from worker import acting, applying, attempts, counting, retention, sweeper, transactions
 
 log = structlog.get_logger(__name__)
 
@@ -79,6 +79,13 @@ def apply_webhook(webhook_id: int, attempt: int) -> str:
         raise Ignore
     doorbell.ring()  # likewise
     return Webhook.objects.values_list("status", flat=True).get(id=webhook_id)
+
+
+@shared_task(ignore_result=True)
+def carry_out_acts() -> None:
+    """As with apply_received: for a second, and then again. Of two at one act, one ends at once."""
+    if acting.carry_out_for(SECONDS_MAX):
+        doorbell.ring_now(doorbell.ACTS_TASK)
 
 
 @shared_task(ignore_result=True)

@@ -11,7 +11,7 @@ class Migration(migrations.Migration):
     dependencies = [("ledger", "0001_initial")]
     operations = [
         migrations.RunPython(
-            lambda apps, editor: triggers.create(editor.connection),
-            lambda apps, editor: triggers.drop(editor.connection),
+            lambda apps, editor: triggers.create(editor.connection, triggers.LEDGER),
+            lambda apps, editor: triggers.drop(editor.connection, triggers.LEDGER),
         ),
     ]

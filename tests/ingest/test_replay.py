@@ -4,20 +4,19 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from django.conf import settings
-from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import User
 from django.db import IntegrityError, connection, connections
 from pytest_django import DjangoCaptureOnCommitCallbacks
 
-from ingest import doorbell
-from ingest import replay as replaying
-from ingest.models import Webhook
+from ingest import acts, doorbell
+from ingest.models import Act, ActedWebhook, Webhook
 from ingest.replay import Replayed, replay, survey
 from tests.cast import ROMASHKA, balances, received, terms
 from worker import applying
 
 pytestmark = pytest.mark.django_db
 FAILED, RECEIVED = Webhook.Status.FAILED, Webhook.Status.RECEIVED
+WHY = "the bug is repaired"
 APPLIED, DISMISSED = Webhook.Status.APPLIED, Webhook.Status.DISMISSED
 
 
@@ -41,7 +40,7 @@ def rings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def test_a_failed_webhook_is_received_again_with_all_its_attempts(anna: User) -> None:
     webhook = failed()
 
-    assert replay([webhook.pk], by=anna) == Replayed(1)
+    assert replay([webhook.pk], by=anna, reason=WHY) == Replayed(1)
 
     assert Webhook.objects.queued().get() == webhook
     webhook.refresh_from_db()
@@ -52,7 +51,7 @@ def test_a_failed_webhook_is_received_again_with_all_its_attempts(anna: User) ->
 def test_a_replayed_webhook_is_applied_like_any_other(anna: User, rings: list[str]) -> None:
     webhook = failed(145_000_00)
 
-    replay([webhook.pk], by=anna)
+    replay([webhook.pk], by=anna, reason=WHY)
     assert rings == ["ring"]
     applying.apply_batch(10)
 
@@ -66,19 +65,20 @@ def test_replaying_an_applied_webhook_changes_nothing_and_says_so(anna: User, ri
     webhook = received(terms(100_00))
     applying.apply_batch(10)
 
-    said = str(replay([webhook.pk], by=anna))
+    said = str(replay([webhook.pk], by=anna, reason=WHY))
 
     assert said == "0 replayed, 1 applied already (nothing to do)"
     assert applying.apply_batch(10) == 0
     assert balances() == {ROMASHKA: 100_00}
-    assert (rings, LogEntry.objects.count()) == ([], 0)
+    assert rings == []
+    assert [each.outcome for each in ActedWebhook.objects.all()] == ["applied"]
 
 
 @pytest.mark.parametrize("status", [APPLIED, RECEIVED, DISMISSED])
 def test_only_failed_webhooks_move(anna: User, status: Webhook.Status) -> None:
     other, broken = received(status=status, attempts=3), failed()
 
-    done = replay([other.pk, broken.pk], by=anna)
+    done = replay([other.pk, broken.pk], by=anna, reason=WHY)
 
     assert done == Replayed(1, survey([other.pk]))
     other.refresh_from_db()
@@ -88,7 +88,7 @@ def test_only_failed_webhooks_move(anna: User, status: Webhook.Status) -> None:
 def test_what_became_of_each_is_told(anna: User) -> None:
     webhooks = [failed(), failed(), received(), received(status=APPLIED), received(status=DISMISSED)]
 
-    said = str(replay([*(webhook.pk for webhook in webhooks), 10**9], by=anna))
+    said = str(replay([*(webhook.pk for webhook in webhooks), 10**9], by=anna, reason=WHY))
 
     assert said == (
         "2 replayed, 1 applied already (nothing to do), 1 waiting to be applied anyway, "
@@ -99,26 +99,30 @@ def test_what_became_of_each_is_told(anna: User) -> None:
 def test_an_id_given_twice_counts_once(anna: User) -> None:
     webhook = failed()
 
-    assert replay([webhook.pk, webhook.pk], by=anna) == Replayed(1)
+    assert replay([webhook.pk, webhook.pk], by=anna, reason=WHY) == Replayed(1)
 
 
-def test_who_replayed_what_stays_in_the_log(anna: User) -> None:
+def test_who_replayed_what_and_why_stays_in_the_audit_trail(anna: User) -> None:
     webhooks = [failed(), failed()]
     untouched = received(status=APPLIED)
 
-    replay([webhook.pk for webhook in [*webhooks, untouched]], by=anna, message="Replayed by hand.")
+    replay([webhook.pk for webhook in [*webhooks, untouched]], by=anna, reason=WHY)
 
-    entries = LogEntry.objects.order_by("id")
-    assert [entry.get_edited_object() for entry in entries] == webhooks
-    assert {(entry.user, entry.change_message) for entry in entries} == {(anna, "Replayed by hand.")}
+    act = Act.objects.get()
+    assert (act.kind, act.by, act.by_name, act.reason) == ("replay", anna, "anna", WHY)
+    outcomes = dict(act.webhooks.values_list("webhook_id", "outcome"))
+    assert outcomes == {
+        **dict.fromkeys((webhook.pk for webhook in webhooks), "done"),
+        untouched.pk: "applied",
+    }
 
 
 @pytest.mark.django_db(transaction=True)
-def test_without_an_entry_in_the_log_nothing_moves(rings: list[str]) -> None:
+def test_without_a_name_in_the_audit_trail_nothing_moves(rings: list[str]) -> None:
     webhook = failed()
 
     with pytest.raises(IntegrityError):
-        replay([webhook.pk], by=User(pk=404, username="nobody"))
+        replay([webhook.pk], by=User(pk=404, username="nobody"), reason=WHY)
 
     webhook.refresh_from_db()
     assert (webhook.status, rings) == (FAILED, [])
@@ -130,12 +134,12 @@ def test_large_sets_move_in_chunks_and_each_rings(
     rings: list[str],
     django_capture_on_commit_callbacks: DjangoCaptureOnCommitCallbacks,
 ) -> None:
-    monkeypatch.setattr(replaying, "CHUNK_WEBHOOKS", 2)
+    monkeypatch.setattr(acts, "CHUNK_WEBHOOKS", 2)
     webhooks = [failed() for _ in range(5)]
     watched: list[int] = []
 
     with django_capture_on_commit_callbacks(execute=True):
-        done = replay([webhook.pk for webhook in webhooks], by=anna, watch=watched.append)
+        done = replay([webhook.pk for webhook in webhooks], by=anna, reason=WHY, watch=watched.append)
 
     assert (done.replayed, watched, len(rings)) == (5, [2, 2, 1], 3)
 
@@ -160,12 +164,12 @@ def at_once(act: Callable[[], Replayed], times: int) -> list[Replayed]:
 def test_of_two_replays_at_once_each_webhook_sees_exactly_one_win(anna: User, rings: list[str]) -> None:
     webhook_ids = [failed().pk for _ in range(100)]
 
-    told = at_once(lambda: replay(webhook_ids, by=anna), times=2)
+    told = at_once(lambda: replay(webhook_ids, by=anna, reason=WHY), times=2)
 
     assert sum(done.replayed for done in told) == 100
     assert sum(done.left_alone[RECEIVED] for done in told) == 100  # the other is told, each time
-    logged = LogEntry.objects.values_list("object_id", flat=True)
-    assert sorted(map(int, logged)) == webhook_ids
+    done = ActedWebhook.objects.filter(outcome="done").values_list("webhook_id", flat=True)
+    assert sorted(done) == webhook_ids
 
 
 @pytest.mark.django_db(transaction=True)
@@ -194,5 +198,5 @@ def test_replays_of_overlapping_sets_do_not_deadlock(anna: User, rings: list[str
     for _ in range(40):
         broken.update(status=FAILED)
         sets = [ids[::5], ids, ids[::-1] + applied[:450], ids[::4] + applied[:450]]
-        told_each = at_once(lambda sets=sets: replay(sets.pop(), by=anna), times=len(sets))
+        told_each = at_once(lambda sets=sets: replay(sets.pop(), by=anna, reason=WHY), times=len(sets))
         assert sum(done.replayed for done in told_each) == len(ids)

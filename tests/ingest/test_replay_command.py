@@ -4,12 +4,11 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import User
 from django.core.management import CommandError, call_command
 
 from ingest.management.commands.replay import COMMAND_LINE, Command
-from ingest.models import Webhook
+from ingest.models import Act, Webhook
 from tests.cast import received
 
 pytestmark = pytest.mark.django_db
@@ -76,7 +75,7 @@ def test_a_dry_run_says_what_would_be_and_changes_nothing() -> None:
 
     assert said == "Would be: 1 replayed, 1 waiting to be applied anyway.\n"
     assert statuses() == [FAILED, RECEIVED]
-    assert not LogEntry.objects.exists()
+    assert not Act.objects.exists()
 
 
 def test_an_unknown_id_is_named_with_exit_code_1_after_the_others_are_replayed() -> None:
@@ -116,13 +115,13 @@ def test_the_log_says_that_it_was_the_command_line_and_whose(monkeypatch: pytest
     monkeypatch.setenv("LOGNAME", "boris")
     failed()
 
+    replay("--failed", "--reason", "the bug is repaired")
+    failed()
     replay("--failed")
 
-    entry = LogEntry.objects.get()
-    assert (entry.user.username, entry.change_message) == (
-        "command-line",
-        "Replayed from the command line by boris.",
-    )
+    acts = Act.objects.order_by("id")
+    assert {(act.by.username, act.by_name) for act in acts} == {("command-line", "boris (command-line)")}
+    assert [act.reason for act in acts] == ["the bug is repaired", "none given"]
 
 
 def test_nobody_can_log_in_as_the_command_line() -> None:

@@ -5,11 +5,12 @@ from django.db import connection
 from django.utils import timezone
 
 from ingest.models import Webhook
+from ledger.bisection import key_at
 from ledger.models import Payment
 from tests.cast import MIDNIGHT_IN_MOSCOW, posted, received, terms
 from tests.reading import rows_read_by
 from worker import clock, counting
-from worker.counting import MINUTE, begun, count_minutes, counts, key_at
+from worker.counting import MINUTE, begun, count_minutes, counts
 from worker.models import Minute
 
 pytestmark = pytest.mark.django_db(transaction=True)

@@ -14,17 +14,19 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from rich.console import Console
 from rich.progress import Progress
 
+from ingest.acts import CHUNK_WEBHOOKS
 from ingest.models import Webhook
-from ingest.replay import CHUNK_WEBHOOKS, Replayed, replay, survey
+from ingest.replay import Replayed, replay, survey
 from ledger.operation_id import as_operation_id
 
 COMMAND_LINE = "command-line"
+NO_REASON = "none given"
 
 
 class Command(BaseCommand):
     help = (
         "Put failed webhooks back into the inbox, with all their attempts. Only failed ones move: an applied "
-        "webhook is left alone, so replaying twice does no harm. Each replay is noted in the admin's log, "
+        "webhook is left alone, so replaying twice does no harm. Each replay is kept in the audit trail, "
         f"under the user '{COMMAND_LINE}', who can't log in, with the name of your account on this machine. "
         "Exit code: 0 done, 1 an id is unknown (the others were replayed), 2 unusable options."
     )
@@ -46,6 +48,7 @@ class Command(BaseCommand):
             metavar="WHEN",
             help="with --failed: only webhooks received since; ISO 8601, in UTC unless it has an offset",
         )
+        parser.add_argument("--reason", default=NO_REASON, help="kept in the audit trail")
         parser.add_argument("--dry-run", action="store_true", help="only say what would be done")
 
     def handle(self, *_: Any, **options: Any) -> None:
@@ -58,7 +61,7 @@ class Command(BaseCommand):
             would = states.pop(Webhook.Status.FAILED, 0)
             self.stdout.write(f"Would be: {Replayed(would, states)}.")
         else:
-            self.stdout.write(f"Webhooks: {_replay(webhooks.values())}.")
+            self.stdout.write(f"Webhooks: {_replay(webhooks.values(), options['reason'])}.")
         if unknown := wanted - webhooks.keys():
             raise CommandError(f"no webhook with operation id {', '.join(sorted(map(str, unknown)))}")
 
@@ -76,17 +79,20 @@ def _known(operation_ids: Collection[UUID]) -> dict[UUID, int]:
     return dict(known.values_list("operation_id", "id"))
 
 
-def _replay(webhook_ids: Collection[int]) -> Replayed:
+def _replay(webhook_ids: Collection[int], reason: str) -> Replayed:
     console = Console(stderr=True)
     silent = len(webhook_ids) <= CHUNK_WEBHOOKS or not console.is_terminal
     with Progress(console=console, disable=silent) as progress:
         task = progress.add_task("Replaying", total=len(webhook_ids))
-        message = f"Replayed from the command line by {_account()}."
-        return replay(webhook_ids, _command_line(), message, lambda done: progress.advance(task, done))
+        reason = reason.strip() or NO_REASON
+        by_name = f"{_account()} ({COMMAND_LINE})"
+        return replay(
+            webhook_ids, _command_line(), reason, by_name, lambda done: progress.advance(task, done)
+        )
 
 
 def _command_line() -> User:
-    """Stands for everybody with a shell in the admin's log, whose entries need a user."""
+    """Stands for everybody with a shell in the audit trail, whose acts need a user."""
     nobody_logs_in = {"is_active": False, "password": make_password(None)}
     return User.objects.get_or_create(username=COMMAND_LINE, defaults=nobody_logs_in)[0]
 

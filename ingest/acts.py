@@ -1,0 +1,147 @@
+"""What persons do about webhooks: replay and dismiss failed ones, resolve conflicts; each for a reason.
+
+An act begins as rows, committed together: who, why, and each webhook that it is about. Then it is carried
+out a chunk at a time, each in one transaction with what became of its webhooks, by whoever comes by: the
+request, a worker, the sweeper. So an act survives whoever carries it out, reaches each webhook once, and
+its rows are the audit trail. A webhook moves only if it is failed while its row is locked: of two persons who
+act on the same one, one wins and the other is told.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass, field
+
+import structlog
+from django.contrib.auth.models import User
+from django.db import transaction
+from django.db.models import Count
+
+from ingest import doorbell
+from ingest.models import ACT_REASON_CHARS_MAX, Act, ActedWebhook, ConflictingDelivery, Webhook
+from ledger import among  # noqa: F401 registers the look-up id__among
+
+log = structlog.get_logger(__name__)
+
+ACTED_ON_MAX = 200_000  # webhooks, by one act
+CHUNK_WEBHOOKS = 500  # in one transaction
+INSERTED_AT_ONCE = 1000  # rows
+Outcome = ActedWebhook.Outcome
+
+
+def begin(kind: Act.Kind, webhook_ids: Iterable[int], by: User, reason: str, by_name: str = "") -> Act:
+    """Write down that the act is to be done; nothing has moved yet. `by_name` says more than the user's name.
+
+    Raises ValueError without a reason, or without webhooks.
+    """
+    ordered = sorted(set(webhook_ids))[:ACTED_ON_MAX]
+    if not reason.strip() or not ordered:
+        raise ValueError("an act has a reason, and webhooks it is about")
+    with transaction.atomic():
+        act = Act.objects.create(
+            kind=kind,
+            by=by,
+            by_name=by_name or by.get_username(),
+            reason=reason.strip()[:ACT_REASON_CHARS_MAX],
+        )
+        about = (ActedWebhook(act=act, webhook_id=webhook_id) for webhook_id in ordered)
+        ActedWebhook.objects.bulk_create(about, batch_size=INSERTED_AT_ONCE)
+    log.info("act begun", act=act.pk, kind=act.kind, by=act.by_name, webhooks=len(ordered))
+    return act
+
+
+def carry_out(act_id: int, *, wait: bool = False) -> int:
+    """The next chunk of the act; how many webhooks it reached. 0: there is no more to do, or somebody is at
+    it, for whom it waits with `wait`.
+    """
+    with transaction.atomic():
+        act = Act.objects.select_for_update(skip_locked=not wait).filter(pk=act_id).first()
+        if act is None:
+            return 0
+        pending = ActedWebhook.objects.filter(act=act, outcome=Outcome.PENDING).order_by("id")
+        chunk = dict(pending.values_list("webhook_id", "id")[:CHUNK_WEBHOOKS])
+        became = _ACTS[Act.Kind(act.kind)](act, chunk.keys())
+        for outcome in set(became.values()):
+            rows = [chunk[webhook_id] for webhook_id, its in became.items() if its == outcome]
+            ActedWebhook.objects.filter(id__in=rows, outcome=Outcome.PENDING).update(outcome=outcome)
+        if act.kind == Act.Kind.REPLAY and Outcome.DONE in became.values():
+            transaction.on_commit(doorbell.ring)
+    return len(chunk)
+
+
+def unfinished() -> list[int]:
+    """The acts that have webhooks to reach, oldest first."""
+    pending = ActedWebhook.objects.filter(outcome=Outcome.PENDING)
+    return sorted(pending.order_by().values_list("act_id", flat=True).distinct())
+
+
+def _replay(_: Act, webhook_ids: Collection[int]) -> dict[int, str]:
+    """With all their attempts, from the common queue; `last_error` stays until they are applied."""
+    return _move(webhook_ids, status=Webhook.Status.RECEIVED, attempts=0, next_attempt_at=None)
+
+
+def _dismiss(_: Act, webhook_ids: Collection[int]) -> dict[int, str]:
+    return _move(webhook_ids, status=Webhook.Status.DISMISSED)
+
+
+def _resolve(act: Act, webhook_ids: Collection[int]) -> dict[int, str]:
+    """The webhooks as first told stand, and their conflicts so far are open no more."""
+    conflicts = ConflictingDelivery.objects.filter(resolved_in=None)
+    return {
+        webhook_id: Outcome.DONE
+        if conflicts.filter(webhook_id=webhook_id).update(resolved_in=act)
+        else Outcome.RESOLVED
+        for webhook_id in webhook_ids
+    }
+
+
+_ACTS: dict[Act.Kind, Callable[[Act, Collection[int]], dict[int, str]]] = {
+    Act.Kind.REPLAY: _replay,
+    Act.Kind.DISMISS: _dismiss,
+    Act.Kind.RESOLVE: _resolve,
+}
+
+
+def _move(webhook_ids: Collection[int], **values: object) -> dict[int, str]:
+    """Move those that are failed; what became of each, which for the others is the state that they are in.
+
+    The rows are locked first, by primary key and in its order, and then updated by it: over the index of the
+    status two acts would deadlock.
+    """
+    locked = Webhook.objects.filter(id__among=webhook_ids).select_for_update().order_by("id")
+    states = dict(locked.values_list("id", "status"))
+    failed = [webhook_id for webhook_id, status in states.items() if status == Webhook.Status.FAILED]
+    Webhook.objects.filter(id__among=failed).update(**values)
+    return dict.fromkeys(webhook_ids, Outcome.UNKNOWN) | states | dict.fromkeys(failed, Outcome.DONE)
+
+
+@dataclass
+class Progress:
+    """How far an act has come, and what its webhooks are by now."""
+
+    outcomes: Counter[str] = field(default_factory=Counter)  # webhooks by outcome
+    by_now: Counter[str] = field(default_factory=Counter)  # of those that a replay put back, by status
+
+    @property
+    def webhooks(self) -> int:
+        return self.outcomes.total()
+
+    @property
+    def reached(self) -> int:
+        return self.webhooks - self.outcomes[Outcome.PENDING]
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing is left to do, and nothing that it put back is still to be applied."""
+        return not self.outcomes[Outcome.PENDING] and not self.by_now[Webhook.Status.RECEIVED]
+
+
+def progress(act: Act) -> Progress:
+    """Counted from the rows, at this moment. A webhook may have been replayed by others since."""
+    # With all outcomes named, the index of outcome and act has it all.
+    mine = ActedWebhook.objects.filter(act=act, outcome__in=Outcome.values)
+    outcomes = Counter(dict(mine.values_list("outcome").annotate(Count("id")).order_by()))
+    by_now: Counter[str] = Counter()
+    if act.kind == Act.Kind.REPLAY:
+        done = mine.filter(outcome=Outcome.DONE)
+        by_now.update(dict(done.values_list("webhook__status").annotate(Count("id")).order_by()))
+    return Progress(outcomes, by_now)

@@ -1,0 +1,51 @@
+"""Two tellings of one operation side by side, as people read them."""
+
+from dataclasses import dataclass, fields
+
+from django.utils.formats import date_format
+from django.utils.functional import Promise
+from django.utils.translation import gettext_lazy as _
+
+from ledger.money import rubles_text
+from ledger.terms import PaymentTerms
+
+_NAMES: dict[str, str | Promise] = {
+    "operation_id": _("operation id"),
+    "inn": _("payer INN"),
+    "amount_kopecks": _("amount"),
+    "document_number": _("document number"),
+    "document_date": _("document date"),
+}
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One field."""
+
+    name: str | Promise
+    first: str
+    other: str
+    differs: bool
+
+
+def compare(first: PaymentTerms, other: PaymentTerms) -> list[Compared]:
+    """Field by field; all but the operation id, which is what they have in common."""
+    return [
+        Compared(
+            _NAMES[name],
+            _text(first, name),
+            _text(other, name),
+            differs=getattr(first, name) != getattr(other, name),
+        )
+        for name in (each.name for each in fields(PaymentTerms))
+        if name != "operation_id"
+    ]
+
+
+def _text(terms: PaymentTerms, name: str) -> str:
+    match name:
+        case "amount_kopecks":
+            return rubles_text(terms.amount_kopecks)
+        case "document_date":
+            return date_format(terms.document_date, "Y-m-d H:i:s e")
+    return str(getattr(terms, name))

@@ -1,0 +1,18 @@
+from django.db import migrations
+
+from ingest.guarding import GUARDED
+from ledger import triggers
+
+
+class Migration(migrations.Migration):
+    """The database refuses UPDATE and DELETE on what persons did from here on."""
+
+    # MySQL ends a transaction at each CREATE TRIGGER.
+    atomic = False
+    dependencies = [("ingest", "0004_acts")]
+    operations = [
+        migrations.RunPython(
+            lambda apps, editor: triggers.create(editor.connection, GUARDED),
+            lambda apps, editor: triggers.drop(editor.connection, GUARDED),
+        ),
+    ]
