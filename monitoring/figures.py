@@ -107,7 +107,7 @@ def newest_received() -> datetime | None:
 
 
 def conflicts(moment: datetime) -> int:
-    """Conflicting deliveries since then that nobody has resolved: of those that are kept, a bounded number."""
+    """Conflicting deliveries since then that nobody resolved: of those kept, a bounded number."""
     return ConflictingDelivery.objects.filter(received_at__gte=moment, resolved_in=None).count()
 
 
