@@ -407,6 +407,14 @@ def test_unusable_options_are_refused(option: str, capsys: pytest.CaptureFixture
     assert option.partition("=")[0] in capsys.readouterr().err.splitlines()[-1]
 
 
+def test_the_key_is_taken_from_stdin_where_no_list_of_processes_shows_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("prihod_0123456789ab_secret\n"))
+    parser = Command().create_parser("manage.py", "simulate_bank")
+    assert parser.parse_args(["--api-key", "-"]).api_key == "prihod_0123456789ab_secret"
+
+
 def test_the_address_follows_the_port_in_the_settings(settings: Any) -> None:
     settings.PORT = 8123
     assert Command().create_parser("manage.py", "simulate_bank").parse_args([]).url == "http://127.0.0.1:8123"
