@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo
 from django.core.exceptions import ImproperlyConfigured
 from kombu import Queue
 
-from config import logs
+from config import logs, security
 from config.environment import Environment, broker_at, database_at, kept_secret, one_or_more
 
 BASE_DIR = Path(__file__).resolve().parent.parent
@@ -62,6 +62,11 @@ INSTALLED_APPS = [
     "django.contrib.messages",
     "whitenoise.runserver_nostatic",
     "django.contrib.staticfiles",
+    "axes",
+    "csp",
+    "django_otp",
+    "django_otp.plugins.otp_static",
+    "django_otp.plugins.otp_totp",
     "django_celery_results",
     "api",
     "ledger",
@@ -72,13 +77,16 @@ INSTALLED_APPS = [
 
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
+    "config.security.PagePolicy",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django_otp.middleware.OTPMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "axes.middleware.AxesMiddleware",
 ]
 
 ROOT_URLCONF = "config.urls"
@@ -88,6 +96,7 @@ TEST_RUNNER = "tests.runner.PytestRunner"
 TEMPLATES = [
     {
         "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "config/templates"],
         "APP_DIRS": True,
         "OPTIONS": {
             "context_processors": [
@@ -98,6 +107,14 @@ TEMPLATES = [
         },
     },
 ]
+
+# --- security: config/security.py has the values and the reasons ---------------------------------
+
+globals().update(security.LOGIN)
+CONTENT_SECURITY_POLICY = security.PAGE_POLICY
+SECOND_FACTOR_REQUIRED: bool = env.bool("SECOND_FACTOR_REQUIRED", default=False)
+if env.bool("BEHIND_TLS_PROXY", default=False):
+    globals().update(security.behind_tls_proxy())
 
 # --- the database ---------------------------------------------------------------------------------
 
