@@ -27,8 +27,9 @@ class Error(msgspec.Struct):
 
 
 def answer(data: Any, status: int = 200, **headers: str) -> HttpResponse:
-    """`data` as JSON; Decimals become exact JSON numbers, header names take _ for -."""
+    """`data` as JSON; Decimals become exact JSON numbers, header names take _ for -. Not to be kept."""
     response = HttpResponse(_encode(data), status=status, content_type="application/json")
+    response["Cache-Control"] = "no-store"
     for name, value in headers.items():
         response[name.replace("_", "-")] = value
     return response

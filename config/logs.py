@@ -74,5 +74,7 @@ def configure(level: str, *, as_json: bool) -> dict[str, Any]:
             "celery.app.trace": {"level": "WARNING"},
             "celery.worker.strategy": {"level": "WARNING"},
             "celery.beat": {"level": "WARNING"},
+            # Failed logins and locks are warnings; the rest is its housekeeping.
+            "axes": {"level": "WARNING"},
         },
     }

@@ -259,6 +259,35 @@ BANK_WEBHOOK = {
         },
     }
 }
+
+
+def _other_bank(name: str, source: str, media_type: str, schema: Json, security: list[Json]) -> Json:
+    """The door of a bank that has words of its own; docs/banks.md tells them, and has examples."""
+    ours: Json = BANK_WEBHOOK["post"]
+    answers: dict[str, Json] = ours["responses"]
+    return {
+        "post": {
+            "tags": ours["tags"],
+            "operationId": f"deliver_{source}",
+            "summary": f"Deliver what {name} tells of an operation",
+            "description": "Its body is the bank's own, and read by the bank's documentation. What is no "
+            "payment to credit is answered `ignored`. This door is there when the bank's secrets are set.",
+            "security": security,
+            "requestBody": {"required": True, "content": {media_type: {"schema": schema}}},
+            "responses": {status: _without_examples(told) for status, told in answers.items()},
+        }
+    }
+
+
+def _without_examples(told: Json) -> Json:
+    schema = told["content"]["application/json"]["schema"]
+    return {**told, "content": {"application/json": {"schema": schema}}}
+
+
+TOCHKA_WEBHOOK = _other_bank("Tochka Bank", "tochka", "text/plain", {"type": "string"}, [])
+TBANK_WEBHOOK = _other_bank(
+    "T-Bank", "tbank", "application/json", {"type": "object"}, [{"basic": []}, {"bearer": []}]
+)
 BALANCE = _read(
     {
         200: _answers(
@@ -337,6 +366,8 @@ READYZ = _get(
 )
 PATHS = {
     "/api/webhook/bank/": BANK_WEBHOOK,
+    "/api/webhook/tochka/": TOCHKA_WEBHOOK,
+    "/api/webhook/tbank/": TBANK_WEBHOOK,
     "/api/organizations/{inn}/balance/": BALANCE,
     "/api/organizations/{inn}/balance/history/": HISTORY,
     "/api/operations/{operation_id}/": OPERATION,

@@ -11,21 +11,12 @@ from zoneinfo import ZoneInfo
 from django.core.exceptions import ImproperlyConfigured
 from kombu import Queue
 
-from config import logs
-from config.environment import (
-    Environment,
-    broker_at,
-    database_at,
-    kept_secret,
-    one_or_more,
-    read_auth,
-    zero_or_more,
-)
+from config import environment, logs, security
 from ingest import doorkeeper, signing
 from ingest.sharing import share_counts_in
 
 BASE_DIR = Path(__file__).resolve().parent.parent
-env = Environment()
+env = environment.Environment()
 env.read_env(BASE_DIR / ".env")
 
 # DEBUG=1, the default, allows development's stand-ins: SQLite, a file broker, a passing secret.
@@ -43,7 +34,7 @@ def needed_in_production(name: str, stand_in: str) -> str:
 
 
 SECRET_KEY_FILE = DATA_DIR / "secret_key"
-SECRET_KEY = needed_in_production("SECRET_KEY", stand_in=kept_secret(SECRET_KEY_FILE))
+SECRET_KEY = needed_in_production("SECRET_KEY", stand_in=environment.kept_secret(SECRET_KEY_FILE))
 ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", default=["localhost", "127.0.0.1", "[::1]"])
 CSRF_TRUSTED_ORIGINS = env.list("CSRF_TRUSTED_ORIGINS", default=[])
 
@@ -56,10 +47,10 @@ BANK_TIME_ZONE: ZoneInfo = env.get_value("BANK_TIME_ZONE", cast=ZoneInfo, defaul
 
 # Who may deliver, by door (ingest/doorkeeper.py, docs/security.md).
 WEBHOOK_AUTH = env.str("WEBHOOK_AUTH", default="")
-TRUSTED_PROXIES: int = env.get_value("TRUSTED_PROXIES", cast=zero_or_more, default=0)
+TRUSTED_PROXIES: int = env.get_value("TRUSTED_PROXIES", cast=environment.zero_or_more, default=0)
 AT_THE_BANKS = doorkeeper.Guard(
     secrets=env.listed("WEBHOOK_SECRETS", signing.key_of),
-    tolerance_seconds=env.get_value("WEBHOOK_TOLERANCE_SECONDS", cast=zero_or_more, default=300),
+    tolerance_seconds=env.get_value("WEBHOOK_TOLERANCE_SECONDS", cast=environment.zero_or_more, default=300),
     x_signature_secrets=env.listed("WEBHOOK_X_SIGNATURE_SECRETS", doorkeeper.long_secret),
     public_keys=env.listed("WEBHOOK_PUBLIC_KEY_FILE", signing.public_key_in),
     basic=env.listed("WEBHOOK_BASIC_AUTH", doorkeeper.basic_credentials),
@@ -79,12 +70,12 @@ WEBHOOK_GUARDS = doorkeeper.guards(
 )
 
 # Who may read: whoever shows a valid API key, or with "none" also whoever shows no key at all.
-READ_AUTH: str = env.get_value("READ_AUTH", cast=read_auth, default="none" if DEBUG else "key")
+READ_AUTH: str = env.get_value("READ_AUTH", cast=environment.read_auth, default="none" if DEBUG else "key")
 
 # The inbox.
 # With 0 nothing would ever be applied, and whatever failed once would be given up without a try.
-BATCH_WEBHOOKS_MAX: int = env.get_value("BATCH_WEBHOOKS_MAX", cast=one_or_more, default=500)
-ATTEMPTS_MAX: int = env.get_value("ATTEMPTS_MAX", cast=one_or_more, default=5)
+BATCH_WEBHOOKS_MAX: int = env.get_value("BATCH_WEBHOOKS_MAX", cast=environment.one_or_more, default=500)
+ATTEMPTS_MAX: int = env.get_value("ATTEMPTS_MAX", cast=environment.one_or_more, default=5)
 ATTEMPT_DELAY_SECONDS = env.float("ATTEMPT_DELAY_SECONDS", default=2.0)  # doubles with each attempt
 SWEEP_EVERY_SECONDS = env.float("SWEEP_EVERY_SECONDS", default=2.0)
 STALLED_AFTER_SECONDS = env.float("STALLED_AFTER_SECONDS", default=60.0)
@@ -106,6 +97,11 @@ INSTALLED_APPS = [
     "django.contrib.messages",
     "whitenoise.runserver_nostatic",
     "django.contrib.staticfiles",
+    "axes",
+    "csp",
+    "django_otp",
+    "django_otp.plugins.otp_static",
+    "django_otp.plugins.otp_totp",
     "django_celery_results",
     "drf_spectacular_sidecar",  # Swagger UI's static files
     "api",
@@ -117,13 +113,16 @@ INSTALLED_APPS = [
 
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
+    "config.security.PagePolicy",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django_otp.middleware.OTPMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "axes.middleware.AxesMiddleware",
 ]
 
 ROOT_URLCONF = "config.urls"
@@ -133,6 +132,7 @@ TEST_RUNNER = "tests.runner.PytestRunner"
 TEMPLATES = [
     {
         "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "config/templates"],
         "APP_DIRS": True,
         "OPTIONS": {
             "context_processors": [
@@ -144,9 +144,17 @@ TEMPLATES = [
     },
 ]
 
+# --- security: config/security.py has the values and the reasons ---------------------------------
+
+globals().update(security.LOGIN)
+CONTENT_SECURITY_POLICY = security.PAGE_POLICY
+SECOND_FACTOR_REQUIRED: bool = env.bool("SECOND_FACTOR_REQUIRED", default=False)
+if env.bool("BEHIND_TLS_PROXY", default=False):
+    globals().update(security.behind_tls_proxy())
+
 # --- the database ---------------------------------------------------------------------------------
 
-DATABASE = database_at(
+DATABASE = environment.database_at(
     needed_in_production("DATABASE_URL", stand_in=""), stand_in=DATA_DIR / "prihod.sqlite3"
 )
 DATABASE |= {"CONN_MAX_AGE": None, "CONN_HEALTH_CHECKS": True, "ATOMIC_REQUESTS": False}
@@ -156,7 +164,7 @@ DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 # --- Celery ---------------------------------------------------------------------------------------
 
 REDIS_URL = needed_in_production("REDIS_URL", stand_in="")
-globals().update(broker_at(REDIS_URL, stand_in=DATA_DIR / "broker"))  # CELERY_BROKER_…
+globals().update(environment.broker_at(REDIS_URL, stand_in=DATA_DIR / "broker"))  # CELERY_BROKER_…
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 # Attempts have a queue of their own, so that the doorbell can tell how many of its rings wait.
 CELERY_TASK_QUEUES = [Queue(name, routing_key=name) for name in ("celery", "attempts")]

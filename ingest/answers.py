@@ -10,9 +10,9 @@ from ingest.models import Webhook
 
 
 class Taken(Struct):
-    """The operation is in the inbox, since now or since before."""
+    """The operation is in the inbox, since now or since before; or there is none to credit in it."""
 
-    status: Literal["success", "already processed"]
+    status: Literal["success", "already processed", "ignored"]
 
 
 class Operation(Struct):

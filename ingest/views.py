@@ -8,7 +8,7 @@ from api.answers import answer, error, json_only, unavailable
 from api.models import ApiKey
 from api.reading import NotFound, for_readers
 from ingest import doorbell, doorkeeper, inbox
-from ingest.answers import Operation
+from ingest.answers import Operation, Taken
 from ingest.banks.telling import Credit, Ignored
 from ingest.doorkeeper import Guard
 from ingest.doors import Door
@@ -55,7 +55,7 @@ def deliver(request: HttpRequest, door: Door, guard: Guard) -> HttpResponse:
 def _take_in(told: Credit | Ignored, body: bytes, door: Door) -> HttpResponse:
     if isinstance(told, Ignored):
         inbox.keep_ignored(body, told.reason, door.name)
-        return answer({"status": "ignored"})
+        return answer(Taken("ignored"))
     stored = inbox.store(told.terms, body, door.name, told.bank_id)
     if stored is inbox.Stored.NEW:
         doorbell.ring()

@@ -162,4 +162,4 @@ def test_the_list_costs_the_same_few_statements_however_long_it_is(boss: Client)
     with CaptureQueriesContext(connection) as long:
         listed(boss, TaskResult)
 
-    assert len(long) == len(short) <= 7
+    assert len(long) == len(short) <= 8

@@ -1,0 +1,75 @@
+-- What web, worker and beat may do, and nothing more; for the server's root, on the database prihod:
+--
+--     mysql --user=root prihod < deploy/mysql/grants.sql
+--
+-- Before the first migration, and again before an update that brings tables. A privilege on a table that isn't
+-- there yet can be granted only together with CREATE, which is taken back below. Who had all of prihod.* before
+-- loses that with REVOKE SELECT, INSERT, UPDATE, DELETE ON prihod.* FROM 'prihod'@'%'.
+
+-- The ledger only grows: no UPDATE and no DELETE, even if its triggers were gone.
+GRANT SELECT, INSERT, CREATE ON ledger_payment TO 'prihod'@'%';
+GRANT SELECT, INSERT, CREATE ON ledger_balancelog TO 'prihod'@'%';
+GRANT SELECT, INSERT, UPDATE, CREATE ON ledger_organization TO 'prihod'@'%';
+
+-- The inbox. A webhook is never removed; what else was delivered is kept for a while.
+GRANT SELECT, INSERT, UPDATE, CREATE ON ingest_webhook TO 'prihod'@'%';
+GRANT SELECT, INSERT, DELETE, CREATE ON ingest_rejecteddelivery TO 'prihod'@'%';
+GRANT SELECT, INSERT, UPDATE, DELETE, CREATE ON ingest_repeateddelivery TO 'prihod'@'%';
+GRANT SELECT, INSERT, UPDATE, DELETE, CREATE ON ingest_conflictingdelivery TO 'prihod'@'%';
+
+-- What Celery kept of attempts.
+GRANT SELECT, INSERT, UPDATE, DELETE, CREATE ON django_celery_results_taskresult TO 'prihod'@'%';
+GRANT SELECT, INSERT, UPDATE, DELETE, CREATE ON django_celery_results_groupresult TO 'prihod'@'%';
+GRANT SELECT, INSERT, UPDATE, DELETE, CREATE ON django_celery_results_chordcounter TO 'prihod'@'%';
+
+-- People of the admin, and what they did, which nobody rewrites. Deleting a person takes it along.
+GRANT SELECT, INSERT, UPDATE, DELETE, CREATE ON auth_user TO 'prihod'@'%';
+GRANT SELECT, INSERT, UPDATE, DELETE, CREATE ON auth_user_groups TO 'prihod'@'%';
+GRANT SELECT, INSERT, UPDATE, DELETE, CREATE ON auth_user_user_permissions TO 'prihod'@'%';
+GRANT SELECT, INSERT, UPDATE, DELETE, CREATE ON auth_group TO 'prihod'@'%';
+GRANT SELECT, INSERT, UPDATE, DELETE, CREATE ON auth_group_permissions TO 'prihod'@'%';
+GRANT SELECT, INSERT, UPDATE, DELETE, CREATE ON django_session TO 'prihod'@'%';
+GRANT SELECT, INSERT, DELETE, CREATE ON django_admin_log TO 'prihod'@'%';
+
+-- Failed logins, and second factors.
+GRANT SELECT, INSERT, UPDATE, DELETE, CREATE ON axes_accessattempt TO 'prihod'@'%';
+GRANT SELECT, DELETE, CREATE ON axes_accessattemptexpiration TO 'prihod'@'%';
+GRANT SELECT, DELETE, CREATE ON axes_accessfailurelog TO 'prihod'@'%';
+GRANT SELECT, DELETE, CREATE ON axes_accesslog TO 'prihod'@'%';
+GRANT SELECT, INSERT, UPDATE, DELETE, CREATE ON otp_totp_totpdevice TO 'prihod'@'%';
+GRANT SELECT, INSERT, UPDATE, DELETE, CREATE ON otp_static_staticdevice TO 'prihod'@'%';
+GRANT SELECT, INSERT, UPDATE, DELETE, CREATE ON otp_static_statictoken TO 'prihod'@'%';
+
+-- What only migrations write.
+GRANT SELECT, CREATE ON django_migrations TO 'prihod'@'%';
+GRANT SELECT, CREATE ON django_content_type TO 'prihod'@'%';
+GRANT SELECT, CREATE ON auth_permission TO 'prihod'@'%';
+
+-- No table is made by them.
+REVOKE CREATE ON ledger_payment FROM 'prihod'@'%';
+REVOKE CREATE ON ledger_balancelog FROM 'prihod'@'%';
+REVOKE CREATE ON ledger_organization FROM 'prihod'@'%';
+REVOKE CREATE ON ingest_webhook FROM 'prihod'@'%';
+REVOKE CREATE ON ingest_rejecteddelivery FROM 'prihod'@'%';
+REVOKE CREATE ON ingest_repeateddelivery FROM 'prihod'@'%';
+REVOKE CREATE ON ingest_conflictingdelivery FROM 'prihod'@'%';
+REVOKE CREATE ON django_celery_results_taskresult FROM 'prihod'@'%';
+REVOKE CREATE ON django_celery_results_groupresult FROM 'prihod'@'%';
+REVOKE CREATE ON django_celery_results_chordcounter FROM 'prihod'@'%';
+REVOKE CREATE ON auth_user FROM 'prihod'@'%';
+REVOKE CREATE ON auth_user_groups FROM 'prihod'@'%';
+REVOKE CREATE ON auth_user_user_permissions FROM 'prihod'@'%';
+REVOKE CREATE ON auth_group FROM 'prihod'@'%';
+REVOKE CREATE ON auth_group_permissions FROM 'prihod'@'%';
+REVOKE CREATE ON django_session FROM 'prihod'@'%';
+REVOKE CREATE ON django_admin_log FROM 'prihod'@'%';
+REVOKE CREATE ON axes_accessattempt FROM 'prihod'@'%';
+REVOKE CREATE ON axes_accessattemptexpiration FROM 'prihod'@'%';
+REVOKE CREATE ON axes_accessfailurelog FROM 'prihod'@'%';
+REVOKE CREATE ON axes_accesslog FROM 'prihod'@'%';
+REVOKE CREATE ON otp_totp_totpdevice FROM 'prihod'@'%';
+REVOKE CREATE ON otp_static_staticdevice FROM 'prihod'@'%';
+REVOKE CREATE ON otp_static_statictoken FROM 'prihod'@'%';
+REVOKE CREATE ON django_migrations FROM 'prihod'@'%';
+REVOKE CREATE ON django_content_type FROM 'prihod'@'%';
+REVOKE CREATE ON auth_permission FROM 'prihod'@'%';

@@ -1,0 +1,163 @@
+"""The whole house as production's database users, who may do what grants.sql says and no more."""
+
+import json
+import os
+import re
+from collections.abc import Iterator
+from http.cookiejar import CookieJar
+from urllib.parse import urlencode, urlsplit
+from urllib.request import HTTPCookieProcessor, Request, build_opener
+from uuid import uuid4
+
+import pytest
+from django.apps import apps
+from django.db import connection
+from pytest_django import DjangoDbBlocker
+
+from config.launcher import SAMPLE
+from tests.acceptance.conftest import HouseBuilder
+from tests.acceptance.house import House
+from tests.servers import ROOT
+
+GRANTS = (ROOT / "deploy/mysql/grants.sql").read_text()
+GRANT = re.compile(r"^GRANT (.+), CREATE ON (\w+) TO 'prihod'@'%';$", re.MULTILINE)
+GRANTED = {table: set(rights.split(", ")) for rights, table in GRANT.findall(GRANTS)}
+MIGRATION = "SELECT, INSERT, UPDATE, DELETE, CREATE, ALTER, DROP, INDEX, REFERENCES, TRIGGER"
+BY_SERVER = pytest.mark.skipif(
+    not os.environ.get("DATABASE_URL", "").startswith("mysql:"), reason="SQLite knows no users"
+)
+
+
+def test_every_table_is_granted_and_nothing_else() -> None:
+    tables = {model._meta.db_table for model in apps.get_models(include_auto_created=True)}
+    assert {*tables, "django_migrations"} == GRANTED.keys()
+    assert re.findall(r"^REVOKE CREATE ON (\w+) ", GRANTS, re.MULTILINE) == list(GRANTED)
+
+
+def test_the_ledger_only_grows() -> None:
+    for table in ("ledger_payment", "ledger_balancelog"):
+        assert GRANTED[table] == {"SELECT", "INSERT"}
+
+
+@pytest.fixture
+def guarded(new_house: HouseBuilder, django_db_blocker: DjangoDbBlocker) -> Iterator[House]:
+    """A house whose processes are `prihod`, on a database that `prihod_migration` has migrated."""
+    house = new_house()
+    url = urlsplit(house.environment["DATABASE_URL"])
+    database = url.path.lstrip("/")
+    users = {name: f"{name}_{uuid4().hex[:8]}" for name in ("prihod", "prihod_migration")}
+    statements = [f"CREATE USER '{user}'@'%' IDENTIFIED BY 'pass'" for user in users.values()]
+    statements += [
+        f"GRANT {MIGRATION} ON {database}.* TO '{users['prihod_migration']}'@'%'",
+        f"USE {database}",
+    ]
+    script = "\n".join(line for line in GRANTS.splitlines() if not line.startswith("--"))
+    statements += [
+        line for line in script.replace("'prihod'@", f"'{users['prihod']}'@").split(";") if line.strip()
+    ]
+
+    def run(*them: str) -> None:
+        with django_db_blocker.unblock(), connection._nodb_cursor() as cursor:
+            for statement in them:
+                cursor.execute(statement)
+
+    def url_of(user: str) -> str:
+        return url._replace(netloc=f"{users[user]}:pass@{url.hostname}").geturl()
+
+    try:
+        run(*statements)
+        house.environment["DATABASE_URL"] = url_of("prihod_migration")
+        migrated = house.manage("migrate")
+        assert migrated.returncode == 0, migrated.stderr
+        house.environment["DATABASE_URL"] = url_of("prihod")
+        yield house
+    finally:
+        house.clean_up()
+        run(*(f"DROP USER '{user}'@'%'" for user in users.values()))
+
+
+@BY_SERVER
+def test_the_house_lives_under_the_grants(guarded: House) -> None:
+    sample = json.loads(SAMPLE)
+    with guarded as house:
+        assert house.deliver(sample) == (200, {"status": "success"})
+        house.balance_becomes(sample["payer_inn"], 145000)
+        assert house.deliver(sample) == (200, {"status": "already processed"})
+        assert house.deliver({**sample, "amount": 1})[1] == {"status": "already processed"}
+        assert house.deliver({**sample, "amount": -1})[0] == 400
+        simulated = house.manage("simulate_bank", "--url", house.url, "--count", "50", "--invalid", "0.1")
+        assert simulated.returncode == 0, simulated.stderr
+        commands = [
+            ("verify_ledger",),
+            ("replay", "--failed"),
+            ("shell", "-v0", "-c", EVERY_HOUR),
+            ("shell", "-v0", "-c", SET_PASSWORD),
+            ("addstatictoken", "admin"),
+            ("clearsessions",),
+        ]
+        for command in commands:
+            done = house.manage(*command)
+            assert done.returncode == 0, (command, done.stderr)
+        log_in_and_look_around(house)
+        assert house.manage("axes_reset_username", "admin").returncode == 0
+        assert "denied" not in house.output()
+
+
+EVERY_HOUR = (
+    "from worker.celery import app; app.loader.import_default_modules();"
+    "[app.tasks[entry['task']]() for entry in app.conf.beat_schedule.values()]"
+)
+SET_PASSWORD = (
+    "from django.contrib.auth.models import User; admin = User.objects.get(is_superuser=True);"
+    "admin.set_password('right'); admin.save()"
+)
+
+
+def log_in_and_look_around(house: House) -> None:
+    jar = CookieJar()
+    opener = build_opener(HTTPCookieProcessor(jar))
+
+    def post(password: str) -> str:
+        opener.open(f"{house.url}/admin/login/")
+        token = next(cookie.value for cookie in jar if cookie.name == "csrftoken")
+        form = {"username": "admin", "password": password, "csrfmiddlewaretoken": token, "next": "/admin/"}
+        answer = opener.open(Request(f"{house.url}/admin/login/", urlencode(form).encode()))
+        return str(answer.url)
+
+    assert "login" in post("wrong")
+    assert post("right").endswith("/admin/")
+    index = opener.open(f"{house.url}/admin/").read().decode()
+    pages = set(re.findall(r'href="(/admin/\w+/\w+/)"', index))
+    assert len(pages) > 10
+    for page in pages:
+        assert opener.open(house.url + page).status == 200
+
+
+FORBIDDEN = [
+    "UPDATE ledger_payment SET amount_kopecks = 1",
+    "DELETE FROM ledger_balancelog",
+    "DELETE FROM ledger_organization",
+    "DELETE FROM ingest_webhook",
+    "TRUNCATE ledger_payment",
+    "DROP TABLE ledger_payment",
+    "CREATE TABLE mine (id INT)",
+    "DROP TRIGGER ledger_payment_no_update",
+    "UPDATE django_migrations SET name = 'x'",
+]
+TRY_EACH = """
+from django.db import DatabaseError, connection
+for statement in FORBIDDEN:
+    try:
+        connection.cursor().execute(statement)
+    except DatabaseError as refused:
+        assert refused.args[0] in {1142, 1370}, refused  # table or trigger: denied
+    else:
+        raise SystemExit(f"was not refused: {statement}")
+"""
+
+
+@BY_SERVER
+def test_what_the_application_must_not_do_is_refused(guarded: House) -> None:
+    statements = f"FORBIDDEN = {FORBIDDEN!r}{TRY_EACH}"
+    tried = guarded.manage("shell", "-v0", "-c", statements)
+    assert tried.returncode == 0, tried.stdout + tried.stderr

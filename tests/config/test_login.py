@@ -1,0 +1,192 @@
+"""The admin's login: how often one may guess, and the second factor."""
+
+from collections.abc import Iterator
+from datetime import timedelta
+
+import pytest
+from axes.models import AccessAttempt, AccessLog
+from django.contrib.auth.models import User
+from django.core.management import call_command
+from django.db.models import F
+from django.http import HttpResponse
+from django.test import Client, RequestFactory, override_settings
+from django.utils import timezone
+from django_otp.oath import TOTP
+from django_otp.plugins.otp_static.lib import add_static_token
+from django_otp.plugins.otp_totp.models import TOTPDevice
+
+from config.login import caller
+
+pytestmark = pytest.mark.django_db
+PASSWORD = "right horse battery"
+LOGIN = "/admin/login/?next=/admin/"
+
+
+@pytest.fixture(autouse=True)
+def quick_hashes() -> Iterator[None]:
+    with override_settings(PASSWORD_HASHERS=["django.contrib.auth.hashers.MD5PasswordHasher"]):
+        yield
+
+
+@pytest.fixture
+def anna() -> User:
+    return User.objects.create_superuser("anna", password=PASSWORD)
+
+
+@pytest.fixture
+def device(anna: User) -> TOTPDevice:
+    return TOTPDevice.objects.create(user=anna, name="phone")
+
+
+def log_in(password: str = PASSWORD, code: str = "", name: str = "anna", **extra: str) -> HttpResponse:
+    form = {"username": name, "password": password, "otp_token": code, "next": "/admin/"}
+    answer: HttpResponse = Client().post(LOGIN, form, **extra)  # type: ignore[arg-type]
+    return answer
+
+
+def code_of(device: TOTPDevice) -> str:
+    totp = TOTP(device.bin_key, device.step, device.t0, device.digits, device.drift)
+    return f"{totp.token():0{device.digits}d}"
+
+
+# --- guessing -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def locked_out(anna: User) -> None:
+    for _ in range(5):
+        last = log_in("wrong")
+    assert last.status_code == 429
+    assert b"Too many failed logins" in last.content
+
+
+@pytest.mark.usefixtures("locked_out")
+def test_five_failures_lock_the_right_password_out_too() -> None:
+    assert log_in().status_code == 429
+
+
+@pytest.mark.usefixtures("locked_out")
+def test_the_lock_is_for_that_name_from_that_address() -> None:
+    User.objects.create_superuser("olga", password=PASSWORD)
+    assert log_in(name="olga").status_code == 302
+    assert log_in(REMOTE_ADDR="192.0.2.7").status_code == 302
+
+
+@pytest.mark.usefixtures("locked_out")
+def test_the_lock_ends_after_a_quarter_of_an_hour_and_its_rows_go() -> None:
+    AccessAttempt.objects.update(attempt_time=timezone.now() - timedelta(minutes=16))
+    assert log_in().status_code == 302
+    assert AccessAttempt.objects.count() == 0
+
+
+@pytest.mark.usefixtures("locked_out")
+def test_an_operator_can_end_the_lock() -> None:
+    call_command("axes_reset_username", "anna", verbosity=0)
+    assert log_in().status_code == 302
+
+
+@pytest.mark.usefixtures("locked_out")
+def test_whoever_goes_on_guessing_writes_nothing() -> None:
+    before = list(AccessAttempt.objects.values())
+    for number in range(10):
+        log_in("wrong", HTTP_USER_AGENT=f"guesser {number}")
+    assert list(AccessAttempt.objects.values()) == before
+    assert AccessLog.objects.count() == 0
+
+
+def test_no_password_or_code_is_kept_of_a_failed_login(anna: User) -> None:
+    log_in("almost-my-password", "abc-my-code")
+    kept = str(AccessAttempt.objects.values())
+    assert "almost-my-password" not in kept
+    assert "abc-my-code" not in kept
+
+
+@pytest.mark.parametrize(
+    ("proxies", "forwarded", "address"),
+    [
+        (0, "192.0.2.1", "127.0.0.1"),
+        (1, "192.0.2.1, 192.0.2.2", "192.0.2.2"),
+        (2, "192.0.2.1, 192.0.2.2", "192.0.2.1"),
+        (1, "nonsense", None),
+    ],
+)
+def test_failures_are_counted_by_what_the_trusted_proxies_saw(
+    proxies: int, forwarded: str, address: str | None, rf: RequestFactory
+) -> None:
+    with override_settings(TRUSTED_PROXIES=proxies):
+        assert caller(rf.get("/", headers={"X-Forwarded-For": forwarded})) == address
+
+
+# --- the second factor --------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("anna")
+def test_without_a_second_factor_the_password_is_enough() -> None:
+    assert log_in().status_code == 302
+
+
+def test_with_a_second_factor_the_password_is_not_enough(device: TOTPDevice) -> None:
+    assert log_in().status_code == 200
+    assert log_in(code=code_of(device)).status_code == 302
+
+
+def test_an_unconfirmed_device_is_not_asked_for(device: TOTPDevice) -> None:
+    TOTPDevice.objects.update(confirmed=False)
+    assert log_in().status_code == 302
+
+
+def test_a_code_logs_in_once(device: TOTPDevice) -> None:
+    code = code_of(device)
+    assert log_in(code=code).status_code == 302
+    assert log_in(code=code).status_code == 200
+
+
+def test_a_wrong_code_slows_the_next_one_down(device: TOTPDevice) -> None:
+    log_in(code="000000" if code_of(device) != "000000" else "111111")
+    assert TOTPDevice.objects.update(throttling_failure_count=F("throttling_failure_count") + 9) == 1
+    assert TOTPDevice.objects.get().throttling_failure_count == 10  # 2 ** 9 seconds
+    assert log_in(code=code_of(device)).status_code == 200
+    TOTPDevice.objects.update(throttling_failure_count=0, throttling_failure_timestamp=None)
+    assert log_in(code=code_of(device)).status_code == 302
+
+
+def test_another_s_code_does_not_open(device: TOTPDevice) -> None:
+    olga = User.objects.create_superuser("olga", password=PASSWORD)
+    TOTPDevice.objects.create(user=olga, name="phone")
+    assert log_in(name="olga", code=code_of(device)).status_code == 200
+
+
+def test_a_session_from_before_the_second_factor_ends(anna: User) -> None:
+    client = Client()
+    client.force_login(anna)
+    assert client.get("/admin/").status_code == 200
+    TOTPDevice.objects.create(user=anna, name="phone")
+    assert client.get("/admin/").status_code == 302
+
+
+def test_who_lost_the_phone_gets_in_once_by_a_one_time_code(anna: User, device: TOTPDevice) -> None:
+    code = add_static_token("anna").token
+    assert log_in(code=code).status_code == 302
+    assert log_in(code=code).status_code == 200
+
+
+@pytest.mark.usefixtures("anna")
+def test_left_over_one_time_codes_alone_ask_for_nothing() -> None:
+    add_static_token("anna")
+    assert log_in().status_code == 302
+
+
+def test_where_a_second_factor_is_required_nobody_enters_without(anna: User) -> None:
+    with override_settings(SECOND_FACTOR_REQUIRED=True):
+        assert b"you have none yet" in log_in().content
+        assert log_in(code=add_static_token("anna").token).status_code == 302
+
+
+def test_the_enrolment_page_shows_the_code_to_photograph(anna: User) -> None:
+    device = TOTPDevice.objects.create(user=anna, name="phone", confirmed=False)
+    client = Client()
+    client.force_login(anna)
+    page = client.get(f"/admin/otp_totp/totpdevice/{device.pk}/config/")
+    picture = client.get(f"/admin/otp_totp/totpdevice/{device.pk}/qrcode/")
+    assert page.status_code == 200
+    assert b"<svg" in picture.content
