@@ -29,7 +29,7 @@ def needed_in_production(name: str, stand_in: str) -> str:
     """The variable's value, or in development the stand-in; ImproperlyConfigured otherwise."""
     value: str = env.str(name, default="")
     if value or DEBUG:
-        return value or stand_in
+        return environment.Secret(value or stand_in)
     raise ImproperlyConfigured(f"{name} is not set; with DEBUG=0 it must be. See .env.example.")
 
 

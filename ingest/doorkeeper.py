@@ -10,7 +10,7 @@ import re
 import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network, ip_network
 
 import structlog
@@ -43,10 +43,11 @@ class Guard:
 
     networks: Sequence[Network] = ()
     public_keys: Sequence[RSAPublicKey] = ()
-    secrets: Sequence[bytes] = ()  # of Standard Webhooks
-    x_signature_secrets: Sequence[bytes] = ()
-    basic: Sequence[bytes] = ()
-    bearer: Sequence[bytes] = ()
+    # An error page of development shows the settings by their repr.
+    secrets: Sequence[bytes] = field(default=(), repr=False)  # of Standard Webhooks
+    x_signature_secrets: Sequence[bytes] = field(default=(), repr=False)
+    basic: Sequence[bytes] = field(default=(), repr=False)
+    bearer: Sequence[bytes] = field(default=(), repr=False)
     tolerance_seconds: int = TOLERANCE_SECONDS
     everybody: bool = False
 

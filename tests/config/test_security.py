@@ -27,8 +27,7 @@ def check_deploy(tmp_path: Path, **environment: str) -> subprocess.CompletedProc
         "DATABASE_URL": f"sqlite:///{tmp_path}/check.sqlite3",
         "REDIS_URL": "redis://127.0.0.1:1/0",
         "ALLOWED_HOSTS": "prihod.example",
-        "WEBHOOK_AUTH": "hmac",
-        "WEBHOOK_SECRETS": "a-secret-that-is-long-enough-for-the-check",
+        "WEBHOOK_SECRETS": "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz",
     }
     return subprocess.run(
         [sys.executable, "manage.py", "check", "--deploy", "--fail-level", "WARNING"],
