@@ -2,7 +2,6 @@
 
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse
-from django.views.decorators.csrf import csrf_exempt
 
 from api.answers import answer, error, json_only, unavailable
 from api.models import ApiKey
@@ -22,16 +21,15 @@ BODY_BYTES_MAX = 64 * 1024
 CHALLENGE = 'Basic realm="webhook", charset="UTF-8", Bearer realm="webhook"'
 
 
-@csrf_exempt
+@counted
+@json_only("POST")
 def webhook(request: HttpRequest, door: Door) -> HttpResponse:
     """One of the doors; without a guard it is not there."""
     guard = settings.WEBHOOK_GUARDS.get(door.name)
-    return deliver(request, door, guard) if guard else error(404, "Not found")
+    return _deliver(request, door, guard) if guard else error(404, "Not found")
 
 
-@counted
-@json_only("POST")
-def deliver(request: HttpRequest, door: Door, guard: Guard) -> HttpResponse:
+def _deliver(request: HttpRequest, door: Door, guard: Guard) -> HttpResponse:
     """Store the delivery and answer; a worker posts it to the ledger."""
     length = request.headers.get("Content-Length", "")
     if not length.isdecimal():  # a chunked body would reach us empty

@@ -16,6 +16,22 @@ GRANT SELECT, INSERT, UPDATE, CREATE ON ingest_webhook TO 'prihod'@'%';
 GRANT SELECT, INSERT, DELETE, CREATE ON ingest_rejecteddelivery TO 'prihod'@'%';
 GRANT SELECT, INSERT, UPDATE, DELETE, CREATE ON ingest_repeateddelivery TO 'prihod'@'%';
 GRANT SELECT, INSERT, UPDATE, DELETE, CREATE ON ingest_conflictingdelivery TO 'prihod'@'%';
+GRANT SELECT, INSERT, DELETE, CREATE ON ingest_ignoreddelivery TO 'prihod'@'%';
+GRANT SELECT, INSERT, CREATE ON ingest_bankoperation TO 'prihod'@'%';
+GRANT SELECT, INSERT, DELETE, CREATE ON ingest_verification TO 'prihod'@'%';
+
+-- Acts of persons only grow; what became of each webhook in one is written once. UPDATE on the first is for locking its
+-- rows (SELECT … FOR UPDATE wants it); a trigger refuses to change them.
+GRANT SELECT, INSERT, UPDATE, CREATE ON ingest_act TO 'prihod'@'%';
+GRANT SELECT, INSERT, UPDATE, CREATE ON ingest_actedwebhook TO 'prihod'@'%';
+
+-- Signs of life, and what was counted.
+GRANT SELECT, INSERT, UPDATE, DELETE, CREATE ON worker_beat TO 'prihod'@'%';
+GRANT SELECT, INSERT, UPDATE, DELETE, CREATE ON worker_minute TO 'prihod'@'%';
+
+-- Readers. A key is revoked, never removed.
+GRANT SELECT, INSERT, UPDATE, CREATE ON api_apikey TO 'prihod'@'%';
+GRANT SELECT, INSERT, UPDATE, DELETE, CREATE ON api_misscount TO 'prihod'@'%';
 
 -- What Celery kept of attempts.
 GRANT SELECT, INSERT, UPDATE, DELETE, CREATE ON django_celery_results_taskresult TO 'prihod'@'%';
@@ -53,6 +69,15 @@ REVOKE CREATE ON ingest_webhook FROM 'prihod'@'%';
 REVOKE CREATE ON ingest_rejecteddelivery FROM 'prihod'@'%';
 REVOKE CREATE ON ingest_repeateddelivery FROM 'prihod'@'%';
 REVOKE CREATE ON ingest_conflictingdelivery FROM 'prihod'@'%';
+REVOKE CREATE ON ingest_ignoreddelivery FROM 'prihod'@'%';
+REVOKE CREATE ON ingest_bankoperation FROM 'prihod'@'%';
+REVOKE CREATE ON ingest_verification FROM 'prihod'@'%';
+REVOKE CREATE ON ingest_act FROM 'prihod'@'%';
+REVOKE CREATE ON ingest_actedwebhook FROM 'prihod'@'%';
+REVOKE CREATE ON worker_beat FROM 'prihod'@'%';
+REVOKE CREATE ON worker_minute FROM 'prihod'@'%';
+REVOKE CREATE ON api_apikey FROM 'prihod'@'%';
+REVOKE CREATE ON api_misscount FROM 'prihod'@'%';
 REVOKE CREATE ON django_celery_results_taskresult FROM 'prihod'@'%';
 REVOKE CREATE ON django_celery_results_groupresult FROM 'prihod'@'%';
 REVOKE CREATE ON django_celery_results_chordcounter FROM 'prihod'@'%';
