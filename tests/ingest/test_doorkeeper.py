@@ -319,7 +319,6 @@ def test_door_without_a_guard_is_not_there(settings: Settings) -> None:
     assert (response.status_code, json.loads(response.content)) == (404, {"error": "Not found"})
 
 
-
 @pytest.mark.django_db
 def test_guard_that_knows_nobody_lets_nobody_in(guarded: Callable[..., None]) -> None:
     guarded()
