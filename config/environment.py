@@ -29,6 +29,15 @@ MYSQL_OPTIONS = {
 }
 
 
+class Secret(str):
+    """A text that error pages and listings of settings, which show an object's repr, don't show."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "'********'"
+
+
 class Environment(environ.Env):  # type: ignore[misc]  # untyped
     """An empty variable is as good as none, and a malformed one is named."""
 

@@ -12,7 +12,7 @@ from django.core.exceptions import ImproperlyConfigured
 from kombu import Queue
 
 from config import logs, security
-from config.environment import Environment, broker_at, database_at, kept_secret, one_or_more
+from config.environment import Environment, Secret, broker_at, database_at, kept_secret, one_or_more
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 env = Environment()
@@ -28,7 +28,7 @@ def needed_in_production(name: str, stand_in: str) -> str:
     """The variable's value, or in development the stand-in; ImproperlyConfigured otherwise."""
     value: str = env.str(name, default="")
     if value or DEBUG:
-        return value or stand_in
+        return Secret(value or stand_in)
     raise ImproperlyConfigured(f"{name} is not set; with DEBUG=0 it must be. See .env.example.")
 
 

@@ -1,0 +1,82 @@
+"""No secret of the environment is ever said: by no process, in no failure, on no error page."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.acceptance.house import NOTHING_SET
+from tests.servers import ROOT, free_port
+
+SECRETS = {
+    "SECRET_KEY": "secretkeyCANARY" * 4,
+    "DATABASE_URL": "mysql://prihod:databaseCANARY@127.0.0.1:1/prihod",
+    "REDIS_URL": "redis://:brokerCANARY@127.0.0.1:1/0",
+    "WEBHOOK_AUTH": "hmac",
+    "WEBHOOK_SECRETS": "webhookCANARY" * 4,
+}
+BROKEN = {
+    "database": {"DATABASE_URL": "mysql://prihod:databaseCANARY@127.0.0.1:notaport/prihod"},
+    "scheme": {"DATABASE_URL": "postgres://prihod:databaseCANARY@127.0.0.1/prihod"},
+    "broker": {"REDIS_URL": "redis://:brokerCANARY@127.0.0.1:notaport/0"},
+    "servers away": {},
+}
+COMMANDS = [
+    ["manage.py", "check", "--deploy"],
+    ["manage.py", "migrate"],
+    ["manage.py", "verify_ledger"],
+    ["-m", "config.launcher"],
+    ["-m", "celery", "-A", "worker", "report"],
+    ["-m", "celery", "-A", "worker", "inspect", "ping", "--timeout", "1"],
+]
+
+
+@pytest.mark.parametrize("broken", sorted(BROKEN))
+def test_no_failing_command_says_a_secret(broken: str, tmp_path: Path) -> None:
+    environment = {**os.environ, **NOTHING_SET, "DEBUG": "0", "DATA_DIR": str(tmp_path), **SECRETS}
+    environment |= {"PORT": str(free_port()), **BROKEN[broken]}
+    for command in COMMANDS:
+        said = subprocess.run(
+            [sys.executable, *command],
+            cwd=ROOT,
+            env=environment,
+            check=False,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=60,
+        ).stdout
+        assert said
+        assert "CANARY" not in said, (command, said)
+
+
+ERROR_PAGE = """
+import django; django.setup()
+from django.conf import settings
+from django.test import RequestFactory
+from django.views.debug import technical_500_response
+import sys
+settings.DATABASE
+try:
+    raise ValueError("wrong")
+except ValueError:
+    print(technical_500_response(RequestFactory().get("/"), *sys.exc_info()).content.decode())
+"""
+
+
+def test_developments_error_page_says_no_secret(tmp_path: Path) -> None:
+    environment = {**os.environ, **NOTHING_SET, "DJANGO_SETTINGS_MODULE": "config.settings", **SECRETS}
+    environment |= {"DATA_DIR": str(tmp_path), "DEBUG": "1"}
+    page = subprocess.run(
+        [sys.executable, "-c", ERROR_PAGE],
+        cwd=ROOT,
+        env=environment,
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+    assert "SECRET_KEY" in page
+    lines = [line for line in page.splitlines() if "CANARY" in line]
+    assert lines == []
