@@ -7,6 +7,7 @@ machine or in another container, answer on METRICS_PORT for themselves, without 
 import secrets
 import threading
 from collections.abc import Iterable, Iterator
+from functools import cache
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, make_server
 from wsgiref.types import StartResponse, WSGIEnvironment
@@ -107,6 +108,12 @@ class _Silent(WSGIRequestHandler):
 
 
 def serve(**_: object) -> None:
+    """A worker is ready again each time it has reached the broker; but it listens once."""
+    _listen()
+
+
+@cache
+def _listen() -> None:
     """Answer on METRICS_PORT in a thread of this process, if it is set."""
     if not settings.METRICS_PORT:
         return
