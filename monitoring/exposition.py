@@ -8,6 +8,7 @@ import secrets
 import threading
 from collections.abc import Iterable, Iterator
 from functools import cache
+from pathlib import Path
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, make_server
 from wsgiref.types import StartResponse, WSGIEnvironment
@@ -34,9 +35,21 @@ def counts() -> bytes:
     if not settings.METRICS_DIR:
         return generate_latest(REGISTRY)
     registry = CollectorRegistry()
-    collect: Any = MultiProcessCollector  # untyped
-    collect(registry, str(settings.METRICS_DIR))
+    registry.register(_SharedCounts(settings.METRICS_DIR))
     return generate_latest(registry)
+
+
+class _SharedCounts(Collector):
+    """The library's own collector fails on the file of a process that is just beginning: it is empty."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def collect(self) -> Iterable[Metric]:
+        merge: Any = MultiProcessCollector.merge  # untyped
+        files = [str(file) for file in self._folder.glob("*.db") if file.stat().st_size]
+        metrics: Iterable[Metric] = merge(files, accumulate=True)
+        return metrics
 
 
 class _DatabaseFigures(Collector):
