@@ -79,9 +79,9 @@ def may_see(request: HttpRequest) -> bool:
     return request.user.has_perm("ingest.view_webhook")
 
 
-def context(now_figures: Figures | None = None) -> dict[str, Any]:
+def context() -> dict[str, Any]:
     """What the template monitoring/dashboard.html shows."""
-    told = now_figures or figures.read(clock.now())
+    told = figures.read(clock.now())
     return {
         "read_at": timezone.localtime(told.now),
         "refreshed_every_seconds": REFRESHED_EVERY_SECONDS,
@@ -110,13 +110,15 @@ def _flow(told: Figures) -> Verdict:
     received, applied = told.last(LATELY_MINUTES)
     waiting = told.waiting_seconds
     wait = f"{told.backlog} waiting, the oldest for {duration(waiting)}" if waiting is not None else ""
-    lately = f"{grouped(applied)} applied in the last {LATELY_MINUTES} minutes"
+    lately = f"applied in the last {LATELY_MINUTES} minutes"
     if waiting is not None and waiting > settings.STALLED_AFTER_SECONDS:
         if applied:
-            return Verdict(Level.WARNING, "Money is late", f"{lately}; {wait}.")
-        return Verdict(Level.BAD, "Money is stuck", f"Nothing {lately.partition(' ')[2]}; {wait}.")
+            return Verdict(Level.WARNING, "Money is late", f"{grouped(applied)} {lately}; {wait}.")
+        return Verdict(Level.BAD, "Money is stuck", f"Nothing {lately}; {wait}.")
     if received or applied:
-        return Verdict(Level.GOOD, "Money is flowing", f"{lately}; {wait or 'nothing waits'}.")
+        return Verdict(
+            Level.GOOD, "Money is flowing", f"{grouped(applied)} {lately}; {wait or 'nothing waits'}."
+        )
     last = told.newest_received
     since = f"no new webhook for {duration((told.now - last).total_seconds())}" if last else "no webhook yet"
     return Verdict(Level.QUIET, "All is quiet", f"{since.capitalize()}; {wait or 'nothing waits'}.")

@@ -7,6 +7,8 @@ machine or in another container, answer on METRICS_PORT for themselves, without 
 import secrets
 import threading
 from collections.abc import Iterable, Iterator
+from functools import cache
+from pathlib import Path
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, make_server
 from wsgiref.types import StartResponse, WSGIEnvironment
@@ -33,9 +35,21 @@ def counts() -> bytes:
     if not settings.METRICS_DIR:
         return generate_latest(REGISTRY)
     registry = CollectorRegistry()
-    collect: Any = MultiProcessCollector  # untyped
-    collect(registry, str(settings.METRICS_DIR))
+    registry.register(_SharedCounts(settings.METRICS_DIR))
     return generate_latest(registry)
+
+
+class _SharedCounts(Collector):
+    """The library's own collector fails on the file of a process that is just beginning: it is empty."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def collect(self) -> Iterable[Metric]:
+        merge: Any = MultiProcessCollector.merge  # untyped
+        files = [str(file) for file in self._folder.glob("*.db") if file.stat().st_size]
+        metrics: Iterable[Metric] = merge(files, accumulate=True)
+        return metrics
 
 
 class _DatabaseFigures(Collector):
@@ -107,6 +121,12 @@ class _Silent(WSGIRequestHandler):
 
 
 def serve(**_: object) -> None:
+    """A worker is ready again each time it has reached the broker; but it listens once."""
+    _listen()
+
+
+@cache
+def _listen() -> None:
     """Answer on METRICS_PORT in a thread of this process, if it is set."""
     if not settings.METRICS_PORT:
         return

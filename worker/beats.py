@@ -8,6 +8,7 @@ thread, which goes on beating during a long task.
 import socket
 import tempfile
 import time
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,11 @@ FORGOTTEN_AFTER = timedelta(hours=1)
 def mark_of(kind: str) -> Path:
     """The file whose age is that of the last beat. Named after the port: two houses may share a machine."""
     return Path(tempfile.gettempdir(), f"prihod-{kind}-{settings.PORT}")
+
+
+def leave_mark(kind: str) -> None:
+    with suppress(OSError):  # a full disk must not stop the work; the health check will tell
+        mark_of(kind).touch()
 
 
 def beat(kind: Beat.Kind, name: str, processes: int) -> None:
@@ -64,7 +70,7 @@ class WorkerBeats(bootsteps.StartStopStep):
             self._entry = None
 
     def _beat(self, consumer: Any) -> None:
-        mark_of("worker").touch()
+        leave_mark("worker")
         try:
             beat(Beat.Kind.WORKER, consumer.hostname, consumer.pool.num_processes)
         finally:
@@ -91,7 +97,7 @@ class SchedulerBeats:
         self._written_at = -EVERY_SECONDS
 
     def beat(self) -> None:
-        mark_of("beat").touch()
+        leave_mark("beat")
         if time.monotonic() - self._written_at >= EVERY_SECONDS:
             self._written_at = time.monotonic()
             beat(Beat.Kind.SCHEDULER, self._name, 1)

@@ -44,7 +44,7 @@ class Bank:
 
 def total(house: House, name: str, **labels: str) -> float:
     status, text = house.get("/metrics")
-    assert status == 200, text
+    assert status == 200, house.output()
     return _total(text.decode(), name, labels)
 
 

@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 from django.core.management import CommandError, call_command
-from django.db import connection
+from django.db import DatabaseError, connection
 from django.utils import timezone
 
 from ingest.management.commands import verify_ledger
-from ingest.models import Webhook
+from ingest.models import Verification, Webhook
 from ledger.models import BalanceLog, Organization
 from tests.cast import ROMASHKA, VASILEK, posted, received, terms
 from tests.planting import bare_tables, remove
@@ -144,3 +144,36 @@ def test_a_long_run_at_a_terminal_shows_a_bar(
     assert run()[0] == 0
 
     assert "webhooks" in capsys.readouterr().err
+
+
+@committed
+def test_the_result_is_kept_for_the_dashboard(bare_books: None) -> None:
+    run()
+    right = Verification.objects.get()
+    assert (right.drift, right.rows_looked_at > 0, right.took.total_seconds() > 0) == ("", True, True)
+
+    Organization.objects.filter(inn=ROMASHKA).update(balance_kopecks=120_51)
+    run("--json")
+    assert ROMASHKA in Verification.objects.latest("pk").drift
+
+
+@pytest.mark.django_db
+def test_only_the_newest_results_are_kept(books: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(verify_ledger, "KEPT_MAX", 2)
+    for _ in range(4):
+        run()
+    assert Verification.objects.count() == 2
+
+
+@pytest.mark.django_db
+def test_whoever_may_only_read_still_hears_the_result(
+    books: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(**_: object) -> None:
+        raise DatabaseError("INSERT command denied")
+
+    monkeypatch.setattr(Verification.objects, "create", refuse)
+    code, output = run()
+
+    assert (code, output.startswith("All is right")) == (0, True)
+    assert "could not be kept" in capsys.readouterr().err

@@ -1,4 +1,5 @@
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -79,6 +80,18 @@ def test_gauges_are_the_dashboards_figures() -> None:
 @pytest.mark.usefixtures("open_to_all")
 def test_books_that_were_never_verified_are_no_right_books() -> None:
     assert "prihod_drift" not in told(Client().get("/metrics"))
+
+
+@pytest.mark.usefixtures("open_to_all")
+def test_a_process_that_is_just_beginning_has_counted_nothing_yet(settings: Any, tmp_path: Path) -> None:
+    """Its file is created before it has its size."""
+    settings.METRICS_DIR = tmp_path
+    (tmp_path / "counter_4711.db").touch()
+
+    answer = Client().get("/metrics")
+
+    assert answer.status_code == 200
+    assert told(answer)["prihod_database_up"] == 1
 
 
 @pytest.mark.usefixtures("open_to_all")

@@ -5,6 +5,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from datetime import timedelta
 from io import StringIO
 from pathlib import Path
@@ -15,7 +16,7 @@ from django.core.management import call_command
 from django.db import DatabaseError
 from django.db.models import QuerySet
 
-from tests.servers import ROOT, launch
+from tests.servers import ROOT, Redis, lacking, launch
 from worker import beats, clock
 from worker.beats import EVERY_SECONDS, FORGOTTEN_AFTER, SchedulerBeats, beat, mark_of
 from worker.models import Beat
@@ -101,26 +102,34 @@ def test_alive_says_how_old_the_last_beat_is() -> None:
 
 
 @pytest.fixture
-def worker(tmp_path: Path) -> Iterator["subprocess.Popen[bytes]"]:
-    """A real one, on this run's broker and test database; it beats ten times as often."""
+def start(tmp_path: Path) -> Iterator[Callable[..., "subprocess.Popen[bytes]"]]:
+    """Starts a real one, on this run's broker and test database; it beats fifty times as often."""
     program = tmp_path / "program.py"
     program.write_text(PROGRAM)
-    process = launch(
-        [sys.executable, program],
-        log=tmp_path / "log",
-        environment={
-            **os.environ,
-            "PYTHONPATH": str(ROOT),
-            "TMPDIR": str(tmp_path),
-            "DATA_DIR": str(tmp_path / "data"),
-            "TEST_DATABASE": str(beats.connection.settings_dict["NAME"]),
-        },
-    )
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.wait()
+    with ExitStack() as ends:
+
+        def started(**environment: str) -> "subprocess.Popen[bytes]":
+            ours = {
+                "PYTHONPATH": str(ROOT),
+                "TMPDIR": str(tmp_path),
+                "DATA_DIR": str(tmp_path / "data"),
+                "TEST_DATABASE": str(beats.connection.settings_dict["NAME"]),
+            }
+            process = launch(
+                [sys.executable, program],
+                log=tmp_path / "log",
+                environment={**os.environ, **ours, **environment},
+            )
+            ends.callback(process.wait)
+            ends.callback(process.kill)
+            return process
+
+        yield started
+
+
+@pytest.fixture
+def worker(start: Callable[..., "subprocess.Popen[bytes]"]) -> "subprocess.Popen[bytes]":
+    return start()
 
 
 PROGRAM = """
@@ -178,6 +187,24 @@ def test_a_real_worker_beats_during_a_long_task_too_and_leaves_in_good_order(
     assert worker.wait(timeout=30) == 0, log.read_text()
     assert not Beat.objects.exists()
     assert not mark_of("worker").exists()
+
+
+@pytest.mark.skipif(lacking("Redis") is not None, reason="needs a Redis of its own")
+def test_a_worker_that_lost_the_broker_falls_silent_and_beats_again(
+    start: Callable[..., "subprocess.Popen[bytes]"], tmp_path: Path
+) -> None:
+    log = tmp_path / "log"
+    (tmp_path / "enough").touch()
+    with Redis() as redis:
+        start(REDIS_URL=redis.url)
+        until("a beat", Beat.objects.exists, log)
+        redis.kill()
+        until("its trouble", lambda: "Connection to broker lost" in log.read_text(), log)
+        before = Beat.objects.get().seen_at
+        redis.start()
+        until("a beat again", lambda: Beat.objects.get().seen_at > before, log)
+        again = Beat.objects.get().seen_at
+        until("and another", lambda: Beat.objects.get().seen_at > again, log)
 
 
 def test_a_worker_that_was_killed_stays_to_be_seen(worker: "subprocess.Popen[bytes]", tmp_path: Path) -> None:
