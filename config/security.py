@@ -20,6 +20,7 @@ NOT_REDIRECTED = [r"^(api/|healthz$|readyz$|metrics$)"]
 PAGE_POLICY: dict[str, Any] = {
     "DIRECTIVES": {
         "default-src": [SELF],
+        "img-src": [SELF, "data:"],  # Swagger UI draws its buttons so
         "base-uri": [NONE],
         "form-action": [SELF],
         "frame-ancestors": [NONE],
