@@ -21,7 +21,7 @@ run: ## start web, worker and scheduler, and say what to try; Ctrl-C stops them
 
 test: ## the whole suite, on SQLite and on MariaDB with Redis; TESTS="-k replay -x" is for pytest
 	$(SET_UP) .venv/.dev
-	$(ONE_AT_A_TIME) $(IN_VENV) -m tests.servers mariadb redis mysqlclient
+	$(ONE_AT_A_TIME) $(IN_VENV) -m tests.servers mariadb redis mysqlclient chromium
 	$(SET_UP_MYSQLCLIENT)
 	$(IN_VENV) -m tests -- $(TESTS)
 

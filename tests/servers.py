@@ -363,6 +363,7 @@ PACKAGES = {
     "mysqlclient": ["default-libmysqlclient-dev", "pkg-config", "gcc", "python3-dev"],
     "libfaketime": ["libfaketime"],  # wrong clocks, for the fault suite
     "wrk": ["wrk"],  # load, for the benchmark
+    "Chromium": ["chromium"],  # for tests in a browser
 }
 
 
@@ -397,6 +398,11 @@ def libfaketime() -> Path | None:
     return next(iter(Path("/usr/lib").glob("*/faketime/libfaketime.so.1")), None)
 
 
+def chromium() -> Path | None:
+    """The browser; None where there is none."""
+    return _which("chromium")
+
+
 IS_HERE: dict[str, Callable[[], bool]] = {
     "MariaDB": _mariadb_is_here,
     "MySQL": _mysql_is_here,
@@ -404,6 +410,7 @@ IS_HERE: dict[str, Callable[[], bool]] = {
     "mysqlclient": _mysqlclient_is_here,
     "libfaketime": lambda: libfaketime() is not None,
     "wrk": lambda: _which("wrk") is not None,
+    "Chromium": lambda: chromium() is not None,
 }
 
 
