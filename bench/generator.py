@@ -52,6 +52,7 @@ _LINE: Columns = {
 _WEBHOOK: Columns = {
     **_TOLD,
     "payer_inn": _INN,
+    "source": "'bank'",
     "body": """CONCAT('{"operation_id": "ccf0a86d-041b-4991-bcf7-e2352f7b8a4a", "amount": ', line / 100,
         ', "payer_inn": "1234567890", "document_number": "PAY-', number,
         '", "document_date": "2024-04-27T21:00:00Z"}')""",
@@ -87,7 +88,7 @@ _RESULT: Columns = {
     "date_created": _WHEN,
     "date_done": _WHEN,
 }
-_DELIVERY: Columns = {"received_at": _WHEN}
+_DELIVERY: Columns = {"received_at": _WHEN, "source": "'bank'"}
 _BODY: Columns = {"body": "'{}'"}
 _KEPT: Mapping[str, Columns] = {
     "ingest_rejecteddelivery": {**_DELIVERY, **_BODY, "reason": "'amount: must be a number'"},

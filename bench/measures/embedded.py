@@ -33,14 +33,14 @@ def fill(house: House, count: int) -> None:
     now = datetime.now(UTC).replace(tzinfo=None)
     date = datetime.fromisoformat(DOCUMENT_DATE).replace(tzinfo=None)
     rows = (
-        (each.operation_id.hex, *each[1:], str(date), each.body, str(now), "received", 0, "", "")
+        (each.operation_id.hex, *each[1:], str(date), each.body, str(now), "received", 0, "", "", "bank")
         for each in webhooks(random.Random(), count)
     )
     columns = "operation_id, payer_inn, amount_kopecks, document_number, document_date, body, received_at"
     with closing(house.session()) as session:
         session.executemany(
-            f"INSERT INTO ingest_webhook ({columns}, status, attempts, last_error, error_kind) "
-            f"VALUES ({', '.join('?' * 11)})",
+            f"INSERT INTO ingest_webhook ({columns}, status, attempts, last_error, error_kind, source) "
+            f"VALUES ({', '.join('?' * 12)})",
             rows,
         )
         session.commit()
