@@ -35,6 +35,7 @@ def needed_in_production(name: str, stand_in: str) -> str:
 
 SECRET_KEY_FILE = DATA_DIR / "secret_key"
 SECRET_KEY = needed_in_production("SECRET_KEY", stand_in=environment.kept_secret(SECRET_KEY_FILE))
+SECRET_KEY_FALLBACKS = [environment.Secret(old) for old in env.listed("SECRET_KEY_FALLBACKS", str)]
 ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", default=["localhost", "127.0.0.1", "[::1]"])
 CSRF_TRUSTED_ORIGINS = env.list("CSRF_TRUSTED_ORIGINS", default=[])
 

@@ -5,12 +5,18 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from http.cookiejar import CookieJar
 from pathlib import Path
 from threading import Event, Thread
 from typing import Any
+from urllib.parse import urlencode, urlsplit
+from urllib.request import HTTPCookieProcessor, Request, build_opener
 from uuid import uuid4
 
+import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
+from django.db import connection
+from pytest_django import DjangoDbBlocker
 
 from ingest.doorkeeper import basic_credentials
 from ingest.signing import key_of, plain_signature, signature
@@ -145,6 +151,80 @@ def test_secrets_and_credentials_change_by_a_restart(new_house: HouseBuilder) ->
         for bank in banks:
             delivery, headers = bank.sign(body(terms()), OLD)
             assert house.post(delivery, headers) == (401, {"error": "not authorized"})
+
+
+def logged_in(house: House) -> Callable[[], bool]:
+    """Logs an admin in; returns whether that still holds."""
+    made = (
+        "from django.contrib.auth.models import User; User.objects.create_superuser('anna', password='pass')"
+    )
+    assert house.manage("shell", "-c", made).returncode == 0
+    browser = build_opener(HTTPCookieProcessor(cookies := CookieJar()))
+    url = f"{house.url}/admin/login/"
+    browser.open(url).read()
+    form = {"username": "anna", "password": "pass", "next": "/admin/"}
+    form["csrfmiddlewaretoken"] = next(str(one.value) for one in cookies if one.name == "csrftoken")
+    browser.open(Request(url, urlencode(form).encode())).read()
+    return lambda: bool(browser.open(f"{house.url}/admin/").geturl() == f"{house.url}/admin/")
+
+
+def test_secret_key_changes_and_nobody_is_logged_out(new_house: HouseBuilder) -> None:
+    with new_house(SECRET_KEY=OLD * 2, **known(OLD, NEW)) as house:
+        is_logged_in = logged_in(house)
+        assert is_logged_in()
+        steps = {
+            "old and new": {"SECRET_KEY": NEW * 2, "SECRET_KEY_FALLBACKS": OLD * 2},
+            "new": {"SECRET_KEY_FALLBACKS": ""},
+        }
+        still: list[bool] = []
+
+        def learn(state: str) -> None:
+            restarted(house, steps[state])
+            still.append(is_logged_in())
+
+        with delivering(house, plain) as banks:
+            rotate(house, banks, learn)
+        nothing_was_lost(house, banks)
+        assert still[0]
+
+
+@pytest.mark.skipif(
+    not os.environ.get("DATABASE_URL", "").startswith("mysql:"), reason="SQLite knows no passwords"
+)
+def test_password_of_the_database_changes(
+    new_house: HouseBuilder, django_db_blocker: DjangoDbBlocker
+) -> None:
+    user = f"rotating_{uuid4().hex[:8]}"
+
+    def on_the_server(*statements: str) -> None:
+        with django_db_blocker.unblock(), connection._nodb_cursor() as cursor:
+            for statement in statements:
+                cursor.execute(statement)
+
+    house = new_house(**known(OLD, NEW))
+    root = urlsplit(house.environment["DATABASE_URL"])
+
+    def as_user(password: str) -> dict[str, str]:
+        place = root.netloc.rpartition("@")[2]
+        return {"DATABASE_URL": root._replace(netloc=f"{user}:{password}@{place}").geturl()}
+
+    def learn(state: str) -> None:
+        if state == "old and new":
+            on_the_server(f"ALTER USER '{user}'@'%' IDENTIFIED BY 'second'")
+            restarted(house, as_user("second"))
+
+    on_the_server(
+        f"CREATE USER '{user}'@'%' IDENTIFIED BY 'first'",
+        f"GRANT ALL ON {root.path.lstrip('/')}.* TO '{user}'@'%'",
+    )
+    house.environment |= as_user("first")
+    try:
+        with house:
+            with delivering(house, plain) as banks:
+                rotate(house, banks, learn)
+            nothing_was_lost(house, banks)
+    finally:
+        on_the_server(f"DROP USER '{user}'@'%'")
 
 
 def test_fake_bank_signs_with_the_houses_own_secret(new_house: HouseBuilder) -> None:
