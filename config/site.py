@@ -2,18 +2,19 @@
 
 from typing import Any
 
-from django.conf import settings
 from django.contrib.admin import AdminSite
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
+from django.urls import URLPattern, URLResolver, path
 
+from config import viewing
 from config.login import LoginForm, second_factor_needed
 from monitoring import dashboard
 
 
 class Site(AdminSite):
     site_title = "Prihod"
-    site_header = f"Prihod · times in {settings.TIME_ZONE}"
+    site_header = "Prihod"
     enable_nav_sidebar = False  # the lists need its width
     login_form = LoginForm
     index_template = "monitoring/dashboard.html"
@@ -22,6 +23,12 @@ class Site(AdminSite):
         """The dashboard, for whoever may see webhooks, and below it Django's list of tables."""
         told = dashboard.context() if dashboard.may_see(request) else {}
         return super().index(request, {**told, **(extra_context or {})})
+
+    def get_urls(self) -> list[URLPattern | URLResolver]:
+        return [path("time-zone/", self.admin_view(self.time_zone), name="time_zone"), *super().get_urls()]
+
+    def time_zone(self, request: HttpRequest) -> HttpResponse:
+        return viewing.choose(request, self)
 
     def has_permission(self, request: HttpRequest) -> bool:
         """Also of who logged in before the second factor was there: not without its code."""
