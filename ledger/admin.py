@@ -1,10 +1,19 @@
 """What accountants see of the ledger. Nobody changes it here: posting is its only writer."""
 
-from django.contrib import admin
-from django.db.models import QuerySet
-from django.utils.html import format_html_join
+from typing import Any
 
-from ledger.browsing import ReadOnlyAdmin, link, list_link
+from django.contrib import admin
+from django.core.exceptions import PermissionDenied
+from django.db.models import QuerySet
+from django.http import HttpRequest, HttpResponse
+from django.http.response import HttpResponseBase
+from django.shortcuts import get_object_or_404
+from django.urls import URLPattern, path
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
+
+from ledger import organization_page
+from ledger.browsing import ReadOnlyAdmin, link
 from ledger.models import BalanceLog, Organization, Payment
 from ledger.money import rubles_text
 from ledger.operation_id import as_operation_id
@@ -13,27 +22,42 @@ from ledger.operation_id import as_operation_id
 @admin.register(Organization)
 class OrganizationAdmin(ReadOnlyAdmin):
     list_display = ["inn", "checksum", "balance", "last_seq", "opened_at"]
-    fields = ["inn", "checksum", "balance", "last_seq", "opened_at", "records"]
     ordering = ["-id"]
     search_fields = ["inn"]
-    search_help_text = "an INN"
+    search_help_text = gettext_lazy("an INN")
+    change_form_template = "admin/ledger/organization/change_form.html"
 
     def find(self, rows: QuerySet[Organization], text: str) -> QuerySet[Organization]:
         return rows.filter(inn=text)
 
-    @admin.display(boolean=True, description="INN checksum")
+    @admin.display(boolean=True, description=gettext_lazy("INN checksum"))
     def checksum(self, organization: Organization) -> bool:
         return organization.inn_checksum_holds
 
-    @admin.display
+    @admin.display(description=gettext_lazy("balance"))
     def balance(self, organization: Organization) -> str:
         return rubles_text(organization.balance_kopecks)
 
-    @admin.display
-    def records(self, organization: Organization) -> str:
-        lists = [(BalanceLog, "balance log"), (Payment, "payments")]
-        links = [(list_link(model, name, q=organization.inn),) for model, name in lists]
-        return format_html_join(" · ", "{}", links)
+    def get_urls(self) -> list[URLPattern]:
+        download = self.admin_site.admin_view(self.download_view)
+        return [
+            path("<int:key>/statement.csv", download, name="ledger_organization_statement"),
+            *super().get_urls(),
+        ]
+
+    def change_view(
+        self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: Any = None
+    ) -> HttpResponse:
+        shown = self.get_object(request, object_id)
+        context = {**(extra_context or {}), "title": _("Organization")}
+        if shown and self.has_view_permission(request, shown):
+            context |= organization_page.context(request, shown)
+        return super().change_view(request, object_id, form_url, context)
+
+    def download_view(self, request: HttpRequest, key: int) -> HttpResponseBase:
+        if not (self.has_view_permission(request) and organization_page.may_see_log(request)):
+            raise PermissionDenied
+        return organization_page.download(request, get_object_or_404(Organization, pk=key))
 
 
 @admin.register(Payment)

@@ -15,4 +15,9 @@ def rubles_text(kopecks: int) -> str:
     """`kopecks` as people read them, such as 145 000,00 ₽; its spaces don't break."""
     whole, rest = divmod(abs(kopecks), 100)
     sign = "−" if kopecks < 0 else ""
-    return f"{sign}{whole:_},{rest:02}_₽".replace("_", "\N{NO-BREAK SPACE}")
+    return f"{sign}{grouped(whole)},{rest:02}\N{NO-BREAK SPACE}₽"
+
+
+def grouped(number: int) -> str:
+    """1234567 as people read it; its spaces don't break."""
+    return f"{number:_}".replace("_", "\N{NO-BREAK SPACE}")

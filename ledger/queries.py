@@ -3,10 +3,12 @@
 from datetime import datetime, timedelta
 from itertools import takewhile
 
+from django.db.models import QuerySet
+
 from ledger.models import BalanceLog, Organization
 
 FAN_OUT = 32  # places of a log looked at in one query: four queries find a moment in a million lines
-_INSTANT = timedelta(microseconds=1)  # the resolution of created_at
+INSTANT = timedelta(microseconds=1)  # the resolution of created_at
 
 
 def find_organization(inn: str) -> Organization | None:
@@ -15,8 +17,7 @@ def find_organization(inn: str) -> Organization | None:
 
 def balance_at(organization: Organization, at: datetime) -> int:
     """Kopecks: the balance after all lines of that instant, 0 where the log hadn't begun."""
-    newest = organization.log.filter(seq=_newest_seq(organization, at))
-    return newest.values_list("balance_after_kopecks", flat=True).first() or 0
+    return balance_after(organization, newest_seq(organization, at))
 
 
 def history(
@@ -33,20 +34,32 @@ def history(
     Of those with a smaller seq than `before`, the newest; of those with a larger one than `after`, the
     oldest. Only those written at `since` or later, and earlier than `until`.
     """
-    oldest = 1 if since is None else _newest_seq(organization, since - _INSTANT) + 1
-    newest = organization.last_seq if until is None else _newest_seq(organization, until - _INSTANT)
+    oldest = 1 if since is None else newest_seq(organization, since - INSTANT) + 1
+    newest = organization.last_seq if until is None else newest_seq(organization, until - INSTANT)
     if before is not None:
         newest = min(newest, before - 1)
     if after is not None:
         oldest = max(oldest, after + 1)
         newest = min(newest, oldest + limit - 1)
+    return list(lines(organization, max(oldest, newest - limit + 1), newest).order_by("-seq"))
+
+
+def lines(organization: Organization, oldest: int, newest: int) -> QuerySet[BalanceLog]:
+    """The log lines with these two seqs and those between, each with its payment."""
     # Both ends, because seq has no gaps, and because with one end and a LIMIT MariaDB looks the
     # organization up and reads its log from the newest line down to the page.
-    lines = organization.log.filter(seq__gte=max(oldest, newest - limit + 1), seq__lte=newest)
-    return list(lines.select_related("payment").order_by("-seq"))
+    return organization.log.filter(seq__gte=oldest, seq__lte=newest).select_related("payment")
 
 
-def _newest_seq(organization: Organization, at: datetime) -> int:
+def balance_after(organization: Organization, seq: int) -> int:
+    """Kopecks: the balance right after that line, 0 before the first."""
+    if seq == 0:
+        return 0
+    line = organization.log.filter(seq=seq)
+    return line.values_list("balance_after_kopecks", flat=True).first() or 0
+
+
+def newest_seq(organization: Organization, at: datetime) -> int:
     """The seq of the newest line written at `at` or before, 0 if there is none.
 
     Lines are written in the order of seq, under the organization's lock, and get their time there. So the

@@ -12,11 +12,11 @@ from django.utils import timezone
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
-from monitoring.figures import grouped
+from ledger.charts import BOTTOM, TOP, time_ticks, tips, whole
+from ledger.money import grouped
 from worker.counting import Counted
 
-WIDTH, HEIGHT = 640, 190
-LEFT, RIGHT, TOP, BOTTOM = 46, 632, 12, 166  # of the plot, in the same units
+WIDTH, LEFT, RIGHT = 640, 46, 632  # in the units of ledger/charts.py
 NOT_COUNTED = "not counted"
 
 
@@ -60,18 +60,15 @@ def nice_above(value: float) -> int:
 def flow(points: Sequence[Bucket], *, tick_minutes: int, label: str) -> SafeString:
     """The chart of some buckets, with a time below each `tick_minutes`; `label` says what it shows."""
     highest = nice_above(max((max(p.a_minute) for p in points if p.a_minute), default=0))
-    return format_html(
-        '<svg class="flow" viewBox="0 0 {} {}" role="img" aria-label="{}">{}{}'
-        '<path class="applied" d="{}"/><path class="received" d="{}"/>{}</svg>',
-        WIDTH,
-        HEIGHT,
-        label,
+    drawing = format_html(
+        '{}{}<path class="applied" d="{}"/><path class="received" d="{}"/>{}',
         _levels(highest),
         _times(points, tick_minutes),
         _bars(points, highest),
         _line(points, highest),
         _tips(points),
     )
+    return whole("flow", label, drawing, width=WIDTH)
 
 
 def _x(number: int, of: int) -> float:
@@ -100,15 +97,7 @@ def _times(points: Sequence[Bucket], tick_minutes: int) -> SafeString:
         if (local := timezone.localtime(point.began_at))
         and (local.hour * 60 + local.minute) % tick_minutes == 0
     ]
-    return format_html_join(
-        "",
-        '<line class="tick" x1="{}" x2="{}" y1="{}" y2="{}"/>'
-        '<text class="time" x="{}" y="{}" text-anchor="middle">{}</text>',
-        (
-            (x, x, BOTTOM, BOTTOM + 4, min(max(x, LEFT + 8), RIGHT - 14), BOTTOM + 18, text)
-            for x, text in ticks
-        ),
-    )
+    return time_ticks(ticks, LEFT + 8, RIGHT - 14)
 
 
 def _bars(points: Sequence[Bucket], highest: int) -> str:
@@ -138,19 +127,9 @@ def _line(points: Sequence[Bucket], highest: int) -> str:
 def _tips(points: Sequence[Bucket]) -> SafeString:
     """What a pointer is told over each bucket. Those that weren't counted are seen without one, too."""
     width = round((RIGHT - LEFT) / len(points), 2)
-    tips = [
-        (
-            "tip" if point.a_minute else "tip uncounted",
-            _x(number, len(points)),
-            TOP,
-            width,
-            BOTTOM - TOP,
-            _told(point),
-        )
+    return tips(
+        ("tip" if point.a_minute else "tip uncounted", _x(number, len(points)), width, _told(point))
         for number, point in enumerate(points)
-    ]
-    return format_html_join(
-        "", '<rect class="{}" x="{}" y="{}" width="{}" height="{}"><title>{}</title></rect>', tips
     )
 
 

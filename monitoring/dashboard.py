@@ -14,8 +14,9 @@ from django.utils.safestring import SafeString
 
 from ingest.models import ConflictingDelivery, RejectedDelivery, Verification, Webhook
 from ledger.models import Payment
+from ledger.money import grouped
 from monitoring import charts, figures
-from monitoring.figures import HOUR, Figures, grouped
+from monitoring.figures import HOUR, Figures
 from worker import clock
 from worker.counting import DAY, Counted
 from worker.models import Beat

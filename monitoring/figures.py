@@ -12,6 +12,7 @@ from django.db.models import QuerySet
 from ingest.models import ConflictingDelivery, RejectedDelivery, Verification, Webhook
 from ledger.bisection import key_at
 from ledger.models import Payment
+from ledger.money import grouped
 from worker.beats import SILENT_AFTER
 from worker.counting import DAY, MINUTE, Counted, begun, counts, first_minute
 from worker.models import Beat, Minute
@@ -55,11 +56,6 @@ class Sign:
     @property
     def is_silent(self) -> bool:
         return self.age > SILENT_AFTER
-
-
-def grouped(number: int) -> str:
-    """1234567 as people read it; its spaces don't break."""
-    return f"{number:_}".replace("_", "\N{NO-BREAK SPACE}")
 
 
 def backlog() -> Bounded:

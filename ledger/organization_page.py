@@ -1,0 +1,160 @@
+"""An organization's page in the admin: what it has, how it came to it, and a statement to take away."""
+
+from datetime import date
+from typing import Any
+from urllib.parse import urlencode
+
+from django import forms
+from django.core.validators import MaxValueValidator, MinValueValidator
+from django.http import HttpRequest, StreamingHttpResponse
+from django.http.response import HttpResponseBase
+from django.shortcuts import redirect
+from django.urls import reverse
+from django.utils import timezone
+from django.utils.formats import date_format
+from django.utils.safestring import SafeString
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy, ngettext
+
+from ledger import charts, spreadsheet, statement
+from ledger.browsing import link, list_link
+from ledger.models import BalanceLog, Organization, Payment
+from ledger.money import grouped, rubles_text
+from ledger.statement import PAGE_LINES, Period, Statement
+
+DAY_MIN, DAY_MAX = date(1900, 1, 1), date(2999, 12, 31)
+SEQ_MAX = 2**63 - 1
+
+
+class StatementForm(forms.Form):
+    """The period, in days of the viewer's time zone; either end may be left open."""
+
+    first = forms.DateField(label=gettext_lazy("from"), required=False)
+    last = forms.DateField(label=gettext_lazy("to"), required=False)
+    before = forms.IntegerField(required=False, min_value=1, max_value=SEQ_MAX)  # of the page of lines
+    encoding = forms.ChoiceField(
+        required=False,
+        choices=[(spreadsheet.UTF_8, "UTF-8"), (spreadsheet.CP1251, "Windows-1251")],
+    )
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        for name in ("first", "last"):
+            field = self.fields[name]
+            field.widget = forms.DateInput(format="%Y-%m-%d", attrs={"type": "date"})
+            field.validators += [MinValueValidator(DAY_MIN), MaxValueValidator(DAY_MAX)]
+
+    def clean(self) -> dict[str, Any]:
+        told = super().clean() or {}
+        first, last = told.get("first"), told.get("last")
+        if first and last and last < first:
+            raise forms.ValidationError(_("This period ends before it begins."))
+        return told
+
+    def period(self) -> Period:
+        """Raises no error: without valid days it is all of the log."""
+        told = self.cleaned_data if self.is_valid() else {}
+        return Period(told.get("first"), told.get("last"), timezone.get_current_timezone())
+
+
+def may_see_log(request: HttpRequest) -> bool:
+    return request.user.has_perm("ledger.view_balancelog")
+
+
+def context(request: HttpRequest, organization: Organization) -> dict[str, Any]:
+    """What the template shows; of the log, and of what follows from it, only to who may see it."""
+    lists = [(BalanceLog, _("balance log")), (Payment, _("payments"))]
+    told: dict[str, Any] = {
+        "organization": organization,
+        "balance": rubles_text(organization.balance_kopecks),
+        "log_lines": ngettext("{count} log line", "{count} log lines", organization.last_seq).format(
+            count=grouped(organization.last_seq)
+        ),
+        "records": [
+            list_link(model, name, q=organization.inn)
+            for model, name in lists
+            if request.user.has_perm(f"ledger.view_{model._meta.model_name}")
+        ],
+    }
+    if may_see_log(request):
+        told |= _statement_context(request, organization)
+    return told
+
+
+def _statement_context(request: HttpRequest, organization: Organization) -> dict[str, Any]:
+    form = StatementForm(request.GET)
+    told = statement.of(organization, form.period())
+    before = form.cleaned_data.get("before") if form.is_valid() else None
+    lines = told.page(before)
+    links_to_payments = request.user.has_perm("ledger.view_payment")
+    return {
+        "form": form,
+        "period_errors": [error for errors in form.errors.values() for error in errors],
+        "statement": told,
+        "figures": [
+            (_("Opening balance"), rubles_text(told.opening)),
+            (_("Turnover"), rubles_text(told.turnover)),
+            (_("Closing balance"), rubles_text(told.closing)),
+            (_("Lines"), grouped(told.count)),
+        ],
+        "chart": chart(told) if told.closing else "",
+        "lines": [_shown(line, is_linked=links_to_payments) for line in lines],
+        "older": _query(told.period, lines[-1].seq) if lines and lines[-1].seq > told.oldest else None,
+        "newer": _newer(told, lines),
+        "download_url": reverse("admin:ledger_organization_statement", args=[organization.pk]),
+        "is_whole": not (told.period.first or told.period.last),
+    }
+
+
+def _newer(told: Statement, lines: list[BalanceLog]) -> str | None:
+    if not lines or lines[0].seq >= told.newest:
+        return None
+    return _query(told.period, lines[0].seq + PAGE_LINES + 1)
+
+
+def _query(period: Period, before: int) -> str:
+    told = {"first": period.first, "last": period.last, "before": before}
+    return urlencode({name: value for name, value in told.items() if value})
+
+
+def _shown(line: BalanceLog, *, is_linked: bool) -> dict[str, Any]:
+    operation_id = line.payment.operation_id
+    return {
+        "line": line,
+        "seq": grouped(line.seq),
+        "operation": link(line.payment, operation_id) if is_linked else operation_id,
+        "amount": rubles_text(line.amount_kopecks),
+        "balance_after": rubles_text(line.balance_after_kopecks),
+    }
+
+
+def chart(told: Statement) -> SafeString:
+    """The balance through the period, exact at each of its points."""
+    opening = charts.Point(told.begin, told.opening, rubles_text(told.opening))
+    points = [
+        charts.Point(line.created_at, line.balance_after_kopecks, _tip(line)) for line in told.sampled()
+    ]
+    return charts.balance([opening, *points], max(told.end, told.begin))
+
+
+def _tip(line: BalanceLog) -> str:
+    return _("{moment}: {balance} after line {seq}").format(
+        moment=date_format(timezone.localtime(line.created_at), "DATETIME_FORMAT"),
+        balance=rubles_text(line.balance_after_kopecks),
+        seq=line.seq,
+    )
+
+
+def download(request: HttpRequest, organization: Organization) -> HttpResponseBase:
+    """The statement as CSV; a period that makes no sense is told on the page."""
+    form = StatementForm(request.GET)
+    if not form.is_valid():
+        page = reverse("admin:ledger_organization_change", args=[organization.pk])
+        return redirect(f"{page}?{request.GET.urlencode()}")
+    told = statement.of(organization, form.period())
+    encoding = form.cleaned_data["encoding"] or spreadsheet.UTF_8
+    name = f"statement_{organization.inn}_{told.first_day:%Y-%m-%d}_{told.last_day:%Y-%m-%d}.csv"
+    headers = {"Content-Disposition": f'attachment; filename="{name}"'}
+    return StreamingHttpResponse(
+        spreadsheet.encoded(told, encoding), content_type=f"text/csv; charset={encoding}", headers=headers
+    )

@@ -1,0 +1,115 @@
+"""A period's statement: the balance before, what was credited, the balance after, and each line.
+
+Its bounds are decided once, as two seqs. Lines between them are never changed, and no other can come
+between: whatever is posted while somebody reads, opening + turnover = closing.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import date, datetime, time, timedelta, tzinfo
+
+from django.utils import timezone
+
+from ledger import queries
+from ledger.models import BalanceLog, Organization
+
+PAGE_LINES = 50
+CHUNK_LINES = 1000  # read at once for a download
+CHART_POINTS_MAX = 100
+
+
+@dataclass(frozen=True)
+class Period:
+    """Whole days of one time zone, the last one included; None: since the beginning, until now."""
+
+    first: date | None
+    last: date | None
+    zone: tzinfo
+
+    @property
+    def since(self) -> datetime | None:
+        return self._midnight(self.first) if self.first else None
+
+    @property
+    def until(self) -> datetime | None:
+        """The instant after the period."""
+        return self._midnight(self.last + timedelta(days=1)) if self.last else None
+
+    def _midnight(self, day: date) -> datetime:
+        return datetime.combine(day, time(), tzinfo=self.zone)
+
+
+@dataclass(frozen=True)
+class Statement:
+    """The lines from `oldest` to `newest`; there are none if `oldest` is newest + 1. Sums in kopecks."""
+
+    organization: Organization
+    period: Period
+    oldest: int
+    newest: int
+    opening: int
+    closing: int
+
+    @property
+    def turnover(self) -> int:
+        """What was credited. The log is a chain of balances (verify_ledger proves it): no sum is needed."""
+        return self.closing - self.opening
+
+    @property
+    def count(self) -> int:
+        return self.newest - self.oldest + 1
+
+    def page(self, before: int | None = None) -> list[BalanceLog]:
+        """Up to PAGE_LINES lines, newest first; with `before`, those of a smaller seq."""
+        newest = self.newest if before is None else min(self.newest, before - 1)
+        oldest = max(self.oldest, newest - PAGE_LINES + 1)
+        return list(queries.lines(self.organization, oldest, newest).order_by("-seq"))
+
+    def lines(self) -> Iterator[BalanceLog]:
+        """All, oldest first, however many: only some are in memory at once."""
+        for first in range(self.oldest, self.newest + 1, CHUNK_LINES):
+            last = min(self.newest, first + CHUNK_LINES - 1)
+            yield from queries.lines(self.organization, first, last).order_by("seq")
+
+    def sampled(self) -> list[BalanceLog]:
+        """Up to CHART_POINTS_MAX lines at equal distances, and the newest, oldest first."""
+        step = -(-self.count // CHART_POINTS_MAX) or 1
+        places = range(self.newest, self.oldest - 1, -step)
+        return list(self.organization.log.filter(seq__in=list(places)).order_by("seq"))
+
+    @property
+    def begin(self) -> datetime:
+        """The beginning of the period, or of the organization if that is later."""
+        opened_at = self.organization.opened_at
+        return max(self.period.since or opened_at, opened_at)
+
+    @property
+    def first_day(self) -> date:
+        return self.period.first or self.begin.astimezone(self.period.zone).date()
+
+    @property
+    def last_day(self) -> date:
+        return self.period.last or self.end.astimezone(self.period.zone).date()
+
+    @property
+    def end(self) -> datetime:
+        """The last instant of the period, or now if that is to come."""
+        now, until = timezone.now(), self.period.until
+        return min(until - queries.INSTANT, now) if until else now
+
+
+def of(organization: Organization, period: Period) -> Statement:
+    """The statement of the log as far as `organization`, just read, knows it."""
+    since, until = period.since, period.until
+    oldest = 1 if since is None else queries.newest_seq(organization, since - queries.INSTANT) + 1
+    newest = organization.last_seq
+    if until is not None:
+        newest = queries.newest_seq(organization, until - queries.INSTANT)
+    return Statement(
+        organization,
+        period,
+        oldest,
+        newest,
+        opening=queries.balance_after(organization, oldest - 1),
+        closing=queries.balance_after(organization, newest),
+    )
