@@ -403,7 +403,9 @@ def test_the_page_of_a_million_lines_takes_as_many_queries_as_that_of_ten_and_a_
 @explains
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize("query", [{}, {"first": "2024-05-01", "last": "2024-05-20"}, {"before": "700"}])
-def test_the_page_costs_index_lookups_only(query: dict[str, str]) -> None:
+def test_the_page_costs_index_lookups_only(query: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    # Half of so small a table MySQL rightly reads from end to end.
+    monkeypatch.setattr(statement, "CHUNK_LINES", 100)
     organization = written(LONG)
     written(LONG, inn=VASILEK)
     viewed = queries.find_organization(ROMASHKA)
