@@ -68,6 +68,7 @@ except ValueError:
 
 
 def test_developments_error_page_says_no_secret(tmp_path: Path) -> None:
+    pytest.importorskip("MySQLdb", reason="mysqlclient is not installed")
     environment = {**os.environ, **NOTHING_SET, "DJANGO_SETTINGS_MODULE": "config.settings", **SECRETS}
     environment |= {"DATA_DIR": str(tmp_path), "DEBUG": "1"}
     page = subprocess.run(
