@@ -12,7 +12,7 @@ from django.utils.translation import ngettext
 from ingest.banks.telling import Credit
 from ingest.comparing import Compared, compare
 from ingest.doors import DOORS_BY_NAME
-from ingest.exceptions import InvalidDelivery
+from ingest.exceptions import InvalidDelivery, TurnedAway
 from ingest.models import ActedWebhook, ConflictingDelivery, Webhook
 from ingest.signing import claimed_payload
 from ledger.browsing import link
@@ -83,7 +83,7 @@ def _resolution(one: ConflictingDelivery) -> str:
 def _compared(webhook: Webhook, one: ConflictingDelivery) -> Sequence[Compared]:
     try:
         told = DOORS_BY_NAME[one.source].read(claimed_payload(bytes(one.body)))
-    except (KeyError, InvalidDelivery):  # the doors or the rules were other ones when it came
+    except (KeyError, InvalidDelivery, TurnedAway):  # the doors or the rules were other ones when it came
         return ()
     return compare(webhook.terms, told.terms) if isinstance(told, Credit) else ()
 

@@ -11,7 +11,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from ingest.signing import key_of, payload_of, plain_signature, public_key_in, signature
+from ingest.signing import claimed_payload, key_of, payload_of, plain_signature, public_key_in, signature
 
 BANK = rsa.generate_private_key(public_exponent=65537, key_size=2048)
 STRANGER = rsa.generate_private_key(public_exponent=65537, key_size=2048)
@@ -141,3 +141,21 @@ def test_file_without_a_usable_key(tmp_path: Path, held: bytes) -> None:
 def test_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="No such file"):
         public_key_in(str(tmp_path / "bank.pem"))
+
+
+@pytest.mark.parametrize(
+    "delivery",
+    [
+        b'{"amount": 1.50, "document_number": "PAY.3", "document_date": "2024-04-27"}',
+        b'{"amount": 1.5, "document_number": "PAY-328", "document_date": "2024-04-27T21:00:00.123Z"}',
+        b"..",
+        b"",
+    ],
+)
+def test_a_body_with_two_full_stops_is_shown_as_it_is(delivery: bytes) -> None:
+    """Only what has a token's characters is one."""
+    assert claimed_payload(delivery) == delivery
+
+
+def test_a_token_is_shown_by_its_payload() -> None:
+    assert claimed_payload(token()) == claimed_payload(b" " + token() + b"\n") == PAYLOAD

@@ -127,6 +127,23 @@ def test_without_a_guard_the_door_is_not_there(settings: Settings) -> None:
     assert Client().post("/api/webhook/tochka/", b"", content_type="text/plain").status_code == 404
 
 
+def test_a_conflict_is_shown_also_when_the_customer_is_ours_no_more(
+    from_tochka: Deliver, settings: Settings
+) -> None:
+    told = sample("tochka_incoming")
+    from_tochka(told)
+    from_tochka(told | {"documentNumber": "another"})
+    boss, webhook = superuser(), Webhook.objects.get()
+    page_of_it = page(Webhook, "change", webhook.pk)
+    assert "another ≠" in boss.get(page_of_it).content.decode()
+
+    settings.TOCHKA_CUSTOMER_CODES = []
+
+    answer = boss.get(page_of_it)
+    assert answer.status_code == 200
+    assert "with other content" in answer.content.decode()
+
+
 def test_a_payment_is_found_by_either_id_and_shows_both(from_tochka: Deliver) -> None:
     from_tochka(sample("tochka_incoming"))
     from_tochka(sample("tochka_incoming", paymentId="other", SidePayer={"inn": VASILEK}))
