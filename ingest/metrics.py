@@ -8,6 +8,8 @@ from typing import Any
 from django.http import HttpRequest, HttpResponse
 from prometheus_client import Counter, Histogram
 
+from ingest import sharing  # noqa: F401 decides, before any is made, where counts are kept
+
 DELIVERIES = Counter("prihod_deliveries", "Deliveries, by the status of the answer", ["status"])
 DELIVERY_SECONDS = Histogram(
     "prihod_delivery_seconds",

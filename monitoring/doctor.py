@@ -124,6 +124,10 @@ def _verification() -> Iterator[Finding]:
     found = f"verified at {last.ended_at:%Y-%m-%d %H:%M} UTC: {last.drift or 'all is right'}"
     to_do = "manage.py verify_ledger, and daily by cron" if age > VERIFIED_WITHIN else ""
     if last.drift:
-        yield Finding("ledger", found, "find out who wrote to the database; docs/runbook.md, Drift")
+        yield Finding(
+            "ledger",
+            found,
+            "find out who else writes to the database; a backup has the books before",
+        )
     else:
         yield Finding("ledger", found, to_do)

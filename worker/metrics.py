@@ -5,6 +5,8 @@ A count follows the commit: who dies between the two has done one thing more tha
 
 from prometheus_client import Counter, Histogram
 
+from ingest import sharing  # noqa: F401 decides, before any is made, where counts are kept
+
 APPLIED = Counter("prihod_applied", "Webhooks that were applied")
 ATTEMPTS = Counter("prihod_attempts", "Attempts that were begun, one for each webhook in them")
 FAILED = Counter("prihod_failed", "Webhooks that were given up, by the kind of their error", ["kind"])

@@ -178,3 +178,9 @@ def test_malformed_proof_is_named_and_not_shown(tmp_path: Path, name: str, value
 )
 def test_malformed_setting(tmp_path: Path, name: str, value: str) -> None:
     assert complaint(tmp_path, **{name: value}) == f"{name}={value} is malformed; see .env.example"
+
+
+def test_a_folder_for_counts_that_is_not_there_yet(tmp_path: Path) -> None:
+    """The launcher counts before the settings have made the folder; what it complains of is another thing."""
+    folder = str(tmp_path / "counts")
+    assert complaint(tmp_path, PROMETHEUS_MULTIPROC_DIR=folder, PORT="0").startswith("PORT=0 is ")
