@@ -18,13 +18,13 @@ from ingest.models import BankOperation, Webhook
 from ingest.signing import claimed_payload
 from ledger import among  # noqa: F401 registers the look-up id__among
 from ledger.bisection import key_at
+from ledger.inn import is_inn
 from ledger.models import Payment
 from ledger.operation_id import as_operation_id
 
 APPLIED_MAX = 200  # webhooks, of the organization looked for
 GIVEN_UP_MAX = 10_000
 CLOCKS_DIFFER = timedelta(minutes=5)  # at most, between web processes
-_INN = re.compile(r"[0-9]{10}(?:[0-9]{2})?")
 _SPACE = re.compile(r"\s+")
 _RUBLES = re.compile(r"([0-9]{1,14})(?:[.,]([0-9]{2}))?")
 GIVEN_UP = [Webhook.Status.FAILED, Webhook.Status.DISMISSED]
@@ -38,7 +38,7 @@ def find(rows: QuerySet[Webhook], text: str) -> QuerySet[Webhook]:
     meant = Q(payer_inn=text) | Q(document_number=text)
     if (kopecks := kopecks_in(text)) is not None:
         meant |= Q(amount_kopecks=kopecks)
-    if not _INN.fullmatch(text):
+    if not is_inn(text):
         return rows.filter(meant, status__in=GIVEN_UP)
     # Keys first: no server would go by two indexes for one condition OR the other.
     given_up = Webhook.objects.filter(meant, status__in=GIVEN_UP).values_list("id", flat=True)

@@ -83,5 +83,9 @@ def link(row: Model, text: object) -> str:
 
 def list_link(model: type[Model], text: object, **query: str) -> str:
     """A link to the model's list, with e.g. q=… as its search; `text` is escaped."""
+    return format_html('<a href="{}">{}</a>', list_url(model, **query), text)
+
+
+def list_url(model: type[Model], **query: str) -> str:
     page = f"admin:{model._meta.app_label}_{model._meta.model_name}_changelist"
-    return format_html('<a href="{}">{}</a>', reverse(page, query=query), text)
+    return reverse(page, query=query or None)

@@ -16,14 +16,13 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
-from ledger import charts, spreadsheet, statement
+from ledger import charts, queries, spreadsheet, statement
 from ledger.browsing import link, list_link
 from ledger.models import BalanceLog, Organization, Payment
 from ledger.money import grouped, rubles_text
 from ledger.statement import PAGE_LINES, Period, Statement
 
 DAY_MIN, DAY_MAX = date(1900, 1, 1), date(2999, 12, 31)
-SEQ_MAX = 2**63 - 1
 
 
 class StatementForm(forms.Form):
@@ -31,7 +30,9 @@ class StatementForm(forms.Form):
 
     first = forms.DateField(label=gettext_lazy("from"), required=False)
     last = forms.DateField(label=gettext_lazy("to"), required=False)
-    before = forms.IntegerField(required=False, min_value=1, max_value=SEQ_MAX)  # of the page of lines
+    before = forms.IntegerField(
+        required=False, min_value=1, max_value=queries.SEQ_MAX
+    )  # of the page of lines
     encoding = forms.ChoiceField(
         required=False,
         choices=[(spreadsheet.UTF_8, "UTF-8"), (spreadsheet.CP1251, "Windows-1251")],

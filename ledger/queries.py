@@ -9,6 +9,7 @@ from ledger.models import BalanceLog, Organization
 
 FAN_OUT = 32  # places of a log looked at in one query: four queries find a moment in a million lines
 INSTANT = timedelta(microseconds=1)  # the resolution of created_at
+SEQ_MAX = 2**63 - 1
 
 
 def find_organization(inn: str) -> Organization | None:
@@ -34,14 +35,26 @@ def history(
     Of those with a smaller seq than `before`, the newest; of those with a larger one than `after`, the
     oldest. Only those written at `since` or later, and earlier than `until`.
     """
-    oldest = 1 if since is None else newest_seq(organization, since - INSTANT) + 1
-    newest = organization.last_seq if until is None else newest_seq(organization, until - INSTANT)
+    oldest, newest = seqs_within(organization, since, until)
     if before is not None:
         newest = min(newest, before - 1)
     if after is not None:
         oldest = max(oldest, after + 1)
         newest = min(newest, oldest + limit - 1)
     return list(lines(organization, max(oldest, newest - limit + 1), newest).order_by("-seq"))
+
+
+def seqs_within(
+    organization: Organization, since: datetime | None, until: datetime | None
+) -> tuple[int, int]:
+    """The oldest and the newest line's seq of those written at `since` or later, and earlier than `until`.
+
+    None: since the beginning, until the newest that `organization`, just read, knows. Without such lines the
+    first is the second + 1.
+    """
+    oldest = 1 if since is None else newest_seq(organization, since - INSTANT) + 1
+    newest = organization.last_seq if until is None else newest_seq(organization, until - INSTANT)
+    return oldest, newest
 
 
 def lines(organization: Organization, oldest: int, newest: int) -> QuerySet[BalanceLog]:

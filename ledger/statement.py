@@ -100,11 +100,7 @@ class Statement:
 
 def of(organization: Organization, period: Period) -> Statement:
     """The statement of the log as far as `organization`, just read, knows it."""
-    since, until = period.since, period.until
-    oldest = 1 if since is None else queries.newest_seq(organization, since - queries.INSTANT) + 1
-    newest = organization.last_seq
-    if until is not None:
-        newest = queries.newest_seq(organization, until - queries.INSTANT)
+    oldest, newest = queries.seqs_within(organization, period.since, period.until)
     return Statement(
         organization,
         period,

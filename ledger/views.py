@@ -18,7 +18,6 @@ from ledger.money import rubles
 HISTORY_LINES_DEFAULT = 10
 HISTORY_LINES_MAX = 100
 YEAR_MIN = 1000
-SEQ_MAX = 2**63 - 1
 _POSITIVE = re.compile(r"0*([1-9][0-9]*)")
 
 
@@ -77,7 +76,7 @@ def _positive(request: HttpRequest, name: str) -> int | None:
     number = _POSITIVE.fullmatch(text)
     if not number:
         raise ValueError(f"{name}: must be a positive whole number")
-    return min(int(number[1][:20]), SEQ_MAX)  # twenty digits are more than SEQ_MAX already
+    return min(int(number[1][:20]), queries.SEQ_MAX)  # twenty digits are more than SEQ_MAX already
 
 
 def _moment(request: HttpRequest, name: str) -> datetime | None:

@@ -8,11 +8,11 @@ from typing import Any
 
 from django.conf import settings
 from django.http import HttpRequest
-from django.urls import reverse
 from django.utils import timezone
 from django.utils.safestring import SafeString
 
 from ingest.models import ConflictingDelivery, RejectedDelivery, Verification, Webhook
+from ledger.browsing import list_url
 from ledger.models import Payment
 from ledger.money import grouped
 from monitoring import charts, figures
@@ -91,12 +91,12 @@ def context() -> dict[str, Any]:
         "tiles": tiles(told),
         "charts": [_last_hour(told), _last_day(told)],
         "signs": [(sign, _age(sign.age)) for sign in told.signs],
-        "beats_url": _list(Beat),
+        "beats_url": list_url(Beat),
         "verification": told.verification,
         "verified_rows": told.verification and grouped(told.verification.rows_looked_at),
         "verification_level": _verification_level(told).css,
         "verification_age": told.verification and _age(told.now - told.verification.ended_at),
-        "verifications_url": _list(Verification),
+        "verifications_url": list_url(Verification),
     }
 
 
@@ -129,17 +129,17 @@ def troubles(told: Figures) -> Iterator[Trouble]:
     verification, failed = told.verification, told.failed
     if verification and verification.drift:
         text = f"The last verification found drift: {verification.drift[:DRIFT_CHARS_SHOWN]}"
-        yield Trouble(Level.BAD, text, _list(Verification))
+        yield Trouble(Level.BAD, text, list_url(Verification))
     for kind, name in ((Beat.Kind.WORKER, "worker"), (Beat.Kind.SCHEDULER, "scheduler")):
         ours = [sign for sign in told.signs if sign.beat.kind == kind]
         silent = [sign for sign in ours if sign.is_silent]
         if len(silent) == len(ours):
             ages = [sign.age for sign in silent]
             heard = f" has been heard of for {_age(min(ages))}" if ages else " was heard of within the hour"
-            yield Trouble(Level.BAD, f"No {name}{heard}", _list(Beat))
+            yield Trouble(Level.BAD, f"No {name}{heard}", list_url(Beat))
         elif silent:
             names = ", ".join(sign.beat.name for sign in silent)
-            yield Trouble(Level.WARNING, f"Silent {name}: {names}", _list(Beat))
+            yield Trouble(Level.WARNING, f"Silent {name}: {names}", list_url(Beat))
     if failed:
         what = "webhook has failed and waits" if failed.number == 1 else "webhooks have failed and wait"
         yield Trouble(Level.WARNING, f"{failed} {what} for a person", _state(Webhook.Status.FAILED))
@@ -150,7 +150,9 @@ def troubles(told: Figures) -> Iterator[Trouble]:
     if not (verification and told.now - verification.ended_at < VERIFIED_WITHIN):
         age = f"for {_age(told.now - verification.ended_at)}" if verification else "yet"
         yield Trouble(
-            Level.WARNING, f"The books were not verified {age}: manage.py verify_ledger", _list(Verification)
+            Level.WARNING,
+            f"The books were not verified {age}: manage.py verify_ledger",
+            list_url(Verification),
         )
 
 
@@ -159,7 +161,7 @@ def tiles(told: Figures) -> list[Tile]:
     waiting, delays = told.waiting_seconds, told.delays
     late = waiting is not None and waiting > settings.STALLED_AFTER_SECONDS
     lately = f"in {LATELY_MINUTES} minutes"
-    newest, payments = _list(Webhook), _list(Payment)
+    newest, payments = list_url(Webhook), list_url(Payment)
     applied_webhooks, queue = _state(Webhook.Status.APPLIED), _state(Webhook.Status.RECEIVED)
     of = f"of the last {grouped(delays.webhooks)}" if delays else "none within the hour"
     return [
@@ -226,8 +228,8 @@ def _chart(
         svg,
         grouped(received),
         grouped(applied),
-        _list(Webhook, id__gte=str(figures.webhooks_since(since))),
-        _list(Payment, id__gte=str(figures.payments_since(since))),
+        list_url(Webhook, id__gte=str(figures.webhooks_since(since))),
+        list_url(Payment, id__gte=str(figures.payments_since(since))),
         sum(1 for counted in minutes.values() if counted is None),
     )
 
@@ -259,14 +261,9 @@ def _age(age: timedelta) -> str:
     return f"{seconds:.0f} s" if seconds < 10 else duration(seconds)
 
 
-def _list(model: Any, **query: str) -> str:
-    page = f"admin:{model._meta.app_label}_{model._meta.model_name}_changelist"
-    return reverse(page, query=query or None)
-
-
 def _state(status: Webhook.Status) -> str:
-    return _list(Webhook, status__exact=status.value)
+    return list_url(Webhook, status__exact=status.value)
 
 
 def _kept(model: Any, told: Figures) -> str:
-    return _list(model, received_at__gte=f"{told.now - DAY:%Y-%m-%d %H:%M:%S%z}")
+    return list_url(model, received_at__gte=f"{told.now - DAY:%Y-%m-%d %H:%M:%S%z}")

@@ -180,12 +180,12 @@ def note_failure(webhook_id: int, error: str) -> None:
     received = Webhook.objects.received().filter(id=webhook_id)
     received.update(**with_kind(error[:ERROR_CHARS_MAX]))
     if received.filter(attempts__gte=settings.ATTEMPTS_MAX).update(**_FAILED):
-        FAILED.labels(kind_of(error)).inc()
+        FAILED.labels(class_of(error)).inc()
         log.error("webhook failed", webhook_id=webhook_id, attempts=settings.ATTEMPTS_MAX, error=error)
 
 
-def kind_of(error: str) -> str:
-    """The class of an exception, of its repr()."""
+def class_of(error: str) -> str:
+    """The class of an exception, of its repr(): what is counted by must have few values."""
     return error.partition("(")[0]
 
 
@@ -199,5 +199,5 @@ def give_up_on_exhausted() -> int:
     failed = _move(silent[:SENT_AT_ONCE_MAX], **_FAILED, **with_kind(DIED))
     failed += _move(spoke[:SENT_AT_ONCE_MAX], **_FAILED)
     for webhook in failed:
-        FAILED.labels(kind_of(webhook.last_error or "died")).inc()
+        FAILED.labels(class_of(webhook.last_error or "died")).inc()
     return len(failed)

@@ -14,6 +14,7 @@ import msgspec
 
 from ingest import fields
 from ingest.banks.telling import BANK_ID_CHARS_MAX, BankId, Credit, Ignored, nobodys
+from ingest.fields import FIELD_CHARS_SHOWN
 from ledger.operation_id import as_operation_id
 from ledger.terms import PaymentTerms
 
@@ -22,7 +23,6 @@ NAMESPACE = UUID("2903e94d-6036-5c2e-b36e-299064a6345d")  # uuid5(NAMESPACE_URL,
 BOOKED = "transaction"
 INCOMING = "credit"
 RUBLES = "643"  # ISO 4217
-_SHOWN = 64
 
 
 class Event(msgspec.Struct, rename="camel"):
@@ -55,13 +55,13 @@ def read(body: bytes) -> Credit | Ignored:
     event = fields.decoded(body, _event)
     # The bank's pages spell these in both cases.
     if event.operation_status.lower() != BOOKED:
-        return Ignored(f"operationStatus {event.operation_status[:_SHOWN]} is not booked")
+        return Ignored(f"operationStatus {event.operation_status[:FIELD_CHARS_SHOWN]} is not booked")
     if event.type_of_operation.lower() != INCOMING:
-        return Ignored(f"typeOfOperation {event.type_of_operation[:_SHOWN]} is not credited")
+        return Ignored(f"typeOfOperation {event.type_of_operation[:FIELD_CHARS_SHOWN]} is not credited")
     told = fields.decoded(body, _incoming_transaction)
     for currency in (told.operation_currency_digital_code, told.account_currency_digital_code):
         if currency != RUBLES:
-            return Ignored(f"currency {currency[:_SHOWN]} is not credited")
+            return Ignored(f"currency {currency[:FIELD_CHARS_SHOWN]} is not credited")
     if nobodys(told.payer.inn):
         return Ignored("payer.inn names nobody: a test, or a payer without an INN")
     number = fields.document_number(told.document_number, "documentNumber")

@@ -12,13 +12,13 @@ from django.conf import settings
 from ingest import fields
 from ingest.banks.telling import BANK_ID_CHARS_MAX, Credit, Ignored, nobodys
 from ingest.exceptions import TurnedAway
+from ingest.fields import FIELD_CHARS_SHOWN
 from ledger.terms import PaymentTerms
 
 SOURCE = "tochka"
 NAMESPACE = UUID("f60be8d2-5601-5723-8aab-c9e125be5f68")  # uuid5(NAMESPACE_URL, "https://tochka.com/")
 CREDITED = "incomingPayment"
 RUBLES = "RUB"
-_SHOWN = 64
 
 
 class Event(msgspec.Struct):
@@ -56,11 +56,11 @@ def read(payload: bytes) -> Credit | Ignored:
     """
     kind = fields.decoded(payload, _event).webhook_type
     if kind != CREDITED:
-        return Ignored(f"webhookType {kind[:_SHOWN]} is not credited")
+        return Ignored(f"webhookType {kind[:FIELD_CHARS_SHOWN]} is not credited")
     payment = fields.decoded(payload, _incoming_payment)
     for currency in (payment.payer.currency, payment.recipient.currency):
         if currency != RUBLES:
-            return Ignored(f"currency {currency[:_SHOWN]} is not credited")
+            return Ignored(f"currency {currency[:FIELD_CHARS_SHOWN]} is not credited")
     if nobodys(payment.payer.inn):  # so is the documented sample, and a test may be that
         return Ignored("SidePayer.inn names nobody: a test, or a payer without an INN")
     if payment.customer_code not in settings.TOCHKA_CUSTOMER_CODES:

@@ -1,13 +1,12 @@
 """Issue, list and revoke the keys of the read views."""
 
-import argparse
-from datetime import UTC, datetime
 from typing import Any
 
 from django.core.exceptions import ValidationError
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.utils import timezone
 
+from api.command_line import moment
 from api.keys import issue, revoke
 from api.models import READ_ALL, ApiKey
 
@@ -36,7 +35,7 @@ class Command(BaseCommand):
         )
         create.add_argument(
             "--expires",
-            type=_moment,
+            type=moment,
             metavar="WHEN",
             help="it is good until then; ISO 8601, in UTC unless it has an offset (default: until revoked)",
         )
@@ -80,11 +79,3 @@ class Command(BaseCommand):
             self.stdout.write(f"{prefix} was revoked before.")
         else:
             raise CommandError("there is no key with this prefix")
-
-
-def _moment(text: str) -> datetime:
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"not an ISO 8601 date and time: {text}") from None
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

@@ -4,7 +4,7 @@ import argparse
 import getpass
 import os
 from collections.abc import Collection
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -14,6 +14,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from rich.console import Console
 from rich.progress import Progress
 
+from api.command_line import moment
 from ingest.acts import CHUNK_WEBHOOKS
 from ingest.models import Webhook
 from ingest.replay import Replayed, replay, survey
@@ -44,7 +45,7 @@ class Command(BaseCommand):
         which.add_argument("--failed", action="store_true", help="all that are failed")
         parser.add_argument(
             "--since",
-            type=_moment,
+            type=moment,
             metavar="WHEN",
             help="with --failed: only webhooks received since; ISO 8601, in UTC unless it has an offset",
         )
@@ -109,11 +110,3 @@ def _operation_id(text: str) -> UUID:
     if operation_id is None:
         raise argparse.ArgumentTypeError(f"not a UUID: {text}")
     return operation_id
-
-
-def _moment(text: str) -> datetime:
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"not an ISO 8601 date and time: {text}") from None
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
