@@ -59,7 +59,7 @@ audit: ## look for known vulnerabilities in what is pinned; exits 2 where nobody
 lock: ## pin requirements/*.in anew in requirements/*.txt
 	$(SET_UP) .venv/bin/pip
 	$(PIP_INSTALL) uv
-	for name in base mysql observing dev; do \
+	for name in base mysql dev; do \
 		.venv/bin/uv pip compile -q --universal --python-version 3.11 --no-emit-index-url --no-emit-find-links \
 			--no-header --no-annotate --generate-hashes requirements/$$name.in -o requirements/$$name.txt || exit; \
 	done
@@ -70,9 +70,8 @@ clean: ## remove .venv and every cache, but not the data in .data
 
 # Each of these files says: this much is installed, as it stood in requirements/ then.
 .venv/.base: requirements/base.txt | .venv/bin/pip
-.venv/.dev: requirements/dev.txt .venv/.base .venv/.observing
-.venv/.observing: requirements/observing.txt .venv/.base
-.venv/.base .venv/.observing .venv/.dev:
+.venv/.dev: requirements/dev.txt .venv/.base
+.venv/.base .venv/.dev:
 	echo "Installing $< into .venv"
 	$(PIP_INSTALL) -r $<
 	touch $@
