@@ -127,8 +127,14 @@ def test_a_client_that_hangs_up_leaves_nothing_behind(house: House) -> None:
 
 def sockets(house: House) -> int:
     """How many the web processes have open."""
-    files = [file for pid in house.pids("gunicorn") for file in Path(f"/proc/{pid}/fd").iterdir()]
-    return sum(1 for file in files if str(file.readlink()).startswith("socket:"))
+    return sum(is_socket(file) for pid in house.pids("gunicorn") for file in Path(f"/proc/{pid}/fd").iterdir())
+
+
+def is_socket(file: Path) -> bool:
+    try:
+        return str(file.readlink()).startswith("socket:")
+    except FileNotFoundError:  # closed since it was listed
+        return False
 
 
 def honest_status(house: House) -> int:
