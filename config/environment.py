@@ -9,6 +9,7 @@ import environ
 from django.core.exceptions import ImproperlyConfigured
 
 SQLITE = "django.db.backends.sqlite3"
+MYSQL = "config.mysql"
 SQLITE_OPTIONS = {
     # IMMEDIATE waits for the write lock at BEGIN; an upgrade later on would fail instead of waiting.
     "transaction_mode": "IMMEDIATE",
@@ -124,8 +125,8 @@ def database_at(url: str, *, stand_in: Path) -> dict[str, Any]:
             "DATABASE_URL is malformed; it reads mysql://user:password@host:port/name or sqlite:////a/file; "
             "a / in a password is written %2F"
         )
-    ours = SQLITE_OPTIONS if database["ENGINE"] == SQLITE else MYSQL_OPTIONS
-    return {**database, "OPTIONS": {**ours, **database.get("OPTIONS", {})}}
+    engine, ours = (SQLITE, SQLITE_OPTIONS) if database["ENGINE"] == SQLITE else (MYSQL, MYSQL_OPTIONS)
+    return {**database, "ENGINE": engine, "OPTIONS": {**ours, **database.get("OPTIONS", {})}}
 
 
 def broker_at(redis_url: str, *, stand_in: Path) -> dict[str, Any]:

@@ -20,7 +20,7 @@ log = structlog.get_logger(__name__)
 
 TASK = "worker.tasks.apply_received"
 ACTS_TASK = "worker.tasks.carry_out_acts"
-PAUSE_SECONDS = 0.03  # between two rings; whatever arrives meanwhile shares the next one
+PAUSE_SECONDS = 0.05  # between two rings; whatever arrives meanwhile shares the next one
 PAUSE_AFTER_FAILURE_SECONDS = 1.0
 WAITING_RINGS_MAX = 20  # in the broker; one more would tell nobody anything, and fill its memory
 # Kombu's defaults wait for a hung broker without end.

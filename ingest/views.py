@@ -31,7 +31,7 @@ def webhook(request: HttpRequest, door: Door) -> HttpResponse:
 
 def _deliver(request: HttpRequest, door: Door, guard: Guard) -> HttpResponse:
     """Store the delivery and answer; a worker posts it to the ledger."""
-    length = request.headers.get("Content-Length", "")
+    length: str = request.META.get("CONTENT_LENGTH", "")
     if not length.isdecimal():  # a chunked body would reach us empty
         return error(411, "Content-Length is required")
     if int(length) > BODY_BYTES_MAX:

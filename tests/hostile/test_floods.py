@@ -127,7 +127,9 @@ def test_a_client_that_hangs_up_leaves_nothing_behind(house: House) -> None:
 
 def sockets(house: House) -> int:
     """How many the web processes have open."""
-    return sum(is_socket(file) for pid in house.pids("gunicorn") for file in Path(f"/proc/{pid}/fd").iterdir())
+    return sum(
+        is_socket(file) for pid in house.pids("gunicorn") for file in Path(f"/proc/{pid}/fd").iterdir()
+    )
 
 
 def is_socket(file: Path) -> bool:
