@@ -6,6 +6,7 @@ from collections.abc import Callable
 import pytest
 from django.db import DatabaseError, connection
 
+from config.mysql import base
 from tests.threads import at_once
 
 pytestmark = [
@@ -15,10 +16,17 @@ pytestmark = [
 ENDED_SECONDS_MAX = 20.0
 
 
-def test_a_connection_that_lives_is_known_to_without_a_word() -> None:
-    asked = _pings()
+def test_a_connection_in_use_is_known_to_live_without_a_word() -> None:
+    asked = _pings_after_a_look()
     assert connection.is_usable()
     assert _pings() == asked
+
+
+def test_a_connection_that_has_been_idle_is_kept_from_ending(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = _pings_after_a_look()
+    monkeypatch.setattr(base, "IDLE_SECONDS_MAX", 0.0)
+    assert connection.is_usable()
+    assert _pings() == asked + 1
 
 
 def _kill() -> None:
@@ -50,9 +58,15 @@ def test_a_connection_that_the_server_has_ended_is_known_not_to_live(end: Callab
 def test_after_an_error_the_server_is_asked() -> None:
     with pytest.raises(DatabaseError), connection.cursor() as cursor:
         cursor.execute("no such statement")
-    asked = _pings()
+    asked = _pings_after_a_look()
     assert connection.is_usable()
     assert _pings() == asked + 1
+
+
+def _pings_after_a_look() -> int:
+    connection.ensure_connection()
+    connection.is_usable()
+    return _pings()
 
 
 def _pings() -> int:
