@@ -1,14 +1,24 @@
-"""Run the whole suite, once for each database, on servers of its own that are gone afterwards."""
+"""Run the whole suite, once for each database, on servers of its own that are gone afterwards.
+
+Several databases have their turns side by side, each in a process of its own.
+"""
 
 import argparse
 import importlib.util
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 from types import FrameType
+from typing import Self
 
 from tests.servers import (
     NOT_WITHOUT_SERVERS,
@@ -24,9 +34,13 @@ from tests.servers import (
 
 DATABASE_SERVERS: dict[str, type[MariaDB] | type[MySQL]] = {"mariadb": MariaDB, "mysql": MySQL}
 DATABASES = ["sqlite", *DATABASE_SERVERS]
-DATABASES_BY_DEFAULT = ["sqlite", "mariadb"]
+DATABASES_BY_DEFAULT = ["mariadb", "sqlite"]  # the longest first
 URLS = ("DATABASE_URL", "REDIS_URL")
 PYTEST_INTERRUPTED = 2
+SIDE_BY_SIDE = max(2, os.cpu_count() or 1)  # a run waits half of its time
+POLL_SECONDS = 0.1
+MEMORY = Path("/dev/shm")
+MEMORY_BYTES_MIN = 2 << 30  # for each run, which leaves a third of it unused
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -41,14 +55,69 @@ def main(arguments: Sequence[str]) -> int:
     if skipped and servers_are_required():
         print(NOT_WITHOUT_SERVERS, flush=True)
         return 1
-    failure = 0
-    for database in databases:
-        if database not in skipped:
-            status = run_on(database, pytest_arguments)
-            if status == PYTEST_INTERRUPTED:
-                return status
-            failure = failure or status
-    return failure
+    runnable = [database for database in databases if database not in skipped]
+    if len(runnable) > 1:
+        return run_side_by_side(runnable, pytest_arguments)
+    return max((run_on(database, pytest_arguments) for database in runnable), default=0)
+
+
+@dataclass
+class Run:
+    """One database's, as a process of its own."""
+
+    output: Path
+    process: subprocess.Popen[bytes]
+    shown: int = 0  # bytes
+
+    @classmethod
+    def start(cls, database: str, pytest_arguments: Sequence[str], folder: Path) -> Self:
+        output = folder / database
+        output.touch()
+        command = [sys.executable, "-m", "tests", database, "--", *pytest_arguments]
+        environment = {**os.environ, **({"PY_COLORS": "1"} if sys.stdout.isatty() else {})}
+        return cls(output, launch(command, log=output, environment=environment))
+
+    def is_over(self) -> bool:
+        return self.process.poll() is not None
+
+    def show(self) -> None:
+        """What it has said since it was last shown."""
+        with self.output.open("rb") as output:
+            output.seek(self.shown)
+            self.shown += sys.stdout.buffer.write(output.read())
+        sys.stdout.flush()
+
+    def interrupt(self) -> None:
+        """As Ctrl-C at a terminal of its own does."""
+        if not self.is_over():
+            os.killpg(self.process.pid, signal.SIGINT)
+
+    def end(self) -> None:
+        self.process.terminate()  # does nothing to one that has ended
+        self.process.wait()
+
+
+def run_side_by_side(databases: Sequence[str], pytest_arguments: Sequence[str]) -> int:
+    """Show one run after the other, in this order, each as it comes from the moment that it is its turn."""
+    waiting, runs, shown = list(databases), list[Run](), 0
+    with tempfile.TemporaryDirectory(prefix="prihod-") as folder:
+        try:
+            while waiting or shown < len(runs):
+                try:
+                    while waiting and sum(not run.is_over() for run in runs) < SIDE_BY_SIDE:
+                        runs.append(Run.start(waiting.pop(0), pytest_arguments, Path(folder)))
+                    is_over = runs[shown].is_over()  # asked first: what it says last is shown, too
+                    runs[shown].show()
+                    shown += is_over
+                    time.sleep(POLL_SECONDS)
+                except KeyboardInterrupt:
+                    waiting.clear()
+                    for run in runs:
+                        run.interrupt()
+        finally:
+            for run in runs:
+                run.end()
+    return next((run.process.returncode for run in runs if run.process.returncode), 0)
 
 
 def parse(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -85,6 +154,26 @@ def reasons_to_skip(database: str) -> list[str]:
 
 def run_on(database: str, pytest_arguments: Sequence[str]) -> int:
     """Start what this database needs, run pytest on it, stop it again."""
+    with quick_folder():
+        return run_in_folder(database, [f"-ocache_dir=.pytest_cache/{database}", *pytest_arguments])
+
+
+@contextmanager
+def quick_folder() -> Iterator[None]:
+    """Where there is room, all temporary files of a run are kept in memory: its databases sync every commit,
+    which cost more than all else, and a process that is killed loses nothing there either.
+
+    TMPDIR=/tmp in the environment has them on the disk.
+    """
+    if "TMPDIR" in os.environ or not MEMORY.is_dir() or shutil.disk_usage(MEMORY).free < MEMORY_BYTES_MIN:
+        yield
+        return
+    with tempfile.TemporaryDirectory(prefix="prihod-", dir=MEMORY, ignore_cleanup_errors=True) as folder:
+        os.environ["TMPDIR"] = tempfile.tempdir = folder
+        yield
+
+
+def run_in_folder(database: str, pytest_arguments: Sequence[str]) -> int:
     environment = {name: value for name, value in os.environ.items() if name not in URLS}
     if database == "sqlite":
         print(f"== the suite on SQLite {sqlite3.sqlite_version}, without Redis ==", flush=True)
