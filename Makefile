@@ -10,7 +10,7 @@ SET_UP := +$(ONE_AT_A_TIME) $(MAKE) --no-print-directory
 SET_UP_MYSQLCLIENT := $(SET_UP) .venv/.mysql 2>/dev/null || true
 
 .SILENT:
-.PHONY: help run test test-mysql faults bench lint audit lock clean
+.PHONY: help run test test-mysql test-all faults bench lint audit lock clean
 
 help: ## list the targets
 	awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -19,17 +19,17 @@ run: ## start web, worker and scheduler, and say what to try; Ctrl-C stops them
 	$(SET_UP) .venv/.base $(if $(filter mysql:%,$(DATABASE_URL)),.venv/.mysql)
 	exec $(IN_VENV) -m config.launcher
 
+test: DATABASES := mariadb sqlite
 test: ## the whole suite, on SQLite and on MariaDB with Redis; TESTS="-k replay -x" is for pytest
-	$(SET_UP) .venv/.dev
-	$(ONE_AT_A_TIME) $(IN_VENV) -m tests.servers mariadb redis mysqlclient chromium
-	$(SET_UP_MYSQLCLIENT)
-	$(IN_VENV) -m tests -- $(TESTS)
-
+test-mysql: DATABASES := mysql
 test-mysql: ## the whole suite on MySQL with Redis; TESTS as above
+test-all: DATABASES := mysql mariadb sqlite
+test-all: ## both of them, two databases at a time
+test test-mysql test-all:
 	$(SET_UP) .venv/.dev
-	$(ONE_AT_A_TIME) $(IN_VENV) -m tests.servers mysql redis mysqlclient
+	$(ONE_AT_A_TIME) $(IN_VENV) -m tests.servers $(filter-out sqlite,$(DATABASES)) redis mysqlclient chromium
 	$(SET_UP_MYSQLCLIENT)
-	$(IN_VENV) -m tests mysql -- $(TESTS)
+	$(IN_VENV) -m tests $(DATABASES) -- $(TESTS)
 
 faults: ## break everything on purpose and look for lost money; SCENARIO= SEED= MINUTES= JOBS= NAME=, PLANTED=1 plants bugs
 	$(SET_UP) .venv/.base

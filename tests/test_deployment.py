@@ -5,6 +5,7 @@ import re
 import stat
 import subprocess
 import sys
+import tempfile
 import time
 import tomllib
 from pathlib import Path
@@ -208,7 +209,10 @@ def test_image_holds_what_is_named_and_nothing_else() -> None:
 
 
 @pytest.mark.parametrize("name", ["worker", "beat"])
-def test_it_is_healthy_as_long_as_it_leaves_its_mark(name: str, tmp_path: Path) -> None:
+def test_it_is_healthy_as_long_as_it_leaves_its_mark(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", "/tmp")  # as in a container, whatever TMPDIR is here
     kind, command = SERVICES[name]["healthcheck"]["test"]
     assert kind == "CMD-SHELL"
     assert str(mark_of(name)) in command

@@ -2,6 +2,9 @@ import subprocess
 import sys
 
 from tests.servers import ROOT
+from tests.turns import ONCE
+
+pytestmark = ONCE
 
 
 def manage_test(*arguments: str) -> subprocess.CompletedProcess[str]:

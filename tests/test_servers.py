@@ -18,6 +18,9 @@ import redis
 
 from tests import servers
 from tests.servers import ROOT, MariaDB, MySQL, Redis, Server, ServerFailed, lacking
+from tests.turns import ONCE
+
+pytestmark = ONCE
 
 DEATH_TIMEOUT_SECONDS = 5.0
 

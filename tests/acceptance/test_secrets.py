@@ -9,6 +9,9 @@ import pytest
 
 from tests.acceptance.house import NOTHING_SET
 from tests.servers import ROOT, free_port
+from tests.turns import ONCE
+
+pytestmark = ONCE
 
 SECRETS = {
     "SECRET_KEY": "secretkeyCANARY" * 4,

@@ -12,6 +12,9 @@ import pytest
 
 from bench.load import Sent, open_loop, webhooks
 from ingest.parsing import parse
+from tests.turns import ONCE
+
+pytestmark = ONCE
 
 STALL_SECONDS = 0.4
 PER_SECOND = 200

@@ -5,12 +5,14 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import pytest
 
 from tests.acceptance.house import NOTHING_SET
 from tests.servers import ROOT, free_port
+from tests.turns import ONCE
+
+pytestmark = ONCE
 
 SECRETS = {
     "SECRET_KEY": "s3cret",
@@ -89,28 +91,6 @@ def test_database_server_that_is_not_there(tmp_path: Path) -> None:
 def test_unknown_option_of_the_database(tmp_path: Path) -> None:
     pytest.importorskip("MySQLdb")
     assert "'colour'" in complaint(tmp_path, DATABASE_URL=f"mysql://u@{CLOSED}/d?colour=red")
-
-
-@pytest.mark.skipif(
-    not os.environ.get("DATABASE_URL", "").startswith("mysql:"), reason="asks a MySQL or MariaDB"
-)
-@pytest.mark.parametrize(
-    ("changed", "told"),
-    [
-        ({"user": "nobody:s3cret"}, "Access denied for user 'nobody'"),
-        ({"name": "not_there"}, "Unknown database 'not_there'; create it: CREATE DATABASE not_there"),
-    ],
-)
-def test_database_server_that_refuses(tmp_path: Path, changed: dict[str, str], told: str) -> None:
-    url = server_url(**changed)
-    assert told in complaint(tmp_path, DATABASE_URL=url)
-
-
-def server_url(user: str = "root", name: str = "") -> str:
-    url = urlsplit(os.environ["DATABASE_URL"])
-    return url._replace(
-        netloc=f"{user}@{url.netloc.rpartition('@')[2]}", path=f"/{name or url.path[1:]}"
-    ).geturl()
 
 
 def test_database_file_that_is_none(tmp_path: Path) -> None:

@@ -9,6 +9,9 @@ import pytest
 
 from config import supervising
 from config.supervising import Processes
+from tests.turns import ONCE
+
+pytestmark = ONCE
 
 DEAF = "trap '' TERM; echo deaf; while :; do sleep 0.1; done"
 

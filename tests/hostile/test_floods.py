@@ -1,7 +1,6 @@
 """A few hundred connections that are slow on purpose, and honest requests beside them."""
 
 import http.client
-import os
 import socket
 import time
 from contextlib import ExitStack, closing
@@ -12,10 +11,9 @@ import pytest
 from config import serving
 from tests.acceptance.house import House, until
 from tests.hostile.corpus import WEBHOOK, request
+from tests.turns import ONCE
 
-pytestmark = pytest.mark.skipif(
-    bool(os.environ.get("REDIS_URL")), reason="asks no database; tried in SQLite's run"
-)
+pytestmark = ONCE
 # Each honest request has this long. gunicorn's own threads kept it waiting for more than 15 s.
 HONEST_SECONDS_MAX = 8.0
 CONNECTIONS = 300
