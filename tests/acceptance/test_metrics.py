@@ -113,7 +113,7 @@ def test_a_worker_apart_from_web_answers_for_itself_and_only_to_who_knows_the_to
         def ask(path: str, **headers: str) -> tuple[int, str]:
             try:
                 with urlopen(
-                    Request(f"http://127.0.0.1:{port}{path}", headers=headers), timeout=10
+                    Request(f"http://127.0.0.1:{port}{path}", headers=headers), timeout=30
                 ) as answer:
                     return answer.status, answer.read().decode()
             except HTTPError as refused:

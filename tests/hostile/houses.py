@@ -90,5 +90,9 @@ def web_memory_kib(house: House) -> int:
 
 
 def _resident_kib(pid: int) -> int:
-    status = Path(f"/proc/{pid}/status").read_text()
-    return int(status.partition("VmRSS:")[2].split()[0])
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except (FileNotFoundError, ProcessLookupError):  # it has ended since it was found
+        return 0
+    resident = status.partition("VmRSS:")[2].split()
+    return int(resident[0]) if resident else 0  # nothing of one that has ended and is only waited for

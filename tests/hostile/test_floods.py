@@ -15,7 +15,7 @@ from tests.turns import ONCE
 
 pytestmark = ONCE
 # Each honest request has this long. gunicorn's own threads kept it waiting for more than 15 s.
-HONEST_SECONDS_MAX = 8.0
+HONEST_SECONDS_MAX = 12.0
 CONNECTIONS = 300
 HEAD = b"POST /api/webhook/bank/ HTTP/1.1\r\nHost: localhost\r\n"
 FILE = "/static/admin/js/vendor/jquery/jquery.js"  # as large an answer as a stranger can ask for
@@ -120,14 +120,19 @@ def test_a_client_that_hangs_up_leaves_nothing_behind(house: House) -> None:
     for _ in range(200):
         with socket.create_connection(("127.0.0.1", house.port)) as gone:
             gone.sendall(FLOODS["half a body"])
-    until(lambda: sockets(house) < 100, house, seconds=20)
+    until(lambda: sockets(house) < 100, house)
 
 
 def sockets(house: House) -> int:
     """How many the web processes have open."""
-    return sum(
-        is_socket(file) for pid in house.pids("gunicorn") for file in Path(f"/proc/{pid}/fd").iterdir()
-    )
+    return sum(is_socket(file) for pid in house.pids("gunicorn") for file in files(pid))
+
+
+def files(pid: int) -> list[Path]:
+    try:
+        return list(Path(f"/proc/{pid}/fd").iterdir())
+    except FileNotFoundError:  # it has ended since it was found
+        return []
 
 
 def is_socket(file: Path) -> bool:

@@ -12,7 +12,7 @@ from celery import Celery
 
 from ingest import doorbell
 
-WAIT_SECONDS_MAX = 10.0
+WAIT_SECONDS_MAX = 60.0
 
 
 def eventually(holds: Callable[[], bool]) -> None:
@@ -89,9 +89,11 @@ def test_a_child_process_rings_for_itself(broker: Celery, messages: Path) -> Non
 
     child = os.fork()
     if child == 0:
-        bell.ring()
-        time.sleep(1)
-        os._exit(0)
+        try:
+            bell.ring()
+            eventually(lambda: rings_in(messages) == 1)
+        finally:
+            os._exit(0)
     os.waitpid(child, 0)
 
     assert rings_in(messages) == 1
@@ -129,8 +131,8 @@ def test_a_broken_broker_blocks_nobody_who_rings(
         done.set()
 
     threading.Thread(target=ring_often, daemon=True).start()
-    # One publication alone would hang for seconds, or for ever.
-    assert done.wait(timeout=2)
+    # One publication alone would hang for seconds, or for ever, and these would be ten thousand.
+    assert done.wait(timeout=20)
     assert bell._thread is not None
     assert bell._thread.is_alive()
 

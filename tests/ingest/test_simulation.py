@@ -276,7 +276,7 @@ def test_a_wrong_server_is_told_what_is_wrong(wrong: dict[str, Callable[..., Any
 
 
 def test_two_successes_at_the_same_time_are_one_too_many() -> None:
-    together = threading.Barrier(2, timeout=5)
+    together = threading.Barrier(2, timeout=60)
 
     def race(server: StandIn, body: bytes) -> Reply:
         server.lock.release()
