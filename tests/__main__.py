@@ -73,9 +73,9 @@ class Run:
     def start(cls, database: str, pytest_arguments: Sequence[str], folder: Path) -> Self:
         output = folder / database
         output.touch()
-        command = [sys.executable, "-m", "tests", database, "--", *pytest_arguments]
         environment = {**os.environ, **({"PY_COLORS": "1"} if sys.stdout.isatty() else {})}
-        return cls(output, launch(command, log=output, environment=environment))
+        process = launch(command_of(database, pytest_arguments), log=output, environment=environment)
+        return cls(output, process)
 
     def is_over(self) -> bool:
         return self.process.poll() is not None
@@ -95,6 +95,10 @@ class Run:
     def end(self) -> None:
         self.process.terminate()  # does nothing to one that has ended
         self.process.wait()
+
+
+def command_of(database: str, pytest_arguments: Sequence[str]) -> list[str]:
+    return [sys.executable, "-m", "tests", database, "--", *pytest_arguments]
 
 
 def run_side_by_side(databases: Sequence[str], pytest_arguments: Sequence[str]) -> int:
