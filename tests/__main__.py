@@ -6,6 +6,7 @@ Several databases have their turns side by side, each in a process of its own.
 import argparse
 import importlib.util
 import os
+import re
 import shutil
 import signal
 import sqlite3
@@ -40,7 +41,7 @@ PYTEST_INTERRUPTED = 2
 SIDE_BY_SIDE = max(2, os.cpu_count() or 1)  # a run waits half of its time
 POLL_SECONDS = 0.1
 MEMORY = Path("/dev/shm")
-MEMORY_BYTES_MIN = 2 << 30  # for each run, which leaves a third of it unused
+MEMORY_BYTES_MIN = 1 << 30  # a run takes less than half of it
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -169,12 +170,20 @@ def quick_folder() -> Iterator[None]:
 
     TMPDIR=/tmp in the environment has them on the disk.
     """
-    if "TMPDIR" in os.environ or not MEMORY.is_dir() or shutil.disk_usage(MEMORY).free < MEMORY_BYTES_MIN:
+    if "TMPDIR" in os.environ or not there_is_room():
         yield
         return
     with tempfile.TemporaryDirectory(prefix="prihod-", dir=MEMORY, ignore_cleanup_errors=True) as folder:
         os.environ["TMPDIR"] = tempfile.tempdir = folder
         yield
+
+
+def there_is_room() -> bool:
+    """In the folder in memory, and in the memory behind it, which the run's processes need as well."""
+    if not MEMORY.is_dir() or shutil.disk_usage(MEMORY).free < MEMORY_BYTES_MIN:
+        return False
+    available = re.search(r"MemAvailable: +(\d+) kB", Path("/proc/meminfo").read_text())
+    return available is not None and int(available[1]) << 10 >= 3 * MEMORY_BYTES_MIN
 
 
 def run_in_folder(database: str, pytest_arguments: Sequence[str]) -> int:

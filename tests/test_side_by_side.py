@@ -1,7 +1,6 @@
 """Several runs of the suite at a time read like one after the other, and fail like each of them."""
 
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -52,7 +51,7 @@ def test_the_first_that_failed_is_the_status_and_stops_no_other(
 def test_a_run_that_ends_in_order_leaves_nothing_in_memory() -> None:
     program = "import os, tests.__main__ as suite\nwith suite.quick_folder(): print(os.environ['TMPDIR'])"
     environment = {name: value for name, value in os.environ.items() if name != "TMPDIR"}
-    if not suite.MEMORY.is_dir() or shutil.disk_usage(suite.MEMORY).free < suite.MEMORY_BYTES_MIN:
+    if not suite.there_is_room():
         pytest.skip("there is no room in memory")
     folder = subprocess.check_output([sys.executable, "-c", program], cwd=ROOT, env=environment, text=True)
 
