@@ -37,8 +37,7 @@ DATABASE_SERVERS: dict[str, type[MariaDB] | type[MySQL]] = {"mariadb": MariaDB, 
 DATABASES = ["sqlite", *DATABASE_SERVERS]
 DATABASES_BY_DEFAULT = ["mariadb", "sqlite"]  # the longest first
 URLS = ("DATABASE_URL", "REDIS_URL")
-PYTEST_INTERRUPTED = 2
-SIDE_BY_SIDE = max(2, os.cpu_count() or 1)  # a run waits half of its time
+SIDE_BY_SIDE = max(2, os.cpu_count() or 1)  # a run waits for much of its time
 POLL_SECONDS = 0.1
 MEMORY = Path("/dev/shm")
 MEMORY_BYTES_MIN = 1 << 30  # a run takes less than half of it
@@ -59,7 +58,7 @@ def main(arguments: Sequence[str]) -> int:
     runnable = [database for database in databases if database not in skipped]
     if len(runnable) > 1:
         return run_side_by_side(runnable, pytest_arguments)
-    return max((run_on(database, pytest_arguments) for database in runnable), default=0)
+    return run_on(runnable[0], pytest_arguments) if runnable else 0
 
 
 @dataclass
@@ -139,7 +138,7 @@ def parse(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     pytest_arguments: list[str] = []
     if "--" in own:
         own, pytest_arguments = own[: own.index("--")], own[own.index("--") + 1 :]
-    databases: list[str] = parser.parse_args(own).databases or DATABASES_BY_DEFAULT
+    databases = list(dict.fromkeys(parser.parse_args(own).databases)) or DATABASES_BY_DEFAULT
     if unknown := set(databases) - set(DATABASES):
         parser.error(f"unknown database: {', '.join(sorted(unknown))} (known: {', '.join(DATABASES)})")
     return databases, pytest_arguments
