@@ -22,9 +22,13 @@ from concurrent.futures import Future
 from functools import partial
 from typing import Any
 
+import structlog
+from gunicorn.glogging import Logger
 from gunicorn.http import errors
 from gunicorn.http.unreader import SocketUnreader
 from gunicorn.workers.gthread import TConn, ThreadWorker
+from structlog.contextvars import clear_contextvars
+from structlog.stdlib import ProcessorFormatter
 
 ARRIVE_SECONDS_MAX = 10.0  # for a whole request, from the moment its connection is looked at
 LEAVE_SECONDS_MAX = 2.0  # for a client to hang up, so that it can read the answer (RFC 9112, 9.6)
@@ -48,6 +52,29 @@ _STATUS: dict[type[Exception], tuple[int, str]] = {
 _OUR_FAULTS = (errors.ConfigurationProblem, errors.InvalidResponseHeader, errors.InvalidResponseHeaderName)
 
 _request = threading.local()
+
+
+class Log(Logger):  # type: ignore[misc]  # untyped
+    """gunicorn's lines as JSON, always: its main process knows no settings. In a web process config/logs.py
+    has the word as soon as Django is set up.
+    """
+
+    def setup(self, cfg: Any) -> None:
+        super().setup(cfg)
+        formatter = ProcessorFormatter(
+            foreign_pre_chain=[
+                structlog.stdlib.add_logger_name,
+                structlog.stdlib.add_log_level,
+                structlog.processors.TimeStamper(fmt="iso", utc=True),
+            ],
+            processors=[
+                ProcessorFormatter.remove_processors_meta,
+                structlog.processors.format_exc_info,
+                structlog.processors.JSONRenderer(),
+            ],
+        )
+        for handler in self.error_log.handlers:
+            handler.setFormatter(formatter)
 
 
 class Arrived(SocketUnreader):  # type: ignore[misc]  # untyped
@@ -144,6 +171,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # untyped
 
     def handle(self, conn: TConn) -> Any:
         _request.waited_seconds = time.monotonic() - conn.ready_at
+        clear_contextvars()  # what is no HTTP is logged by gunicorn, without the id of the last request
         return super().handle(conn)
 
     def handle_request(self, req: Any, conn: TConn) -> Any:

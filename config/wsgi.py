@@ -2,12 +2,14 @@
 
 import os
 
+from django.conf import settings
 from django.core.wsgi import get_wsgi_application
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
 django_application = get_wsgi_application()
 
 # Afterwards, because it counts, and the settings say where counts are kept.
+from config.request_id import identified  # noqa: E402
 from config.shedding import shedding  # noqa: E402
 
-application = shedding(django_application)
+application = identified(shedding(django_application), believe_proxy=settings.TRUSTED_PROXIES > 0)

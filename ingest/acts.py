@@ -25,6 +25,7 @@ log = structlog.get_logger(__name__)
 ACTED_ON_MAX = 200_000  # webhooks, by one act
 CHUNK_WEBHOOKS = 500  # in one transaction
 INSERTED_AT_ONCE = 1000  # rows
+OPERATIONS_LOGGED_MAX = 10  # of an act; the audit trail has all of them
 Outcome = ActedWebhook.Outcome
 
 
@@ -45,8 +46,20 @@ def begin(kind: Act.Kind, webhook_ids: Iterable[int], by: User, reason: str, by_
         )
         about = (ActedWebhook(act=act, webhook_id=webhook_id) for webhook_id in ordered)
         ActedWebhook.objects.bulk_create(about, batch_size=INSERTED_AT_ONCE)
-    log.info("act begun", act=act.pk, kind=act.kind, by=act.by_name, webhooks=len(ordered))
+    log.info(
+        "act begun",
+        act=act.pk,
+        kind=act.kind,
+        by=act.by_name,
+        webhooks=len(ordered),
+        operation_ids=_operation_ids(ordered[:OPERATIONS_LOGGED_MAX]),
+    )
     return act
+
+
+def _operation_ids(webhook_ids: Collection[int]) -> list[str]:
+    webhooks = Webhook.objects.filter(id__in=webhook_ids).order_by("id")
+    return list(map(str, webhooks.values_list("operation_id", flat=True)))
 
 
 def carry_out(act_id: int, *, wait: bool = False) -> int:

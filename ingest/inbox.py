@@ -7,6 +7,7 @@ from functools import cache
 from typing import Any, NamedTuple
 from uuid import UUID
 
+import structlog
 from django.conf import settings
 from django.db import IntegrityError, connection, transaction
 from django.db.models import Field
@@ -26,6 +27,8 @@ from ingest.models import (
     Webhook,
 )
 from ledger.terms import PaymentTerms
+
+log = structlog.get_logger(__name__)
 
 
 class Stored(Enum):
@@ -122,6 +125,7 @@ def _store_beside(first: Webhook, difference: str, body: bytes, source: str) -> 
         return Stored.REPEATED
     CONFLICTS.inc()
     _keep(ConflictingDelivery(webhook=first, body=body, difference=difference, source=source))
+    log.warning("conflict", operation_id=str(first.operation_id), source=source, difference=difference)
     return Stored.CONFLICTING
 
 

@@ -1,7 +1,9 @@
 """The banks' doors, and the question where an operation is."""
 
+import structlog
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse
+from structlog.contextvars import bind_contextvars
 
 from api.answers import answer, error, json_only, unavailable
 from api.models import ApiKey
@@ -15,6 +17,8 @@ from ingest.exceptions import InvalidDelivery, TurnedAway
 from ingest.metrics import counted
 from ingest.models import Webhook
 from ledger.operation_id import as_operation_id
+
+log = structlog.get_logger(__name__)
 
 BODY_BYTES_MAX = 64 * 1024
 # RFC 9110 wants a challenge with each 401; this one is the same whatever is asked for.
@@ -39,6 +43,7 @@ def _deliver(request: HttpRequest, door: Door, guard: Guard) -> HttpResponse:
     try:
         doorkeeper.check_network(request, guard)
         if len(request.body) < int(length):  # cut off on its way: whole, it may be valid
+            log.info("delivery arrived incomplete", door=door.name)
             return unavailable("body: arrived incomplete, please send it again")
         told = door.read(doorkeeper.verified_payload(request, guard))
     except TurnedAway as reason:
@@ -46,6 +51,7 @@ def _deliver(request: HttpRequest, door: Door, guard: Guard) -> HttpResponse:
         return error(401, "not authorized", WWW_Authenticate=CHALLENGE)
     except InvalidDelivery as invalid:
         inbox.keep_rejected(request.body, str(invalid), door.name)
+        log.info("delivery rejected", door=door.name, reason=str(invalid))
         return error(400, str(invalid))
     return _take_in(told, request.body, door)
 
@@ -53,8 +59,11 @@ def _deliver(request: HttpRequest, door: Door, guard: Guard) -> HttpResponse:
 def _take_in(told: Credit | Ignored, body: bytes, door: Door) -> HttpResponse:
     if isinstance(told, Ignored):
         inbox.keep_ignored(body, told.reason, door.name)
+        log.debug("delivery ignored", door=door.name, reason=told.reason)
         return answer(Taken("ignored"))
+    bind_contextvars(operation_id=str(told.terms.operation_id))
     stored = inbox.store(told.terms, body, door.name, told.bank_id)
+    log.debug("delivery stored", door=door.name, stored=stored.value)  # at INFO it would cost too much
     if stored is inbox.Stored.NEW:
         doorbell.ring()
     return door.acknowledge(stored)

@@ -6,6 +6,7 @@ What is posted is told by a query, so that a payment's terms never leave the dat
 ledger: its rows have the fields of PaymentTerms, by their names, and are credited in the order of their keys.
 """
 
+import logging
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import fields
 from enum import Enum
@@ -159,6 +160,9 @@ def _report_after_commit(told: QuerySet[Any], written: int) -> None:
     """A line in the console about money that was rolled back would be a lie."""
     if written > LINES_LOGGED_MAX:
         transaction.on_commit(lambda: log.info("balances changed", payments=written))
+        if log.isEnabledFor(logging.DEBUG):
+            all_of_them = list(map(str, told.values_list("operation_id", flat=True)))
+            transaction.on_commit(lambda: log.debug("balances changed by", operation_ids=all_of_them))
         return
     operation_ids = list(told.values_list("operation_id", flat=True))
     lines = BalanceLog.objects.filter(payment__operation_id__in=operation_ids).order_by("id")

@@ -12,13 +12,19 @@ from tests.servers import ROOT
 CONFIGURATION = (ROOT / "deploy/nginx.conf").read_text()
 
 
-@pytest.mark.parametrize("header", ["X-Forwarded-For", "X-Forwarded-Proto", "Forwarded", "Host"])
+BELIEVED = {
+    "X-Forwarded-For": "$remote_addr",
+    "X-Forwarded-Proto": "https",
+    "Forwarded": '""',
+    "Host": "$host",
+    "X-Request-ID": "$request_id",
+    "traceparent": '""',
+}
+
+
+@pytest.mark.parametrize("header", BELIEVED)
 def test_what_is_believed_is_overwritten(header: str) -> None:
-    assert re.findall(rf"proxy_set_header {header} (.+?);", CONFIGURATION) == [
-        {"X-Forwarded-For": "$remote_addr", "X-Forwarded-Proto": "https", "Forwarded": '""', "Host": "$host"}[
-            header
-        ]
-    ]
+    assert re.findall(rf"proxy_set_header {header} (.+?);", CONFIGURATION) == [BELIEVED[header]]
     assert "proxy_add_x_forwarded_for" not in CONFIGURATION
 
 

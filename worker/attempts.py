@@ -7,7 +7,7 @@ comes to an end too.
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime, timedelta
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import structlog
 from celery import Signature, current_app
@@ -36,7 +36,9 @@ _FAILED = {"status": Webhook.Status.FAILED, "next_attempt_at": None}
 
 def take_apart(webhook_ids: Iterable[int]) -> None:
     """Out of the common queue, into attempts; those that somebody has claimed stay."""
-    _move(Webhook.objects.queued().filter(id__in=list(webhook_ids)), next_attempt_at=clock.now())
+    moved = _move(Webhook.objects.queued().filter(id__in=list(webhook_ids)), next_attempt_at=clock.now())
+    if moved:
+        log.debug("taken apart", operation_ids=[str(webhook.operation_id) for webhook in moved])
 
 
 def take_head_apart() -> None:
@@ -139,17 +141,19 @@ def webhook_id_of(task_id: str) -> int | None:
     return None
 
 
-def begin(webhook_id: int, attempt: int) -> bool:
-    """Count attempt number `attempt`; False if it was begun before, or the webhook needs none."""
-    return begin_all([webhook_id], attempt) == [webhook_id]
+def begin(webhook_id: int, attempt: int) -> UUID | None:
+    """Count attempt number `attempt`; the webhook's operation id, or None if it was begun before, or the
+    webhook needs none.
+    """
+    return begin_all([webhook_id], attempt).get(webhook_id)
 
 
-def begin_all(webhook_ids: Collection[int], attempt: int) -> list[int]:
-    """The same for several; returns the keys of those that it counted."""
+def begin_all(webhook_ids: Collection[int], attempt: int) -> dict[int, UUID]:
+    """The same for several; returns the keys and operation ids of those that it counted."""
     before = _before(attempt).filter(id__in=webhook_ids)
     begun = _move(before, attempts=attempt, next_attempt_at=_next_after(attempt))
     ATTEMPTS.inc(len(begun))
-    return [webhook.pk for webhook in begun]
+    return {webhook.pk: webhook.operation_id for webhook in begun}
 
 
 def _before(attempt: int) -> WebhookQuerySet:
@@ -182,6 +186,8 @@ def note_failure(webhook_id: int, error: str) -> None:
     if received.filter(attempts__gte=settings.ATTEMPTS_MAX).update(**_FAILED):
         FAILED.labels(class_of(error)).inc()
         log.error("webhook failed", webhook_id=webhook_id, attempts=settings.ATTEMPTS_MAX, error=error)
+    else:
+        log.warning("attempt failed", webhook_id=webhook_id, error=error)
 
 
 def class_of(error: str) -> str:
@@ -200,4 +206,11 @@ def give_up_on_exhausted() -> int:
     failed += _move(spoke[:SENT_AT_ONCE_MAX], **_FAILED)
     for webhook in failed:
         FAILED.labels(class_of(webhook.last_error or "died")).inc()
+        log.error(
+            "webhook failed",
+            webhook_id=webhook.pk,
+            operation_id=str(webhook.operation_id),
+            attempts=webhook.attempts,
+            error=webhook.last_error or DIED,
+        )
     return len(failed)

@@ -5,9 +5,10 @@ import signal
 import sys
 
 from billiard import current_process
-from celery import Celery
-from celery.signals import setup_logging, task_prerun, worker_process_init
+from celery import Celery, Task
+from celery.signals import setup_logging, task_postrun, task_prerun, worker_process_init
 from django.db import close_old_connections
+from structlog.contextvars import bind_contextvars, clear_contextvars
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
 
@@ -28,6 +29,18 @@ def leave_logging_to_django(**_: object) -> None:
 def leave_connections_to_django(**_: object) -> None:
     """As before a request: those that broke are closed, and the others asked whether they still work."""
     close_old_connections()
+
+
+@task_prerun.connect
+def name_the_task_in_its_lines(task_id: str, task: Task[..., object], **_: object) -> None:
+    """A ring carries no data: it is by operation ids that a worker's lines are joined with the web's."""
+    clear_contextvars()
+    bind_contextvars(task_id=task_id, task=task.name)
+
+
+@task_postrun.connect
+def forget_the_task(**_: object) -> None:
+    clear_contextvars()
 
 
 @worker_process_init.connect

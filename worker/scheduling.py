@@ -10,6 +10,7 @@ from typing import Any
 
 from celery import beat
 from django.db import close_old_connections
+from structlog.contextvars import bind_contextvars, clear_contextvars
 
 from worker.beats import SchedulerBeats
 
@@ -39,5 +40,7 @@ class Scheduler(beat.Scheduler):
     def apply_async(self, entry: beat.ScheduleEntry, *_: Any, **__: Any) -> None:
         """Run it to its end. What it raises is logged by Celery, and the entry is due again next time."""
         close_old_connections()
+        clear_contextvars()
+        bind_contextvars(task=entry.task)
         self.app.tasks[str(entry.task)]()  # none of ours takes arguments
         self.beats.beat()

@@ -10,6 +10,7 @@ from celery.exceptions import Ignore
 from celery.signals import task_failure
 from django.conf import settings
 from django.db import connection
+from structlog.contextvars import bind_contextvars
 
 from ingest import doorbell
 from ingest.models import Webhook
@@ -48,7 +49,8 @@ def apply_webhooks(webhook_ids: list[int]) -> None:
     try:
         applied = applying.apply_these(begun)
     except applying.BatchFailed as failed:
-        log.warning("a few are taken apart", webhooks=len(failed.webhook_ids), error=repr(failed.__cause__))
+        operation_ids = [str(begun[webhook_id]) for webhook_id in failed.webhook_ids]
+        log.warning("a few are taken apart", operation_ids=operation_ids, error=repr(failed.__cause__))
     except Exception as fault:
         if transactions.is_transient(fault):
             attempts.take_back(begun, 1)
@@ -64,8 +66,10 @@ def apply_webhook(webhook_id: int, attempt: int) -> str:
 
     What was no attempt leaves no result: while somebody holds an organization there are many of these.
     """
-    if not attempts.begin(webhook_id, attempt):
+    operation_id = attempts.begin(webhook_id, attempt)
+    if operation_id is None:
         raise Ignore
+    bind_contextvars(operation_id=str(operation_id), attempt=attempt)
     try:
         was_made = applying.apply_these([webhook_id])
     except Exception as fault:

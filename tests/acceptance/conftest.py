@@ -13,6 +13,8 @@ from django.db import connection
 from pytest_django import DjangoDbBlocker
 
 from tests.acceptance.house import House
+from tests.acceptance.production import PRODUCTION
+from tests.servers import Redis
 
 HouseBuilder = Callable[..., House]
 
@@ -45,6 +47,23 @@ def new_house(tmp_path: Path, servers: Callable[[ExitStack], dict[str, str]]) ->
             return house
 
         yield build
+
+
+@pytest.fixture
+def production(
+    tmp_path: Path, servers: Callable[[ExitStack], dict[str, str]]
+) -> Iterator[Callable[..., House]]:
+    """Starts the house of production.py; keywords add to its environment."""
+    with ExitStack() as stack:
+
+        def start(**environment: str) -> House:
+            where = servers(stack) or {
+                "DATABASE_URL": f"sqlite:///{tmp_path / 'logs.sqlite3'}",
+                "REDIS_URL": stack.enter_context(Redis()).url,
+            }
+            return stack.enter_context(House(tmp_path, **(PRODUCTION | where | environment)))
+
+        yield start
 
 
 @pytest.fixture(scope="module")

@@ -1,13 +1,16 @@
 import json
+import logging
 from io import BytesIO
 from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
+import structlog
 from django.db import DatabaseError, OperationalError, close_old_connections, connection
 from django.db.backends.utils import CursorWrapper
 from django.test import Client
 from pytest_django import Settings
+from structlog.contextvars import get_contextvars
 
 from ingest import doorbell, inbox
 from ingest.models import ConflictingDelivery, RejectedDelivery, Webhook
@@ -48,6 +51,26 @@ def test_a_delivery_is_stored_as_told_with_its_bytes_as_received(rings: list[Non
     assert (webhook.status, webhook.attempts, webhook.next_attempt_at) == ("received", 0, None)
     assert len(rings) == 1
     assert not Payment.objects.exists()  # posting is the worker's
+
+
+@pytest.mark.django_db
+def test_once_it_is_parsed_each_line_about_a_delivery_names_its_operation() -> None:
+    told = terms()
+    deliver(body(told))
+    assert get_contextvars()["operation_id"] == str(told.operation_id)
+
+
+@pytest.mark.django_db
+def test_at_debug_the_door_says_what_became_of_a_delivery(caplog: pytest.LogCaptureFixture) -> None:
+    told = terms()
+    caplog.set_level(logging.DEBUG, "ingest.views")
+    with structlog.testing.capture_logs() as lines:
+        deliver(body(told))
+        deliver(body(told))
+    assert [(line["event"], line["stored"]) for line in lines] == [
+        ("delivery stored", "new"),
+        ("delivery stored", "repeated"),
+    ]
 
 
 @pytest.mark.django_db

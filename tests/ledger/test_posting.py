@@ -1,3 +1,5 @@
+import logging
+
 import pytest
 import structlog
 from django.db import DatabaseError, IntegrityError, connection, transaction
@@ -167,6 +169,18 @@ def test_the_balance_changes_of_a_large_batch_are_one_line(
         posted(*(terms() for _ in range(LINES_LOGGED_MAX + 1)))
 
     assert lines == [{"event": "balances changed", "log_level": "info", "payments": LINES_LOGGED_MAX + 1}]
+
+
+def test_at_debug_a_large_batch_names_its_operations(
+    django_capture_on_commit_callbacks: DjangoCaptureOnCommitCallbacks, caplog: pytest.LogCaptureFixture
+) -> None:
+    batch = [terms() for _ in range(LINES_LOGGED_MAX + 1)]
+    caplog.set_level(logging.DEBUG, "ledger.posting")
+    with structlog.testing.capture_logs() as lines, django_capture_on_commit_callbacks(execute=True):
+        posted(*batch)
+
+    operation_ids = {operation_id for line in lines for operation_id in line.get("operation_ids", [])}
+    assert operation_ids == {str(told.operation_id) for told in batch}
 
 
 @pytest.mark.django_db(transaction=True)

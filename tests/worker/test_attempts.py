@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+import structlog
 from billiard.exceptions import WorkerLostError
 from celery import current_app
 from celery.exceptions import Ignore
@@ -165,7 +166,8 @@ def test_a_webhook_that_recovers_is_applied_at_its_next_attempt(poison: list[boo
 def test_the_same_attempt_begins_only_once() -> None:
     webhook = received(next_attempt_at=long_ago())
 
-    assert sorted(at_once([lambda: attempts.begin(webhook.pk, 1)] * 4)) == [False, False, False, True]
+    begun = at_once([lambda: attempts.begin(webhook.pk, 1)] * 4)
+    assert sorted(begun, key=bool) == [None, None, None, webhook.operation_id]
     assert not attempts.begin(webhook.pk, 1)
     assert attempts.begin(webhook.pk, 2)
 
@@ -264,8 +266,12 @@ def test_a_webhook_that_killed_its_process_each_time_is_failed_by_the_sweeper(
         assert attempts.begin(webhook.pk, attempt)  # and then nothing is heard of it any more
 
     Webhook.objects.update(next_attempt_at=long_ago())
-    sweeper.sweep()
+    with structlog.testing.capture_logs() as lines:
+        sweeper.sweep()
 
+    assert [line["operation_id"] for line in lines if line["event"] == "webhook failed"] == [
+        str(webhook.operation_id)
+    ]
     webhook.refresh_from_db()
     assert (webhook.status, webhook.last_error) == ("failed", attempts.DIED)
     assert sent() == []
