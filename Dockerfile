@@ -7,9 +7,9 @@ RUN apt-get update \
     && rm -rf /var/lib/apt/lists/*
 WORKDIR /build
 RUN python -m venv /opt/venv
-COPY requirements/base.txt requirements/mysql.txt requirements/
+COPY requirements/base.txt requirements/mysql.txt requirements/observing.txt requirements/
 RUN /opt/venv/bin/pip install --no-cache-dir --disable-pip-version-check \
-    -r requirements/base.txt -r requirements/mysql.txt
+    -r requirements/base.txt -r requirements/mysql.txt -r requirements/observing.txt
 
 FROM python:3.11-slim-bookworm
 RUN apt-get update \

@@ -59,7 +59,7 @@ audit: ## look for known vulnerabilities in what is pinned; exits 2 where nobody
 lock: ## pin requirements/*.in anew in requirements/*.txt
 	$(SET_UP) .venv/bin/pip
 	$(PIP_INSTALL) uv
-	for name in base mysql dev; do \
+	for name in base mysql observing dev; do \
 		.venv/bin/uv pip compile -q --universal --python-version 3.11 --no-emit-index-url --no-emit-find-links \
 			--no-header --no-annotate --generate-hashes requirements/$$name.in -o requirements/$$name.txt || exit; \
 	done

@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo
 from django.core.exceptions import ImproperlyConfigured
 from kombu import Queue
 
-from config import environment, logs, security
+from config import environment, logs, observing, security
 from ingest import doorkeeper, signing
 from ingest.sharing import share_counts_in
 
@@ -195,6 +195,11 @@ STATIC_ROOT = BASE_DIR / "staticfiles"
 WHITENOISE_USE_FINDERS = True  # the admin's CSS, also where nobody ran collectstatic
 LOG_LEVEL: str = env.get_value("LOG_LEVEL", cast=logs.level_named, default="INFO")
 LOGGING = logs.configure(level=LOG_LEVEL, as_json=not DEBUG)
+SENTRY_DSN = environment.Secret(env.str("SENTRY_DSN", default=""))
+SENTRY_ENVIRONMENT: str = env.str("SENTRY_ENVIRONMENT", default="development" if DEBUG else "production")
+OTEL_SERVICE_NAME: str = env.str("OTEL_SERVICE_NAME", default="prihod")
+TRACED = bool(env.str("OTEL_EXPORTER_OTLP_ENDPOINT", default=""))
+observing.begin(dsn=SENTRY_DSN, environment=SENTRY_ENVIRONMENT, traces=TRACED)
 warnings.filterwarnings("ignore", "No directory at")  # of WhiteNoise; the finders are enough
 if DEBUG:  # in production Celery is right to advise against root
     warnings.filterwarnings("ignore", "You're running the worker with superuser privileges")

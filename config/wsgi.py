@@ -5,7 +5,11 @@ import os
 from django.conf import settings
 from django.core.wsgi import get_wsgi_application
 
+from config import observing
+
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
+if settings.TRACED:
+    observing.needed_for(observing.TRACES, "config.traces").trace_requests()
 django_application = get_wsgi_application()
 
 # Afterwards, because it counts, and the settings say where counts are kept.

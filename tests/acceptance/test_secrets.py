@@ -20,6 +20,7 @@ SECRETS = {
     "WEBHOOK_X_SIGNATURE_SECRETS": "signatureCANARY" * 2,
     "WEBHOOK_BEARER_TOKENS": "bearerCANARY" * 2,
     "METRICS_TOKEN": "metricsCANARY",
+    "SENTRY_DSN": "http://sentryCANARY@127.0.0.1:1/1",
 }
 BROKEN = {
     "database": {"DATABASE_URL": "mysql://prihod:databaseCANARY@127.0.0.1:notaport/prihod"},
