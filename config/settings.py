@@ -9,9 +9,8 @@ from pathlib import Path
 from zoneinfo import ZoneInfo
 
 from django.core.exceptions import ImproperlyConfigured
-from kombu import Queue
 
-from config import environment, logs, observing, security
+from config import environment, logs, observing, queueing, security, templating
 from ingest import doorkeeper, signing
 from ingest.sharing import share_counts_in
 
@@ -131,20 +130,7 @@ ROOT_URLCONF = "config.urls"
 WSGI_APPLICATION = "config.wsgi.application"
 TEST_RUNNER = "tests.runner.PytestRunner"
 
-TEMPLATES = [
-    {
-        "BACKEND": "django.template.backends.django.DjangoTemplates",
-        "DIRS": [BASE_DIR / "config/templates"],
-        "APP_DIRS": True,
-        "OPTIONS": {
-            "context_processors": [
-                "django.template.context_processors.request",
-                "django.contrib.auth.context_processors.auth",
-                "django.contrib.messages.context_processors.messages",
-            ],
-        },
-    },
-]
+TEMPLATES = [templating.TEMPLATES]
 
 # --- security: config/security.py has the values and the reasons ---------------------------------
 
@@ -163,26 +149,11 @@ DATABASE |= {"CONN_MAX_AGE": None, "CONN_HEALTH_CHECKS": True, "ATOMIC_REQUESTS"
 DATABASES = {"default": DATABASE}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
-# --- Celery ---------------------------------------------------------------------------------------
+# --- Celery: config/queueing.py has what no environment changes -----------------------------------
 
 REDIS_URL = needed_in_production("REDIS_URL", stand_in="")
 globals().update(environment.broker_at(REDIS_URL, stand_in=DATA_DIR / "broker"))  # CELERY_BROKER_…
-CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
-# Attempts have a queue of their own, so that the doorbell can tell how many of its rings wait.
-CELERY_TASK_QUEUES = [Queue(name, routing_key=name) for name in ("celery", "attempts")]
-CELERY_TASK_ROUTES = {"worker.tasks.apply_webhook*": {"queue": "attempts"}}
-CELERY_RESULT_BACKEND = "django-db"
-CELERY_RESULT_EXTENDED = True
-CELERY_RESULT_EXPIRES = None  # they are dead letters, and go by RESULTS_KEPT_DAYS
-CELERY_WORKER_PREFETCH_MULTIPLIER = 1
-CELERY_WORKER_REDIRECT_STDOUTS = False
-CELERY_TASK_STORE_EAGER_RESULT = True  # of attempts that the sweeper makes itself, for want of a broker
-CELERY_BEAT_SCHEDULER = "worker.scheduling:Scheduler"  # needs no broker
-CELERY_BEAT_SCHEDULE = {
-    "sweep": {"task": "worker.tasks.sweep", "schedule": SWEEP_EVERY_SECONDS},
-    "count minutes": {"task": "worker.tasks.count_minutes", "schedule": 20.0},
-    "prune": {"task": "worker.tasks.prune", "schedule": 600.0},
-}
+globals().update(queueing.fixed(SWEEP_EVERY_SECONDS))
 
 # --- the rest -------------------------------------------------------------------------------------
 

@@ -1,0 +1,27 @@
+"""Celery's settings that no environment changes."""
+
+from typing import Any
+
+from kombu import Queue
+
+
+def fixed(sweep_every_seconds: float) -> dict[str, Any]:
+    return {
+        "CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP": True,
+        # Attempts have a queue of their own, so that the doorbell can tell how many of its rings wait.
+        "CELERY_TASK_QUEUES": [Queue(name, routing_key=name) for name in ("celery", "attempts")],
+        "CELERY_TASK_ROUTES": {"worker.tasks.apply_webhook*": {"queue": "attempts"}},
+        "CELERY_RESULT_BACKEND": "django-db",
+        "CELERY_RESULT_EXTENDED": True,
+        "CELERY_RESULT_EXPIRES": None,  # they are dead letters, and go by RESULTS_KEPT_DAYS
+        "CELERY_WORKER_PREFETCH_MULTIPLIER": 1,
+        "CELERY_WORKER_REDIRECT_STDOUTS": False,
+        # Of attempts that the sweeper makes itself, for want of a broker.
+        "CELERY_TASK_STORE_EAGER_RESULT": True,
+        "CELERY_BEAT_SCHEDULER": "worker.scheduling:Scheduler",  # needs no broker
+        "CELERY_BEAT_SCHEDULE": {
+            "sweep": {"task": "worker.tasks.sweep", "schedule": sweep_every_seconds},
+            "count minutes": {"task": "worker.tasks.count_minutes", "schedule": 20.0},
+            "prune": {"task": "worker.tasks.prune", "schedule": 600.0},
+        },
+    }
