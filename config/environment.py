@@ -1,9 +1,11 @@
 """How variables of the environment are read: which are malformed, and how they say so."""
 
+import re
 import secrets
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import environ
 from django.core.exceptions import ImproperlyConfigured
@@ -91,6 +93,28 @@ def read_auth(text: str) -> str:
     if text not in {"key", "none"}:
         raise ValueError(text)
     return text
+
+
+def url_to_post_to(text: str) -> Secret:
+    """Raises ValueError. A secret, because whoever knows such a URL can post there."""
+    parts = urlsplit(text)
+    if parts.scheme not in {"http", "https"} or not parts.hostname or re.search(r"[^!-~]", text):
+        raise ValueError
+    parts.port  # noqa: B018 raises if it is none
+    return Secret(text)
+
+
+def email_by(url: str, *, needed: bool) -> dict[str, Any]:
+    """Django's settings for the mail server that the EMAIL_URL `url` names. Raises ImproperlyConfigured."""
+    if not url:
+        if needed:
+            raise ImproperlyConfigured("ALERT_EMAILS is set, and EMAIL_URL is not; see .env.example")
+        return {}
+    try:
+        email: dict[str, Any] = Environment.email_url_config(url)
+    except (ValueError, ImproperlyConfigured):
+        raise ImproperlyConfigured("EMAIL_URL is malformed; see .env.example") from None
+    return {**email, "EMAIL_TIMEOUT": 10}  # seconds, of each of the server's answers
 
 
 def kept_secret(file: Path) -> str:

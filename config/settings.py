@@ -89,6 +89,13 @@ METRICS_DIR: Path | None = env.get_value("PROMETHEUS_MULTIPROC_DIR", cast=share_
 METRICS_TOKEN: str = env.str("METRICS_TOKEN", default="")
 METRICS_PORT: int = env.int("METRICS_PORT", default=0)  # of workers and beat; 0: none
 
+# Alerts: who is told (monitoring/telling.py), and how often of the same cause.
+ALERT_EMAILS: list[str] = env.listed("ALERT_EMAILS", str)
+ALERT_WEBHOOK_URL: list[str] = env.listed("ALERT_WEBHOOK_URL", environment.url_to_post_to)
+ALERT_REPEAT_HOURS: float = env.float("ALERT_REPEAT_HOURS", default=24.0)
+DEFAULT_FROM_EMAIL: str = env.str("ALERT_FROM", default="prihod@localhost")
+globals().update(environment.email_by(env.str("EMAIL_URL", default=""), needed=bool(ALERT_EMAILS)))
+
 INSTALLED_APPS = [
     "config.apps.AdminConfig",
     "django.contrib.auth",

@@ -7,6 +7,7 @@ class MonitoringConfig(AppConfig):
     name = "monitoring"
 
     def ready(self) -> None:
-        serve = import_string("monitoring.exposition.serve")  # now that there are models
-        worker_ready.connect(serve, weak=False)
-        beat_init.connect(serve, weak=False)
+        # By name, now that there are models.
+        for signal, watch in ((worker_ready, "watch"), (beat_init, "watch_all")):
+            signal.connect(import_string("monitoring.exposition.serve"), weak=False)
+            signal.connect(import_string(f"monitoring.alerting.{watch}"), weak=False)

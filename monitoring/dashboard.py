@@ -1,12 +1,9 @@
 """The admin's front page: whether money flows, said in one sentence, and the figures behind it."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import timedelta
-from enum import IntEnum
+from datetime import datetime, timedelta
 from typing import Any
 
-from django.conf import settings
 from django.http import HttpRequest
 from django.utils import timezone
 from django.utils.safestring import SafeString
@@ -15,29 +12,17 @@ from ingest.models import ConflictingDelivery, RejectedDelivery, Verification, W
 from ledger.browsing import list_url
 from ledger.models import Payment
 from ledger.money import grouped
-from monitoring import charts, figures
+from monitoring import charts, figures, troubles
+from monitoring.durations import age_of, duration
 from monitoring.figures import HOUR, Figures
+from monitoring.models import Alert
+from monitoring.troubles import LATELY_MINUTES, Level, Trouble, kept_url
 from worker import clock
 from worker.counting import DAY, Counted
 from worker.models import Beat
 
 REFRESHED_EVERY_SECONDS = 15
-LATELY_MINUTES = 5
-VERIFIED_WITHIN = timedelta(hours=26)  # once a day, and a little late
-DRIFT_CHARS_SHOWN = 200
-
-
-class Level(IntEnum):
-    """How bad it is; its name in small letters is a class of the style sheet."""
-
-    QUIET = 0
-    GOOD = 1
-    WARNING = 2
-    BAD = 3
-
-    @property
-    def css(self) -> str:
-        return self.name.lower()
+DETAIL_CHARS_SHOWN = 200
 
 
 @dataclass(frozen=True)
@@ -48,12 +33,13 @@ class Verdict:
 
 
 @dataclass(frozen=True)
-class Trouble:
+class Line:
     """One line about something to look at."""
 
     level: Level
     text: str
     url: str
+    told_at: datetime | None  # when an alert told it last
 
 
 @dataclass(frozen=True)
@@ -82,28 +68,29 @@ def may_see(request: HttpRequest) -> bool:
 
 def context() -> dict[str, Any]:
     """What the template monitoring/dashboard.html shows."""
-    told = figures.read(clock.now())
+    told = Figures(clock.now())
+    found = troubles.of_rows(told)
     return {
         "read_at": timezone.localtime(told.now),
         "refreshed_every_seconds": REFRESHED_EVERY_SECONDS,
-        "verdict": verdict(told),
-        "troubles": sorted(troubles(told), key=lambda trouble: -trouble.level),
+        "verdict": verdict(told, found),
+        "troubles": lines(told, found),
         "tiles": tiles(told),
         "charts": [_last_hour(told), _last_day(told)],
-        "signs": [(sign, _age(sign.age)) for sign in told.signs],
+        "signs": [(sign, age_of(sign.age)) for sign in told.signs],
         "beats_url": list_url(Beat),
         "verification": told.verification,
         "verified_rows": told.verification and grouped(told.verification.rows_looked_at),
         "verification_level": _verification_level(told).css,
-        "verification_age": told.verification and _age(told.now - told.verification.ended_at),
+        "verification_age": told.verification and age_of(told.now - told.verification.ended_at),
         "verifications_url": list_url(Verification),
     }
 
 
-def verdict(told: Figures) -> Verdict:
+def verdict(told: Figures, found: list[Trouble]) -> Verdict:
     """Whether money flows; red also for what is bad beside the flow."""
     flow = _flow(told)
-    is_bad = any(trouble.level is Level.BAD for trouble in troubles(told))
+    is_bad = any(trouble.level is Level.BAD for trouble in found)
     return Verdict(Level.BAD if is_bad else flow.level, flow.heading, flow.sentence)
 
 
@@ -112,7 +99,7 @@ def _flow(told: Figures) -> Verdict:
     waiting = told.waiting_seconds
     wait = f"{told.backlog} waiting, the oldest for {duration(waiting)}" if waiting is not None else ""
     lately = f"applied in the last {LATELY_MINUTES} minutes"
-    if waiting is not None and waiting > settings.STALLED_AFTER_SECONDS:
+    if troubles.is_stalled(told):
         if applied:
             return Verdict(Level.WARNING, "Money is late", f"{grouped(applied)} {lately}; {wait}.")
         return Verdict(Level.BAD, "Money is stuck", f"Nothing {lately}; {wait}.")
@@ -125,41 +112,32 @@ def _flow(told: Figures) -> Verdict:
     return Verdict(Level.QUIET, "All is quiet", f"{since.capitalize()}; {wait or 'nothing waits'}.")
 
 
-def troubles(told: Figures) -> Iterator[Trouble]:
-    verification, failed = told.verification, told.failed
-    if verification and verification.drift:
-        text = f"The last verification found drift: {verification.drift[:DRIFT_CHARS_SHOWN]}"
-        yield Trouble(Level.BAD, text, list_url(Verification))
-    for kind, name in ((Beat.Kind.WORKER, "worker"), (Beat.Kind.SCHEDULER, "scheduler")):
-        ours = [sign for sign in told.signs if sign.beat.kind == kind]
-        silent = [sign for sign in ours if sign.is_silent]
-        if len(silent) == len(ours):
-            ages = [sign.age for sign in silent]
-            heard = f" has been heard of for {_age(min(ages))}" if ages else " was heard of within the hour"
-            yield Trouble(Level.BAD, f"No {name}{heard}", list_url(Beat))
-        elif silent:
-            names = ", ".join(sign.beat.name for sign in silent)
-            yield Trouble(Level.WARNING, f"Silent {name}: {names}", list_url(Beat))
-    if failed:
-        what = "webhook has failed and waits" if failed.number == 1 else "webhooks have failed and wait"
-        yield Trouble(Level.WARNING, f"{failed} {what} for a person", _state(Webhook.Status.FAILED))
-    if told.conflicts:
-        what = "delivery contradicts" if told.conflicts == 1 else "deliveries contradict"
-        text = f"{grouped(told.conflicts)} {what} an earlier one, within a day"
-        yield Trouble(Level.WARNING, text, _kept(ConflictingDelivery, told))
-    if not (verification and told.now - verification.ended_at < VERIFIED_WITHIN):
-        age = f"for {_age(told.now - verification.ended_at)}" if verification else "yet"
-        yield Trouble(
-            Level.WARNING,
-            f"The books were not verified {age}: manage.py verify_ledger",
-            list_url(Verification),
+def lines(told: Figures, found: list[Trouble]) -> list[Line]:
+    """The worst first. That money is late is said above them already; what only alerts know is added."""
+    open_alerts = {alert.cause: alert for alert in Alert.objects.filter(told_at__isnull=False)}
+    ours = [
+        Line(
+            trouble.level,
+            f"{trouble.text}: {trouble.detail[:DETAIL_CHARS_SHOWN]}" if trouble.detail else trouble.text,
+            trouble.url,
+            alert.told_at if (alert := open_alerts.get(trouble.cause)) else None,
         )
+        for trouble in found
+        if trouble.cause != troubles.STALLED
+    ]
+    known = {trouble.cause for trouble in found}
+    theirs = [
+        Line(Level(alert.level), alert.text, list_url(Alert), alert.told_at)
+        for cause, alert in open_alerts.items()
+        if cause not in known and alert.gone_at is None
+    ]
+    return sorted([*ours, *theirs], key=lambda line: -line.level)
 
 
 def tiles(told: Figures) -> list[Tile]:
     received, applied = told.last(LATELY_MINUTES)
     waiting, delays = told.waiting_seconds, told.delays
-    late = waiting is not None and waiting > settings.STALLED_AFTER_SECONDS
+    late = troubles.is_stalled(told)
     lately = f"in {LATELY_MINUTES} minutes"
     newest, payments = list_url(Webhook), list_url(Payment)
     applied_webhooks, queue = _state(Webhook.Status.APPLIED), _state(Webhook.Status.RECEIVED)
@@ -194,10 +172,10 @@ def tiles(told: Figures) -> list[Tile]:
             "Conflicts",
             grouped(told.conflicts),
             "within a day",
-            _kept(ConflictingDelivery, told),
+            kept_url(ConflictingDelivery, told),
             Level.WARNING if told.conflicts else Level.QUIET,
         ),
-        Tile("Rejected", grouped(told.rejected), "within a day", _kept(RejectedDelivery, told)),
+        Tile("Rejected", grouped(told.rejected), "within a day", kept_url(RejectedDelivery, told)),
     ]
 
 
@@ -238,32 +216,8 @@ def _verification_level(told: Figures) -> Level:
     last = told.verification
     if last and last.drift:
         return Level.BAD
-    return Level.GOOD if last and told.now - last.ended_at < VERIFIED_WITHIN else Level.WARNING
-
-
-def duration(seconds: float) -> str:
-    """In the one unit that says it best: 45 ms, 3.2 s, 12 s, 4 min, 2 h, 3 days."""
-    if seconds < 1:
-        return f"{seconds * 1000:.0f} ms"
-    if seconds < 10:
-        return f"{seconds:.1f} s"
-    value = seconds
-    for in_the_next, unit in ((60, "s"), (60, "min"), (24, "h")):
-        if value < 2 * in_the_next:
-            return f"{value:.0f} {unit}"
-        value /= in_the_next
-    return f"{value:.0f} days"
-
-
-def _age(age: timedelta) -> str:
-    """As a duration, but no finer than a second."""
-    seconds = age.total_seconds()
-    return f"{seconds:.0f} s" if seconds < 10 else duration(seconds)
+    return Level.GOOD if troubles.is_verified(told) else Level.WARNING
 
 
 def _state(status: Webhook.Status) -> str:
     return list_url(Webhook, status__exact=status.value)
-
-
-def _kept(model: Any, told: Figures) -> str:
-    return list_url(model, received_at__gte=f"{told.now - DAY:%Y-%m-%d %H:%M:%S%z}")

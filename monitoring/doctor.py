@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 
-from celery import current_app
 from django.conf import settings
 from django.core.checks import run_checks
 from django.core.exceptions import ImproperlyConfigured
@@ -16,14 +15,13 @@ from django.db import DatabaseError, InterfaceError, connection
 from django.db.migrations.executor import MigrationExecutor
 from django.utils import timezone
 
-from ingest import doorbell
-from monitoring import figures
+from monitoring import troubles
+from monitoring.durations import duration
+from monitoring.figures import Figures
 from worker import clock
 from worker.models import Beat
 
 CLOCKS_APART_MAX = timedelta(seconds=2)
-WAITING_MAX = timedelta(seconds=60)
-VERIFIED_WITHIN = timedelta(days=1)
 
 
 @dataclass(frozen=True)
@@ -41,7 +39,7 @@ def examine() -> Iterator[Finding]:
     yield from _settings()
     yield from _broker()
     try:
-        for look in (_database, _clock, _workers, _scheduler, _money, _verification):
+        for look in (_database, _clock, _rows):
             yield from look()
     except (DatabaseError, InterfaceError, ImproperlyConfigured) as fault:
         told = str(fault.args[-1]) if fault.args else repr(fault)
@@ -59,12 +57,9 @@ def _settings() -> Iterator[Finding]:
 
 def _broker() -> Iterator[Finding]:
     try:
-        with current_app.connection_for_write(transport_options=doorbell.BROKER_OPTIONS) as broker:
-            rings = doorbell.waiting(current_app, broker, current_app.conf.task_default_queue)
-            due = doorbell.waiting(current_app, broker, "attempts")
+        rings, due = troubles.waiting_messages()
     except Exception as fault:  # noqa: BLE001 each transport has errors of its own
-        to_do = "see that Redis runs, and that REDIS_URL is right; meanwhile the scheduler alone applies"
-        yield Finding("broker", f"does not answer: {fault}", to_do)
+        yield Finding("broker", f"does not answer: {fault}", troubles.see_to_broker())
     else:
         yield Finding("broker", f"answers; {rings} rings and {due} attempts wait")
 
@@ -87,47 +82,27 @@ def _clock() -> Iterator[Finding]:
     yield Finding("clock", found, "set both machines by NTP" if apart > CLOCKS_APART_MAX else "")
 
 
-def _workers() -> Iterator[Finding]:
-    yield from _beats(Beat.Kind.WORKER, "start one: see the worker's line in the Procfile")
-
-
-def _scheduler() -> Iterator[Finding]:
-    yield from _beats(Beat.Kind.SCHEDULER, "start one: see the beat line in the Procfile")
-
-
-def _beats(kind: Beat.Kind, to_start: str) -> Iterator[Finding]:
-    signs = [sign for sign in figures.signs(clock.now()) if sign.beat.kind == kind]
-    for sign in signs:
-        found = f"{sign.beat.name}, last heard of {sign.age.total_seconds():.0f} seconds ago"
-        yield Finding(kind.name.lower(), found, "see whether it runs, and its log" if sign.is_silent else "")
-    if not signs:
-        yield Finding(kind.name.lower(), "none was heard of within the hour", to_start)
-
-
-def _money() -> Iterator[Finding]:
-    since, backlog = figures.waiting_since(), figures.backlog()
-    late = since is not None and clock.now() - since > WAITING_MAX
-    waiting = f"; the oldest was received at {since:%Y-%m-%d %H:%M:%S} UTC" if since else ""
-    to_do = "see workers and broker above; more workers apply more at once" if late else ""
-    yield Finding("inbox", f"{backlog} webhooks wait to be applied{waiting}", to_do)
-    failed = figures.failed()
-    to_do = "read why in the admin, repair the cause, then manage.py replay --failed" if failed else ""
-    yield Finding("inbox", f"{failed} webhooks are failed", to_do)
-
-
-def _verification() -> Iterator[Finding]:
-    last = figures.last_verification()
-    if last is None:
-        yield Finding("ledger", "was never verified", "manage.py verify_ledger, and daily by cron")
-        return
-    age = clock.now() - last.ended_at
-    found = f"verified at {last.ended_at:%Y-%m-%d %H:%M} UTC: {last.drift or 'all is right'}"
-    to_do = "manage.py verify_ledger, and daily by cron" if age > VERIFIED_WITHIN else ""
-    if last.drift:
-        yield Finding(
-            "ledger",
-            found,
-            "find out who else writes to the database; a backup has the books before",
-        )
-    else:
-        yield Finding("ledger", found, to_do)
+def _rows() -> Iterator[Finding]:
+    """Who works, what waits, and what was found at the last verification."""
+    told = Figures(clock.now())
+    to_do = {trouble.cause: trouble.to_do for trouble in troubles.of_rows(told)}
+    for kind in Beat.Kind:
+        signs = [sign for sign in told.signs if sign.beat.kind == kind]
+        for sign in signs:
+            found = f"{sign.beat.name}, last heard of {sign.age.total_seconds():.0f} seconds ago"
+            yield Finding(kind.name.lower(), found, troubles.see_to(sign))
+        if not signs:
+            found = "none was heard of within the hour"
+            yield Finding(kind.name.lower(), found, to_do[f"no {kind.name.lower()}"])
+    waiting = f"; the oldest for {duration(told.waiting_seconds)}" if told.waiting_seconds is not None else ""
+    found = f"{told.backlog} webhooks wait to be applied{waiting}"
+    yield Finding("inbox", found, to_do.get(troubles.STALLED, ""))
+    yield Finding("inbox", f"{told.failed} webhooks are failed", to_do.get("failed", ""))
+    yield Finding("inbox", f"{told.conflicts} conflicts are open", to_do.get("conflicts", ""))
+    last = told.verification
+    found = (
+        f"verified at {last.ended_at:%Y-%m-%d %H:%M} UTC: {last.drift or 'all is right'}"
+        if last
+        else "was never verified"
+    )
+    yield Finding("ledger", found, to_do.get("drift") or to_do.get("not verified", ""))

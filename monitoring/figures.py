@@ -6,6 +6,7 @@ Nothing here changes anything. Moments are compared by the database's clock, whi
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import cached_property
 
 from django.db.models import QuerySet
 
@@ -145,42 +146,59 @@ def total(counted: Sequence[Counted | None]) -> Counted:
     return sum(received for received, _ in known), sum(applied for _, applied in known)
 
 
-@dataclass(frozen=True)
 class Figures:
-    """Everything at one moment."""
+    """Everything at one moment, each read when it is first asked for."""
 
-    now: datetime
-    minutes: dict[datetime, Counted | None]
-    backlog: Bounded
-    failed: Bounded
-    waiting_seconds: float | None  # of the oldest that isn't applied; None if all are
-    delays: Delays | None
-    newest_received: datetime | None
-    conflicts: int  # within a day
-    rejected: int  # within a day
-    signs: list[Sign]
-    verification: Verification | None
+    def __init__(self, now: datetime) -> None:
+        self.now = now
+
+    @cached_property
+    def minutes(self) -> dict[datetime, Counted | None]:
+        return minutes(self.now)
+
+    @cached_property
+    def backlog(self) -> Bounded:
+        return backlog()
+
+    @cached_property
+    def failed(self) -> Bounded:
+        return failed()
+
+    @cached_property
+    def waiting_seconds(self) -> float | None:
+        """Of the oldest that isn't applied; None if all are."""
+        since = waiting_since()
+        return None if since is None else max((self.now - since).total_seconds(), 0.0)
+
+    @cached_property
+    def delays(self) -> Delays | None:
+        return delays(self.now)
+
+    @cached_property
+    def newest_received(self) -> datetime | None:
+        return newest_received()
+
+    @cached_property
+    def conflicts(self) -> int:
+        """Within a day."""
+        return conflicts(self.now - DAY)
+
+    @cached_property
+    def rejected(self) -> int:
+        """Within a day."""
+        return rejected(self.now - DAY)
+
+    @cached_property
+    def signs(self) -> list[Sign]:
+        return signs(self.now)
+
+    @cached_property
+    def verification(self) -> Verification | None:
+        return last_verification()
 
     def last(self, minutes: int) -> Counted:
         """Received and applied within so many minutes, and the one that isn't over yet."""
         return total(list(self.minutes.values())[-minutes - 1 :])
-
-
-def read(now: datetime) -> Figures:
-    since = waiting_since()
-    return Figures(
-        now=now,
-        minutes=minutes(now),
-        backlog=backlog(),
-        failed=failed(),
-        waiting_seconds=None if since is None else max((now - since).total_seconds(), 0.0),
-        delays=delays(now),
-        newest_received=newest_received(),
-        conflicts=conflicts(now - DAY),
-        rejected=rejected(now - DAY),
-        signs=signs(now),
-        verification=last_verification(),
-    )
 
 
 def webhooks_since(moment: datetime) -> int:

@@ -29,6 +29,10 @@ GRANT SELECT, INSERT, UPDATE, CREATE ON ingest_actedwebhook TO 'prihod'@'%';
 GRANT SELECT, INSERT, UPDATE, DELETE, CREATE ON worker_beat TO 'prihod'@'%';
 GRANT SELECT, INSERT, UPDATE, DELETE, CREATE ON worker_minute TO 'prihod'@'%';
 
+-- Open alerts, and whose turn it is to look.
+GRANT SELECT, INSERT, UPDATE, DELETE, CREATE ON monitoring_alert TO 'prihod'@'%';
+GRANT SELECT, INSERT, UPDATE, CREATE ON monitoring_watch TO 'prihod'@'%';
+
 -- Readers. A key is revoked, never removed.
 GRANT SELECT, INSERT, UPDATE, CREATE ON api_apikey TO 'prihod'@'%';
 GRANT SELECT, INSERT, UPDATE, DELETE, CREATE ON api_misscount TO 'prihod'@'%';
@@ -76,6 +80,8 @@ REVOKE CREATE ON ingest_act FROM 'prihod'@'%';
 REVOKE CREATE ON ingest_actedwebhook FROM 'prihod'@'%';
 REVOKE CREATE ON worker_beat FROM 'prihod'@'%';
 REVOKE CREATE ON worker_minute FROM 'prihod'@'%';
+REVOKE CREATE ON monitoring_alert FROM 'prihod'@'%';
+REVOKE CREATE ON monitoring_watch FROM 'prihod'@'%';
 REVOKE CREATE ON api_apikey FROM 'prihod'@'%';
 REVOKE CREATE ON api_misscount FROM 'prihod'@'%';
 REVOKE CREATE ON django_celery_results_taskresult FROM 'prihod'@'%';

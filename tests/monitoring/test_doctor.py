@@ -6,6 +6,7 @@ import pytest
 from django.core.management import call_command
 from django.utils import timezone
 
+from ingest import doorbell
 from ingest.models import Verification, Webhook
 from monitoring import doctor
 from tests.cast import received
@@ -84,7 +85,7 @@ def test_a_broker_that_is_away_is_named(monkeypatch: pytest.MonkeyPatch) -> None
     def away(*_: Any) -> int:
         raise ConnectionRefusedError("nobody listens")
 
-    monkeypatch.setattr(doctor.doorbell, "waiting", away)
+    monkeypatch.setattr(doorbell, "waiting", away)
     told, status = examined()
     assert status == 1
     assert "!!  broker     does not answer: nobody listens" in told

@@ -8,7 +8,7 @@ from ingest import inbox
 from ingest.models import Verification, Webhook
 from ledger.models import Payment
 from monitoring import figures
-from monitoring.figures import Bounded, read
+from monitoring.figures import Bounded, Figures
 from tests.cast import body, posted, received, terms
 from tests.explaining import assert_index_lookups_only, explains
 from worker import clock
@@ -22,7 +22,7 @@ APPLIED, FAILED = Webhook.Status.APPLIED, Webhook.Status.FAILED
 
 
 def test_an_empty_house_has_figures() -> None:
-    told = read(clock.now())
+    told = Figures(clock.now())
 
     assert (str(told.backlog), str(told.failed)) == ("0", "0")
     assert (told.waiting_seconds, told.delays, told.newest_received, told.verification) == (None,) * 4

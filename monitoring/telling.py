@@ -1,0 +1,91 @@
+"""How news gets to people: by e-mail, and by POST to a chat or another program. Nobody is waited for long."""
+
+import http.client
+import json
+import smtplib
+import ssl
+from dataclasses import asdict, dataclass
+from urllib.parse import urlsplit
+
+import structlog
+from django.conf import settings
+from django.core.mail import send_mail
+
+log = structlog.get_logger(__name__)
+
+SECONDS_MAX = 10.0  # of one answer of a receiver; EMAIL_TIMEOUT is the same for a mail server's
+
+
+@dataclass(frozen=True)
+class News:
+    """About one cause; its fields are what a receiver is POSTed."""
+
+    cause: str
+    state: str  # "new", "still" or "over"; "test"
+    level: str
+    text: str
+    to_do: str
+    since: str  # ISO 8601
+    seconds: int  # it lasts, or lasted
+
+    @property
+    def line(self) -> str:
+        return self.text if self.state == "over" or not self.to_do else f"{self.text}. To do: {self.to_do}"
+
+
+def is_wanted() -> bool:
+    return bool(settings.ALERT_EMAILS or settings.ALERT_WEBHOOK_URL)
+
+
+def deliver(news: list[News]) -> bool:
+    """All of it in one message to everybody; whether anybody took it. Who didn't is named in the log."""
+    took = [_post(url, news) for url in settings.ALERT_WEBHOOK_URL]
+    if settings.ALERT_EMAILS:
+        took.append(_mail(news))
+    return any(took)
+
+
+def _mail(news: list[News]) -> bool:
+    subject = news[0].text if len(news) == 1 else f"{news[0].text}, +{len(news) - 1}"
+    try:
+        send_mail(
+            "[Prihod] " + " ".join(subject.split()),
+            "\n\n".join(one.line for one in news) + "\n",
+            None,  # ALERT_FROM
+            settings.ALERT_EMAILS,
+        )
+    except (OSError, smtplib.SMTPException, ValueError) as fault:  # ValueError: an address that is none
+        log.warning("alert is not delivered", to="e-mail", error=repr(fault))
+        return False
+    return True
+
+
+def _post(url: str, news: list[News]) -> bool:
+    """The URL is a secret: no log line has more of it than the host."""
+    host = urlsplit(url).hostname
+    told = {"text": "\n".join(one.line for one in news), "alerts": [asdict(one) for one in news]}
+    try:
+        status = _status_of(url, json.dumps(told, ensure_ascii=False).encode())
+    except (OSError, http.client.HTTPException) as fault:
+        log.warning("alert is not delivered", to=host, error=repr(fault))
+        return False
+    if not 200 <= status < 300:  # a redirection leads to somebody who wasn't meant
+        log.warning("alert is not delivered", to=host, status=status)
+        return False
+    return True
+
+
+def _status_of(url: str, body: bytes) -> int:
+    parts = urlsplit(url)
+    connection: http.client.HTTPConnection
+    if parts.scheme == "https":
+        tls = ssl.create_default_context()  # asks for a certificate, and for the right name in it
+        connection = http.client.HTTPSConnection(parts.netloc, timeout=SECONDS_MAX, context=tls)
+    else:
+        connection = http.client.HTTPConnection(parts.netloc, timeout=SECONDS_MAX)
+    path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    try:
+        connection.request("POST", path, body, {"Content-Type": "application/json"})
+        return connection.getresponse().status
+    finally:
+        connection.close()

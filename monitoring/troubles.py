@@ -1,0 +1,235 @@
+"""What can be wrong with the house: each rule once, for the dashboard, `manage.py doctor` and alerts.
+
+Rules about rows ask the figures, those about servers ask the servers themselves. A trouble's `text` goes out
+by e-mail: it tells of numbers and machines, never of what a webhook says.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import IntEnum
+from typing import Any
+
+from celery import current_app
+from django.conf import settings
+from django.core.checks import run_checks
+from django.utils.translation import gettext as _
+
+from ingest import doorbell
+from ingest.models import ConflictingDelivery, Verification, Webhook
+from ledger.browsing import list_url
+from ledger.money import grouped
+from monitoring.durations import age_of, duration
+from monitoring.figures import Figures, Sign
+from worker.counting import DAY
+from worker.models import Beat
+
+LATELY_MINUTES = 5
+VERIFIED_WITHIN = timedelta(hours=26)  # once a day, and a little late
+STALLED = "stalled"
+
+
+class Level(IntEnum):
+    """How bad it is; its name in small letters is a class of the style sheet."""
+
+    QUIET = 0
+    GOOD = 1
+    WARNING = 2
+    BAD = 3
+
+    @property
+    def css(self) -> str:
+        return self.name.lower()
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """Something to look at. `cause` is its name as long as it goes on, whatever the text says by then."""
+
+    cause: str
+    level: Level
+    text: str
+    to_do: str
+    url: str = ""  # the admin's page about it
+    detail: str = ""  # for whoever may see webhooks
+    size: int = 1  # how much of it there is
+
+
+Rule = Callable[[Figures], Iterator[Trouble]]
+
+
+def of_rows(told: Figures) -> list[Trouble]:
+    """What the database's rows tell of. Raises as the database does."""
+    rules: list[Rule] = [_stalled, _drift, _silent, _failed, _conflicts, _unverified]
+    return [trouble for rule in rules for trouble in rule(told)]
+
+
+def of_servers() -> list[Trouble]:
+    """What the broker and the database server tell of; takes some seconds where a broker hangs."""
+    return [*_broker(), *_database_settings()]
+
+
+def is_stalled(told: Figures) -> bool:
+    return told.waiting_seconds is not None and told.waiting_seconds > settings.STALLED_AFTER_SECONDS
+
+
+def is_verified(told: Figures) -> bool:
+    """Lately, with whatever result."""
+    return told.verification is not None and told.now - told.verification.ended_at < VERIFIED_WITHIN
+
+
+def _stalled(told: Figures) -> Iterator[Trouble]:
+    if is_stalled(told):
+        applied = told.last(LATELY_MINUTES)[1]
+        text = _(
+            "Money is late: {backlog} waiting, the oldest for {wait}; {applied} applied in {minutes} min"
+        )
+        yield Trouble(
+            STALLED,
+            Level.WARNING if applied else Level.BAD,
+            text.format(
+                backlog=told.backlog,
+                wait=duration(told.waiting_seconds or 0),
+                applied=grouped(applied),
+                minutes=LATELY_MINUTES,
+            ),
+            _("see workers and broker; more workers apply more at once"),
+            _state(Webhook.Status.RECEIVED),
+        )
+
+
+def _drift(told: Figures) -> Iterator[Trouble]:
+    if told.verification and told.verification.drift:
+        yield Trouble(
+            "drift",
+            Level.BAD,
+            _("The last verification found drift"),
+            _("find out who else writes to the database; a backup has the books before"),
+            list_url(Verification),
+            told.verification.drift,
+        )
+
+
+def _silent(told: Figures) -> Iterator[Trouble]:
+    yield from _silent_of(
+        told,
+        Beat.Kind.WORKER,
+        no_longer=_("No worker has been heard of for {age}"),
+        not_any=_("No worker was heard of within the hour"),
+        some=_("Silent worker: {names}"),
+        to_start=_("start one: see the worker's line in the Procfile"),
+    )
+    yield from _silent_of(
+        told,
+        Beat.Kind.SCHEDULER,
+        no_longer=_("No scheduler has been heard of for {age}"),
+        not_any=_("No scheduler was heard of within the hour"),
+        some=_("Silent scheduler: {names}"),
+        to_start=_("start one: see the beat line in the Procfile"),
+    )
+
+
+def _silent_of(told: Figures, kind: Beat.Kind, **words: str) -> Iterator[Trouble]:
+    ours = [sign for sign in told.signs if sign.beat.kind == kind]
+    silent = [sign for sign in ours if sign.is_silent]
+    name, url = kind.name.lower(), list_url(Beat)
+    if len(silent) == len(ours):
+        text = words["not_any"]
+        if silent:
+            text = words["no_longer"].format(age=age_of(min(sign.age for sign in silent)))
+        yield Trouble(f"no {name}", Level.BAD, text, words["to_start"], url)
+    elif silent:
+        text = words["some"].format(names=", ".join(sign.beat.name for sign in silent))
+        yield Trouble(f"silent {name}", Level.WARNING, text, see_to(silent[0]), url)
+
+
+def see_to(sign: Sign) -> str:
+    """What to do about one that is silent; empty if it isn't."""
+    return _("see whether it runs, and its log") if sign.is_silent else ""
+
+
+def _failed(told: Figures) -> Iterator[Trouble]:
+    if told.failed:
+        one, more = (
+            _("webhook has failed and waits for a person"),
+            _("webhooks have failed and wait for a person"),
+        )
+        yield Trouble(
+            "failed",
+            Level.WARNING,
+            f"{told.failed} {one if told.failed.number == 1 else more}",
+            _("read why in the admin, repair the cause, then manage.py replay --failed"),
+            _state(Webhook.Status.FAILED),
+            size=told.failed.number,
+        )
+
+
+def _conflicts(told: Figures) -> Iterator[Trouble]:
+    if told.conflicts:
+        one, more = (
+            _("delivery contradicts an earlier one, within a day"),
+            _("deliveries contradict an earlier one, within a day"),
+        )
+        yield Trouble(
+            "conflicts",
+            Level.WARNING,
+            f"{grouped(told.conflicts)} {one if told.conflicts == 1 else more}",
+            _("compare the two in the admin, ask the bank, then resolve"),
+            kept_url(ConflictingDelivery, told),
+            size=told.conflicts,
+        )
+
+
+def _unverified(told: Figures) -> Iterator[Trouble]:
+    if not is_verified(told):
+        last = told.verification
+        age = _("for {age}").format(age=age_of(told.now - last.ended_at)) if last else _("yet")
+        yield Trouble(
+            "not verified",
+            Level.WARNING,
+            _("The books were not verified {age}: manage.py verify_ledger").format(age=age),
+            _("manage.py verify_ledger, and daily by cron"),
+            list_url(Verification),
+        )
+
+
+def _broker() -> Iterator[Trouble]:
+    try:
+        waiting_messages()
+    except Exception:  # noqa: BLE001 each transport has errors of its own
+        yield Trouble("no broker", Level.WARNING, _("The broker does not answer"), see_to_broker())
+
+
+def waiting_messages() -> tuple[int, int]:
+    """How many rings and attempts wait in the broker. Raises what the transport raises."""
+    with current_app.connection_for_write(transport_options=doorbell.BROKER_OPTIONS) as broker:
+        rings, attempts = (
+            doorbell.waiting(current_app, broker, queue)
+            for queue in (current_app.conf.task_default_queue, "attempts")
+        )
+        return rings, attempts
+
+
+def see_to_broker() -> str:
+    return _("see that Redis runs, and that REDIS_URL is right; meanwhile the scheduler alone applies")
+
+
+def _database_settings() -> Iterator[Trouble]:
+    wrong = [found for found in run_checks(databases=["default"], tags=["database"]) if found.is_serious()]
+    if wrong:
+        text = _("The database server can't be trusted: {what}")
+        yield Trouble(
+            "database settings",
+            Level.BAD,
+            text.format(what="; ".join(str(found.msg) for found in wrong)),
+            "; ".join(str(found.hint) for found in wrong if found.hint) or "docs/deployment.md",
+        )
+
+
+def _state(status: Webhook.Status) -> str:
+    return list_url(Webhook, status__exact=status.value)
+
+
+def kept_url(model: Any, told: Figures) -> str:
+    """The list of the last day's deliveries of this kind."""
+    return list_url(model, received_at__gte=f"{told.now - DAY:%Y-%m-%d %H:%M:%S%z}")

@@ -1,0 +1,362 @@
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import closing
+from datetime import timedelta
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.core.management import CommandError, call_command
+from django.db import OperationalError, connection
+from django.utils import timezone
+from kombu.exceptions import OperationalError as BrokerAway
+
+from ingest import doorbell
+from ingest.models import ConflictingDelivery, Verification, Webhook
+from monitoring import alerting, telling, troubles
+from monitoring.alerting import LOOKS_MIN, DatabaseWatch, Looked
+from monitoring.models import Alert, Watch
+from tests.browsers import page, superuser
+from tests.cast import ROMASHKA, received
+from tests.monitoring.test_doctor import examined
+from tests.receivers import Receiver, never_answering, receiving, receiving_mail
+from worker import clock
+from worker.beats import beat
+from worker.models import Beat
+
+pytestmark = pytest.mark.django_db(transaction=True)
+Settings = Any
+NO_WORKER = "No worker was heard of within the hour"
+
+
+@pytest.fixture
+def receiver(settings: Settings) -> Iterator[Receiver]:
+    with receiving() as server:
+        settings.ALERT_WEBHOOK_URL = [server.url]
+        yield server
+
+
+@pytest.fixture(autouse=True)
+def a_house_in_order() -> None:
+    worker_comes()
+    beat(Beat.Kind.SCHEDULER, "beat-8000@one", 1)
+    Verification.objects.create(took=timedelta(seconds=3), rows_looked_at=1)
+
+
+def worker_comes() -> None:
+    beat(Beat.Kind.WORKER, "worker-8000@one", 2)
+
+
+def worker_goes() -> None:
+    Beat.objects.filter(kind=Beat.Kind.WORKER).delete()
+
+
+def looks(number: int = 1) -> Looked:
+    """So many looks, each when it is due; how the last one ended."""
+    for _ in range(number):
+        Watch.objects.update(due_at=clock.now())
+        looked = alerting.look()
+    return looked
+
+
+def test_a_house_in_order_has_nothing_to_tell(receiver: Receiver) -> None:
+    assert looks(LOOKS_MIN) is Looked.ALL_IS_TOLD
+    assert receiver.told == []
+    assert not Alert.objects.exists()
+
+
+def test_a_cause_that_holds_is_told_once_and_so_is_its_end(receiver: Receiver) -> None:
+    worker_goes()
+    looks(LOOKS_MIN - 1)
+    assert receiver.told == []
+    looks()
+    assert receiver.states() == [("no worker", "new")]
+    assert receiver.told[0]["text"].startswith(NO_WORKER)
+    looks(2 * LOOKS_MIN)
+    assert len(receiver.told) == 1
+
+    Alert.objects.update(began_at=clock.now() - timedelta(hours=3))
+    worker_comes()
+    looks(LOOKS_MIN - 1)
+    assert len(receiver.told) == 1
+    looks()
+    assert receiver.states() == [("no worker", "new"), ("no worker", "over")]
+    assert receiver.told[1]["text"] == f"Over after 3 h: {NO_WORKER}"
+    assert receiver.told[1]["alerts"][0]["seconds"] >= 3 * 3600
+    assert not Alert.objects.exists()
+
+
+def test_what_comes_and_goes_bothers_nobody(receiver: Receiver) -> None:
+    for _ in range(4):
+        worker_goes()
+        looks(LOOKS_MIN - 1)
+        worker_comes()
+        looks()
+    assert receiver.told == []
+
+    worker_goes()
+    looks(LOOKS_MIN)
+    for _ in range(4):
+        worker_comes()
+        looks(LOOKS_MIN - 1)
+        worker_goes()
+        looks()
+    assert len(receiver.told) == 1
+
+
+def test_what_goes_on_is_told_again_after_its_time(receiver: Receiver, settings: Settings) -> None:
+    settings.ALERT_REPEAT_HOURS = 2.0
+    worker_goes()
+    looks(LOOKS_MIN)
+    Alert.objects.update(told_at=clock.now() - timedelta(hours=1))
+    looks()
+    assert len(receiver.told) == 1
+    Alert.objects.update(told_at=clock.now() - timedelta(hours=2))
+    looks(2)
+    assert receiver.states() == [("no worker", "new"), ("no worker", "still")]
+    assert receiver.told[1]["text"].startswith("Still, for")
+
+
+def test_ten_times_as_many_failures_are_told_before_their_time(receiver: Receiver) -> None:
+    for expected in (1, 1, 2):
+        received(status=Webhook.Status.FAILED)
+        if expected == 2:
+            for _ in range(7):
+                received(status=Webhook.Status.FAILED)
+        looks(LOOKS_MIN)
+        assert len(receiver.told) == expected
+    assert receiver.told[1]["text"].split(": ", 1)[1].startswith("10 webhooks have failed")
+
+
+def test_many_causes_at_once_are_one_message_the_worst_first(receiver: Receiver) -> None:
+    Beat.objects.all().delete()
+    Verification.objects.all().delete()
+    old = received(received_at=clock.now() - timedelta(hours=1))
+    ConflictingDelivery.objects.create(webhook=old, difference="inn", body=b"{}")
+    received(status=Webhook.Status.FAILED)
+    looks(LOOKS_MIN)
+
+    assert len(receiver.told) == 1
+    levels = [news["level"] for news in receiver.told[0]["alerts"]]
+    assert levels == sorted(levels)  # bad, warning
+    assert {cause for cause, _ in receiver.states()} == {
+        *("no worker", "no scheduler", "stalled", "conflicts", "failed", "not verified")
+    }
+
+
+def test_no_alert_says_who_was_paid(receiver: Receiver) -> None:
+    Verification.objects.create(
+        took=timedelta(seconds=3), rows_looked_at=1, drift=f"organization {ROMASHKA}: 1 expected, 2 found"
+    )
+    received(status=Webhook.Status.FAILED, last_error=f"organization {ROMASHKA} is odd")
+    looks(LOOKS_MIN)
+
+    assert {"drift", "failed"} == {cause for cause, _ in receiver.states()}
+    assert ROMASHKA not in str(receiver.told)
+
+
+def test_a_broker_that_is_away_and_a_server_that_cant_be_trusted_are_told(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*_: Any) -> int:
+        raise BrokerAway("redis://:pass@host: nobody listens")
+
+    monkeypatch.setattr(doorbell, "waiting", away)
+    with connection.cursor() as cursor:
+        looser = {"sqlite": "PRAGMA synchronous = OFF", "mysql": "SET SESSION sql_mode = ''"}
+        cursor.execute(looser[connection.vendor])
+    try:
+        looks(LOOKS_MIN)
+    finally:
+        connection.close()
+
+    assert receiver.states() == [("database settings", "new"), ("no broker", "new")]
+    assert "pass" not in str(receiver.told)
+
+
+def test_of_many_who_look_at_once_one_tells(receiver: Receiver) -> None:
+    worker_goes()
+    looks(LOOKS_MIN - 1)
+    Watch.objects.update(due_at=clock.now())
+    at_once = threading.Barrier(6)
+    ends: list[Looked] = []
+
+    def one() -> None:
+        with closing(connection):
+            at_once.wait()
+            ends.append(alerting.look())
+
+    threads = [threading.Thread(target=one) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert sorted(end.name for end in ends) == ["ALL_IS_TOLD", *["NOT_OUR_TURN"] * 5]
+    assert receiver.states() == [("no worker", "new")]
+
+
+def test_who_died_at_a_look_keeps_the_others_waiting_for_a_while_only(receiver: Receiver) -> None:
+    looks()
+    Watch.objects.update(due_at=clock.now() + alerting.LEASE)
+    assert alerting.look() is Looked.NOT_OUR_TURN
+    assert looks() is Looked.ALL_IS_TOLD
+
+
+@pytest.mark.parametrize("status", [500, 404, 302])
+def test_what_nobody_took_is_told_at_the_next_look(
+    receiver: Receiver, status: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    with receiving() as elsewhere:
+        receiver.status, receiver.location = status, elsewhere.url
+        worker_goes()
+        assert looks(LOOKS_MIN) is Looked.NOBODY_TOOK_IT
+        assert elsewhere.told == []
+    assert "alert is not delivered" in caplog.text
+    assert "s3cret" not in caplog.text
+    assert "value" not in caplog.text
+
+    receiver.status = 204
+    assert looks(2) is Looked.ALL_IS_TOLD
+    assert receiver.states() == [("no worker", "new")] * 2
+
+
+def test_a_receiver_that_never_answers_is_given_up(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(telling, "SECONDS_MAX", 0.2)
+    settings.EMAIL_TIMEOUT = 0.2
+    with never_answering() as silent, receiving_mail() as mail:
+        port = silent.getsockname()[1]
+        settings.ALERT_WEBHOOK_URL = [f"http://127.0.0.1:{port}/"]
+        settings.ALERT_EMAILS = ["ops@bank.example"]
+        by_mail(settings, port)
+        worker_goes()
+        assert looks(LOOKS_MIN) is Looked.NOBODY_TOOK_IT
+        assert caplog.text.count("alert is not delivered") == 2
+
+        by_mail(settings, mail.server_address[1])
+        assert looks() is Looked.ALL_IS_TOLD
+
+
+def test_a_receiver_whose_certificate_nobody_vouches_for_is_told_nothing(
+    settings: Settings, tmp_path: Path
+) -> None:
+    request = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost"]
+    files = ["-keyout", tmp_path / "key.pem", "-out", tmp_path / "cert.pem"]
+    subprocess.run([*request, *files], check=True, capture_output=True)
+    with receiving(tls=tmp_path) as server:
+        settings.ALERT_WEBHOOK_URL = [f"https://localhost:{server.server_port}/"]
+        assert not alerting.tell_trial()
+        assert server.told == []
+
+
+def by_mail(settings: Settings, port: int) -> None:
+    settings.EMAIL_BACKEND = "django.core.mail.backends.smtp.EmailBackend"  # Django's runner has another
+    settings.EMAIL_HOST, settings.EMAIL_PORT = "127.0.0.1", port
+
+
+def test_by_e_mail(settings: Settings) -> None:
+    settings.ALERT_EMAILS = ["ops@bank.example", "boss@bank.example"]
+    with receiving_mail() as server:
+        by_mail(settings, server.server_address[1])
+        worker_goes()
+        received(status=Webhook.Status.FAILED)
+        looks(LOOKS_MIN)
+
+    assert server.recipients == ["<ops@bank.example>", "<boss@bank.example>"]
+    (mail,) = server.mails
+    assert f"Subject: [Prihod] {NO_WORKER}, +1" in mail
+    assert "From: prihod@localhost" in mail
+    assert "To do: start one: see the worker's line in the Procfile" in mail
+    assert "1 webhook has failed" in mail
+
+
+def test_without_anybody_to_tell_nobody_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    def started(**_: Any) -> threading.Thread:
+        raise AssertionError("a thread")
+
+    monkeypatch.setattr(threading, "Thread", started)
+    alerting.watch_all()
+    with pytest.raises(CommandError, match="Nobody is to be told"):
+        call_command("alert")
+
+
+def test_the_command_looks_and_tries(receiver: Receiver) -> None:
+    out = StringIO()
+    call_command("alert", test=True, stdout=out)
+    assert receiver.states() == [("trial", "test")]
+
+    call_command("alert", stdout=out)
+    call_command("alert", stdout=out)
+    assert out.getvalue().splitlines() == [
+        "The trial message was taken.",
+        Looked.ALL_IS_TOLD.value,
+        Looked.NOT_OUR_TURN.value,
+    ]
+
+    receiver.status = 500
+    with pytest.raises(SystemExit):
+        call_command("alert", test=True, stdout=out)
+
+
+def test_a_database_that_is_away_is_told_by_the_scheduler_once_and_so_is_its_end(receiver: Receiver) -> None:
+    database = DatabaseWatch()
+    for _ in range(2 * LOOKS_MIN):
+        database.failed()
+    for _ in range(LOOKS_MIN):
+        database.answered()
+    assert receiver.states() == [("no database", "new"), ("no database", "over")]
+
+    for _ in range(LOOKS_MIN - 1):
+        database.failed()
+    database.answered()
+    assert len(receiver.told) == 2
+
+
+def test_a_look_without_a_database_raises(monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone() -> None:
+        raise OperationalError(2006, "gone away")
+
+    monkeypatch.setattr(clock, "now", gone)
+    with pytest.raises(OperationalError):
+        alerting.look()
+
+
+@pytest.mark.usefixtures("receiver")
+def test_the_dashboard_says_what_was_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def away(*_: Any) -> int:
+        raise BrokerAway
+
+    monkeypatch.setattr(doorbell, "waiting", away)
+    worker_goes()
+    looks(LOOKS_MIN)
+    shown = superuser().get("/admin/").content.decode()
+
+    assert shown.count("alert sent") == 2
+    assert f"{NO_WORKER}</a> <small>alert sent" in shown
+    assert "The broker does not answer</a> <small>alert sent" in shown
+
+
+def test_alerts_can_be_seen_in_the_admin_and_not_changed() -> None:
+    Alert.objects.create(cause="no worker", level=3, text="t", to_do="d", size=1, began_at=timezone.now())
+    boss = superuser()
+    assert "no worker" in boss.get(page(Alert, "changelist")).content.decode()
+    assert boss.get(page(Alert, "add")).status_code == 403
+    assert boss.post(page(Alert, "delete", "no worker"), {"post": "yes"}).status_code == 403
+
+
+def test_late_means_the_same_to_dashboard_doctor_and_alerts(receiver: Receiver, settings: Settings) -> None:
+    received(received_at=clock.now() - timedelta(seconds=90))
+    for bound, expected in [(60.0, True), (300.0, False)]:
+        settings.STALLED_AFTER_SECONDS = bound
+        Alert.objects.all().delete()
+        looks(LOOKS_MIN)
+        told = examined()[0]
+        shown = superuser(str(bound)).get("/admin/").content.decode()
+        assert ("Money is stuck" in shown) is expected
+        assert Alert.objects.filter(cause=troubles.STALLED).exists() is expected
+        assert ("!!  inbox" in told) is expected
+    assert receiver.states()[0] == ("stalled", "new")
