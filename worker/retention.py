@@ -1,4 +1,4 @@
-"""What is let go of with time: raw bodies, kept deliveries, results of tasks. The ledger never.
+"""What is let go of with time: raw bodies, kept deliveries, results of tasks, sessions. The ledger never.
 
 Rows go in small batches, each in a transaction of its own: the door and the workers wait for none of them,
 and a run that is cut off has done what it has done.
@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any
 
 from django.conf import settings
+from django.contrib.sessions.models import Session
 from django.db.models import QuerySet
 from django_celery_results.models import TaskResult
 
@@ -22,15 +23,15 @@ from worker import clock, transactions
 BATCH_ROWS = 1000
 ENDED = [Webhook.Status.APPLIED, Webhook.Status.DISMISSED]
 
-Keys = list[int]
+Keys = list[Any]
 
 
 @dataclass(frozen=True)
 class Kind:
-    """One kind of thing that is kept for some days."""
+    """One kind of thing that is kept for some time."""
 
     name: str
-    days: int  # 0: for ever
+    kept: str  # for how long, in words
     batches: Callable[[], Iterator[Keys]]  # of what is older
     let_go: Callable[[Keys], object]
 
@@ -42,12 +43,13 @@ def kinds(*, thorough: bool) -> list[Kind]:
     `thorough` looks on from there, for those of webhooks that ended late.
     """
     days = settings.BODIES_KEPT_DAYS
-    bodies = Kind("raw bodies of webhooks", days, partial(_bodies, days, thorough), _empty)
+    bodies = Kind("raw bodies of webhooks", _for(days), partial(_bodies, days, thorough), _empty)
     kept = [model.objects.all() for model in KeptDelivery.__subclasses__()]
     return [
         bodies,
         *(_rows(rows, "received_at", settings.KEPT_DELIVERIES_DAYS) for rows in kept),
         _rows(TaskResult.objects.all(), "date_done", settings.RESULTS_KEPT_DAYS),
+        Kind("sessions", "expired", _expired_sessions, lambda keys: _sessions(keys).delete()),
     ]
 
 
@@ -75,7 +77,26 @@ def _rows(rows: QuerySet[Any], field: str, days: int) -> Kind:
             last = keys[-1]
 
     name = str(rows.model._meta.verbose_name_plural)
-    return Kind(name, days, batches, lambda keys: rows.filter(pk__in=keys).delete())
+    return Kind(name, _for(days), batches, lambda keys: rows.filter(pk__in=keys).delete())
+
+
+def _for(days: int) -> str:
+    return f"older than {days} days" if days else "kept for ever"
+
+
+def _expired_sessions() -> Iterator[Keys]:
+    """By clearsessions' rule. Django leaves them to somebody else, and each login of the admin makes one."""
+    last = ""
+    while keys := _keys(
+        Session.objects.filter(expire_date__lt=clock.now(), pk__gt=last).order_by("pk")[:BATCH_ROWS]
+    ):
+        yield keys
+        last = keys[-1]
+
+
+def _sessions(keys: Keys) -> QuerySet[Session]:
+    # By their end once more: whoever comes back meanwhile keeps his.
+    return Session.objects.filter(pk__in=keys, expire_date__lt=clock.now())
 
 
 def _bodies(days: int, thorough: bool) -> Iterator[Keys]:  # noqa: FBT001 called by partial

@@ -3,6 +3,7 @@ from io import StringIO
 from typing import Any
 
 import pytest
+from django.contrib.sessions.models import Session
 from django.core.management import call_command
 from django.db.models import Model
 from django.utils import timezone
@@ -135,6 +136,27 @@ def test_a_short_run_leaves_the_rest_for_the_next(monkeypatch: pytest.MonkeyPatc
     assert (seen, RejectedDelivery.objects.count()) == ([2], 3)
     retention.prune(lambda _, rows: seen.append(rows), thorough=False)
     assert (seen, RejectedDelivery.objects.count()) == ([2, 2, 1], 0)
+
+
+def session(key: str, **until_end: float) -> Session:
+    return Session.objects.create(session_key=key, expire_date=timezone.now() + timedelta(**until_end))
+
+
+def test_expired_sessions_go_and_the_others_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retention, "BATCH_ROWS", 2)
+    for number in range(5):
+        session(f"old{number}", seconds=-1)
+    session("kept", days=1)
+
+    assert "sessions, expired: 5 would go" in pruned(dry_run=True)
+    tasks.prune()
+    assert [kept.pk for kept in Session.objects.all()] == ["kept"]
+
+
+def test_a_session_that_was_renewed_meanwhile_stays() -> None:
+    renewed = session("renewed", days=1)
+    retention._sessions([renewed.pk]).delete()
+    assert Session.objects.exists()
 
 
 def test_a_body_of_a_webhook_that_changed_its_state_meanwhile_stays() -> None:

@@ -13,7 +13,7 @@ from worker import retention
 class Command(BaseCommand):
     help = (
         "Let go of raw bodies, kept deliveries and results of tasks that are older than BODIES_KEPT_DAYS, "
-        "KEPT_DELIVERIES_DAYS and RESULTS_KEPT_DAYS (0: for ever). Payments and balance log lines stay, "
+        "KEPT_DELIVERIES_DAYS and RESULTS_KEPT_DAYS (0: for ever), and of expired sessions. Payments and balance log lines stay, "
         "and so do the bodies of webhooks that are received or failed. The scheduler does the same every "
         "ten minutes, a little at a time; this may run beside it, and be stopped at any moment. Exit "
         "code: 0 done, 1 the database failed."
@@ -29,8 +29,7 @@ class Command(BaseCommand):
             raise CommandError(f"The database failed: {fault}") from fault
         verb = "would go" if options["dry_run"] else "gone"
         for kind in retention.kinds(thorough=True):
-            kept = f"older than {kind.days} days" if kind.days else "kept for ever"
-            self.stdout.write(f"{kind.name}, {kept}: {done.get(kind.name, 0)} {verb}")
+            self.stdout.write(f"{kind.name}, {kind.kept}: {done.get(kind.name, 0)} {verb}")
 
 
 def _prune() -> dict[str, int]:
