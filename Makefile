@@ -27,7 +27,7 @@ test-all: DATABASES := mysql mariadb sqlite
 test-all: ## both of them, two databases at a time
 test test-mysql test-all:
 	$(SET_UP) .venv/.dev
-	$(ONE_AT_A_TIME) $(IN_VENV) -m tests.servers $(filter-out sqlite,$(DATABASES)) redis mysqlclient chromium
+	$(ONE_AT_A_TIME) $(IN_VENV) -m tests.servers $(filter-out sqlite,$(DATABASES)) redis mysqlclient chromium promtool
 	$(SET_UP_MYSQLCLIENT)
 	$(IN_VENV) -m tests $(DATABASES) -- $(TESTS)
 

@@ -30,6 +30,7 @@ from typing import ClassVar, Self
 
 ROOT = Path(__file__).resolve().parent.parent
 MYSQL_TREE = ROOT / ".venv" / "mysql-sid"
+PROMTOOL = ROOT / ".venv" / "promtool"
 
 START_TIMEOUT_SECONDS = 60.0
 STOP_TIMEOUT_SECONDS = 30.0
@@ -364,6 +365,7 @@ PACKAGES = {
     "libfaketime": ["libfaketime"],  # wrong clocks, for the fault suite
     "wrk": ["wrk"],  # load, for the benchmark
     "Chromium": ["chromium"],  # for tests in a browser
+    "promtool": [],  # checks Prometheus' rules; unpacked, not installed
 }
 
 
@@ -403,6 +405,11 @@ def chromium() -> Path | None:
     return _which("chromium")
 
 
+def promtool() -> Path | None:
+    """The program that reads rules as Prometheus does; None where there is none."""
+    return PROMTOOL if PROMTOOL.exists() else _which("promtool")
+
+
 IS_HERE: dict[str, Callable[[], bool]] = {
     "MariaDB": _mariadb_is_here,
     "MySQL": _mysql_is_here,
@@ -411,6 +418,7 @@ IS_HERE: dict[str, Callable[[], bool]] = {
     "libfaketime": lambda: libfaketime() is not None,
     "wrk": lambda: _which("wrk") is not None,
     "Chromium": lambda: chromium() is not None,
+    "promtool": lambda: promtool() is not None,
 }
 
 
@@ -420,8 +428,10 @@ def lacking(name: str) -> str | None:
         return f"{name} can't be used without setpriv. Get it with: apt-get install util-linux"
     if IS_HERE[name]():
         return None
-    if name == "MySQL":
-        return "MySQL is missing. Get it, on Debian and as root, with: python -m tests.servers mysql"
+    if name in {"MySQL", "promtool"}:
+        return (
+            f"{name} is missing. Get it, on Debian and as root, with: python -m tests.servers {name.lower()}"
+        )
     if name == "mysqlclient":
         return f"mysqlclient can't be built here. Get what it needs with: {_install_command(name)}"
     return f"{name} is missing. Get it with: {_install_command(name)}"
@@ -439,9 +449,13 @@ def install(names: Iterable[str]) -> None:
     _install_packages([package for name in missing for package in PACKAGES[name]])
     if "MySQL" in missing:
         _unpack_mysql()
+    if "promtool" in missing:
+        _unpack_promtool()
 
 
 def _install_packages(packages: Sequence[str]) -> None:
+    if not packages:
+        return
     print(f"Installing {', '.join(packages)} with apt-get", flush=True)
     # Something else may be installing, too: machines that look after themselves do so without being asked.
     apt_get = ["apt-get", "-qq", "--option", "DPkg::Lock::Timeout=120"]
@@ -465,12 +479,25 @@ def _unpack_mysql() -> None:
             unpacked.rename(MYSQL_TREE)  # all at once: a tree that is there is complete
 
 
-def _run_quietly(command: Sequence[str]) -> None:
+def _unpack_promtool() -> None:
+    """Debian has it in prometheus, whose installation would start a service."""
+    print("Fetching promtool out of Debian's package prometheus", flush=True)
+    PROMTOOL.parent.mkdir(exist_ok=True)
+    _run_quietly(["apt-get", "-qq", "update"])
+    with tempfile.TemporaryDirectory(dir=PROMTOOL.parent, prefix="promtool-") as scratch:
+        _run_quietly(["apt-get", "-qq", "download", "prometheus"], folder=scratch)
+        package = next(Path(scratch).glob("prometheus_*.deb"))
+        _run_quietly(["dpkg-deb", "--extract", str(package), scratch])
+        Path(scratch, "usr/bin/promtool").replace(PROMTOOL)
+
+
+def _run_quietly(command: Sequence[str], folder: str | None = None) -> None:
     """Run it, and show what it said only if it failed."""
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C.UTF-8"}
     done = subprocess.run(
         command,
         check=False,
+        cwd=folder,
         env=environment,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,

@@ -42,7 +42,7 @@ def test_the_ledger_only_grows() -> None:
 @pytest.fixture
 def guarded(new_house: HouseBuilder, django_db_blocker: DjangoDbBlocker) -> Iterator[House]:
     """A house whose processes are `prihod`, on a database that `prihod_migration` has migrated."""
-    house = new_house()
+    house = new_house(ALERT_WEBHOOK_URL="http://127.0.0.1:9/")  # where nobody is; but there are looks
     url = urlsplit(house.environment["DATABASE_URL"])
     database = url.path.lstrip("/")
     users = {name: f"{name}_{uuid4().hex[:8]}" for name in ("prihod", "prihod_migration")}

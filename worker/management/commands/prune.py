@@ -13,10 +13,10 @@ from worker import retention
 class Command(BaseCommand):
     help = (
         "Let go of raw bodies, kept deliveries and results of tasks that are older than BODIES_KEPT_DAYS, "
-        "KEPT_DELIVERIES_DAYS and RESULTS_KEPT_DAYS (0: for ever), and of expired sessions. Payments and balance log lines stay, "
-        "and so do the bodies of webhooks that are received or failed. The scheduler does the same every "
-        "ten minutes, a little at a time; this may run beside it, and be stopped at any moment. Exit "
-        "code: 0 done, 1 the database failed."
+        "KEPT_DELIVERIES_DAYS and RESULTS_KEPT_DAYS (0: for ever), and of expired sessions. Payments and "
+        "balance log lines stay, and so do the bodies of webhooks that are received or failed. The scheduler "
+        "does the same every ten minutes, a little at a time; this may run beside it, and be stopped at any "
+        "moment. Exit code: 0 done, 1 the database failed."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
