@@ -95,6 +95,13 @@ def read_auth(text: str) -> str:
     return text
 
 
+def email_address(text: str) -> str:
+    """Raises ValueError."""
+    if not re.fullmatch(r"[^@\s]+@[^@\s]+", text):
+        raise ValueError
+    return text
+
+
 def url_to_post_to(text: str) -> Secret:
     """Raises ValueError. A secret, because whoever knows such a URL can post there."""
     parts = urlsplit(text)
@@ -113,7 +120,9 @@ def email_by(url: str, *, needed: bool) -> dict[str, Any]:
     try:
         email: dict[str, Any] = Environment.email_url_config(url)
     except (ValueError, ImproperlyConfigured):
-        raise ImproperlyConfigured("EMAIL_URL is malformed; see .env.example") from None
+        email = {"EMAIL_HOST": None}
+    if not email["EMAIL_HOST"]:
+        raise ImproperlyConfigured("EMAIL_URL is malformed; see .env.example")
     return {**email, "EMAIL_TIMEOUT": 10}  # seconds, of each of the server's answers
 
 

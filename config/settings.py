@@ -90,7 +90,7 @@ METRICS_TOKEN: str = env.str("METRICS_TOKEN", default="")
 METRICS_PORT: int = env.int("METRICS_PORT", default=0)  # of workers and beat; 0: none
 
 # Alerts: who is told (monitoring/telling.py), and how often of the same cause.
-ALERT_EMAILS: list[str] = env.listed("ALERT_EMAILS", str)
+ALERT_EMAILS: list[str] = env.listed("ALERT_EMAILS", environment.email_address)
 ALERT_WEBHOOK_URL: list[str] = env.listed("ALERT_WEBHOOK_URL", environment.url_to_post_to)
 ALERT_REPEAT_HOURS: float = env.float("ALERT_REPEAT_HOURS", default=24.0)
 DEFAULT_FROM_EMAIL: str = env.str("ALERT_FROM", default="prihod@localhost")

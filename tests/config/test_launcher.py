@@ -146,6 +146,29 @@ def test_malformed_proof_is_named_and_not_shown(tmp_path: Path, name: str, value
 @pytest.mark.parametrize(
     ("name", "value"),
     [
+        ("ALERT_EMAILS", "ops@bank.example,"),
+        ("ALERT_EMAILS", "ops"),
+        ("ALERT_WEBHOOK_URL", "ftp://chat.example/s3cret"),
+        ("ALERT_WEBHOOK_URL", "https:///s3cret"),
+        ("ALERT_WEBHOOK_URL", "https://chat.example:port/s3cret"),
+        ("ALERT_WEBHOOK_URL", "https://chat.example/s3 cret"),
+        ("EMAIL_URL", "smtp://"),
+        ("EMAIL_URL", "pigeon://user:s3cret@host"),
+        ("EMAIL_URL", "smtp://user:s3cret@host:port"),
+    ],
+)
+def test_malformed_ways_to_people_are_named_and_not_shown(tmp_path: Path, name: str, value: str) -> None:
+    assert complaint(tmp_path, **{name: value}) == f"{name} is malformed; see .env.example"
+
+
+def test_addresses_are_of_no_use_without_a_mail_server(tmp_path: Path) -> None:
+    told = complaint(tmp_path, ALERT_EMAILS="ops@bank.example")
+    assert told == "ALERT_EMAILS is set, and EMAIL_URL is not; see .env.example"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
         ("TRUSTED_PROXIES", "-1"),
         ("WEBHOOK_TOLERANCE_SECONDS", "-1"),
         ("BATCH_WEBHOOKS_MAX", "many"),

@@ -3,11 +3,14 @@ import threading
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import timedelta
+from importlib import import_module
 from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
+from django.apps import apps
+from django.contrib.auth.models import Group, User
 from django.core.management import CommandError, call_command
 from django.db import OperationalError, connection
 from django.utils import timezone
@@ -18,7 +21,7 @@ from ingest.models import ConflictingDelivery, Verification, Webhook
 from monitoring import alerting, telling, troubles
 from monitoring.alerting import LOOKS_MIN, DatabaseWatch, Looked
 from monitoring.models import Alert, Watch
-from tests.browsers import page, superuser
+from tests.browsers import page, staff, superuser
 from tests.cast import ROMASHKA, received
 from tests.monitoring.test_doctor import examined
 from tests.receivers import Receiver, never_answering, receiving, receiving_mail
@@ -346,6 +349,18 @@ def test_alerts_can_be_seen_in_the_admin_and_not_changed() -> None:
     assert "no worker" in boss.get(page(Alert, "changelist")).content.decode()
     assert boss.get(page(Alert, "add")).status_code == 403
     assert boss.post(page(Alert, "delete", "no worker"), {"post": "yes"}).status_code == 403
+
+
+@pytest.mark.parametrize("group", ["Operators", "Auditors"])
+def test_whoever_sees_the_dashboard_may_follow_its_links(group: str) -> None:
+    # Tests before may have emptied the tables.
+    import_module("ingest.migrations.0006_error_kinds_and_groups").make_groups(apps, None)
+    import_module("monitoring.migrations.0002_operators_and_auditors_see").let_both_see(apps, None)
+    browser = staff()
+    User.objects.get(username="olga").groups.add(Group.objects.get(name=group))
+    assert "flow-board" in browser.get("/admin/").content.decode()
+    for model in (Alert, Beat):
+        assert browser.get(page(model, "changelist")).status_code == 200
 
 
 def test_late_means_the_same_to_dashboard_doctor_and_alerts(receiver: Receiver, settings: Settings) -> None:
