@@ -92,7 +92,9 @@ def test_a_killed_worker_is_told_once_and_so_is_its_return_also_by_a_scheduler_t
     log = tmp_path / "log"
     with receiving() as receiver:
         port = receiver.server_port
-        scheduler, worker = start(port, *BEAT), start(port, *WORKER)
+        worker = start(port, *WORKER)
+        until("a worker", Beat.objects.exists, log)  # before anybody could miss it
+        scheduler = start(port, *BEAT)
         until("both", lambda: Beat.objects.count() == 2, log)
         worker.kill()
         until("the news", lambda: ("no worker", "new") in receiver.states(), log)
@@ -113,6 +115,7 @@ def test_a_silent_scheduler_is_told_by_a_worker(start: Start, tmp_path: Path) ->
     log = tmp_path / "log"
     with receiving() as receiver:
         scheduler = start(receiver.server_port, *BEAT)
+        until("a scheduler", Beat.objects.exists, log)
         start(receiver.server_port, *WORKER)
         until("both", lambda: Beat.objects.count() == 2, log)
         scheduler.send_signal(signal.SIGSTOP)
