@@ -14,11 +14,13 @@ from dataclasses import dataclass, field
 import structlog
 from django.contrib.auth.models import User
 from django.db import transaction
-from django.db.models import Count
+from django.db.models import Count, F, QuerySet, Value
 
 from ingest import doorbell
+from ingest.exceptions import NoWebhooks
 from ingest.models import ACT_REASON_CHARS_MAX, Act, ActedWebhook, ConflictingDelivery, Webhook
 from ledger import among  # noqa: F401 registers the look-up id__among
+from ledger.inserting import insert_selected
 
 log = structlog.get_logger(__name__)
 
@@ -32,27 +34,45 @@ Outcome = ActedWebhook.Outcome
 def begin(kind: Act.Kind, webhook_ids: Iterable[int], by: User, reason: str, by_name: str = "") -> Act:
     """Write down that the act is to be done; nothing has moved yet. `by_name` says more than the user's name.
 
-    Raises ValueError without a reason, or without webhooks.
+    Raises ValueError without a reason, NoWebhooks without webhooks.
     """
     ordered = sorted(set(webhook_ids))[:ACTED_ON_MAX]
-    if not reason.strip() or not ordered:
-        raise ValueError("an act has a reason, and webhooks it is about")
-    with transaction.atomic():
-        act = Act.objects.create(
-            kind=kind,
-            by=by,
-            by_name=by_name or by.get_username(),
-            reason=reason.strip()[:ACT_REASON_CHARS_MAX],
-        )
+
+    def write_down(act: Act) -> int:
         about = (ActedWebhook(act=act, webhook_id=webhook_id) for webhook_id in ordered)
-        ActedWebhook.objects.bulk_create(about, batch_size=INSERTED_AT_ONCE)
+        return len(ActedWebhook.objects.bulk_create(about, batch_size=INSERTED_AT_ONCE))
+
+    return _begin(Act(kind=kind, by=by, by_name=by_name or by.get_username()), reason, write_down)
+
+
+def begin_on_all(kind: Act.Kind, webhooks: QuerySet[Webhook], by: User, reason: str) -> Act:
+    """As `begin`, about all that `webhooks` has at this moment: their keys never leave the database."""
+    chosen = webhooks.order_by("id")[:ACTED_ON_MAX]
+
+    def write_down(act: Act) -> int:
+        pending = Value(Outcome.PENDING.value)
+        return insert_selected(ActedWebhook, chosen, act=Value(act.pk), webhook=F("id"), outcome=pending)
+
+    return _begin(Act(kind=kind, by=by, by_name=by.get_username()), reason, write_down)
+
+
+def _begin(act: Act, reason: str, write_down: Callable[[Act], int]) -> Act:
+    act.reason = reason.strip()[:ACT_REASON_CHARS_MAX]
+    if not act.reason:
+        raise ValueError("an act has a reason")
+    with transaction.atomic():
+        act.save(force_insert=True)
+        webhooks = write_down(act)
+        if not webhooks:
+            raise NoWebhooks
+    first = ActedWebhook.objects.filter(act=act).order_by("webhook").values_list("webhook", flat=True)
     log.info(
         "act begun",
         act=act.pk,
         kind=act.kind,
         by=act.by_name,
-        webhooks=len(ordered),
-        operation_ids=_operation_ids(ordered[:OPERATIONS_LOGGED_MAX]),
+        webhooks=webhooks,
+        operation_ids=_operation_ids(list(first[:OPERATIONS_LOGGED_MAX])),
     )
     return act
 

@@ -18,7 +18,7 @@ from django.utils.text import Truncator
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from ingest import acts, asking, finding, grouping, story
+from ingest import asking, finding, grouping, story
 from ingest.act_admin import ActAdmin  # noqa: F401 registers the audit trail's pages
 from ingest.models import (
     Act,
@@ -198,8 +198,7 @@ class WebhookAdmin(DeliveredAdmin):
         matching = self._matching(request)
         if (reason := asking.reason_in(request)) is None:
             return asking.ask_about_all(request, self.admin_site, kind, matching)
-        ready = asking.ready_for(kind, matching).order_by("id").values_list("id", flat=True)
-        return asking.begin(request, kind, list(ready[: acts.ACTED_ON_MAX]), reason)
+        return asking.begin_on_all(request, kind, matching, reason)
 
     def _matching(self, request: HttpRequest) -> QuerySet[Webhook]:
         """What the list would show for this address, all of it."""

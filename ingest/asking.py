@@ -1,7 +1,7 @@
 """The page that says what an act will do and asks for its reason; and beginning it."""
 
 import re
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from typing import cast
 
@@ -19,6 +19,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from ingest import acts
+from ingest.exceptions import NoWebhooks
 from ingest.models import ACT_REASON_CHARS_MAX, Act, ConflictingDelivery, Webhook
 from ingest.replay import survey
 from ledger import among  # noqa: F401 registers the look-up id__among
@@ -120,14 +121,24 @@ def _page(
 def begin(
     request: HttpRequest, kind: Act.Kind, webhook_ids: Collection[int], reason: str
 ) -> HttpResponseRedirect:
-    """Begin the act, and carry a small one out at once; then show how far it is."""
-    if not webhook_ids:
+    return _begun(request, lambda by: acts.begin(kind, webhook_ids, by, reason))
+
+
+def begin_on_all(
+    request: HttpRequest, kind: Act.Kind, matching: QuerySet[Webhook], reason: str
+) -> HttpResponseRedirect:
+    return _begun(request, lambda by: acts.begin_on_all(kind, ready_for(kind, matching), by, reason))
+
+
+def _begun(request: HttpRequest, begin: Callable[[User], Act]) -> HttpResponseRedirect:
+    """Begin the act, and carry out its first chunk, which of a small one is all; then show how far it is."""
+    try:
+        act = begin(cast(User, request.user))
+    except NoWebhooks:
         messages.warning(request, _("There is nothing to do: no webhook of that kind is left."))
         return redirect("admin:ingest_webhook_changelist")
-    act = acts.begin(kind, webhook_ids, cast(User, request.user), reason)
-    if len(webhook_ids) <= acts.CHUNK_WEBHOOKS:
-        with suppress(OperationalError):  # it is begun: somebody carries it out within seconds
-            acts.carry_out(act.pk)
+    with suppress(OperationalError):  # it is begun: somebody carries it out within seconds
+        acts.carry_out(act.pk)
     return redirect("admin:ingest_act_change", act.pk)
 
 

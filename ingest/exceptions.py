@@ -7,3 +7,7 @@ class InvalidDelivery(Exception):
 
 class TurnedAway(Exception):
     """This delivery is not the bank's; the message is for our log, and quotes nothing of the delivery."""
+
+
+class NoWebhooks(Exception):
+    """There is no webhook, or none any more, that an act could be about."""

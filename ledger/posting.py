@@ -11,19 +11,19 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import fields
 from enum import Enum
 from functools import partial
-from typing import Any, cast
+from typing import Any
 from uuid import UUID
 
 import structlog
 from django.db import connection, transaction
-from django.db.models import DateTimeField, F, Field, Model, OuterRef, QuerySet, Subquery, Sum, Value, Window
-from django.db.models.expressions import Combinable
+from django.db.models import DateTimeField, F, OuterRef, QuerySet, Subquery, Sum, Value, Window
 from django.db.models.functions import Coalesce, RowNumber
 from django.db.transaction import TransactionManagementError
 from django.utils import timezone
 
 from ledger import among  # noqa: F401 registers the look-up id__among
 from ledger.exceptions import OrganizationsMissing
+from ledger.inserting import insert_selected
 from ledger.models import BalanceLog, Organization, Payment
 from ledger.terms import PaymentTerms
 
@@ -107,9 +107,9 @@ def posted_before(told: QuerySet[Any]) -> dict[UUID, Outcome]:
 
 def _write_payments(told: QuerySet[Any], now: Value) -> int:
     """Returns how many."""
-    return _insert(
+    return insert_selected(
         Payment,
-        told,
+        told.order_by("pk"),
         operation_id=F("operation_id"),
         organization=_ORGANIZATION,
         amount_kopecks=F("amount_kopecks"),
@@ -124,9 +124,9 @@ def _write_lines(told: QuerySet[Any], now: Value) -> None:
     it is the one before, plus its amount. The organization's row says what its newest line was.
     """
     since_newest: dict[str, Any] = {"partition_by": "inn", "order_by": "pk"}
-    _insert(
+    insert_selected(
         BalanceLog,
-        told,
+        told.order_by("pk"),
         organization=_ORGANIZATION,
         seq=_of_organization("last_seq") + Window(RowNumber(), **since_newest),
         payment=_PAYMENT,
@@ -135,16 +135,6 @@ def _write_lines(told: QuerySet[Any], now: Value) -> None:
         + Window(Sum("amount_kopecks"), **since_newest),
         created_at=now,
     )
-
-
-def _insert(model: type[Model], told: QuerySet[Any], **columns: Combinable) -> int:
-    """INSERT … SELECT a row of `model` for each of `told`, in the order of its keys; returns how many."""
-    names = ", ".join(cast("Field[Any, Any]", model._meta.get_field(name)).attname for name in columns)
-    select, parameters = told.order_by("pk").values_list(*columns.values()).query.sql_with_params()
-    with connection.cursor() as cursor:
-        cursor.execute(f"INSERT INTO {model._meta.db_table} ({names}) {select}", parameters)
-        written: int = cursor.rowcount
-    return written
 
 
 def _bring_balances_to_newest_line(organization_ids: Collection[int]) -> None:

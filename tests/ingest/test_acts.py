@@ -9,6 +9,7 @@ from django.db import DatabaseError, connection, transaction
 
 from ingest import acts, doorbell
 from ingest.error_kind import kind_of
+from ingest.exceptions import NoWebhooks
 from ingest.models import ERROR_KIND_CHARS_MAX, Act, ActedWebhook, ConflictingDelivery, Webhook
 from ledger import triggers
 from tests.cast import balances, received
@@ -77,6 +78,54 @@ def test_nothing_is_done_without_a_reason(anna: User, reason: str) -> None:
     with pytest.raises(ValueError, match="reason"):
         acts.begin(REPLAY, [failed().pk], anna, reason)
     assert not Act.objects.exists()
+
+
+def test_an_act_on_all_is_about_those_that_match_at_that_moment(anna: User) -> None:
+    webhooks = [failed() for _ in range(3)]
+    received(status="applied")
+
+    act = acts.begin_on_all(DISMISS, Webhook.objects.failed().order_by("-id"), anna, f" {WHY} ")
+    failed()
+
+    rows = ActedWebhook.objects.order_by("id").values_list("act", "webhook", "outcome")
+    assert list(rows) == [(act.pk, webhook.pk, "") for webhook in webhooks]
+    assert (act.by, act.by_name, act.reason) == (anna, "anna", WHY)
+
+
+def test_an_act_on_all_takes_so_many_at_most(anna: User, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(acts, "ACTED_ON_MAX", 2)
+    webhooks = [failed() for _ in range(3)]
+
+    act = acts.begin_on_all(REPLAY, Webhook.objects.failed(), anna, WHY)
+
+    about = ActedWebhook.objects.filter(act=act).order_by("id").values_list("webhook", flat=True)
+    assert list(about) == [webhook.pk for webhook in webhooks[:2]]
+
+
+def test_an_act_about_nothing_is_none(anna: User) -> None:
+    with pytest.raises(NoWebhooks):
+        acts.begin_on_all(REPLAY, Webhook.objects.failed(), anna, WHY)
+    with pytest.raises(NoWebhooks):
+        acts.begin(REPLAY, [], anna, WHY)
+    assert not Act.objects.exists()
+
+
+@locks_rows
+def test_while_an_act_on_all_is_written_down_nobody_waits_for_it(anna: User) -> None:
+    webhook = failed()
+
+    def change() -> int:
+        received(status=Webhook.Status.FAILED)  # as the door stores, and a worker gives up
+        return Webhook.objects.select_for_update(nowait=True).get(pk=webhook.pk).pk
+
+    with transaction.atomic():
+        acts.begin_on_all(REPLAY, Webhook.objects.failed(), anna, WHY)
+        assert at_once([lambda: _in_a_transaction(change)]) == [webhook.pk]
+
+
+def _in_a_transaction(act: Callable[[], int]) -> int:
+    with transaction.atomic():
+        return act()
 
 
 def test_a_replay_tells_what_its_webhooks_are_by_now(anna: User) -> None:
