@@ -125,7 +125,8 @@ class WebhookAdmin(DeliveredAdmin):
         ]}),
         (gettext_lazy("What happened, in order"), {"fields": ["story"], "classes": ["story"]}),
         (gettext_lazy("What became of it"), {"fields": [
-            "received_at", "attempts", "next_attempt_at", "last_error", "error_kind", "applied_at", "payment",
+            "received_at", "source_address", "attempts", "next_attempt_at", "last_error", "error_kind",
+            "applied_at", "payment",
         ]}),
         (gettext_lazy("Deliveries"), {"fields": ["delivered", "conflicts"]}),
         (gettext_lazy("As the bank sent it"), {"fields": ["body_indented", "body_bytes"]}),
@@ -278,8 +279,8 @@ class WebhookAdmin(DeliveredAdmin):
 
 @admin.register(RejectedDelivery)
 class RejectedDeliveryAdmin(DeliveredAdmin):
-    list_display = ["received_at", "source", "reason"]
-    fields = ["received_at", "source", "reason", "body_indented", "body_bytes"]
+    list_display = ["received_at", "source", "source_address", "reason"]
+    fields = ["received_at", "source", "source_address", "reason", "body_indented", "body_bytes"]
 
 
 @admin.register(IgnoredDelivery)
@@ -289,10 +290,11 @@ class IgnoredDeliveryAdmin(RejectedDeliveryAdmin):
 
 @admin.register(ConflictingDelivery)
 class ConflictingDeliveryAdmin(DeliveredAdmin):
-    list_display = ["received_at", "source", "webhook", "difference", "is_resolved"]
+    list_display = ["received_at", "source", "source_address", "webhook", "difference", "is_resolved"]
     list_filter = [("resolved_in", admin.EmptyFieldListFilter)]
     fields = [
-        "received_at", "source", "webhook", "difference", "resolved_in", "body_indented", "body_bytes",
+        "received_at", "source", "source_address", "webhook", "difference", "resolved_in", "body_indented",
+        "body_bytes",
     ]  # fmt: skip
     actions = ["resolve_selected"]
     search_fields = ["webhook__operation_id"]

@@ -37,7 +37,13 @@ class Stored(Enum):
     CONFLICTING = "conflicting"  # … with other content
 
 
-def store(terms: PaymentTerms, body: bytes, source: str = BANK, bank_id: BankId | None = None) -> Stored:
+def store(
+    terms: PaymentTerms,
+    body: bytes,
+    source: str = BANK,
+    bank_id: BankId | None = None,
+    address: str = "",
+) -> Stored:
     """Store a delivery as a new webhook, or beside the webhook that this operation id has already.
 
     With a `bank_id` that was told before, its first telling decides which operation is meant, whatever the
@@ -46,12 +52,12 @@ def store(terms: PaymentTerms, body: bytes, source: str = BANK, bank_id: BankId 
     Raises django.db.DatabaseError when nothing could be stored.
     """
     if bank_id is None:
-        return _store(terms, body, source)
+        return _store(terms, body, source, address)
     with transaction.atomic():  # no id may be remembered without its webhook
         meant = _remember(bank_id, terms.operation_id)
         if meant is None:
-            return _store(terms, body, source, another_name="bank_id")
-        return _store(replace(terms, operation_id=meant), body, source)
+            return _store(terms, body, source, address, another_name="bank_id")
+        return _store(replace(terms, operation_id=meant), body, source, address)
 
 
 def _remember(bank_id: BankId, operation_id: UUID) -> UUID | None:
@@ -66,7 +72,7 @@ def _remember(bank_id: BankId, operation_id: UUID) -> UUID | None:
     return None
 
 
-def _store(terms: PaymentTerms, body: bytes, source: str, another_name: str = "") -> Stored:
+def _store(terms: PaymentTerms, body: bytes, source: str, address: str, another_name: str = "") -> Stored:
     """The unique key decides who is first; a look beforehand would only be right until the INSERT."""
     try:
         _insert(
@@ -78,13 +84,14 @@ def _store(terms: PaymentTerms, body: bytes, source: str, another_name: str = ""
             body=body,
             received_at=timezone.now(),
             source=source,
+            source_address=address,
         )
     except IntegrityError:
         first = Webhook.objects.filter(operation_id=terms.operation_id).first()
         if first is None:  # another constraint than the unique key
             raise
         difference = ", ".join(filter(None, [another_name, _difference(first.terms, terms)]))
-        return _store_beside(first, difference, body, source)
+        return _store_beside(first, difference, body, source, address)
     return Stored.NEW
 
 
@@ -119,24 +126,30 @@ def _insert_of(names: tuple[str, ...]) -> _Insert:
     )
 
 
-def _store_beside(first: Webhook, difference: str, body: bytes, source: str) -> Stored:
+def _store_beside(first: Webhook, difference: str, body: bytes, source: str, address: str) -> Stored:
     if not difference:
-        _keep(RepeatedDelivery(webhook=first, source=source))
+        _keep(RepeatedDelivery(webhook=first, source=source, source_address=address))
         return Stored.REPEATED
     CONFLICTS.inc()
-    _keep(ConflictingDelivery(webhook=first, body=body, difference=difference, source=source))
+    _keep(
+        ConflictingDelivery(
+            webhook=first, body=body, difference=difference, source=source, source_address=address
+        )
+    )
     log.warning("conflict", operation_id=str(first.operation_id), source=source, difference=difference)
     return Stored.CONFLICTING
 
 
-def keep_rejected(body: bytes, reason: str, source: str = BANK) -> None:
+def keep_rejected(body: bytes, reason: str, source: str = BANK, address: str = "") -> None:
     """Keep a delivery that was answered 400, for the admins."""
-    _keep(RejectedDelivery(body=body, reason=reason[:REASON_CHARS_MAX], source=source))
+    reason = reason[:REASON_CHARS_MAX]
+    _keep(RejectedDelivery(body=body, reason=reason, source=source, source_address=address))
 
 
-def keep_ignored(body: bytes, reason: str, source: str) -> None:
+def keep_ignored(body: bytes, reason: str, source: str, address: str = "") -> None:
     """Keep a delivery that is no payment to credit, for the admins."""
-    _keep(IgnoredDelivery(body=body, reason=reason[:REASON_CHARS_MAX], source=source))
+    reason = reason[:REASON_CHARS_MAX]
+    _keep(IgnoredDelivery(body=body, reason=reason, source=source, source_address=address))
 
 
 def _keep(delivery: KeptDelivery) -> None:

@@ -9,6 +9,7 @@ from django.db.models import F, Q
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
+from api.addresses import TEXT_CHARS_MAX
 from ingest.banks.telling import BANK_ID_CHARS_MAX
 from ledger.operation_id import OperationIdField
 from ledger.terms import PaymentTerms
@@ -61,6 +62,9 @@ class Webhook(models.Model):
     body = models.BinaryField(help_text="the bytes as received")
     received_at = models.DateTimeField(default=timezone.now)
     source = models.CharField(max_length=SOURCE_CHARS_MAX, default=BANK)
+    source_address = models.CharField(
+        _("came from"), max_length=TEXT_CHARS_MAX, blank=True, default="", db_default=""
+    )
 
     status = models.CharField(max_length=9, choices=Status.choices, default=Status.RECEIVED)
     applied_at = models.DateTimeField(null=True)
@@ -114,6 +118,9 @@ class KeptDelivery(models.Model):
 
     received_at = models.DateTimeField(default=timezone.now, db_index=True)
     source = models.CharField(max_length=SOURCE_CHARS_MAX, default=BANK)
+    source_address = models.CharField(
+        _("came from"), max_length=TEXT_CHARS_MAX, blank=True, default="", db_default=""
+    )
 
     objects: ClassVar[models.Manager["Self"]] = models.Manager()
 

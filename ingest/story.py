@@ -13,7 +13,7 @@ from ingest.banks.telling import Credit
 from ingest.comparing import Compared, compare
 from ingest.doors import DOORS_BY_NAME
 from ingest.exceptions import InvalidDelivery, TurnedAway
-from ingest.models import ActedWebhook, ConflictingDelivery, Webhook
+from ingest.models import ActedWebhook, ConflictingDelivery, KeptDelivery, Webhook
 from ingest.signing import claimed_payload
 from ledger.browsing import link
 from ledger.models import Payment
@@ -37,7 +37,7 @@ class Event:
 def told(webhook: Webhook) -> list[Event]:
     """All but the attempts, which the worker knows."""
     return [
-        Event(webhook.received_at, "received", _("Delivered for the first time, and stored")),
+        Event(webhook.received_at, "received", _("Delivered for the first time, and stored"), _from(webhook)),
         *_repeats(webhook),
         *_conflicts(webhook),
         *_acts(webhook),
@@ -51,26 +51,31 @@ def in_order(events: Sequence[Event]) -> list[Event]:
     return sorted(events, key=lambda event: (event.at is None, event.at or 0))
 
 
+def _from(delivery: Webhook | KeptDelivery) -> str:
+    """Empty where no address was seen: by way of a Unix socket, or before addresses were kept."""
+    address = delivery.source_address
+    return _("from {address}").format(address=address) if address else ""
+
+
 def _repeats(webhook: Webhook) -> Iterator[Event]:
-    newest = webhook.repeated_deliveries.order_by("-id")[: SHOWN_MAX + 1]
-    moments = [one.received_at for one in newest]
-    for moment in moments[:SHOWN_MAX]:
-        yield Event(moment, "repeated", _("Delivered again, with the same content"))
-    if len(moments) > SHOWN_MAX:
+    newest = list(webhook.repeated_deliveries.order_by("-id")[: SHOWN_MAX + 1])
+    for one in newest[:SHOWN_MAX]:
+        yield Event(one.received_at, "repeated", _("Delivered again, with the same content"), _from(one))
+    if len(newest) > SHOWN_MAX:
         text = _("These are the newest {shown} of {all} repeated deliveries.")
         count = webhook.repeated_deliveries.count()
-        yield Event(moments[-2], "repeated", _("…"), text.format(shown=SHOWN_MAX, all=count))
+        yield Event(newest[-2].received_at, "repeated", _("…"), text.format(shown=SHOWN_MAX, all=count))
 
 
 def _conflicts(webhook: Webhook) -> Iterator[Event]:
     newest = webhook.conflicting_deliveries.select_related("resolved_in").order_by("-id")[:SHOWN_MAX]
     for one in newest:
-        words = [link(one, _("the delivery")), _resolution(one)]
+        words = [link(one, _("the delivery")), _from(one), _resolution(one)]
         yield Event(
             one.received_at,
             "conflict" if one.resolved_in_id is None else "resolved",
             _("Delivered again, with other content: a conflict, nothing was posted for it"),
-            format_html("{}: {}", *words),
+            format_html("{} {}: {}", *words),
             _compared(webhook, one),
         )
 

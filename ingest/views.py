@@ -5,6 +5,7 @@ from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 from structlog.contextvars import bind_contextvars
 
+from api import addresses
 from api.answers import answer, error, json_only, unavailable
 from api.models import ApiKey
 from api.reading import NotFound, for_readers
@@ -50,19 +51,19 @@ def _deliver(request: HttpRequest, door: Door, guard: Guard) -> HttpResponse:
         doorkeeper.complain(door.name, str(reason), request)
         return error(401, "not authorized", WWW_Authenticate=CHALLENGE)
     except InvalidDelivery as invalid:
-        inbox.keep_rejected(request.body, str(invalid), door.name)
+        inbox.keep_rejected(request.body, str(invalid), door.name, addresses.text_of(request))
         log.info("delivery rejected", door=door.name, reason=str(invalid))
         return error(400, str(invalid))
-    return _take_in(told, request.body, door)
+    return _take_in(told, request.body, door, addresses.text_of(request))
 
 
-def _take_in(told: Credit | Ignored, body: bytes, door: Door) -> HttpResponse:
+def _take_in(told: Credit | Ignored, body: bytes, door: Door, address: str) -> HttpResponse:
     if isinstance(told, Ignored):
-        inbox.keep_ignored(body, told.reason, door.name)
+        inbox.keep_ignored(body, told.reason, door.name, address)
         log.debug("delivery ignored", door=door.name, reason=told.reason)
         return answer(Taken("ignored"))
     bind_contextvars(operation_id=str(told.terms.operation_id))
-    stored = inbox.store(told.terms, body, door.name, told.bank_id)
+    stored = inbox.store(told.terms, body, door.name, told.bank_id, address)
     log.debug("delivery stored", door=door.name, stored=stored.value)  # at INFO it would cost too much
     if stored is inbox.Stored.NEW:
         doorbell.ring()

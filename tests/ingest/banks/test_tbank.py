@@ -189,7 +189,7 @@ def test_what_is_no_booked_credit_in_rubles_is_answered_200_and_kept(
     assert from_tbank(told) == IGNORED
 
     kept = IgnoredDelivery.objects.get()
-    assert (kept.reason, kept.source) == (reason, "tbank")
+    assert (kept.reason, kept.source, kept.source_address) == (reason, "tbank", "127.0.0.1")
     assert not Webhook.objects.exists()
     assert not BankOperation.objects.exists()
 
