@@ -61,7 +61,7 @@ class Webhook(models.Model):
     document_date = models.DateTimeField()
     body = models.BinaryField(help_text="the bytes as received")
     received_at = models.DateTimeField(default=timezone.now)
-    source = models.CharField(max_length=SOURCE_CHARS_MAX, default=BANK)
+    source = models.CharField(max_length=SOURCE_CHARS_MAX, default=BANK, db_default=BANK)
     source_address = models.CharField(
         _("came from"), max_length=TEXT_CHARS_MAX, blank=True, default="", db_default=""
     )
@@ -72,7 +72,9 @@ class Webhook(models.Model):
     next_attempt_at = models.DateTimeField(null=True)
     attempts = models.PositiveSmallIntegerField(default=0)  # since received or replayed
     last_error = models.TextField(blank=True, default="")
-    error_kind = models.CharField(max_length=ERROR_KIND_CHARS_MAX, blank=True, default="")  # of last_error
+    error_kind = models.CharField(  # of last_error
+        max_length=ERROR_KIND_CHARS_MAX, blank=True, default="", db_default=""
+    )
 
     objects = WebhookQuerySet.as_manager()
 
@@ -117,7 +119,7 @@ class KeptDelivery(models.Model):
     """A delivery that did not become a webhook, kept for a person to look at, bounded in number and age."""
 
     received_at = models.DateTimeField(default=timezone.now, db_index=True)
-    source = models.CharField(max_length=SOURCE_CHARS_MAX, default=BANK)
+    source = models.CharField(max_length=SOURCE_CHARS_MAX, default=BANK, db_default=BANK)
     source_address = models.CharField(
         _("came from"), max_length=TEXT_CHARS_MAX, blank=True, default="", db_default=""
     )
