@@ -5,6 +5,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from django import forms
+from django.contrib import messages
 from django.core.validators import MaxValueValidator, MinValueValidator
 from django.http import HttpRequest, StreamingHttpResponse
 from django.http.response import HttpResponseBase
@@ -18,9 +19,10 @@ from django.utils.translation import gettext_lazy, ngettext
 
 from ledger import charts, queries, spreadsheet, statement
 from ledger.browsing import link, list_link
+from ledger.downloading import InTurn, TurnTaken
 from ledger.models import BalanceLog, Organization, Payment
 from ledger.money import grouped, rubles_text
-from ledger.statement import PAGE_LINES, Period, Statement
+from ledger.statement import CHUNK_LINES, PAGE_LINES, Period, Statement
 
 DAY_MIN, DAY_MAX = date(1900, 1, 1), date(2999, 12, 31)
 
@@ -147,15 +149,20 @@ def _tip(line: BalanceLog) -> str:
 
 
 def download(request: HttpRequest, organization: Organization) -> HttpResponseBase:
-    """The statement as CSV; a period that makes no sense is told on the page."""
+    """The statement as CSV; on the page is told that its period makes no sense, or its turn is to come."""
     form = StatementForm(request.GET)
+    page = f"{reverse('admin:ledger_organization_change', args=[organization.pk])}?{request.GET.urlencode()}"
     if not form.is_valid():
-        page = reverse("admin:ledger_organization_change", args=[organization.pk])
-        return redirect(f"{page}?{request.GET.urlencode()}")
+        return redirect(page)
     told = statement.of(organization, form.period())
     encoding = form.cleaned_data["encoding"] or spreadsheet.UTF_8
     name = f"statement_{organization.inn}_{told.first_day:%Y-%m-%d}_{told.last_day:%Y-%m-%d}.csv"
     headers = {"Content-Disposition": f'attachment; filename="{name}"'}
-    return StreamingHttpResponse(
-        spreadsheet.encoded(told, encoding), content_type=f"text/csv; charset={encoding}", headers=headers
-    )
+    chunks = spreadsheet.encoded(told, encoding)
+    if told.count > CHUNK_LINES:  # so many are sent before a slow reader holds up anything
+        try:
+            chunks = InTurn(chunks)
+        except TurnTaken:
+            messages.warning(request, _("Another long statement is being downloaded. Try again in a minute."))
+            return redirect(page)
+    return StreamingHttpResponse(chunks, content_type=f"text/csv; charset={encoding}", headers=headers)

@@ -5,12 +5,14 @@ import socket
 import time
 from contextlib import ExitStack, closing
 from pathlib import Path
+from random import Random
 
 import pytest
 
 from config import serving
 from tests.acceptance.house import House, until
 from tests.hostile.corpus import WEBHOOK, request
+from tests.hostile.sending import deliver, honest
 from tests.turns import ONCE
 
 pytestmark = ONCE
@@ -38,6 +40,33 @@ FLOODS = {
     "asking, and not reading": request("GET", FILE) * 10,
     "pipelining, and not reading": request("GET", "/healthz") * 200,
 }
+
+
+WEB_PROCESSES, WEB_THREADS = 2, 4  # the Procfile's
+READERS = 2 * WEB_PROCESSES * WEB_THREADS
+# Writes a log of some megabytes; prints where its statement is, and a session that may see it.
+LONG_STATEMENT = """
+from importlib import import_module
+from uuid import uuid4
+from django.conf import settings
+from django.contrib import auth
+from django.utils.timezone import now
+from ledger.models import *
+many = {"balance_kopecks": 20_000, "last_seq": 20_000}
+of = {"organization": Organization.objects.create(inn="7719617469", opened_at=now(), **many)}
+told = {"amount_kopecks": 1, "document_number": 200 * "x", "document_date": now(), "created_at": now()}
+payments = Payment.objects.bulk_create(Payment(operation_id=uuid4(), **of, **told) for _ in range(20_000))
+BalanceLog.objects.bulk_create(
+    BalanceLog(**of, seq=seq, payment=payment, amount_kopecks=1, balance_after_kopecks=seq, created_at=now())
+    for seq, payment in enumerate(payments, 1)
+)
+person = auth.get_user_model().objects.create_superuser("slow")
+session = import_module(settings.SESSION_ENGINE).SessionStore()
+session[auth.SESSION_KEY], session[auth.BACKEND_SESSION_KEY] = person.pk, settings.AUTHENTICATION_BACKENDS[-1]
+session[auth.HASH_SESSION_KEY] = person.get_session_auth_hash()
+session.create()
+print(f"/admin/ledger/organization/{of['organization'].pk}/statement.csv", session.session_key)
+"""
 
 
 @pytest.mark.parametrize("name", FLOODS)
@@ -121,6 +150,27 @@ def test_a_client_that_hangs_up_leaves_nothing_behind(house: House) -> None:
         with socket.create_connection(("127.0.0.1", house.port)) as gone:
             gone.sendall(FLOODS["half a body"])
     until(lambda: sockets(house) < 100, house)
+
+
+def test_who_reads_long_statements_slowly_keeps_no_delivery_waiting(house: House) -> None:
+    told = house.manage("shell", "--no-imports", "-c", LONG_STATEMENT)
+    assert told.returncode == 0, told.stderr
+    path, session = told.stdout.split()
+    asked = request("GET", path, b"", b"Cookie: sessionid=" + session.encode())
+    chance = Random(1)
+    with ExitStack() as stack:
+        readers = [stack.enter_context(socket.socket()) for _ in range(READERS)]
+        for reader in readers:
+            reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+            reader.settimeout(HONEST_SECONDS_MAX)
+            reader.connect(("127.0.0.1", house.port))
+            reader.sendall(asked)
+        begun = [readers[0].recv(13)]  # and no more of it
+        for _ in range(10):
+            assert deliver(house.port, honest(chance, 100)) == (200, b'{"status":"success"}')
+        begun += [reader.recv(13) for reader in readers[1:]]
+    assert 1 <= begun.count(b"HTTP/1.1 200 ") <= WEB_PROCESSES
+    assert set(begun) <= {b"HTTP/1.1 200 ", b"HTTP/1.1 302 "}
 
 
 def sockets(house: House) -> int:

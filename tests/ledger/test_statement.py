@@ -14,7 +14,8 @@ from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
-from ledger import charts, queries, spreadsheet, statement
+from ledger import charts, organization_page, queries, spreadsheet, statement
+from ledger.downloading import InTurn, TurnTaken
 from ledger.models import Organization
 from ledger.money import rubles_text
 from ledger.statement import CHART_POINTS_MAX, CHUNK_LINES, PAGE_LINES, Period
@@ -212,6 +213,34 @@ def test_the_file_comes_in_chunks_and_its_sums_agree() -> None:
     opening, turnover, closing = (int(rows[n][5].replace(",", "")) for n in (4, -2, -1))
     assert opening + turnover == closing == total(organization.last_seq)
     assert turnover == sum(int(line[5].replace(",", "")) for line in lines)
+
+
+def test_of_long_files_one_at_a_time_is_downloaded_and_short_ones_always(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(organization_page, "CHUNK_LINES", 2)
+    posted(*(terms(1_00) for _ in range(3)), terms(1_00, inn=VASILEK))
+    long, short = (Organization.objects.get(inn=inn) for inn in (ROMASHKA, VASILEK))
+    client = superuser()
+
+    first = client.get(f"/admin/ledger/organization/{long.pk}/statement.csv")
+    second = client.get(f"/admin/ledger/organization/{long.pk}/statement.csv", follow=True)
+
+    assert first.status_code == 200
+    assert "Another long statement is being downloaded" in second.content.decode()
+    assert downloaded(client, short)[0].status_code == 200
+    assert b"".join(first.streaming_content)
+    assert downloaded(client, long)[0].status_code == 200
+
+
+def test_a_download_that_is_given_up_or_never_begun_holds_up_no_other() -> None:
+    given_up = InTurn(iter([b"1", b"2"]))
+    assert next(given_up) == b"1"
+    with pytest.raises(TurnTaken):
+        InTurn(iter([]))
+    given_up.close()
+    InTurn(iter([]))  # nobody closes it
+    InTurn(iter([])).close()
 
 
 def test_a_download_keeps_to_a_period_in_the_viewers_zone() -> None:
