@@ -4,12 +4,15 @@ Plain dictionaries of settings; config/settings.py says when they hold.
 """
 
 from datetime import timedelta
+from http import HTTPStatus
 from typing import Any
 
 from csp.constants import NONE, SELF
 from csp.middleware import CSPMiddleware
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
+
+from api.answers import error
 
 YEAR_SECONDS = 365 * 24 * 3600
 # A program isn't redirected: what it had to keep secret it has sent already, and a POST doesn't survive.
@@ -62,9 +65,14 @@ def behind_tls_proxy() -> dict[str, Any]:
 
 
 class PagePolicy(CSPMiddleware):
-    """django-csp, for pages: building a policy for each JSON answer would cost the bank's door time."""
+    """django-csp, for pages: building a policy for each JSON answer would cost the bank's door time.
+
+    Below /api/ a bad request is no page: what DEBUG=1 shows of a foreign Host becomes what DEBUG=0 answers.
+    """
 
     def process_response(self, request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
         if response.get("Content-Type") == "application/json":
             return response
+        if response.status_code == HTTPStatus.BAD_REQUEST and request.path.startswith("/api/"):
+            return error(HTTPStatus.BAD_REQUEST, "malformed request")
         return super().process_response(request, response)

@@ -60,3 +60,12 @@ def test_a_stranger_who_posts_elsewhere_is_told_in_json(path: str, status: int) 
 def test_a_foreign_host_name_is_told_in_json() -> None:
     response = Client().get("/healthz", headers={"host": "evil.example"})
     assert (response.status_code, json.loads(response.content)) == (400, {"error": "malformed request"})
+
+
+@override_settings(ALLOWED_HOSTS=["prihod.example"])
+@pytest.mark.parametrize("path", ["/api/webhook/bank/", "/api/docs/", "/api/nothing"])
+@pytest.mark.parametrize("debug", [False, True])
+def test_a_foreign_host_name_is_told_in_json_below_api_in_development_too(path: str, debug: bool) -> None:
+    with override_settings(DEBUG=debug):
+        response = Client().post(path, headers={"host": "evil.example"})
+    assert (response.status_code, json.loads(response.content)) == (400, {"error": "malformed request"})
