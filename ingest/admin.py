@@ -21,6 +21,7 @@ from django.utils.translation import gettext_lazy
 from ingest import asking, finding, grouping, story
 from ingest.act_admin import ActAdmin  # noqa: F401 registers the audit trail's pages
 from ingest.models import (
+    BANK,
     Act,
     ConflictingDelivery,
     IgnoredDelivery,
@@ -243,7 +244,9 @@ class WebhookAdmin(DeliveredAdmin):
 
     @admin.display(description=gettext_lazy("known to the bank as"))
     def known_to_the_bank_as(self, webhook: Webhook) -> str:
-        return ", ".join(finding.banks_ids(webhook)) or _("the operation id")
+        if webhook.source == BANK:
+            return _("the operation id")
+        return ", ".join(finding.banks_ids(webhook)) or _("a name of its own, let go of with the body")
 
     @admin.display(description=gettext_lazy("status"))
     def state(self, webhook: Webhook) -> str:

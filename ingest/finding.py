@@ -72,7 +72,7 @@ def operations_called(text: str) -> set[UUID]:
 
 
 def banks_ids(webhook: Webhook) -> list[str]:
-    """What the bank calls it; none where the bank uses our operation id, or the body is gone."""
+    """What the bank calls it; none where the bank uses our operation id, or Tochka's body is gone."""
     if webhook.source == tochka.SOURCE:
         try:
             return [tochka.payment_id(claimed_payload(bytes(webhook.body)))]

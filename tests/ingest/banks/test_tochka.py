@@ -157,6 +157,15 @@ def test_a_payment_is_found_by_either_id_and_shows_both(from_tochka: Deliver) ->
     assert "&quot;webhookType&quot;: &quot;incomingPayment&quot;" in content  # out of the token
 
 
+def test_the_banks_own_id_goes_with_the_body_and_the_page_says_so(from_tochka: Deliver) -> None:
+    from_tochka(sample("tochka_incoming"))
+    Webhook.objects.update(body=b"")
+
+    content = superuser().get(page(Webhook, "change", Webhook.objects.get().pk)).content.decode()
+
+    assert "a name of its own, let go of with the body" in content
+
+
 @given(hostile("tochka_incoming"))
 def test_whatever_comes_is_read_or_refused(body: bytes) -> None:
     with contextlib.suppress(InvalidDelivery, TurnedAway):  # and nothing else
