@@ -146,12 +146,31 @@ Prihod is ready{IN_DEVELOPMENT if settings.DEBUG else ""}.
 
 Try, in another terminal:
 
-  curl -H 'Content-Type: application/json' -d '{SAMPLE}' {url}/api/webhook/bank/
-  curl {url}/api/organizations/1234567890/balance/
-  {python} manage.py simulate_bank --url {url}
+{to_try(url, f"{data_dir}{python} manage.py")}
 
 Ctrl-C stops everything.
 """
+
+
+def to_try(url: str, manage: str) -> str:
+    """Commands that are answered 200 as they stand, or once who runs them has put in the words in <>."""
+    guard = settings.AT_THE_BANKS
+    proof = reader = api_key = ""
+    if guard.bearer:
+        proof = "-H 'Authorization: Bearer <one of WEBHOOK_BEARER_TOKENS>' "
+    elif guard.basic:
+        proof = "-u '<one of WEBHOOK_BASIC_AUTH>' "
+    lines = [f"curl {proof}-H 'Content-Type: application/json' -d '{SAMPLE}' {url}/api/webhook/bank/"]
+    if guard.knows_somebody and not proof:
+        lines = [
+            "(a delivery needs what the WEBHOOK_ variables ask for; simulate_bank signs by WEBHOOK_SECRETS)"
+        ]
+    if settings.READ_AUTH != "none":
+        lines.append(f"{manage} apikey create --name me --read-all")
+        reader, api_key = "-H 'Authorization: Bearer <that API key>' ", " --api-key '<that API key>'"
+    lines.append(f"curl {reader}{url}/api/organizations/1234567890/balance/")
+    lines.append(f"{manage} simulate_bank --url {url}{api_key}")
+    return "\n".join(f"  {line}" for line in lines)
 
 
 def database() -> str:

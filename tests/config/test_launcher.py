@@ -7,7 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from pytest_django import Settings
 
+from config.launcher import to_try
+from ingest.doorkeeper import Guard
 from tests.acceptance.house import NOTHING_SET
 from tests.servers import ROOT, free_port
 from tests.turns import ONCE
@@ -187,3 +190,29 @@ def test_a_folder_for_counts_that_is_not_there_yet(tmp_path: Path) -> None:
     """The launcher counts before the settings have made the folder; what it complains of is another thing."""
     folder = str(tmp_path / "counts")
     assert complaint(tmp_path, PROMETHEUS_MULTIPROC_DIR=folder, PORT="0").startswith("PORT=0 is ")
+
+
+@pytest.mark.parametrize(
+    ("guard", "read_auth", "said", "unsaid"),
+    [
+        (Guard(), "none", "curl -H 'Content-Type", "Authorization"),
+        (Guard(bearer=[b"x"]), "none", "curl -H 'Authorization: Bearer <one of", "API key"),
+        (Guard(basic=[b"x"]), "none", "curl -u '<one of WEBHOOK_BASIC_AUTH>'", "API key"),
+        (Guard(secrets=[b"x"]), "none", "simulate_bank signs", "webhook/bank"),
+        (
+            Guard(),
+            "key",
+            "curl -H 'Authorization: Bearer <that API key>' http://x/api/org",
+            "curl http://x/api/org",
+        ),
+    ],
+)
+def test_what_to_try_shows_what_is_asked_for(
+    settings: Settings, guard: Guard, read_auth: str, said: str, unsaid: str
+) -> None:
+    settings.AT_THE_BANKS, settings.READ_AUTH = guard, read_auth
+
+    lines = to_try("http://x", "manage.py")
+
+    assert said in lines
+    assert unsaid not in lines
