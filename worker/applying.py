@@ -1,8 +1,8 @@
 """Received webhooks become posted payments: claim, mark and post in one transaction."""
 
 import time
-from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import partial
 from itertools import chain, islice
 from uuid import UUID
@@ -24,6 +24,8 @@ log = structlog.get_logger(__name__)
 LOOKED_AT_MAX = 10_000  # webhooks behind those of held organizations; more would take long to look through
 LOOK_FURTHER_TIMES = 4
 NEWEST_LOOKED_AT = 200  # more than arrive while one batch is applied
+HOT_SHARE = 0.1  # of the oldest webhooks; who has more is hot
+LOOKED_THROUGH_MAX = 20_000  # keys behind hot organizations; 0.2 µs each
 LOOKS = 5  # for organizations that are held; whoever holds one for longer isn't one of our batches
 LOOK_AGAIN_AFTER_SECONDS = 0.1
 CONFLICT = "conflict: this operation is posted already, under other terms"
@@ -31,6 +33,16 @@ CONFLICT = "conflict: this operation is posted already, under other terms"
 
 class Overtaken(Exception):
     """Somebody has, or had, a webhook that we were about to mark."""
+
+
+class Lookout:
+    """How far behind hot organizations this process has looked for others, so that it looks through each
+    part of a backlog once."""
+
+    looked_to = 0  # a webhook's key
+
+
+LOOKOUT = Lookout()
 
 
 class BatchFailed(Exception):
@@ -150,8 +162,9 @@ def _lock_organizations(claimable: WebhookQuerySet, webhooks_max: int) -> tuple[
     held: set[str] = set()
     reach = webhooks_max
     seen = _look(claimable, reach)
+    hidden = _look_behind_hot(seen[:reach], seen[reach:], max(webhooks_max // 4, 1))
     while True:
-        batch = _share([(key, inn) for key, inn in seen if inn not in held], webhooks_max)
+        batch = _share([(key, inn) for key, inn in hidden + seen if inn not in held], webhooks_max)
         inns = {inn for _, inn in batch}
         scattered = reach == webhooks_max and len(inns) > webhooks_max // LOOK_FURTHER_TIMES
         if (scattered or len(batch) < webhooks_max) and reach <= len(seen) and reach < LOOKED_AT_MAX:
@@ -175,12 +188,37 @@ def _look(claimable: WebhookQuerySet, reach: int) -> list[tuple[int, str]]:
     return [*oldest, *reversed(rows.filter(pk__gt=oldest[-1][0]).order_by("-pk")[:NEWEST_LOOKED_AT])]
 
 
+def _look_behind_hot(
+    oldest: Sequence[tuple[int, str]], newest: Sequence[tuple[int, str]], webhooks_max: int
+) -> list[tuple[int, str]]:
+    """Key and INN of webhooks that stand between these, of organizations that aren't hot; at most
+    `webhooks_max`, and only from where this process hasn't looked yet.
+    """
+    if not newest:
+        LOOKOUT.looked_to = 0
+        return []
+    counts = Counter(inn for _, inn in oldest)
+    hot = [inn for inn, count in counts.items() if count > HOT_SHARE * len(oldest)]
+    after, newest_key = max(oldest[-1][0], LOOKOUT.looked_to), newest[-1][0]
+    if not hot or after >= newest_key:
+        return []
+    to = min(after + LOOKED_THROUGH_MAX, newest_key)
+    # Along the keys: by the index of the states it would look up each row's INN, for ten times as long.
+    stretch = _received_by_key().filter(next_attempt_at=None, pk__gt=after, pk__lte=to)
+    others = stretch.exclude(payer_inn__in=hot).order_by("pk").values_list("pk", "payer_inn")
+    found = list(others[:webhooks_max])
+    # Not if it's rolled back: the next try has to find them again.
+    looked_to = found[-1][0] if len(found) == webhooks_max else to
+    transaction.on_commit(partial(setattr, LOOKOUT, "looked_to", looked_to))
+    return found
+
+
 def _share(seen: Iterable[tuple[int, str]], webhooks_max: int) -> list[tuple[int, str]]:
-    """A batch of those seen: organization by organization, in the order of their oldest webhooks; none of
+    """A batch of those seen: organization by organization, in the order in which they were seen; none of
     them gets more than half of it as long as others are there for the rest.
     """
     by_inn: dict[str, list[tuple[int, str]]] = defaultdict(list)
-    for key, inn in seen:
+    for key, inn in dict(seen).items():  # some may have been seen twice
         by_inn[inn].append((key, inn))
     half = max(webhooks_max // 2, 1)
     first = chain.from_iterable(webhooks[:half] for webhooks in by_inn.values())
@@ -194,10 +232,10 @@ def _mark_applied(webhook_ids: Collection[int]) -> None:
     Nobody applies webhooks of an organization that we hold, but an attempt may be counted or given up.
     Raises Overtaken.
     """
-    # In a function the state can't lead the server to go by its index, and wait for rows that others mark.
-    received = Webhook.objects.alias(state=Lower("status")).filter(state=Webhook.Status.RECEIVED)
+    # By the state's index the server would wait for rows that others mark.
+    received = _received_by_key().filter(id__among=webhook_ids)
     try:
-        marked = received.filter(id__among=webhook_ids).update(
+        marked = received.update(
             status=Webhook.Status.APPLIED, applied_at=timezone.now(), next_attempt_at=None, **with_kind("")
         )
     except OperationalError as fault:
@@ -206,6 +244,11 @@ def _mark_applied(webhook_ids: Collection[int]) -> None:
         raise
     if marked != len(webhook_ids):
         raise Overtaken
+
+
+def _received_by_key() -> WebhookQuerySet:
+    """Received webhooks, to be found by their keys: a state in a function leads no server to its index."""
+    return Webhook.objects.alias(state=Lower("status")).filter(state=Webhook.Status.RECEIVED)
 
 
 def _lock(webhook_ids: Collection[int]) -> list[int]:

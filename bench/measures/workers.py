@@ -43,6 +43,7 @@ def measure(quick: bool, say: Callable[[str], None]) -> Iterator[Figure]:
             for organizations in ORGANIZATIONS:
                 yield from throughput(house, size, processes, organizations, say)
             yield longest_wait(house, size, processes, say)
+            yield batches_before(house, size, processes, say)
         yield Figure(MEASURE, "deadlocks in any log", "deadlocks", [deadlocks(house)], bound=at_most(0))
 
 
@@ -93,6 +94,26 @@ def longest_wait(house: House, size: Size, processes: int, say: Callable[[str], 
     )
     what = f"longest wait of a quiet organization behind a hot one, {processes} processes"
     return Figure(MEASURE, what, "batches", [max(waits) / batch_seconds], bound=at_most(BATCHES_WAITED_MAX))
+
+
+def batches_before(house: House, size: Size, processes: int, say: Callable[[str], None]) -> Figure:
+    """A quiet organization's webhook stands in the middle of a backlog, as it came while no worker ran."""
+    half = size.hot_backlog // 2
+    queue(half, organizations=1)
+    oldest = Webhook.objects.queued()[0]
+    queue(1, organizations=1, first=QUIET)
+    quiet = Webhook.objects.latest("id")
+    queue(half, organizations=1)
+    drain(house)
+    require_right_books()
+    quiet.refresh_from_db()
+    before = Webhook.objects.filter(pk__gte=oldest.pk, applied_at__lt=quiet.applied_at).count()
+    batches = before / settings.BATCH_WEBHOOKS_MAX
+    say(f"{processes} processes: {batches:.0f} batches before a webhook with {half} in front of it")
+    what = (
+        f"batches before a quiet organization's webhook in the middle of a hot backlog, {processes} processes"
+    )
+    return Figure(MEASURE, what, "batches", [batches], bound=at_most(BATCHES_WAITED_MAX))
 
 
 def wait_of_one(house: House) -> float:

@@ -17,6 +17,7 @@ from tests.cast import (
     IVANOV,
     MIDNIGHT_IN_MOSCOW,
     ROMASHKA,
+    SAMPLE,
     VASILEK,
     balances,
     opened,
@@ -31,6 +32,12 @@ from worker.applying import BatchFailed, apply_batch, apply_these
 
 pytestmark = pytest.mark.django_db(transaction=True)
 T = TypeVar("T")
+
+
+@pytest.fixture(autouse=True)
+def _looks_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tests before have left it at keys that this one's webhooks may get again."""
+    monkeypatch.setattr(applying, "LOOKOUT", applying.Lookout())
 
 
 def statuses() -> list[str]:
@@ -317,6 +324,44 @@ def test_a_long_backlog_of_one_organization_keeps_no_other_waiting() -> None:
     quiet.refresh_from_db()
     assert quiet.status == "applied"
     assert balances() == {ROMASHKA: 3 * 100_00, VASILEK: 100_00}
+
+
+@pytest.mark.parametrize("hot", [[ROMASHKA], [ROMASHKA, SAMPLE]])
+def test_nor_one_whose_webhook_stands_in_the_middle_of_it(
+    hot: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where its organization has to be opened first, which has the batch looked for again."""
+    monkeypatch.setattr(applying, "NEWEST_LOOKED_AT", 2)
+    opened(*hot)
+    for inn in hot * 15:
+        received(terms(inn=inn))
+    quiet = received(terms(inn=VASILEK))
+    for inn in hot * 15:
+        received(terms(inn=inn))
+
+    assert apply_batch(8) == 8
+
+    quiet.refresh_from_db()
+    assert quiet.status == "applied"
+
+
+def test_each_part_of_a_backlog_is_looked_through_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(applying, "NEWEST_LOOKED_AT", 2)
+    monkeypatch.setattr(applying, "LOOKED_THROUGH_MAX", 10)
+    opened(ROMASHKA, VASILEK)
+    first = received()
+    for _ in range(39):
+        received()
+    quiet = received(terms(inn=VASILEK))
+    for _ in range(40):
+        received()
+    looked_to = []
+
+    while Webhook.objects.received().filter(pk=quiet.pk).exists():
+        assert apply_batch(4) == 4
+        looked_to.append(applying.LOOKOUT.looked_to - first.pk)
+
+    assert looked_to == [13, 23, 33, 40]
 
 
 def test_no_organization_gets_more_than_half_of_a_batch_while_others_wait() -> None:
