@@ -16,7 +16,7 @@ from celery import current_app
 from django.conf import settings
 from django.db import connection
 
-from bench.designs import DoesNotCount
+from bench.designs import DATABASE_SETTINGS, DoesNotCount
 from faults.house import SHORT_TIMES, House
 
 PRODUCTION = {
@@ -61,7 +61,8 @@ def house_of_workers(workers: int = 1, environment: Mapping[str, str] | None = N
     """A house where nothing runs yet but its servers, and Django is connected to it. Each of its workers will
     have one process."""
     own = {**dict.fromkeys(SHORT_TIMES, ""), "WORKER_PROCESSES": "1", **(environment or {})}
-    with House(workers=workers, started=[], environment=own) as house, connected_to(house):
+    house = House(workers=workers, database_settings=DATABASE_SETTINGS, environment=own, started=[])
+    with house, connected_to(house):
         yield house
 
 

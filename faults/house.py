@@ -157,6 +157,7 @@ class House:
         workers: int = 2,
         broker: bool = True,
         proxied: bool = False,
+        database_settings: Sequence[str] = (),
         redis_settings: Sequence[str] = (),
         disk_bytes: int = 0,
         environment: Mapping[str, str] | None = None,
@@ -169,7 +170,7 @@ class House:
         self.port = free_port()
         self.url_port = self.port
         self.proxies: dict[str, Proxy] = {}
-        self.database = None if embedded else MariaDB()
+        self.database = None if embedded else MariaDB(database_settings)
         self.redis = Redis(redis_settings) if broker and not embedded else None
         self._disk_bytes = disk_bytes
         self._proxied = proxied

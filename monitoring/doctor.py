@@ -22,6 +22,7 @@ from worker import clock
 from worker.models import Beat
 
 CLOCKS_APART_MAX = timedelta(seconds=2)
+REDO_LOG_BYTES_MIN = 2**30
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ def examine() -> Iterator[Finding]:
     yield from _settings()
     yield from _broker()
     try:
-        for look in (_database, _clock, _rows):
+        for look in (_database, _redo_log, _clock, _rows):
             yield from look()
     except (DatabaseError, InterfaceError, ImproperlyConfigured) as fault:
         told = str(fault.args[-1]) if fault.args else repr(fault)
@@ -74,6 +75,18 @@ def _database() -> Iterator[Finding]:
     elif not messages:
         version = ".".join(map(str, connection.get_database_version()))
         yield Finding("database", f"{connection.display_name} {version}, up to date")
+
+
+def _redo_log() -> Iterator[Finding]:
+    """With a small one a server writes the pages of its large indexes again and again."""
+    if connection.vendor != "mysql":
+        return
+    name = "innodb_log_file_size" if connection.display_name == "MariaDB" else "innodb_redo_log_capacity"
+    with connection.cursor() as cursor:
+        cursor.execute(f"SELECT @@{name}")
+        size = cursor.fetchone()[0]
+    to_do = f"set {name} to 1G or more; docs/deployment.md says why" if size < REDO_LOG_BYTES_MIN else ""
+    yield Finding("database", f"its redo log holds {size // 2**20} MiB", to_do)
 
 
 def _clock() -> Iterator[Finding]:

@@ -172,6 +172,7 @@ def test_mysql_keeps_what_it_committed_and_lets_the_ledger_create_triggers() -> 
     assert set(SERVICES["mysql"]["command"]) >= {
         "--character-set-server=utf8mb4",
         "--innodb-flush-log-at-trx-commit=1",
+        "--innodb-redo-log-capacity=1G",
         "--log-bin-trust-function-creators=1",
     }
 
