@@ -21,7 +21,7 @@ from worker.metrics import APPLIED, BATCH_SECONDS, BATCH_WEBHOOKS, FAILED
 
 log = structlog.get_logger(__name__)
 
-LOOKED_AT_MAX = 10_000  # webhooks behind those of held organizations; more would take long to look through
+LOOKED_AT_MAX = 2_000  # of the oldest; where all are held, workers do so for nothing before each batch
 LOOK_FURTHER_TIMES = 4
 NEWEST_LOOKED_AT = 200  # more than arrive while one batch is applied
 HOT_SHARE = 0.1  # of the oldest webhooks; who has more is hot
