@@ -15,7 +15,8 @@ from django.db import connection, transaction
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-ROWS_PER_STATEMENT = 250_000
+ROWS_PER_STATEMENT = 50_000
+PATIENCE_SECONDS = 900  # for one statement, or the commit of a table, on a machine that is busy
 BEFORE_FIRST_INN = 7_700_000_000
 
 Columns = Mapping[str, str]  # name → SQL for its value
@@ -115,6 +116,7 @@ def write_books(groups: Sequence[Group]) -> None:
     applied webhook for each. A bar tells how far it is, at a terminal."""
     tables = {"ledger_payment": _PAYMENT, "ledger_balancelog": _LINE, "ingest_webhook": _WEBHOOK}
     _open(groups)
+    connection.close()  # the server would do so after a minute
     total = len(tables) * sum(group.rows for group in groups)
     with (
         _bar("log lines, payments and webhooks", total) as advance,
@@ -160,7 +162,8 @@ def _write_table(
     server: dict[str, Any], groups: Sequence[Group], advance: Advance, table: str, columns: Columns
 ) -> None:
     """In a thread, and so in a session, of its own."""
-    connection.settings_dict = server
+    options = {**server["OPTIONS"], "read_timeout": PATIENCE_SECONDS}
+    connection.settings_dict = {**server, "OPTIONS": options}
     try:
         # One transaction: as long as the table was empty when it began, the server sorts the entries of the
         # indexes before it writes them.

@@ -6,13 +6,14 @@ from contextlib import closing
 from datetime import UTC, datetime
 
 from bench.designs import Design, drain
-from bench.figures import Figure
+from bench.figures import Bound, Figure
 from bench.interleaving import doors
 from bench.load import DOCUMENT_DATE, webhooks
 from bench.measures.acknowledging import ratios
 from faults.house import House
 
 MEASURE = "embedded"
+NO_CLIFF = 0.5
 
 
 def measure(quick: bool, say: Callable[[str], None]) -> Iterator[Figure]:
@@ -24,8 +25,22 @@ def measure(quick: bool, say: Callable[[str], None]) -> Iterator[Figure]:
         fill(house, backlog)
         took = drain(house)
         Design.OURS.require_verified(house)
+        first, last = first_and_last_fifth(house)
     say(f"{backlog} waiting webhooks were applied in {took:.1f} s")
     yield Figure(MEASURE, f"apply a backlog of {backlog}", "webhooks/s", [backlog / took])
+    what = f"the last fifth of a backlog of {backlog}, against the first"
+    yield Figure(MEASURE, what, "webhooks/s", [last], [first], Bound(NO_CLIFF, at_least=True))
+
+
+def first_and_last_fifth(house: House) -> tuple[float, float]:
+    """Webhooks applied a second."""
+    moments = [
+        datetime.fromisoformat(at)
+        for (at,) in house.sql("SELECT applied_at FROM ingest_webhook ORDER BY applied_at")
+    ]
+    fifth = len(moments) // 5
+    first, last = moments[fifth] - moments[0], moments[-1] - moments[-1 - fifth]
+    return fifth / first.total_seconds(), fifth / last.total_seconds()
 
 
 def fill(house: House, count: int) -> None:
