@@ -56,7 +56,7 @@ class Size:
 
 
 QUICK = Size([Group(1, 100_000), Group(1, 100), Group(100, 1_000)], 2_500, 2_000, 10_000)
-FULL = Size([Group(1, 1_000_000), Group(1, 100), Group(1_000, 4_000)], 20_000, 10_000, 100_000)
+FULL = Size([Group(1, 1_000_000), Group(1, 100), Group(1_000, 4_000)], 5_000, 10_000, 100_000)
 
 
 def measure(quick: bool, say: Callable[[str], None]) -> Iterator[Figure]:
