@@ -10,7 +10,7 @@ SET_UP := +$(ONE_AT_A_TIME) $(MAKE) --no-print-directory
 SET_UP_MYSQLCLIENT := $(SET_UP) .venv/.mysql 2>/dev/null || true
 
 .SILENT:
-.PHONY: help run test test-mysql test-all faults bench lint audit lock clean
+.PHONY: help run test test-mysql test-all faults bench lint messages audit lock clean
 
 help: ## list the targets
 	awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -50,6 +50,10 @@ lint: ## ruff, mypy and the import rules
 	.venv/bin/ruff format --check
 	.venv/bin/mypy
 	.venv/bin/lint-imports
+
+messages: ## bring the Russian catalogue in line with the code, and say what is left to translate
+	$(SET_UP) .venv/.dev
+	$(IN_VENV) -m tests.catalogue
 
 audit: ## look for known vulnerabilities in what is pinned; exits 2 where nobody can say
 	$(SET_UP) .venv/bin/pip

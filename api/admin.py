@@ -9,9 +9,17 @@ from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 from django.utils import timezone
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy, ngettext
 
 from api.keys import issue, normal_scopes, revoke
 from api.models import ApiKey
+
+_STATES = {
+    "valid": gettext_lazy("valid"),
+    "expired": gettext_lazy("expired"),
+    "revoked": gettext_lazy("revoked"),
+}
 
 
 class ApiKeyForm(forms.ModelForm):  # type: ignore[type-arg]  # Django's own class takes no argument
@@ -25,7 +33,7 @@ class ApiKeyForm(forms.ModelForm):  # type: ignore[type-arg]  # Django's own cla
     def clean_expires_at(self) -> Any:
         expires_at = self.cleaned_data["expires_at"]
         if expires_at and expires_at <= timezone.now():
-            raise ValidationError("This is past already.")
+            raise ValidationError(_("This is past already."))
         return expires_at
 
 
@@ -37,7 +45,7 @@ class ApiKeyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # as above
     list_display = ["name", "prefix", "state", "scopes_shortly", "created_at", "expires_at", "last_used_at"]
     ordering = ["-id"]
     search_fields = ["prefix", "name"]
-    search_help_text = "a prefix, or a name"
+    search_help_text = gettext_lazy("a prefix, or a name")
     actions = ["revoke_selected"]
     issued_template = "admin/api/apikey/issued.html"
     revoke_template = "admin/api/apikey/revoke.html"
@@ -75,30 +83,33 @@ class ApiKeyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # as above
     def response_add(
         self, request: HttpRequest, obj: ApiKey, post_url_continue: str | None = None
     ) -> HttpResponse:
-        context = {**self._context(request), "title": "The new API key", "row": obj}
+        context = {**self._context(request), "title": _("The new API key"), "row": obj}
         return TemplateResponse(request, self.issued_template, context)
 
-    @admin.action(permissions=["revoke"], description="Revoke")
+    @admin.action(permissions=["revoke"], description=gettext_lazy("Revoke"))
     def revoke_selected(self, request: HttpRequest, selected: QuerySet[ApiKey]) -> HttpResponse | None:
         """Asks first; the page's button posts the same action again."""
         unrevoked = list(selected.filter(revoked_at=None))
         if "sure" not in request.POST:
-            context = {**self._context(request), "title": "Revoke API keys", "rows": unrevoked}
+            context = {**self._context(request), "title": _("Revoke API keys"), "rows": unrevoked}
             return TemplateResponse(request, self.revoke_template, context)
         revoked = [row for row in unrevoked if revoke(row.prefix)]
         for row in revoked:
-            self.log_change(request, row, "Revoked.")
-        messages.success(request, f"Revoked {len(revoked)}.")
+            # In the form that Django tells in the language of who looks at the history.
+            self.log_change(request, row, [{"changed": {"fields": ["revoked"]}}])
+        text = ngettext("Revoked {n} key.", "Revoked {n} keys.", len(revoked))
+        messages.success(request, text.format(n=len(revoked)))
         return None
 
     def _context(self, request: HttpRequest) -> dict[str, Any]:
         return {**self.admin_site.each_context(request), "opts": self.opts}
 
-    @admin.display
+    @admin.display(description=gettext_lazy("state"))
     def state(self, row: ApiKey) -> str:
-        return row.state(timezone.now())
+        return str(_STATES[row.state(timezone.now())])
 
-    @admin.display(description="scopes")
+    @admin.display(description=gettext_lazy("scopes"))
     def scopes_shortly(self, row: ApiKey) -> str:
         first, *others = row.scopes.split()
-        return f"{first} and {len(others)} more" if others else first
+        text = ngettext("{first} and {n} more", "{first} and {n} more", len(others))
+        return text.format(first=first, n=len(others)) if others else first

@@ -16,6 +16,7 @@ from django.core.exceptions import ValidationError
 from django.db import transaction
 from django.db.models import Q
 from django.utils import timezone
+from django.utils.translation import gettext as _
 
 from api.aside import aside
 from api.models import READ_ALL, ApiKey
@@ -34,7 +35,7 @@ def issue(name: str, scopes: str, expires_at: datetime | None = None) -> tuple[A
     """The new key's row, and the key, which is known here and now only. Raises ValidationError."""
     now = timezone.now()
     if expires_at and expires_at <= now:
-        raise ValidationError("The expiry is past already.")
+        raise ValidationError(_("The expiry is past already."))
     prefix = secrets.token_hex(6)
     key = f"prihod_{prefix}_{secrets.token_urlsafe(SECRET_BYTES)}"
     row = ApiKey(
@@ -57,7 +58,8 @@ def normal_scopes(text: str) -> str:
     if words == [READ_ALL]:
         return READ_ALL
     if not words or len(words) > SCOPES_MAX or not all(map(_ORGANIZATION.fullmatch, words)):
-        raise ValidationError(f"Scopes are {READ_ALL} alone, or 1 to {SCOPES_MAX} INNs of 10 or 12 digits.")
+        told = _("Scopes are {all} alone, or 1 to {max} INNs of 10 or 12 digits.")
+        raise ValidationError(told.format(all=READ_ALL, max=SCOPES_MAX))
     return " ".join(words)
 
 

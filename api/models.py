@@ -3,6 +3,7 @@
 from datetime import datetime
 
 from django.db import models
+from django.utils.translation import gettext_lazy as _
 
 READ_ALL = "read:all"
 
@@ -10,17 +11,20 @@ READ_ALL = "read:all"
 class ApiKey(models.Model):
     """What a program shows to read balances. The key itself is kept nowhere; see api/keys.py."""
 
-    name = models.CharField(max_length=100, help_text="whose it is, for people")
-    prefix = models.CharField(max_length=12, unique=True)
+    name = models.CharField(_("name"), max_length=100, help_text=_("whose it is, for people"))
+    prefix = models.CharField(_("prefix"), max_length=12, unique=True)
     digest = models.CharField(max_length=64)  # SHA-256 of the whole key, in hexadecimal
-    scopes = models.TextField(help_text=f"{READ_ALL}, or the INNs that may be read, separated by spaces")
-    created_at = models.DateTimeField()
-    expires_at = models.DateTimeField(null=True, blank=True)
-    revoked_at = models.DateTimeField(null=True, blank=True)
-    last_used_at = models.DateTimeField(null=True, blank=True)
+    scopes = models.TextField(
+        _("scopes"), help_text=_("read:all, or the INNs that may be read, separated by spaces")
+    )
+    created_at = models.DateTimeField(_("issued"))
+    expires_at = models.DateTimeField(_("expires"), null=True, blank=True)
+    revoked_at = models.DateTimeField(_("revoked"), null=True, blank=True)
+    last_used_at = models.DateTimeField(_("last used"), null=True, blank=True)
 
     class Meta:
-        verbose_name = "API key"
+        verbose_name = _("API key")
+        verbose_name_plural = _("API keys")
         # Nobody edits or deletes a key; see api/admin.py.
         default_permissions = ("add", "view")
         permissions = [("revoke_apikey", "Can revoke API key")]

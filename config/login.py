@@ -8,6 +8,8 @@ from django.contrib.admin.forms import AdminAuthenticationForm
 from django.contrib.auth.models import User
 from django.db import transaction
 from django.http import HttpRequest
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
 from django_otp import devices_for_user, user_has_device
 from django_otp.plugins.otp_totp.models import TOTPDevice
 
@@ -18,7 +20,7 @@ class LoginForm(AdminAuthenticationForm):
     """Django's form with one more field, which people without a second factor leave empty."""
 
     otp_token = forms.CharField(
-        label="Code of your second factor, if you have one",
+        label=gettext_lazy("Code of your second factor, if you have one"),
         max_length=16,  # as long as a one-time code can be
         required=False,
         widget=forms.TextInput(attrs={"autocomplete": "one-time-code"}),
@@ -31,13 +33,13 @@ class LoginForm(AdminAuthenticationForm):
             return
         if not user_has_device(user):
             raise forms.ValidationError(
-                "A second factor is required, and you have none yet: ask for a one-time code",
+                _("A second factor is required, and you have none yet: ask for a one-time code"),
                 code="no_device",
             )
         device = matching_device(user, self.cleaned_data.get("otp_token", "").replace(" ", ""))
         if device is None:
             raise forms.ValidationError(
-                "The code is missing, wrong or used before. After a wrong one wait a few seconds.",
+                _("The code is missing, wrong or used before. After a wrong one wait a few seconds."),
                 code="code",
             )
         user.otp_device = device  # login() notes it in the session

@@ -59,6 +59,7 @@ def behind_tls_proxy() -> dict[str, Any]:
         "SECURE_HSTS_SECONDS": YEAR_SECONDS,
         "SESSION_COOKIE_SECURE": True,
         "CSRF_COOKIE_SECURE": True,
+        "LANGUAGE_COOKIE_SECURE": True,
         # Subdomains and the browsers' preload list are for the owner of the name to decide, at the proxy.
         "SILENCED_SYSTEM_CHECKS": ["security.W005", "security.W021"],
     }

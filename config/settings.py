@@ -129,7 +129,7 @@ MIDDLEWARE = [
     "config.pages.SecondFactor",
     "config.pages.Messages",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
-    "config.viewing.InViewersZone",
+    "config.viewing.ForViewer",
     "axes.middleware.AxesMiddleware",
 ]
 
@@ -164,7 +164,10 @@ globals().update(queueing.fixed(SWEEP_EVERY_SECONDS))
 
 # --- the rest -------------------------------------------------------------------------------------
 
-LANGUAGE_CODE = "en"
+LANGUAGE_CODE = "en"  # of programs' answers, logs and commands; the admin's viewers choose
+LANGUAGES = [("en", "English"), ("ru", "Русский")]
+LOCALE_PATHS = [BASE_DIR / "config/locale"]
+LANGUAGE_COOKIE_AGE, LANGUAGE_COOKIE_PATH, LANGUAGE_COOKIE_SAMESITE = 365 * 24 * 3600, "/admin/", "Lax"
 TIME_ZONE = "UTC"
 USE_TZ = True
 FORMAT_MODULE_PATH = "config.formats"

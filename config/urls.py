@@ -5,6 +5,7 @@ from django.http import HttpRequest, HttpResponse
 from django.urls import path
 from django.views.decorators.csrf import csrf_exempt
 from django.views.generic import RedirectView
+from django.views.i18n import set_language
 
 from api.answers import error
 from config import health, openapi
@@ -35,6 +36,7 @@ urlpatterns = [
     path("api/docs/", openapi.page),
     path("api/<path:rest>", csrf_exempt(handler404)),  # also with DEBUG on, where Django would answer HTML
     path("", RedirectView.as_view(url="/admin/")),
+    path("admin/language/", set_language, name="set_language"),
     path("admin/", admin.site.urls),
     path("healthz", health.healthz),
     path("readyz", health.readyz),

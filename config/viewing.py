@@ -1,4 +1,4 @@
-"""In whose time the admin's pages are told: in the time zone of who looks at them."""
+"""In whose words and time the admin's pages are told: in the language and time zone of who looks at them."""
 
 from collections.abc import Callable
 from datetime import datetime
@@ -13,7 +13,8 @@ from django.http.response import HttpResponseBase
 from django.shortcuts import redirect
 from django.template.response import TemplateResponse
 from django.urls import reverse
-from django.utils import timezone
+from django.utils import timezone, translation
+from django.utils.cache import patch_vary_headers
 from django.utils.http import url_has_allowed_host_and_scheme
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
@@ -40,8 +41,12 @@ def zone_names() -> frozenset[str]:
     return frozenset(available_timezones())
 
 
-class InViewersZone:
-    """Middleware: below /admin/ times are in the zone that the cookie names, else in TIME_ZONE."""
+class ForViewer:
+    """Middleware: below /admin/ times are in the zone that the cookie names, else in TIME_ZONE.
+
+    Words are in the language of the other cookie, else of the browser. Django's LocaleMiddleware would do
+    that for each request; what answers programs speaks English, and the bank's door shall not pay for it.
+    """
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponseBase]) -> None:
         self.get_response = get_response
@@ -50,8 +55,14 @@ class InViewersZone:
         if not request.path_info.startswith(ADMIN):
             return self.get_response(request)
         name = request.COOKIES.get(COOKIE)
-        with timezone.override(Zone(name) if name in zone_names() else None):
-            return self.get_response(request)
+        zone = Zone(name) if name in zone_names() else None
+        language = translation.get_language_from_request(request)
+        # Deactivated behind it, for this thread may answer a program next.
+        with timezone.override(zone), translation.override(language, deactivate=True):
+            answer = self.get_response(request)
+        patch_vary_headers(answer, ("Accept-Language", "Cookie"))
+        answer.headers.setdefault("Content-Language", language)
+        return answer
 
 
 def _choices() -> list[tuple[str, str]]:

@@ -30,7 +30,7 @@ from ingest.models import (
     Webhook,
 )
 from ingest.signing import claimed_payload
-from ledger.browsing import ReadOnlyAdmin, link, list_link
+from ledger.browsing import ReadOnlyAdmin, link, list_link, moment_text
 from ledger.models import Payment
 from ledger.money import rubles_text
 
@@ -274,9 +274,9 @@ class WebhookAdmin(DeliveredAdmin):
     @admin.display(description=gettext_lazy("conflicting deliveries"))
     def conflicts(self, webhook: Webhook) -> str:
         newest = webhook.conflicting_deliveries.defer("body").order_by("-id")[:SHOWN_MAX]
-        lines = [(link(one, f"{one.received_at:%Y-%m-%d %H:%M:%S}"), one.difference) for one in newest]
+        lines = [(link(one, moment_text(one.received_at)), one) for one in newest]
         every = list_link(ConflictingDelivery, _("all of them"), webhook__exact=str(webhook.pk))
-        shown = format_html_join("", "{}: other {}<br>", lines)
+        shown = format_html_join("", "{}: {}<br>", lines)
         return format_html("{}{}", shown, every) if lines else _("none")
 
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, fields
 
-from django.utils.formats import date_format
+from django.utils.formats import date_format, get_format
 from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy as _
 
@@ -47,5 +47,5 @@ def _text(terms: PaymentTerms, name: str) -> str:
         case "amount_kopecks":
             return rubles_text(terms.amount_kopecks)
         case "document_date":
-            return date_format(terms.document_date, "Y-m-d H:i:s e")
+            return date_format(terms.document_date, f"{get_format('DATETIME_FORMAT')} e")
     return str(getattr(terms, name))

@@ -7,6 +7,7 @@ from django.contrib.auth.models import User
 from django.db import models
 from django.db.models import F, Q
 from django.utils import timezone
+from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from api.addresses import TEXT_CHARS_MAX
@@ -54,31 +55,33 @@ class Webhook(models.Model):
         FAILED = "failed", _("failed")
         DISMISSED = "dismissed", _("dismissed")
 
-    operation_id = OperationIdField(unique=True)
-    payer_inn = models.CharField("payer INN", max_length=12)
-    amount_kopecks = models.BigIntegerField()
-    document_number = models.CharField(max_length=255)
-    document_date = models.DateTimeField()
-    body = models.BinaryField(help_text="the bytes as received")
-    received_at = models.DateTimeField(default=timezone.now)
-    source = models.CharField(max_length=SOURCE_CHARS_MAX, default=BANK, db_default=BANK)
+    operation_id = OperationIdField(_("operation id"), unique=True)
+    payer_inn = models.CharField(_("payer INN"), max_length=12)
+    amount_kopecks = models.BigIntegerField(_("amount, kopecks"))
+    document_number = models.CharField(_("document number"), max_length=255)
+    document_date = models.DateTimeField(_("document date"))
+    body = models.BinaryField(_("body"), help_text=_("the bytes as received"))
+    received_at = models.DateTimeField(_("received"), default=timezone.now)
+    source = models.CharField(_("source"), max_length=SOURCE_CHARS_MAX, default=BANK, db_default=BANK)
     source_address = models.CharField(
         _("came from"), max_length=TEXT_CHARS_MAX, blank=True, default="", db_default=""
     )
 
-    status = models.CharField(max_length=9, choices=Status.choices, default=Status.RECEIVED)
-    applied_at = models.DateTimeField(null=True)
+    status = models.CharField(_("status"), max_length=9, choices=Status.choices, default=Status.RECEIVED)
+    applied_at = models.DateTimeField(_("applied"), null=True)
     # None: in the common queue. Otherwise an attempt is made for it, not before this moment.
-    next_attempt_at = models.DateTimeField(null=True)
-    attempts = models.PositiveSmallIntegerField(default=0)  # since received or replayed
-    last_error = models.TextField(blank=True, default="")
+    next_attempt_at = models.DateTimeField(_("next attempt"), null=True)
+    attempts = models.PositiveSmallIntegerField(_("attempts"), default=0)  # since received or replayed
+    last_error = models.TextField(_("last error"), blank=True, default="")
     error_kind = models.CharField(  # of last_error
-        max_length=ERROR_KIND_CHARS_MAX, blank=True, default="", db_default=""
+        _("cause of the failure"), max_length=ERROR_KIND_CHARS_MAX, blank=True, default="", db_default=""
     )
 
     objects = WebhookQuerySet.as_manager()
 
     class Meta:
+        verbose_name = _("webhook")
+        verbose_name_plural = _("webhooks")
         indexes = [models.Index(fields=["status", "next_attempt_at"], name="webhook_to_do")]
         constraints = [models.CheckConstraint(condition=Q(amount_kopecks__gt=0), name="webhook_positive")]
         permissions = [
@@ -118,8 +121,8 @@ class BankOperation(models.Model):
 class KeptDelivery(models.Model):
     """A delivery that did not become a webhook, kept for a person to look at, bounded in number and age."""
 
-    received_at = models.DateTimeField(default=timezone.now, db_index=True)
-    source = models.CharField(max_length=SOURCE_CHARS_MAX, default=BANK, db_default=BANK)
+    received_at = models.DateTimeField(_("received"), default=timezone.now, db_index=True)
+    source = models.CharField(_("source"), max_length=SOURCE_CHARS_MAX, default=BANK, db_default=BANK)
     source_address = models.CharField(
         _("came from"), max_length=TEXT_CHARS_MAX, blank=True, default="", db_default=""
     )
@@ -133,11 +136,12 @@ class KeptDelivery(models.Model):
 class RejectedDelivery(KeptDelivery):
     """Answered 400: it can never become valid."""
 
-    reason = models.CharField(max_length=REASON_CHARS_MAX)
-    body = models.BinaryField(help_text="the bytes as received")
+    reason = models.CharField(_("reason"), max_length=REASON_CHARS_MAX)
+    body = models.BinaryField(_("body"), help_text=_("the bytes as received"))
 
     class Meta:
-        verbose_name_plural = "rejected deliveries"
+        verbose_name = _("rejected delivery")
+        verbose_name_plural = _("rejected deliveries")
 
     def __str__(self) -> str:
         return self.reason
@@ -146,11 +150,12 @@ class RejectedDelivery(KeptDelivery):
 class IgnoredDelivery(KeptDelivery):
     """Answered 200, and no payment to credit: an outgoing one, one not booked, a foreign currency."""
 
-    reason = models.CharField(max_length=REASON_CHARS_MAX)
-    body = models.BinaryField(help_text="the bytes as received")
+    reason = models.CharField(_("reason"), max_length=REASON_CHARS_MAX)
+    body = models.BinaryField(_("body"), help_text=_("the bytes as received"))
 
     class Meta:
-        verbose_name_plural = "ignored deliveries"
+        verbose_name = _("ignored delivery")
+        verbose_name_plural = _("ignored deliveries")
 
     def __str__(self) -> str:
         return self.reason
@@ -162,45 +167,64 @@ class RepeatedDelivery(KeptDelivery):
     # No constraint in the database: its check would wait for a worker that has the webhook locked,
     # and the bank would wait with it.
     webhook = models.ForeignKey(
-        Webhook, on_delete=models.DO_NOTHING, db_constraint=False, related_name="repeated_deliveries"
+        Webhook,
+        on_delete=models.DO_NOTHING,
+        db_constraint=False,
+        related_name="repeated_deliveries",
+        verbose_name=_("webhook"),
     )
 
     class Meta:
-        verbose_name_plural = "repeated deliveries"
+        verbose_name = _("repeated delivery")
+        verbose_name_plural = _("repeated deliveries")
 
 
 class ConflictingDelivery(KeptDelivery):
     """A webhook delivered once more, with other content: nothing was posted for it."""
 
     webhook = models.ForeignKey(
-        Webhook, on_delete=models.DO_NOTHING, db_constraint=False, related_name="conflicting_deliveries"
+        Webhook,
+        on_delete=models.DO_NOTHING,
+        db_constraint=False,
+        related_name="conflicting_deliveries",
+        verbose_name=_("webhook"),
     )
-    difference = models.CharField(max_length=255, help_text="the fields that differ")
-    body = models.BinaryField(help_text="the bytes as received")
+    difference = models.CharField(_("difference"), max_length=255, help_text=_("the fields that differ"))
+    body = models.BinaryField(_("body"), help_text=_("the bytes as received"))
     # None: an open conflict. No constraint, so that the door's INSERT checks nothing.
     resolved_in = models.ForeignKey(
-        "Act", on_delete=models.DO_NOTHING, db_constraint=False, null=True, related_name="+"
+        "Act",
+        on_delete=models.DO_NOTHING,
+        db_constraint=False,
+        null=True,
+        related_name="+",
+        verbose_name=_("resolved in"),
     )
 
     class Meta:
-        verbose_name_plural = "conflicting deliveries"
+        verbose_name = _("conflicting delivery")
+        verbose_name_plural = _("conflicting deliveries")
 
     def __str__(self) -> str:
-        return f"other {self.difference}"
+        return gettext("other {fields}").format(fields=self.difference)
 
 
 class Verification(models.Model):
     """One run of verify_ledger: to its end, or to the first drift."""
 
-    ended_at = models.DateTimeField(default=timezone.now)
-    took = models.DurationField()
-    rows_looked_at = models.BigIntegerField()
-    drift = models.TextField(blank=True, default="", help_text="empty: all is right")
+    ended_at = models.DateTimeField(_("ended"), default=timezone.now)
+    took = models.DurationField(_("took"))
+    rows_looked_at = models.BigIntegerField(_("rows looked at"))
+    drift = models.TextField(_("drift"), blank=True, default="", help_text=_("empty: all is right"))
 
     objects: ClassVar[models.Manager["Verification"]] = models.Manager()
 
+    class Meta:
+        verbose_name = _("verification")
+        verbose_name_plural = _("verifications")
+
     def __str__(self) -> str:
-        return "drift" if self.drift else "all is right"
+        return gettext("drift") if self.drift else gettext("all is right")
 
 
 class Act(models.Model):
@@ -211,11 +235,15 @@ class Act(models.Model):
         DISMISS = "dismiss", _("dismissal")
         RESOLVE = "resolve", _("resolution of conflicts")
 
-    kind = models.CharField(max_length=7, choices=Kind.choices)
-    at = models.DateTimeField(default=timezone.now)
-    by = models.ForeignKey(User, on_delete=models.PROTECT, related_name="+")
+    kind = models.CharField(_("kind"), max_length=7, choices=Kind.choices)
+    at = models.DateTimeField(_("when"), default=timezone.now)
+    by = models.ForeignKey(User, on_delete=models.PROTECT, related_name="+", verbose_name=_("user"))
     by_name = models.CharField(_("by"), max_length=255)  # as it was then; names change
-    reason = models.CharField(max_length=ACT_REASON_CHARS_MAX)
+    reason = models.CharField(_("reason"), max_length=ACT_REASON_CHARS_MAX)
+
+    class Meta:
+        verbose_name = _("act")
+        verbose_name_plural = _("acts")
 
     def __str__(self) -> str:
         return f"{self.get_kind_display()} {self.pk}"
@@ -247,4 +275,6 @@ class ActedWebhook(models.Model):
         constraints = [models.UniqueConstraint(fields=["act", "webhook"], name="once_in_an_act")]
 
     def __str__(self) -> str:
-        return f"webhook {self.webhook_id}: {self.get_outcome_display()}"
+        return gettext("webhook {id}: {outcome}").format(
+            id=self.webhook_id, outcome=self.get_outcome_display()
+        )

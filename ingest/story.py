@@ -64,7 +64,7 @@ def _repeats(webhook: Webhook) -> Iterator[Event]:
     if len(newest) > SHOWN_MAX:
         text = _("These are the newest {shown} of {all} repeated deliveries.")
         count = webhook.repeated_deliveries.count()
-        yield Event(newest[-2].received_at, "repeated", _("…"), text.format(shown=SHOWN_MAX, all=count))
+        yield Event(newest[-2].received_at, "repeated", "…", text.format(shown=SHOWN_MAX, all=count))
 
 
 def _conflicts(webhook: Webhook) -> Iterator[Event]:
@@ -109,12 +109,12 @@ def _posting(webhook: Webhook) -> Iterator[Event]:
     line = payment.log_line
     before, after = line.balance_after_kopecks - line.amount_kopecks, line.balance_after_kopecks
     text = format_html(
-        _("{} is line {} of {}: the balance went from {} to {}"),
-        link(payment, rubles_text(payment.amount_kopecks)),
-        link(line, line.seq),
-        link(payment.organization, payment.organization.inn),
-        rubles_text(before),
-        rubles_text(after),
+        _("{amount} is line {seq} of {inn}: the balance went from {before} to {after}"),
+        amount=link(payment, rubles_text(payment.amount_kopecks)),
+        seq=link(line, line.seq),
+        inn=link(payment.organization, payment.organization.inn),
+        before=rubles_text(before),
+        after=rubles_text(after),
     )
     if payment.terms == webhook.terms:
         yield Event(payment.created_at, "applied", _("Applied: posted to the ledger"), text)

@@ -82,7 +82,7 @@ class PaymentAdmin(ReadOnlyAdmin):
     prefetched = ["organization"]
     ordering = ["-id"]
     search_fields = ["operation_id", "organization__inn"]
-    search_help_text = "an operation id, or an organization's INN"
+    search_help_text = gettext_lazy("an operation id, or an organization's INN")
 
     def find(self, rows: QuerySet[Payment], text: str) -> QuerySet[Payment]:
         operation_id = as_operation_id(text)
@@ -90,14 +90,15 @@ class PaymentAdmin(ReadOnlyAdmin):
             return rows.filter(operation_id=operation_id)
         return rows.filter(organization__inn=text)
 
-    @admin.display
+    @admin.display(description=gettext_lazy("amount"))
     def amount(self, payment: Payment) -> str:
         return rubles_text(payment.amount_kopecks)
 
-    @admin.display(description="balance log line")
+    @admin.display(description=gettext_lazy("balance log line"))
     def line(self, payment: Payment) -> str:
         line = payment.log_line
-        return link(line, f"{line}: {rubles_text(line.balance_after_kopecks)} after it")
+        text = _("{line}: {balance} after it")
+        return link(line, text.format(line=line, balance=rubles_text(line.balance_after_kopecks)))
 
 
 @admin.register(BalanceLog)
@@ -107,7 +108,7 @@ class BalanceLogAdmin(ReadOnlyAdmin):
     prefetched = ["organization", "payment"]
     ordering = ["-id"]
     search_fields = ["payment__operation_id", "organization__inn"]
-    search_help_text = "an operation id, or an organization's INN"
+    search_help_text = gettext_lazy("an operation id, or an organization's INN")
 
     def find(self, rows: QuerySet[BalanceLog], text: str) -> QuerySet[BalanceLog]:
         operation_id = as_operation_id(text)
@@ -116,10 +117,10 @@ class BalanceLogAdmin(ReadOnlyAdmin):
         # In the order of the unique key (organization, seq).
         return rows.filter(organization__inn=text).order_by("-seq")
 
-    @admin.display
+    @admin.display(description=gettext_lazy("amount"))
     def amount(self, line: BalanceLog) -> str:
         return rubles_text(line.amount_kopecks)
 
-    @admin.display(description="balance after")
+    @admin.display(description=gettext_lazy("balance after"))
     def balance_after(self, line: BalanceLog) -> str:
         return rubles_text(line.balance_after_kopecks)

@@ -1,6 +1,7 @@
 """Admin pages over tables of millions of rows that nobody may change."""
 
 from collections.abc import Sequence
+from datetime import datetime
 from functools import cached_property
 from typing import Any, cast
 
@@ -10,6 +11,8 @@ from django.core.paginator import Paginator
 from django.db.models import Model, QuerySet
 from django.http import HttpRequest
 from django.urls import reverse
+from django.utils import timezone
+from django.utils.formats import date_format
 from django.utils.html import format_html
 
 
@@ -73,6 +76,11 @@ class ReadOnlyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # as above
     def find(self, rows: QuerySet[Any], text: str) -> QuerySet[Any]:
         """Those of `rows` that the search text means; it is never empty."""
         raise NotImplementedError
+
+
+def moment_text(at: datetime) -> str:
+    """In the viewer's zone, as the viewer's language writes it."""
+    return date_format(timezone.localtime(at), "DATETIME_FORMAT")
 
 
 def link(row: Model, text: object) -> str:

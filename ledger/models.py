@@ -3,6 +3,8 @@ and never changed: the database itself refuses (ledger/triggers.py)."""
 
 from django.db import models
 from django.db.models import Q
+from django.utils.translation import gettext
+from django.utils.translation import gettext_lazy as _
 
 from ledger.inn import checksum_holds
 from ledger.money import BALANCE_KOPECKS_MAX
@@ -13,12 +15,14 @@ from ledger.terms import PaymentTerms
 class Organization(models.Model):
     """A payee, known by its INN. Its row is the lock under which its log grows."""
 
-    inn = models.CharField("INN", max_length=12, unique=True)
-    balance_kopecks = models.BigIntegerField(default=0)
-    last_seq = models.BigIntegerField(default=0)
-    opened_at = models.DateTimeField()
+    inn = models.CharField(_("INN"), max_length=12, unique=True)
+    balance_kopecks = models.BigIntegerField(_("balance, kopecks"), default=0)
+    last_seq = models.BigIntegerField(_("newest line"), default=0)
+    opened_at = models.DateTimeField(_("opened"))
 
     class Meta:
+        verbose_name = _("organization")
+        verbose_name_plural = _("organizations")
         constraints = [
             models.CheckConstraint(condition=Q(balance_kopecks__gte=0), name="balance_not_negative"),
             # For SQLite, which makes a float of a sum that does not fit into its integers; others refuse.
@@ -38,14 +42,18 @@ class Organization(models.Model):
 class Payment(models.Model):
     """One operation of the bank, posted."""
 
-    operation_id = OperationIdField(unique=True)
-    organization = models.ForeignKey(Organization, on_delete=models.PROTECT, related_name="payments")
-    amount_kopecks = models.BigIntegerField()
-    document_number = models.CharField(max_length=255)
-    document_date = models.DateTimeField()
-    created_at = models.DateTimeField()
+    operation_id = OperationIdField(_("operation id"), unique=True)
+    organization = models.ForeignKey(
+        Organization, on_delete=models.PROTECT, related_name="payments", verbose_name=_("organization")
+    )
+    amount_kopecks = models.BigIntegerField(_("amount, kopecks"))
+    document_number = models.CharField(_("document number"), max_length=255)
+    document_date = models.DateTimeField(_("document date"))
+    created_at = models.DateTimeField(_("posted"))
 
     class Meta:
+        verbose_name = _("payment")
+        verbose_name_plural = _("payments")
         constraints = [
             models.CheckConstraint(condition=Q(amount_kopecks__gt=0), name="payment_positive"),
         ]
@@ -72,19 +80,26 @@ class BalanceLog(models.Model):
 
     # No index of its own: the unique key begins with it.
     organization = models.ForeignKey(
-        Organization, on_delete=models.PROTECT, related_name="log", db_index=False
+        Organization,
+        on_delete=models.PROTECT,
+        related_name="log",
+        db_index=False,
+        verbose_name=_("organization"),
     )
-    seq = models.BigIntegerField()
-    payment = models.OneToOneField(Payment, on_delete=models.PROTECT, related_name="log_line")
-    amount_kopecks = models.BigIntegerField()
-    balance_after_kopecks = models.BigIntegerField()
-    created_at = models.DateTimeField()
+    seq = models.BigIntegerField(_("No."))
+    payment = models.OneToOneField(
+        Payment, on_delete=models.PROTECT, related_name="log_line", verbose_name=_("payment")
+    )
+    amount_kopecks = models.BigIntegerField(_("amount, kopecks"))
+    balance_after_kopecks = models.BigIntegerField(_("balance after, kopecks"))
+    created_at = models.DateTimeField(_("posted"))
 
     class Meta:
-        verbose_name = "balance log line"
+        verbose_name = _("balance log line")
+        verbose_name_plural = _("balance log lines")
         constraints = [
             models.UniqueConstraint(fields=["organization", "seq"], name="one_line_per_seq"),
         ]
 
     def __str__(self) -> str:
-        return f"line {self.seq} of organization {self.organization_id}"
+        return gettext("line {seq} of organization {id}").format(seq=self.seq, id=self.organization_id)

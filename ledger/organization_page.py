@@ -12,13 +12,12 @@ from django.http.response import HttpResponseBase
 from django.shortcuts import redirect
 from django.urls import reverse
 from django.utils import timezone
-from django.utils.formats import date_format
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
 from ledger import charts, queries, spreadsheet, statement
-from ledger.browsing import link, list_link
+from ledger.browsing import link, list_link, moment_text
 from ledger.downloading import InTurn, TurnTaken
 from ledger.models import BalanceLog, Organization, Payment
 from ledger.money import grouped, rubles_text
@@ -142,7 +141,7 @@ def chart(told: Statement) -> SafeString:
 
 def _tip(line: BalanceLog) -> str:
     return _("{moment}: {balance} after line {seq}").format(
-        moment=date_format(timezone.localtime(line.created_at), "DATETIME_FORMAT"),
+        moment=moment_text(line.created_at),
         balance=rubles_text(line.balance_after_kopecks),
         seq=line.seq,
     )

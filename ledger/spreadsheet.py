@@ -9,6 +9,7 @@ import csv
 import unicodedata
 from collections.abc import Iterator
 from datetime import date
+from itertools import chain
 
 from django.utils.translation import gettext as _
 
@@ -34,12 +35,19 @@ class _Line:
 
 
 def encoded(statement: Statement, encoding: str) -> Iterator[bytes]:
-    """The file in chunks of bounded size. A character that Windows-1251 lacks becomes a question mark."""
+    """The file in chunks of bounded size. A character that Windows-1251 lacks becomes a question mark.
+
+    In the language that is active at this call: once the chunks are asked for, the request is over.
+    """
+    return _chunks(rows(statement), encoding)
+
+
+def _chunks(rows: Iterator[Row], encoding: str) -> Iterator[bytes]:
     encoder = codecs.getincrementalencoder(_CODECS[encoding])(errors="replace")
     line = _Line()
     writer = csv.writer(line, delimiter=";", lineterminator="\r\n")
     chunk: list[str] = []
-    for row in rows(statement):
+    for row in rows:
         writer.writerow(row)
         chunk.append(line.text)
         if len(chunk) == CHUNK_LINES:
@@ -51,21 +59,27 @@ def encoded(statement: Statement, encoding: str) -> Iterator[bytes]:
 def rows(statement: Statement) -> Iterator[Row]:
     """Opening balance, lines, and at the end the turnover, summed up from the lines, and closing balance."""
     zone = statement.period.zone
-    # In one cell with words: a spreadsheet would make a number of twelve digits, and lose a leading zero.
-    yield [_("Statement of organization, INN {inn}").format(inn=statement.organization.inn)]
-    yield [_("Times in {zone}").format(zone=zone)]
-    yield [_("From"), day(statement.first_day), _("to"), day(statement.last_day)]
-    yield [
-        *(_("No."), _("Day"), _("Time"), _("Document number"), _("Document date"), _("Amount, RUB")),
-        *(_("Balance after, RUB"), _("Operation id")),
+    head: list[Row] = [
+        # In one cell with words: a spreadsheet would make a number of twelve digits, and lose a leading zero.
+        [_("Statement of organization, INN {inn}").format(inn=statement.organization.inn)],
+        [_("Times in {zone}").format(zone=zone)],
+        [_("From"), day(statement.first_day), _("to"), day(statement.last_day)],
+        [
+            *(_("No."), _("Day"), _("Time"), _("Document number"), _("Document date"), _("Amount, RUB")),
+            *(_("Balance after, RUB"), _("Operation id")),
+        ],
+        _sum(_("Opening balance"), statement.opening),
     ]
-    yield _sum(_("Opening balance"), statement.opening)
+    return chain(head, _lines_and_sums(statement, _("Turnover"), _("Closing balance")))
+
+
+def _lines_and_sums(statement: Statement, turnover_name: str, closing_name: str) -> Iterator[Row]:
     turnover = 0
     for line in statement.lines():
         turnover += line.amount_kopecks
         yield _row(line, statement)
-    yield _sum(_("Turnover"), turnover)
-    yield _sum(_("Closing balance"), statement.closing)
+    yield _sum(turnover_name, turnover)
+    yield _sum(closing_name, statement.closing)
 
 
 def _sum(name: str, kopecks: int) -> Row:

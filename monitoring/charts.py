@@ -9,15 +9,16 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from django.utils import timezone
+from django.utils.formats import number_format
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
+from django.utils.translation import gettext as _
 
 from ledger.charts import BOTTOM, TOP, time_ticks, tips, whole
 from ledger.money import grouped
 from worker.counting import Counted
 
 WIDTH, LEFT, RIGHT = 640, 46, 632  # in the units of ledger/charts.py
-NOT_COUNTED = "not counted"
 
 
 @dataclass(frozen=True)
@@ -136,8 +137,13 @@ def _tips(points: Sequence[Bucket]) -> SafeString:
 def _told(point: Bucket) -> str:
     when = f"{timezone.localtime(point.began_at):%H:%M}"
     if point.lasts > timedelta(minutes=1):
-        when += f"–{timezone.localtime(point.began_at + point.lasts):%H:%M}, a minute"
+        when += f"–{timezone.localtime(point.began_at + point.lasts):%H:%M}, {_('a minute')}"
     if point.a_minute is None:
-        return f"{when}: {NOT_COUNTED}"
-    received, applied = (grouped(round(value)) if value >= 10 else f"{value:.2g}" for value in point.a_minute)
-    return f"{when}: {received} received, {applied} applied"
+        return f"{when}: {_('not counted')}"
+    received, applied = map(_count, point.a_minute)
+    text = _("{when}: {received} received, {applied} applied")
+    return text.format(when=when, received=received, applied=applied)
+
+
+def _count(a_minute: float) -> str:
+    return grouped(round(a_minute)) if a_minute >= 10 else number_format(f"{a_minute:.2g}")

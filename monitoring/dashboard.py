@@ -7,6 +7,8 @@ from typing import Any
 from django.http import HttpRequest
 from django.utils import timezone
 from django.utils.safestring import SafeString
+from django.utils.translation import gettext as _
+from django.utils.translation import ngettext
 
 from ingest.models import ConflictingDelivery, RejectedDelivery, Verification, Webhook
 from ledger.browsing import list_url
@@ -97,19 +99,23 @@ def verdict(told: Figures, found: list[Trouble]) -> Verdict:
 def _flow(told: Figures) -> Verdict:
     received, applied = told.last(LATELY_MINUTES)
     waiting = told.waiting_seconds
-    wait = f"{told.backlog} waiting, the oldest for {duration(waiting)}" if waiting is not None else ""
-    lately = f"applied in the last {LATELY_MINUTES} minutes"
+    wait = _("nothing waits")
+    if waiting is not None:
+        wait = _("{count} waiting, the oldest for {age}").format(count=told.backlog, age=duration(waiting))
+    lately = _("Nothing applied in the last {minutes} minutes; {wait}.")
+    if applied:
+        lately = _("{count} applied in the last {minutes} minutes; {wait}.")
+    flow = lately.format(count=grouped(applied), minutes=LATELY_MINUTES, wait=wait)
     if troubles.is_stalled(told):
         if applied:
-            return Verdict(Level.WARNING, "Money is late", f"{grouped(applied)} {lately}; {wait}.")
-        return Verdict(Level.BAD, "Money is stuck", f"Nothing {lately}; {wait}.")
+            return Verdict(Level.WARNING, _("Money is late"), flow)
+        return Verdict(Level.BAD, _("Money is stuck"), flow)
     if received or applied:
-        return Verdict(
-            Level.GOOD, "Money is flowing", f"{grouped(applied)} {lately}; {wait or 'nothing waits'}."
-        )
+        return Verdict(Level.GOOD, _("Money is flowing"), flow)
     last = told.newest_received
-    since = f"no new webhook for {duration((told.now - last).total_seconds())}" if last else "no webhook yet"
-    return Verdict(Level.QUIET, "All is quiet", f"{since.capitalize()}; {wait or 'nothing waits'}.")
+    since = _("No new webhook for {age}; {wait}.") if last else _("No webhook yet; {wait}.")
+    age = duration((told.now - last).total_seconds()) if last else ""
+    return Verdict(Level.QUIET, _("All is quiet"), since.format(age=age, wait=wait))
 
 
 def lines(told: Figures, found: list[Trouble]) -> list[Line]:
@@ -138,58 +144,63 @@ def tiles(told: Figures) -> list[Tile]:
     received, applied = told.last(LATELY_MINUTES)
     waiting, delays = told.waiting_seconds, told.delays
     late = troubles.is_stalled(told)
-    lately = f"in {LATELY_MINUTES} minutes"
+    lately = _("in {minutes} minutes").format(minutes=LATELY_MINUTES)
     newest, payments = list_url(Webhook), list_url(Payment)
     applied_webhooks, queue = _state(Webhook.Status.APPLIED), _state(Webhook.Status.RECEIVED)
-    of = f"of the last {grouped(delays.webhooks)}" if delays else "none within the hour"
+    of = _("none within the hour")
+    if delays:
+        text = ngettext("of the last {n}", "of the last {n}", delays.webhooks)
+        of = text.format(n=grouped(delays.webhooks))
     return [
-        Tile("Received", grouped(received), lately, newest),
-        Tile("Applied", grouped(applied), lately, payments),
-        Tile("Delay, median", duration(delays.p50) if delays else "–", of, applied_webhooks),
-        Tile("Delay, p99", duration(delays.p99) if delays else "–", of, applied_webhooks),
+        Tile(_("Received"), grouped(received), lately, newest),
+        Tile(_("Applied"), grouped(applied), lately, payments),
+        Tile(_("Delay, median"), duration(delays.p50) if delays else "–", of, applied_webhooks),
+        Tile(_("Delay, p99"), duration(delays.p99) if delays else "–", of, applied_webhooks),
         Tile(
-            "Backlog",
+            _("Backlog"),
             str(told.backlog),
-            "not yet applied",
+            _("not yet applied"),
             queue,
             Level.WARNING if late else Level.QUIET,
         ),
         Tile(
-            "Oldest waiting",
+            _("Oldest waiting"),
             "–" if waiting is None else duration(waiting),
-            "since received",
+            _("since received"),
             queue,
             Level.BAD if late else Level.QUIET,
         ),
         Tile(
-            "Failed",
+            _("Failed"),
             str(told.failed),
-            "wait for a person",
+            _("wait for a person"),
             _state(Webhook.Status.FAILED),
             Level.WARNING if told.failed else Level.QUIET,
         ),
         Tile(
-            "Conflicts",
+            _("Conflicts"),
             grouped(told.conflicts),
-            "within a day",
+            _("within a day"),
             kept_url(ConflictingDelivery, told),
             Level.WARNING if told.conflicts else Level.QUIET,
         ),
-        Tile("Rejected", grouped(told.rejected), "within a day", kept_url(RejectedDelivery, told)),
+        Tile(_("Rejected"), grouped(told.rejected), _("within a day"), kept_url(RejectedDelivery, told)),
     ]
 
 
 def _last_hour(told: Figures) -> Chart:
     minutes = dict(list(told.minutes.items())[-60:])
     points = charts.buckets(minutes, 1)
-    svg = charts.flow(points, tick_minutes=10, label="Received and applied in each minute of the last hour")
-    return _chart("Last hour, by the minute", svg, minutes, told, HOUR)
+    svg = charts.flow(
+        points, tick_minutes=10, label=_("Received and applied in each minute of the last hour")
+    )
+    return _chart(_("Last hour, by the minute"), svg, minutes, told, HOUR)
 
 
 def _last_day(told: Figures) -> Chart:
     points = charts.buckets(told.minutes, 10)
-    svg = charts.flow(points, tick_minutes=180, label="Received and applied a minute, over the last day")
-    return _chart("Last day, a minute on average", svg, told.minutes, told, DAY)
+    svg = charts.flow(points, tick_minutes=180, label=_("Received and applied a minute, over the last day"))
+    return _chart(_("Last day, a minute on average"), svg, told.minutes, told, DAY)
 
 
 def _chart(

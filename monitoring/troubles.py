@@ -14,6 +14,7 @@ from celery import current_app
 from django.conf import settings
 from django.core.checks import run_checks
 from django.utils.translation import gettext as _
+from django.utils.translation import ngettext
 
 from ingest import doorbell
 from ingest.models import ConflictingDelivery, Verification, Webhook
@@ -150,14 +151,15 @@ def see_to(sign: Sign) -> str:
 
 def _failed(told: Figures) -> Iterator[Trouble]:
     if told.failed:
-        one, more = (
-            _("webhook has failed and waits for a person"),
-            _("webhooks have failed and wait for a person"),
+        text = ngettext(
+            "{n} webhook has failed and waits for a person",
+            "{n} webhooks have failed and wait for a person",
+            told.failed.number,
         )
         yield Trouble(
             "failed",
             Level.WARNING,
-            f"{told.failed} {one if told.failed.number == 1 else more}",
+            text.format(n=told.failed),
             _("read why in the admin, repair the cause, then manage.py replay --failed"),
             _state(Webhook.Status.FAILED),
             size=told.failed.number,
@@ -166,14 +168,15 @@ def _failed(told: Figures) -> Iterator[Trouble]:
 
 def _conflicts(told: Figures) -> Iterator[Trouble]:
     if told.conflicts:
-        one, more = (
-            _("delivery contradicts an earlier one, within a day"),
-            _("deliveries contradict an earlier one, within a day"),
+        text = ngettext(
+            "{n} delivery contradicts an earlier one, within a day",
+            "{n} deliveries contradict an earlier one, within a day",
+            told.conflicts,
         )
         yield Trouble(
             "conflicts",
             Level.WARNING,
-            f"{grouped(told.conflicts)} {one if told.conflicts == 1 else more}",
+            text.format(n=grouped(told.conflicts)),
             _("compare the two in the admin, ask the bank, then resolve"),
             kept_url(ConflictingDelivery, told),
             size=told.conflicts,
@@ -183,11 +186,14 @@ def _conflicts(told: Figures) -> Iterator[Trouble]:
 def _unverified(told: Figures) -> Iterator[Trouble]:
     if not is_verified(told):
         last = told.verification
-        age = _("for {age}").format(age=age_of(told.now - last.ended_at)) if last else _("yet")
+        text = _("The books were not verified yet: {command}")
+        if last:
+            text = _("The books were not verified for {age}: {command}")
+        age = age_of(told.now - last.ended_at) if last else ""
         yield Trouble(
             "not verified",
             Level.WARNING,
-            _("The books were not verified {age}: manage.py verify_ledger").format(age=age),
+            text.format(age=age, command="manage.py verify_ledger"),
             _("manage.py verify_ledger, and daily by cron"),
             list_url(Verification),
         )

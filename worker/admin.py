@@ -95,18 +95,19 @@ class TaskResultAdmin(ReadOnlyAdmin):
         found = {webhook_id for webhook_id in webhook_ids.values() if webhook_id is not None}
         return asking.ask_about(request, self.admin_site, Act.Kind.REPLAY, found) if found else None
 
-    @admin.display
+    @admin.display(description=gettext_lazy("webhook"))
     def webhook(self, result: TaskResult) -> str:
         webhook_id = webhook_id_of(result.task_id)
-        return link(Webhook(pk=webhook_id), f"webhook {webhook_id}") if webhook_id else "none"
+        text = _("webhook {id}").format(id=webhook_id)
+        return link(Webhook(pk=webhook_id), text) if webhook_id else _("none")
 
-    @admin.display
+    @admin.display(description=gettext_lazy("failure"))
     def failure(self, result: TaskResult) -> str:
         return Truncator(last_line(result)).chars(ERROR_CHARS_SHOWN)
 
     @admin.display(description=gettext_lazy("traceback"))
     def trace(self, result: TaskResult) -> str:
-        return format_html("<pre>{}</pre>", result.traceback or "none")
+        return format_html("<pre>{}</pre>", result.traceback or _("none"))
 
 
 @admin.register(Beat)

@@ -3,21 +3,28 @@
 from typing import ClassVar
 
 from django.db import models
+from django.utils.translation import gettext_lazy as _
 
 
 class Beat(models.Model):
     """The last sign of life of a worker, with all its pool, or of a scheduler."""
 
     class Kind(models.TextChoices):
-        WORKER = "worker"
-        SCHEDULER = "beat"
+        WORKER = "worker", _("worker")
+        SCHEDULER = "beat", _("scheduler")
 
-    name = models.CharField(max_length=255, primary_key=True, help_text="what it is, and the host it is on")
-    kind = models.CharField(max_length=6, choices=Kind.choices)
-    processes = models.PositiveIntegerField(help_text="that apply webhooks")
-    seen_at = models.DateTimeField(help_text="by the database's clock")
+    name = models.CharField(
+        _("name"), max_length=255, primary_key=True, help_text=_("what it is, and the host it is on")
+    )
+    kind = models.CharField(_("kind"), max_length=6, choices=Kind.choices)
+    processes = models.PositiveIntegerField(_("processes"), help_text=_("that apply webhooks"))
+    seen_at = models.DateTimeField(_("last beat"), help_text=_("by the database's clock"))
 
     objects: ClassVar[models.Manager["Beat"]] = models.Manager()
+
+    class Meta:
+        verbose_name = _("beat")
+        verbose_name_plural = _("beats")
 
     def __str__(self) -> str:
         return self.name

@@ -88,7 +88,7 @@ def test_a_key_is_revoked_after_a_question(boss: Client) -> None:
 
     assert look_up(key) is None
     assert list(ApiKey.objects.exclude(revoked_at=None)) == [row]
-    assert [entry.change_message for entry in LogEntry.objects.all()] == ["Revoked."]
+    assert [entry.get_change_message() for entry in LogEntry.objects.all()] == ["Changed revoked."]
 
 
 def test_not_even_a_superuser_edits_or_deletes_a_key(boss: Client) -> None:
