@@ -137,9 +137,10 @@ def _tips(points: Sequence[Bucket]) -> SafeString:
 def _told(point: Bucket) -> str:
     when = f"{timezone.localtime(point.began_at):%H:%M}"
     if point.lasts > timedelta(minutes=1):
-        when += f"–{timezone.localtime(point.began_at + point.lasts):%H:%M}, {_('a minute')}"
+        until = f"{timezone.localtime(point.began_at + point.lasts):%H:%M}"
+        when = _("{begin}–{end}, a minute").format(begin=when, end=until)
     if point.a_minute is None:
-        return f"{when}: {_('not counted')}"
+        return _("{when}: not counted").format(when=when)
     received, applied = map(_count, point.a_minute)
     text = _("{when}: {received} received, {applied} applied")
     return text.format(when=when, received=received, applied=applied)

@@ -95,6 +95,7 @@ def _placeholders(text: str) -> Counter[str]:
 def main() -> int:
     """Rewrites both files; 1 if a translator has something to do."""
     code, catalogue = collected(), translated()
+    code.creation_date = catalogue.creation_date  # else every run would change it
     catalogue.update(code, no_fuzzy_matching=True)
     with SOURCE.open("wb") as file:
         write_po(file, catalogue, width=110, include_lineno=False, ignore_obsolete=True, sort_output=True)
