@@ -46,6 +46,7 @@ LOGIN: dict[str, Any] = {
     "AXES_RESET_COOL_OFF_ON_FAILURE_DURING_LOCKOUT": False,
     "AXES_DISABLE_ACCESS_LOG": True,  # a table that only grows
     "AXES_SENSITIVE_PARAMETERS": ["otp_token", "csrfmiddlewaretoken"],  # and the password
+    "AXES_ENABLE_ADMIN": False,  # its commands say the same, and its pages speak English
     "AXES_VERBOSE": False,
 }
 

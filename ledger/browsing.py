@@ -71,7 +71,7 @@ class ReadOnlyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # as above
         self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
     ) -> tuple[QuerySet[Any], bool]:
         text = search_term.strip()
-        return (self.find(queryset, text) if text else queryset), False
+        return (self.find(queryset, text) if text and self.search_fields else queryset), False
 
     def find(self, rows: QuerySet[Any], text: str) -> QuerySet[Any]:
         """Those of `rows` that the search text means; it is never empty."""

@@ -23,7 +23,8 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("config", "monitoring", "worker", "ingest", "ledger", "api")
 SOURCE = ROOT / "config/locale/ru/LC_MESSAGES/django.po"
 COMPILED = SOURCE.with_suffix(".mo")
-KEYWORDS = DEFAULT_KEYWORDS | {
+KEYWORDS = DEFAULT_KEYWORDS | {"gettext_noop": None}
+KEYWORDS |= {
     f"{name}_lazy": DEFAULT_KEYWORDS[name] for name in ("gettext", "ngettext", "pgettext", "npgettext")
 }
 _PLACEHOLDER = re.compile(r"%\(\w+\)[a-z]|\{\w*\}")

@@ -7,8 +7,8 @@ from django.http import HttpRequest, HttpResponse
 from django.utils.html import format_html
 from django.utils.text import Truncator
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy
-from django_celery_results.models import TaskResult
+from django.utils.translation import gettext_lazy, gettext_noop
+from django_celery_results.models import GroupResult, TaskResult
 
 from ingest import asking, story
 from ingest.admin import ERROR_CHARS_SHOWN, WebhookAdmin
@@ -21,7 +21,27 @@ from worker.models import Beat
 SHOWN_MAX = 20  # results on a webhook's page
 NAMED_MAX = 5  # of the results that have no webhook behind them
 
-admin.site.unregister([TaskResult, Webhook])
+admin.site.unregister([GroupResult, TaskResult, Webhook])  # of groups there are none
+# What the package marks for translation and shows here; its Russian is not compiled.
+CELERYS_WORDS = (
+    gettext_noop("Celery Results"),
+    gettext_noop("task result"),
+    gettext_noop("task results"),
+    gettext_noop("Task ID"),
+    gettext_noop("Celery ID for the Task that was run"),
+    gettext_noop("Task Name"),
+    gettext_noop("Name of the Task which was run"),
+    gettext_noop("Task State"),
+    gettext_noop("Current state of the task being run"),
+    gettext_noop("Created DateTime"),
+    gettext_noop("Datetime field when the task result was created in UTC"),
+    gettext_noop("Completed DateTime"),
+    gettext_noop("Datetime field when the task was completed in UTC"),
+    gettext_noop("Worker"),
+    gettext_noop("Worker that executes the task"),
+    gettext_noop("Result Data"),
+    gettext_noop("The data returned by the task.  Use content_encoding and content_type fields to read."),
+)
 
 
 def attempts_of(webhook_id: int) -> Q:

@@ -1,0 +1,251 @@
+"""The pages in Russian: chosen by the browser or by the viewer, whole, and no business of programs."""
+
+import re
+from collections.abc import Iterator
+from datetime import timedelta
+
+import pytest
+from django.contrib import admin
+from django.contrib.auth.models import Group, User
+from django.test import Client
+from django.utils import timezone, translation
+from django_celery_results.models import TaskResult
+from django_otp.plugins.otp_static.models import StaticDevice
+from django_otp.plugins.otp_totp.models import TOTPDevice
+
+from api.keys import issue
+from api.models import ApiKey
+from ingest import acts
+from ingest.models import (
+    Act,
+    ConflictingDelivery,
+    IgnoredDelivery,
+    RejectedDelivery,
+    RepeatedDelivery,
+    Verification,
+    Webhook,
+)
+from ledger.models import Organization, Payment
+from tests.browsers import page, superuser
+from tests.cast import ROMASHKA, VASILEK, body, posted, received, terms
+from tests.english import english
+from worker.models import Beat
+
+pytestmark = pytest.mark.django_db
+SWITCH = "/admin/language/"
+WHY = "исправлено"
+
+
+def speaking(language: str, client: Client) -> Client:
+    client.defaults["HTTP_ACCEPT_LANGUAGE"] = language
+    return client
+
+
+@pytest.fixture
+def anna() -> Client:
+    return speaking("ru", superuser("анна"))
+
+
+def pages(client: Client) -> Iterator[str]:
+    """Every page of the admin, of each kind of row the first."""
+    yield from ("/admin/", "/admin/time-zone/", "/admin/password_change/", "/admin/ingest/webhook/failures/")
+    for model, its_admin in admin.site._registry.items():
+        yield f"/admin/{model._meta.app_label}/"
+        yield page(model, "changelist")
+        yield f"{page(model, 'changelist')}?q=1"
+        if client.get(page(model, "add")).status_code == 200:
+            yield page(model, "add")
+        row = its_admin.model._default_manager.order_by("pk").first()
+        assert row, f"there is no {model} to show"
+        for name in ("change", "history", "delete"):
+            if name != "delete" or client.get(page(model, "delete", row.pk)).status_code == 200:
+                yield page(model, name, row.pk)
+
+
+def happened() -> dict[str, Webhook]:
+    """Something of everything, told without a Latin word where people write it; webhooks by status."""
+    anna = User.objects.get()
+    anna.groups.add(Group.objects.create(name="Кассиры"))
+    webhooks = {status: received(terms(inn=VASILEK), document_number="ПП-1") for status in Webhook.Status}
+    for status, webhook in webhooks.items():
+        Webhook.objects.filter(pk=webhook.pk).update(status=status, attempts=1, last_error="нет места")
+    applied, failed = webhooks[Webhook.Status.APPLIED], webhooks[Webhook.Status.FAILED]
+    posted(applied.terms)
+    told = body(terms(1, operation_id=failed.operation_id))
+    ConflictingDelivery.objects.create(webhook=failed, difference="amount_kopecks", body=told)
+    resolved = ConflictingDelivery.objects.create(webhook=applied, difference="amount_kopecks", body=told)
+    RepeatedDelivery.objects.create(webhook=failed)
+    for kind in (RejectedDelivery, IgnoredDelivery):
+        kind.objects.create(reason="не тот счёт", body=b"{}")
+    for kind, webhook in [
+        (Act.Kind.REPLAY, applied),
+        (Act.Kind.DISMISS, failed),
+        (Act.Kind.RESOLVE, applied),
+    ]:
+        acts.carry_out(acts.begin(kind, [webhook.pk], anna, WHY).pk)
+    Webhook.objects.filter(pk=failed.pk).update(status=Webhook.Status.FAILED)
+    resolved.refresh_from_db()
+    assert resolved.resolved_in
+    Verification.objects.create(took=timedelta(seconds=1), rows_looked_at=1, drift="расхождение")
+    Beat.objects.create(
+        name="w@1", kind="worker", processes=2, seen_at=timezone.now() - timedelta(minutes=30)
+    )
+    Beat.objects.create(name="b@1", kind="beat", processes=1, seen_at=timezone.now())
+    TaskResult.objects.create(task_id=f"webhook-{failed.pk}-1", status="FAILURE", traceback="нет места")
+    issue("касса", "read:all", timezone.now() + timedelta(days=1))
+    for device in (StaticDevice, TOTPDevice):
+        device.objects.create(user=anna, name="телефон", confirmed=False)
+    return webhooks
+
+
+# --- whole --------------------------------------------------------------------------------------------
+
+
+def test_no_page_in_russian_says_anything_in_english(anna: Client) -> None:
+    happened()
+    left: dict[str, str] = {}
+    for path in pages(anna):
+        answer = anna.get(path)
+        assert (answer.status_code, answer["Content-Language"]) == (200, "ru"), path
+        left |= dict.fromkeys(english(answer.content.decode()), path)
+    assert left == {}
+
+
+def test_what_acts_ask_and_say_is_russian_too(anna: Client) -> None:
+    happened()
+    webhooks, chosen = page(Webhook, "changelist"), {"_selected_action": ["1", "2", "3", "4"]}
+    said = [
+        anna.post(webhooks, {"action": f"{kind}_selected", **chosen})
+        for kind in ("replay", "dismiss", "resolve")
+    ]
+    ids = {"ids": "1 2 3 4"}
+    said += [anna.post(f"/admin/ingest/webhook/act/{kind}/", {**ids, "reason": ""}) for kind in Act.Kind]
+    said += [
+        anna.post(f"/admin/ingest/webhook/act/{kind}/", {**ids, "reason": WHY}, follow=True)
+        for kind in Act.Kind
+    ]
+    said += [anna.post("/admin/ingest/webhook/act/replay/", {"ids": "", "reason": WHY}, follow=True)]
+
+    key = {"_selected_action": [ApiKey.objects.get().pk], "action": "revoke_selected"}
+    said += [anna.post(page(ApiKey, "changelist"), key)]
+    said += [anna.post(page(ApiKey, "changelist"), key | {"sure": "1"}, follow=True)]
+    said += [anna.get(page(ApiKey, "history", ApiKey.objects.get().pk))]
+    said += [anna.post(page(ApiKey, "add"), {"name": "касса", "scopes": "read:all"})]
+    said += [anna.post(page(ApiKey, "add"), {"name": "касса", "scopes": "?", "expires_at_0": "01.01.2020"})]
+
+    assert {answer.status_code for answer in said} == {200}
+    assert [words for answer in said for words in english(answer.content.decode())] == []
+
+
+def test_whoever_is_not_let_in_reads_why_in_russian() -> None:
+    User.objects.create_user("олег", password=WHY)
+    stranger = speaking("ru", Client())
+    said = [stranger.get("/admin/login/")]
+    said += [stranger.post("/admin/login/", {"username": "олег", "password": "?"}) for _ in range(6)]
+    stranger.force_login(User.objects.get())
+    said.append(stranger.get("/admin/login/"))
+
+    assert said[-2].status_code == 429
+    assert [words for answer in said for words in english(answer.content.decode())] == []
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "windows-1251"])
+def test_a_statement_is_taken_away_in_the_viewers_language(anna: Client, encoding: str) -> None:
+    posted(terms(14500000, document_number="ПП-1"))
+    path = f"/admin/ledger/organization/{Organization.objects.get().pk}/statement.csv"
+
+    file = b"".join(anna.get(path, {"encoding": encoding})).decode(encoding)
+    in_english = b"".join(speaking("en", anna).get(path, {"encoding": encoding})).decode(encoding)
+
+    assert "Выписка организации" in file
+    assert "№;Дата;Время;Номер документа" in file
+    assert "Оборот;;145000,00" in file
+    assert "No.;Day;Time;Document number" in in_english
+    assert "Turnover;;145000,00" in in_english
+
+
+def test_a_page_without_a_translation_would_be_found() -> None:
+    page = (
+        '<h1>Деньги идут</h1><p title="since received">12 <b>not yet applied</b> CSV</p><pre>raw bytes</pre>'
+    )
+
+    assert english(page) == ["since received", "not yet applied"]
+
+
+# --- chosen -------------------------------------------------------------------------------------------
+
+
+def heading(client: Client) -> str:
+    found = re.search(r'<html lang="(\w+)"', client.get("/admin/login/").content.decode())
+    assert found
+    return found[1]
+
+
+@pytest.mark.parametrize(
+    ("accepted", "spoken"),
+    [
+        ("ru", "ru"),
+        ("ru-RU,ru;q=0.9,en;q=0.8", "ru"),
+        ("en-US", "en"),
+        ("de,ru;q=0.5", "ru"),
+        ("fr", "en"),
+        ("", "en"),
+    ],
+)
+def test_a_browser_is_answered_in_its_language_or_in_english(accepted: str, spoken: str) -> None:
+    assert heading(speaking(accepted, Client())) == spoken
+
+
+def test_a_viewer_chooses_a_language_which_stays_and_comes_back_to_the_page(anna: Client) -> None:
+    back = page(Payment, "changelist")
+    assert 'value="en" lang="en">English' in anna.get(back).content.decode()
+
+    answer = anna.post(SWITCH, {"language": "en", "next": back})
+
+    assert (answer.status_code, answer["Location"]) == (302, back)
+    cookie = answer.cookies["django_language"]
+    assert (cookie.value, cookie["path"], cookie["samesite"]) == ("en", "/admin/", "Lax")
+    assert cookie["max-age"]
+    assert 'value="ru" lang="ru">Русский' in anna.get(back).content.decode()
+
+
+def test_the_switch_takes_no_get_no_stranger_s_form_and_sends_nobody_elsewhere(anna: Client) -> None:
+    strict = Client(enforce_csrf_checks=True)
+
+    assert not anna.get(SWITCH, {"language": "en"}).cookies
+    assert not anna.post(SWITCH, {"language": "xx", "next": "/admin/"}).cookies
+    assert strict.post(SWITCH, {"language": "en", "next": "/admin/"}).status_code == 403
+    assert anna.post(SWITCH, {"language": "en", "next": "https://example.com/"})["Location"] == "/"
+
+
+def test_dates_are_written_as_the_language_does_and_money_stays(anna: Client) -> None:
+    posted(terms(14500000))
+
+    told = anna.get(page(Payment, "changelist")).content.decode()
+
+    assert "27.04.2024 21:00:00" in told
+    assert "145\N{NO-BREAK SPACE}000,00\N{NO-BREAK SPACE}₽" in told
+
+
+# --- no business of programs --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "path", ["/api/operations/1/", f"/api/organizations/{ROMASHKA}/balance/", "/healthz"]
+)
+def test_programs_are_answered_in_english_whatever_language_they_accept(path: str) -> None:
+    program = Client(headers={"Accept-Language": "ru"})
+    program.cookies["django_language"] = "ru"
+
+    answer = program.get(path)
+
+    assert answer.content.isascii()
+    assert not answer.has_header("Content-Language")
+    assert "Accept-Language" not in answer.get("Vary", "")
+
+
+def test_one_viewers_language_is_not_the_next_ones(anna: Client) -> None:
+    anna.get("/admin/")
+
+    assert translation.get_language() == "en"
+    assert heading(Client()) == "en"
