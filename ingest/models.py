@@ -111,7 +111,7 @@ class BankOperation(models.Model):
     """
 
     alias = OperationIdField(primary_key=True)  # made of the bank's id, in the bank's namespace
-    bank_id = models.CharField(max_length=BANK_ID_CHARS_MAX, help_text="as the bank told it")
+    bank_id = models.CharField(max_length=BANK_ID_CHARS_MAX, help_text=_("as the bank told it"))
     operation_id = OperationIdField(db_index=True)
 
     def __str__(self) -> str:

@@ -19,6 +19,7 @@ GETTEXT = {
     "gettext_noop",
 }
 LABELS = {"description", "help_text", "label", "search_help_text", "verbose_name", "verbose_name_plural"}
+API = ("config/openapi.py", "ingest/parsing.py", "ledger/answers.py")  # for who writes programs
 ELSEWHERE = ("blocktranslate", "block bodyclass", "block coltype")  # what is translated, and names of classes
 TEMPLATES = sorted(
     str(path.relative_to(ROOT))
@@ -130,9 +131,9 @@ def untranslated(source: str) -> str:
 
 
 def test_text_of_a_template_beside_its_tags_is_found() -> None:
-    page = 'Some <b title="{{ x }}">{% translate "thing" %}</b>{% blocktranslate %}now{% endblocktranslate %} fails'
+    page = 'Some <b title="{{ x }}">{% blocktranslate %}things{% endblocktranslate %}</b> fail'
 
-    assert english(untranslated(page)) == ["Some", "fails"]
+    assert english(untranslated(page)) == ["Some", "fail"]
 
 
 def test_a_string_is_told_to_gettext_whole_and_where_it_can_be_seen() -> None:
@@ -152,6 +153,8 @@ def test_a_string_is_told_to_gettext_whole_and_where_it_can_be_seen() -> None:
 def test_a_label_in_the_code_is_told_to_gettext() -> None:
     plain = []
     for path, tree in modules():
+        if path in API:
+            continue
         for node in ast.walk(tree):
             named = [(node.arg, node.value)] if isinstance(node, ast.keyword) else []
             if isinstance(node, ast.Assign):

@@ -34,8 +34,8 @@ class Minute(models.Model):
     """How much came and was applied in a minute that is over; counted once, so that nobody counts again."""
 
     began_at = models.DateTimeField(primary_key=True)
-    received = models.PositiveIntegerField(help_text="webhooks that were stored")
-    applied = models.PositiveIntegerField(help_text="payments that were posted")
+    received = models.PositiveIntegerField(help_text=_("webhooks that were stored"))
+    applied = models.PositiveIntegerField(help_text=_("payments that were posted"))
 
     objects: ClassVar[models.Manager["Minute"]] = models.Manager()
 
