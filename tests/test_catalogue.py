@@ -49,7 +49,8 @@ def is_text(node: ast.AST) -> bool:
 
 def test_every_string_of_the_pages_is_translated() -> None:
     """Red after a new string: `make messages` puts it into config/locale/ru. Translate it, and again."""
-    assert faults(collected(), translated()) == []
+    left = faults(collected(), translated())
+    assert not left, "\n".join(left)
 
 
 def test_what_django_reads_is_what_the_catalogue_says() -> None:
@@ -147,7 +148,7 @@ def test_a_string_is_told_to_gettext_whole_and_where_it_can_be_seen() -> None:
         strings = [node for node in ast.walk(tree) if isinstance(node, ast.JoinedStr)]
         inside = [node for string in strings for node in ast.walk(string) if is_gettext(node)]
         unseen += [f"{path}: {ast.unparse(call)}" for call in inside]
-    assert unseen == []
+    assert not unseen, "\n".join(unseen)
 
 
 def test_a_label_in_the_code_is_told_to_gettext() -> None:
@@ -166,4 +167,4 @@ def test_a_label_in_the_code_is_told_to_gettext() -> None:
                     and ast.unparse(value) != "''"
                 ):
                     plain.append(f"{path}: {name}={ast.unparse(value)}")
-    assert plain == []
+    assert not plain, "\n".join(plain)
