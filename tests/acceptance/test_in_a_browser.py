@@ -113,3 +113,22 @@ def test_no_page_breaks_the_page_policy(troubled_house: House, browser: Browser)
     expect(page.locator(".opblock").first).to_be_visible()
 
     assert [told for told in complaints if "favicon" not in told and "404" not in told] == []
+
+
+def test_a_russian_browser_is_told_everything_in_russian_and_the_switch_holds(
+    troubled_house: House, browser: Browser
+) -> None:
+    page = browser.new_context(base_url=troubled_house.url, locale="ru-RU").new_page()
+    page.goto("/admin/")
+    expect(page.locator("label[for=id_password]")).to_contain_text("Пароль")
+    page.fill("#id_username", "olga")
+    page.fill("#id_password", "a long password")
+    page.click("input[type=submit]")
+    expect(page.locator("body")).to_contain_text("1 вебхук с ошибкой ждёт решения человека")
+    page.goto("/admin/ingest/webhook/")
+    expect(page.locator("#result_list")).to_contain_text("145\N{NO-BREAK SPACE}000,00\N{NO-BREAK SPACE}₽")
+
+    page.get_by_role("button", name="English").click()
+    expect(page.locator("#content h1")).to_have_text("Select webhook to view")
+    page.goto("/admin/")
+    expect(page.locator("body")).to_contain_text("1 webhook has failed and waits for a person")
