@@ -20,6 +20,7 @@ from django.utils.translation import gettext_lazy
 
 from ingest import asking, finding, grouping, story
 from ingest.act_admin import ActAdmin  # noqa: F401 registers the audit trail's pages
+from ingest.comparing import named
 from ingest.models import (
     BANK,
     Act,
@@ -293,10 +294,10 @@ class IgnoredDeliveryAdmin(RejectedDeliveryAdmin):
 
 @admin.register(ConflictingDelivery)
 class ConflictingDeliveryAdmin(DeliveredAdmin):
-    list_display = ["received_at", "source", "source_address", "webhook", "difference", "is_resolved"]
+    list_display = ["received_at", "source", "source_address", "webhook", "differing", "is_resolved"]
     list_filter = [("resolved_in", admin.EmptyFieldListFilter)]
     fields = [
-        "received_at", "source", "source_address", "webhook", "difference", "resolved_in", "body_indented",
+        "received_at", "source", "source_address", "webhook", "differing", "resolved_in", "body_indented",
         "body_bytes",
     ]  # fmt: skip
     actions = ["resolve_selected"]
@@ -309,6 +310,10 @@ class ConflictingDeliveryAdmin(DeliveredAdmin):
 
     def find(self, rows: QuerySet[ConflictingDelivery], text: str) -> QuerySet[ConflictingDelivery]:
         return rows.filter(webhook__operation_id__in=finding.operations_called(text))
+
+    @admin.display(description=gettext_lazy("difference"))
+    def differing(self, delivery: ConflictingDelivery) -> str:
+        return named(delivery.difference)
 
     @admin.display(boolean=True, description=gettext_lazy("resolved"))
     def is_resolved(self, delivery: ConflictingDelivery) -> bool:

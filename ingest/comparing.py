@@ -15,6 +15,7 @@ _NAMES: dict[str, str | Promise] = {
     "amount_kopecks": _("amount"),
     "document_number": _("document number"),
     "document_date": _("document date"),
+    "bank_id": _("bank's id"),  # no term, but it may differ
 }
 
 
@@ -26,6 +27,11 @@ class Compared:
     first: str
     other: str
     differs: bool
+
+
+def named(difference: str) -> str:
+    """The fields of a stored difference, as people read them; what is no field stays as it is."""
+    return ", ".join(str(_NAMES.get(name, name)) for name in difference.split(", "))
 
 
 def compare(first: PaymentTerms, other: PaymentTerms) -> list[Compared]:

@@ -12,6 +12,7 @@ from django.utils.translation import gettext_lazy as _
 
 from api.addresses import TEXT_CHARS_MAX
 from ingest.banks.telling import BANK_ID_CHARS_MAX
+from ingest.comparing import named
 from ledger.operation_id import OperationIdField
 from ledger.terms import PaymentTerms
 
@@ -206,7 +207,7 @@ class ConflictingDelivery(KeptDelivery):
         verbose_name_plural = _("conflicting deliveries")
 
     def __str__(self) -> str:
-        return gettext("other {fields}").format(fields=self.difference)
+        return gettext("other {fields}").format(fields=named(self.difference))
 
 
 class Verification(models.Model):

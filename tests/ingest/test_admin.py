@@ -166,7 +166,7 @@ def test_a_webhook_shows_its_deliveries_and_links_the_conflicting_ones(boss: Cli
 
     assert "4: 1 stored, 2 repeated, 1 conflicting" in content
     assert page(ConflictingDelivery, "change", conflict.pk) in content
-    assert ": other amount_kopecks" in content
+    assert ": other amount<" in content
     every = re.search(r'href="([^"]*)">all of them', content)
     assert every
     assert len(boss.get(every[1]).context["cl"].result_list) == 1
@@ -192,7 +192,7 @@ def test_conflicting_deliveries_are_found_by_operation_id(boss: Client) -> None:
     conflicting_with(webhook)
     conflicting_with(received())
 
-    assert listed(boss, ConflictingDelivery, q=str(webhook)) == ["other amount_kopecks"]
+    assert listed(boss, ConflictingDelivery, q=str(webhook)) == ["other amount"]
     assert listed(boss, ConflictingDelivery, q="nonsense") == []
 
 

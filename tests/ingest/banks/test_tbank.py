@@ -236,7 +236,7 @@ def test_a_payment_is_found_by_each_of_its_ids_in_any_spelling_and_shows_them(fr
 
     for text in [told["operationId"], told["operationId"].upper(), NIGHTLY, str(webhook.operation_id)]:
         assert listed(boss, Webhook, q=text) == [str(webhook)]
-        assert listed(boss, ConflictingDelivery, q=text) == ["other bank_id"]
+        assert listed(boss, ConflictingDelivery, q=text) == ["other bank's id"]
     content = boss.get(page(Webhook, "change", webhook.pk)).content.decode()
     assert f"{NIGHTLY}, {told['operationId']}" in content
 
