@@ -11,6 +11,9 @@ from django.template.base import Lexer, TokenType
 from tests import catalogue
 from tests.catalogue import COMPILED, PACKAGES, ROOT, collected, compiled, faults, translated
 from tests.english import english
+from tests.turns import ONCE
+
+pytestmark = ONCE
 
 GETTEXT = {
     "_",
