@@ -26,7 +26,8 @@ from ingest.models import (
     Webhook,
 )
 from ledger.models import Organization, Payment
-from monitoring.dashboard import duration
+from monitoring.durations import duration
+from monitoring.models import Alert
 from tests.browsers import page, staff, superuser
 from tests.cast import ROMASHKA, VASILEK, body, posted, received, terms
 from tests.english import english
@@ -93,6 +94,9 @@ def happened() -> dict[str, Webhook]:
     )
     Beat.objects.create(name="b@1", kind="beat", processes=1, seen_at=timezone.now())
     TaskResult.objects.create(task_id=f"webhook-{failed.pk}-1", status="FAILURE", traceback="нет места")
+    Alert.objects.create(
+        cause="1", level=2, text="нет места", to_do="убрать", size=1, began_at=timezone.now()
+    )
     issue("касса", "read:all", timezone.now() + timedelta(days=1))
     for device in (StaticDevice, TOTPDevice):
         device.objects.create(user=anna, name="телефон", confirmed=False)
