@@ -23,6 +23,7 @@ SHOWN_BYTES = 600
 _STATUS_LINE = re.compile(rb"HTTP/1\.[0-9] ([1-5][0-9]{2}) [^\r\n]*\Z")
 _HTML = re.compile(rb"<\s*(?:html|!doctype|body|title|h1)", re.IGNORECASE)
 # By the contract: what did not arrive is to be sent again, and a delivery that waited too long for a thread.
+SHED = b'{"error":"too busy, please send again"}'  # of an answer to a HEAD only the length is sent
 MAY_BE_503 = {b"arrived incomplete": "503 incomplete", b"too busy": "503 shed"}
 
 
@@ -35,6 +36,7 @@ class Answer:
     status: int
     content_type: bytes
     body: bytes
+    length: int = 0  # of the body, as the head says
 
 
 @dataclass
@@ -173,11 +175,11 @@ def read_answers(received: bytes) -> Iterator[Answer]:
         if status[1].startswith(b"1"):
             continue
         if headers.get(b"transfer-encoding") == b"chunked":
-            body, received = received, b""
+            body, received, length = received, b"", 0
         else:
             length = int(headers.get(b"content-length", b"0"))
             body, received = received[:length], received[length:]
-        yield Answer(int(status[1]), headers.get(b"content-type", b""), body)
+        yield Answer(int(status[1]), headers.get(b"content-type", b""), body, length)
 
 
 def fault(attack: Attack, answer: Answer) -> str | None:
@@ -195,6 +197,8 @@ def fault(attack: Attack, answer: Answer) -> str | None:
 
 
 def _allowed_503(answer: Answer) -> str | None:
+    if answer.status == 503 and not answer.body and answer.length == len(SHED):
+        return "503 shed"
     words = (said for because, said in MAY_BE_503.items() if answer.status == 503 and because in answer.body)
     return next(words, None)
 

@@ -10,7 +10,7 @@ import pytest
 from tests.acceptance.house import House
 from tests.hostile.houses import GROWTH_KIB_MAX, credited_exactly, production_house, web_memory_kib
 from tests.hostile.mutating import attacks
-from tests.hostile.sending import Answer, Attack, Attacker, fault, result_of
+from tests.hostile.sending import SHED, Answer, Attack, Attacker, fault, result_of
 
 SEED = 20_240_427
 # On servers a sample: what is tried is the door, not the database.
@@ -51,6 +51,7 @@ def test_a_seed_always_makes_the_same_attacks() -> None:
     [
         Answer(500, b"application/json", b"{}"),
         Answer(503, b"application/json", b'{"error": "temporarily unavailable"}'),
+        Answer(503, b"application/json", b"", len(b'{"error": "temporarily unavailable"}')),
         Answer(400, b"text/html", b"x"),
         Answer(400, b"application/json", b"<html>"),
         Answer(400, b"application/json", b"Traceback (most recent call last)"),
@@ -66,7 +67,8 @@ def test_the_judge_lets_refusals_pass() -> None:
     incomplete = Answer(
         503, b"application/json", b'{"error": "body: arrived incomplete, please send it again"}'
     )
-    assert [fault(ASKED, one) for one in (refused, incomplete)] == [None, None]
+    shed_head = Answer(503, b"application/json", b"", len(SHED))
+    assert [fault(ASKED, one) for one in (refused, incomplete, shed_head)] == [None, None, None]
     assert [result_of([]), result_of([refused]), result_of([incomplete])] == [
         "closed",
         "400",
