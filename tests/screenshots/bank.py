@@ -1,0 +1,32 @@
+"""What the bank of the pictures tells; without Django, so that it can be told from outside the house too."""
+
+import json
+import math
+import random
+from datetime import datetime
+from uuid import UUID
+
+from ledger.terms import PaymentTerms
+
+PASSWORD = "a long password"  # of whoever works there
+ROMASHKA = "7707083893"
+INNS = [ROMASHKA, "7719617469", "500100732259", "7736050003", "7702070139", "7744001497", "7708503727"]
+WEIGHTS = [30, 18, 4, 12, 9, 7, 5]
+
+
+def payment(dice: random.Random, day: datetime) -> PaymentTerms:
+    kopecks = round(math.exp(dice.gauss(9.5, 1.3))) * 100 + dice.choice([0, 0, 0, 50, 99])
+    (inn,) = dice.choices(INNS, WEIGHTS)
+    operation_id = UUID(int=dice.getrandbits(128), version=4)
+    return PaymentTerms(operation_id, inn, kopecks, f"{dice.randint(100, 9999)}", day)
+
+
+def body(told: PaymentTerms, **changed: object) -> bytes:
+    fields: dict[str, object] = {
+        "operation_id": str(told.operation_id),
+        "amount": f"{told.amount_kopecks // 100}.{told.amount_kopecks % 100:02}",
+        "payer_inn": told.inn,
+        "document_number": told.document_number,
+        "document_date": told.document_date.isoformat(),
+    }
+    return json.dumps(fields | changed).encode()
