@@ -15,10 +15,12 @@ from ingest.admin import ERROR_CHARS_SHOWN, WebhookAdmin
 from ingest.models import Act, Webhook
 from ledger.browsing import ReadOnlyAdmin, link
 from ledger.operation_id import as_operation_id
+from worker.applying import BatchFailed
 from worker.attempts import webhook_id_of
 from worker.models import Beat
 
 SHOWN_MAX = 20  # results on a webhook's page
+CAUSE_ENDS = "\nThe above exception was the direct cause of the following exception:\n"  # as Python writes it
 NAMED_MAX = 5  # of the results that have no webhook behind them
 
 admin.site.unregister([GroupResult, TaskResult, Webhook])  # of groups there are none
@@ -71,8 +73,11 @@ def _attempt(result: TaskResult) -> story.Event:
 
 
 def last_line(result: TaskResult) -> str:
-    """Of the traceback, which names the error."""
-    return (result.traceback or "").rstrip().rpartition("\n")[2]
+    """Of the traceback, which names the error; of BatchFailed's cause, which is all that it has to say."""
+    traceback = result.traceback or ""
+    cause, wraps, wrapper = traceback.rpartition(CAUSE_ENDS)
+    told = cause if wraps and BatchFailed.__name__ in wrapper else traceback
+    return told.rstrip().rpartition("\n")[2]
 
 
 @admin.register(TaskResult)

@@ -1,17 +1,18 @@
 """Take the screenshots: `python -m tests.screenshots [folder]`, docs/screenshots unless given.
 
-It starts a house of its own on SQLite, whose past is past.py's, breaks two things in it, has an operator
-repair them, and looks at her pages in each language with the system's Chromium. The machine's name and port
-are replaced on the pages by those of the README.
+It starts a house of its own on SQLite, whose past is past.py's, breaks something in it, has an operator
+repair that, and looks at her pages in each language with the system's Chromium. The machine's name and port
+on the pages are replaced by those of the README.
 """
 
 import io
+import os
 import random
+import signal
 import socket
 import sqlite3
 import sys
 import tempfile
-from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -25,10 +26,20 @@ from tests.servers import ROOT, chromium
 
 FOLDER = ROOT / "docs/screenshots"
 LANGUAGES = {"en": "en-GB", "ru": "ru-RU"}
-WIDTH, HEIGHT_MAX = 1200, 1400  # pixels
+WIDTH = 1200  # pixels
+MARGIN = 24  # below it
 COLOURS = 128  # text on a plain ground needs no more
 DICE = random.Random(8)
 TODAY = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+REPAIRED = {
+    "en": "The disk has room again. The bank says on the phone: 145 000 is right",
+    "ru": "На диске снова есть место. Банк подтвердил по телефону: верно 145 000",
+}
+REPLAYED = {
+    "en": "The disk was full until 14:25; it has 200 GB more now",
+    "ru": "После обновления не хватало прав на новую таблицу; права выданы",
+}
+CAUSES = {"en": "is full", "ru": "denied"}  # one for each language, because each is replayed once
 
 # The machine's name is nobody's business, and a new one in each picture would be a change in each commit.
 NAMELESS = """([from, to]) => {
@@ -37,148 +48,149 @@ NAMELESS = """([from, to]) => {
 }"""
 
 
-class Photographer:
-    """Looks at a house as olga, in each language, and keeps what she sees."""
+class Operator:
+    """Olga at her browser, which speaks one language."""
 
-    def __init__(self, house: House, browser: Browser, folder: Path) -> None:
-        self.house, self.browser, self.folder = house, browser, folder
-        self.contexts = {language: self._logged_in(locale) for language, locale in LANGUAGES.items()}
-
-    def _logged_in(self, locale: str) -> BrowserContext:
-        context = self.browser.new_context(
-            base_url=self.house.url, locale=locale, timezone_id="Europe/Moscow",
-            viewport={"width": WIDTH, "height": 800}, reduced_motion="reduce",
-        )  # fmt: skip
-        page = context.new_page()
-        page.goto("/admin/")
+    def __init__(self, house: House, browser: Browser, language: str, folder: Path) -> None:
+        self.house, self.language, self.folder = house, language, folder / language
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.context: BrowserContext = browser.new_context(
+            base_url=house.url,
+            locale=LANGUAGES[language],
+            timezone_id="Europe/Moscow",
+            viewport={"width": WIDTH, "height": 400},
+        )
+        page = self.open("/admin/")
         page.fill("#id_username", "olga")
         page.fill("#id_password", PASSWORD)
         page.click("input[type=submit]")
         page.close()
-        return context
 
-    def take(
-        self,
-        name: str,
-        path: str,
-        *,
-        dark: bool = False,
-        before: Callable[[Page], object] = lambda page: None,
-    ) -> None:
-        for language, context in self.contexts.items():
-            page = context.new_page()
-            page.emulate_media(color_scheme="dark" if dark else "light")
-            page.goto(path)
-            page.wait_for_load_state("networkidle")
-            before(page)
-            page.evaluate(NAMELESS, [socket.gethostname(), "prihod"])
-            page.evaluate(NAMELESS, [str(self.house.port), "8000"])
-            height = min(page.evaluate("document.documentElement.scrollHeight"), HEIGHT_MAX)
-            clip = {"x": 0, "y": 0, "width": WIDTH, "height": height}
-            keep(
-                page.screenshot(full_page=True, clip=clip, scale="css"),
-                self.folder / language / f"{name}.png",
-            )
-            page.close()
+    def open(self, path: str, *, dark: bool = False) -> Page:
+        page = self.context.new_page()
+        page.emulate_media(color_scheme="dark" if dark else "light")
+        page.goto(path)
+        page.wait_for_load_state("networkidle")
+        return page
 
+    def take(self, name: str, path: str, *, dark: bool = False, down_to: str = "#content") -> None:
+        page = self.open(path, dark=dark)
+        self.keep(name, page, down_to)
+        page.close()
 
-def keep(picture: bytes, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with Image.open(io.BytesIO(picture)) as image:
-        image.convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE).save(path, optimize=True)
-    sys.stdout.write(f"{path.stat().st_size // 1024:4} KiB  {path}\n")
+    def keep(self, name: str, page: Page, down_to: str = "#content") -> None:
+        """A picture of the page from its head down to the end of this element."""
+        page.evaluate(NAMELESS, [socket.gethostname(), "prihod"])
+        page.evaluate(NAMELESS, [str(self.house.port), "8000"])
+        box = page.locator(down_to).first.bounding_box()
+        assert box is not None, down_to
+        clip = {"x": 0.0, "y": 0.0, "width": WIDTH, "height": box["y"] + box["height"] + MARGIN}
+        taken = page.screenshot(full_page=True, clip=clip, scale="css")  # type: ignore[arg-type]
+        path = self.folder / f"{name}.png"
+        with Image.open(io.BytesIO(taken)) as image:
+            image.convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE).save(path, optimize=True)
+        sys.stdout.write(f"{path.stat().st_size // 1024:4} KiB  {path}\n")
 
 
-class Story:
-    """What happens in the house, told by plain SQL and by the bank's deliveries."""
+class Bank:
+    """Delivers to the house, and looks by plain SQL what became of it."""
 
     def __init__(self, house: House) -> None:
         self.house = house
-        self.database = house.data_dir / "prihod.sqlite3"
 
     def sql(self, statement: str, *values: object) -> list[tuple[object, ...]]:
-        with sqlite3.connect(self.database, timeout=30) as connection:
+        with sqlite3.connect(self.house.data_dir / "prihod.sqlite3", timeout=30) as connection:
             return connection.execute(statement, values).fetchall()
 
     def deliver(self, told: PaymentTerms, **changed: object) -> None:
         self.house.post(body(told, **changed), {})
 
-    def status(self, told: PaymentTerms) -> object:
-        (row,) = self.sql("SELECT status FROM ingest_webhook WHERE operation_id = ?", told.operation_id.hex)
-        return row[0]
+    def webhook(self, told: PaymentTerms) -> tuple[object, ...]:
+        """Its key, and its status."""
+        where = "SELECT id, status FROM ingest_webhook WHERE operation_id = ?"
+        return self.sql(where, told.operation_id.hex)[0]
 
-    def key(self, told: PaymentTerms) -> object:
-        (row,) = self.sql("SELECT id FROM ingest_webhook WHERE operation_id = ?", told.operation_id.hex)
-        return row[0]
+    def becomes(self, told: PaymentTerms, status: str) -> None:
+        until(lambda: self.webhook(told)[1] == status, self.house)
 
-    def one_payment_fails_and_is_repaired(self, photographer: Photographer) -> PaymentTerms:
-        """It is told again twice, the second time with another amount."""
-        told = PaymentTerms(payment(DICE, TODAY).operation_id, ROMASHKA, 145_000_00, "328", TODAY)
-        self.sql(
-            "CREATE TRIGGER full BEFORE INSERT ON ledger_payment WHEN NEW.amount_kopecks = 14500000"
-            " BEGIN SELECT RAISE(ABORT, 'the disk has no room for ledger_payment'); END"
-        )
-        self.deliver(told)
-        self.deliver(told)
-        until(lambda: self.status(told) == "failed", self.house)
-        self.deliver(told, amount="154000.00")
-        self.sql("DROP TRIGGER full")
-        page = photographer.contexts["en"].new_page()
-        page.goto(f"/admin/ingest/webhook/act/replay/?ids={self.key(told)}")
-        page.fill("[name=reason]", "The disk has room again; asked the bank: 145 000 is right")
-        page.click("form.act [type=submit], form:has([name=reason]) [type=submit]")
-        page.close()
-        until(lambda: self.status(told) == "applied", self.house)
-        return told
-
-    def today(self) -> None:
-        """A minute's deliveries, some of which are wrong."""
-        for _ in range(12):
+    def a_few(self) -> None:
+        """Of today; some of them are wrong."""
+        for _ in range(6):
             self.deliver(payment(DICE, TODAY))
-        wrong: list[dict[str, object]] = [
-            {"amount": "0"},
-            {"payer_inn": "77070838"},
-            {"document_date": "28.04."},
-        ]
-        for changed in wrong:
-            self.deliver(payment(DICE, TODAY), **changed)
+        for wrong in ({"amount": "0"}, {"payer_inn": "77070838"}, {"document_date": "28.04."}):
+            self.deliver(payment(DICE, TODAY), **wrong)
 
 
 def main(folder: Path) -> None:
     with tempfile.TemporaryDirectory() as temporary, sync_playwright() as playwright:
-        environment = {
-            "LOG_LEVEL": "WARNING",
-            "ATTEMPTS_MAX": "3",
-            "ATTEMPT_DELAY_SECONDS": "0.2",
-            "SWEEP_EVERY_SECONDS": "0.3",
-        }
-        house = House(Path(temporary), **environment)
+        soon = {"ATTEMPTS_MAX": "2", "ATTEMPT_DELAY_SECONDS": "0.2", "SWEEP_EVERY_SECONDS": "0.3"}
+        house = House(Path(temporary), LOG_LEVEL="WARNING", **soon)
         house.data_dir.mkdir()
-        for command in (
-            ["migrate", "-v0"],
-            ["shell", "-v0", "-c", "from tests.screenshots import past; past.make()"],
-        ):
+        past = "from tests.screenshots import past; past.make()"
+        for command in (["migrate", "-v0"], ["shell", "-v0", "-c", past], ["verify_ledger"]):
             done = house.manage(*command)
             assert done.returncode == 0, done.stderr
         browser = playwright.chromium.launch(executable_path=str(chromium()), args=["--no-sandbox"])
         with house:
-            play(Photographer(house, browser, folder), Story(house))
+            play(Bank(house), [Operator(house, browser, language, folder) for language in LANGUAGES])
         browser.close()
 
 
-def play(photographer: Photographer, story: Story) -> None:
-    house = photographer.house
-    assert house.manage("verify_ledger").returncode == 0
-    story.today()
-    repaired = story.one_payment_fails_and_is_repaired(photographer)
-    until(lambda: story.sql("SELECT 1 FROM ingest_webhook WHERE status = 'received'") == [], house)
+def play(bank: Bank, operators: list[Operator]) -> None:
+    bank.a_few()
+    repaired = {operator: one_payment_is_repaired(bank, operator) for operator in operators}
+    ((organization,),) = bank.sql("SELECT id FROM ledger_organization WHERE inn = ?", ROMASHKA)
+    page_of_organization = f"/admin/ledger/organization/{organization}/change/"
+    for operator, webhook in repaired.items():
+        operator.take("dashboard", "/admin/", down_to=".flow-board")
+        operator.take("dashboard-dark", "/admin/", down_to=".flow-board", dark=True)
+        operator.take("failures", "/admin/ingest/webhook/failures/", down_to="table.failures")
+        operator.take("webhook", f"/admin/ingest/webhook/{webhook}/change/", down_to="fieldset.story")
+        operator.take("organization", page_of_organization, down_to="tbody tr:nth-child(12)")
+    replay(bank.house, operators)
 
-    photographer.take("dashboard", "/admin/")
-    photographer.take("dashboard-dark", "/admin/", dark=True)
-    photographer.take("failures", "/admin/ingest/webhook/failures/")
-    photographer.take("webhook", f"/admin/ingest/webhook/{story.key(repaired)}/change/")
-    ((organization,),) = story.sql("SELECT id FROM ledger_organization WHERE inn = ?", ROMASHKA)
-    photographer.take("organization", f"/admin/ledger/organization/{organization}/change/")
+
+def one_payment_is_repaired(bank: Bank, operator: Operator) -> object:
+    """It fails, is told again twice, the second time with another amount, and is replayed; its key."""
+    told = PaymentTerms(payment(DICE, TODAY).operation_id, ROMASHKA, 145_000_00, "328", TODAY)
+    bank.sql(
+        "CREATE TRIGGER no_room BEFORE INSERT ON ledger_payment WHEN NEW.amount_kopecks = 14500000"
+        " BEGIN SELECT RAISE(ABORT, 'the disk has no room for ledger_payment'); END"
+    )
+    bank.deliver(told)
+    bank.deliver(told)
+    bank.becomes(told, "failed")
+    bank.deliver(told, amount="154000.00")
+    bank.sql("DROP TRIGGER no_room")
+    key = bank.webhook(told)[0]
+    page = operator.open(f"/admin/ingest/webhook/act/replay/?ids={key}")
+    page.fill("[name=reason]", REPAIRED[operator.language])
+    page.click("form.act [type=submit]")
+    page.close()
+    bank.becomes(told, "applied")
+    return key
+
+
+def replay(house: House, operators: list[Operator]) -> None:
+    """With workers that stand still, so that the pictures show how far it has come."""
+    for pid in (frozen := house.pids("celery")):
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        for operator in operators:
+            page = operator.open("/admin/ingest/webhook/failures/")
+            row = page.locator("table.failures tr", has_text=CAUSES[operator.language])
+            row.locator("a.button").first.click()
+            page.fill("[name=reason]", REPLAYED[operator.language])
+            operator.keep("replay", page, "table.acted tr:nth-child(10)")
+            page.click("form.act [type=submit]")
+            page.wait_for_load_state("networkidle")
+            house.manage("shell", "-v0", "-c", "from worker.applying import apply_batch; apply_batch(312)")
+            page.reload()
+            operator.keep("replaying", page, "table.acted tr:nth-child(8)")
+            page.close()
+    finally:
+        for pid in frozen:
+            os.kill(pid, signal.SIGCONT)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from django.contrib.auth.models import Group, User
 from django.db import connection
 from django.utils import timezone
 
-from ingest.error_kind import with_kind
+from ingest.error_kind import kind_of
 from ingest.models import Webhook
 from ledger.models import Payment
 from ledger.terms import PaymentTerms
@@ -27,8 +27,11 @@ from worker.models import Minute
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 FULL = "OperationalError(1114, \"The table 'ledger_balancelog' is full\")"
-LONG = "DataError(1406, \"Data too long for column 'document_number' at row 1\")"
-FULL_SINCE, FULL_FOR = timedelta(hours=10), timedelta(minutes=90)  # before now
+DENIED = "OperationalError(1142, \"INSERT command denied to user 'prihod' for table 'ledger_payment'\")"
+TROUBLES = [  # hours before now, minutes long
+    (10, 75, FULL),
+    (2, 50, DENIED),
+]
 
 
 def make(seed: int = 7) -> None:
@@ -41,9 +44,11 @@ def make(seed: int = 7) -> None:
     now = timezone.now()
     dice = random.Random(seed)
     told = [_received(dice, moment, now) for moment in _moments(dice, now - DAY, now)]
-    while told:  # long ago ten minutes together, in the last hour each as it came
+    while told:  # long ago a minute together, in the last hour each as it came
         first = told[0].received_at
-        together = [w for w in told if w.received_at < first + HOUR / 6] if first < now - HOUR else told[:1]
+        together = (
+            [w for w in told if w.received_at < first + HOUR / 60] if first < now - 1.2 * HOUR else told[:1]
+        )
         Webhook.objects.bulk_create(together)
         with at(together[-1].received_at + timedelta(seconds=dice.lognormvariate(-4, 0.7))):
             apply_batch(len(together))
@@ -57,7 +62,7 @@ def _moments(dice: random.Random, begin: datetime, end: datetime) -> Iterator[da
     while moment < end:
         yield moment
         hour = moment.hour + moment.minute / 60 + 3  # Moscow
-        a_minute = 7 + 5 * math.sin((hour - 9) / 24 * 2 * math.pi)
+        a_minute = 10 + 4 * math.sin((hour - 9) / 24 * 2 * math.pi)
         moment += timedelta(minutes=dice.expovariate(a_minute))
 
 
@@ -72,11 +77,10 @@ def _received(dice: random.Random, moment: datetime, now: datetime) -> Webhook:
         body=body(told),
         received_at=moment,
     )
-    cause = FULL if timedelta() < moment - (now - FULL_SINCE) < FULL_FOR else LONG
-    if cause == FULL or dice.random() < 0.004:
-        failed = {"status": Webhook.Status.FAILED, "attempts": 5, **with_kind(cause)}
-        for field, value in failed.items():
-            setattr(webhook, field, value)
+    for hours, minutes, cause in TROUBLES:
+        if timedelta() < moment - (now - hours * HOUR) < timedelta(minutes=minutes):
+            webhook.status, webhook.attempts = Webhook.Status.FAILED, 5
+            webhook.last_error, webhook.error_kind = cause, kind_of(cause)
     return webhook
 
 

@@ -1,8 +1,9 @@
 import re
+import traceback
 from uuid import uuid4
 
 import pytest
-from django.db import connection
+from django.db import DataError, connection
 from django.http import HttpResponse
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
@@ -12,6 +13,7 @@ from ingest.models import Webhook
 from tests.browsers import listed, page, staff, superuser
 from tests.cast import received
 from worker.admin import NAMED_MAX
+from worker.applying import BatchFailed
 
 pytestmark = pytest.mark.django_db
 FAILED, RECEIVED, APPLIED = Webhook.Status.FAILED, Webhook.Status.RECEIVED, Webhook.Status.APPLIED
@@ -163,3 +165,17 @@ def test_the_list_costs_the_same_few_statements_however_long_it_is(boss: Client)
         listed(boss, TaskResult)
 
     assert len(long) == len(short) <= 8
+
+
+def test_an_attempt_that_failed_shows_the_cause_and_not_the_exception_around_it(boss: Client) -> None:
+    webhook = failed()
+    try:
+        try:
+            raise DataError("out of range")
+        except DataError as fault:
+            raise BatchFailed([webhook.pk]) from fault
+    except BatchFailed:
+        result_of(webhook, traceback=traceback.format_exc())
+
+    shown = boss.get(page(Webhook, "change", webhook.pk)).content.decode()
+    assert '<div class="what">django.db.utils.DataError: out of range' in shown
