@@ -44,6 +44,11 @@ bench: ## measure how fast it is, against the usual designs; QUICK=1 takes 3 min
 	$(SET_UP_MYSQLCLIENT)
 	$(IN_VENV) -m bench $(BENCH) $(if $(QUICK),--quick)
 
+screenshots: ## take the pictures in docs/screenshots anew, of a house started for that, with Chromium
+	$(SET_UP) .venv/.dev
+	$(ONE_AT_A_TIME) $(IN_VENV) -m tests.servers chromium
+	$(IN_VENV) -m tests.screenshots
+
 lint: ## ruff, mypy and the import rules
 	$(SET_UP) .venv/.dev
 	.venv/bin/ruff check

@@ -28,7 +28,7 @@ FOLDER = ROOT / "docs/screenshots"
 LANGUAGES = {"en": "en-GB", "ru": "ru-RU"}
 WIDTH = 1200  # pixels
 MARGIN = 24  # below it
-COLOURS = 128  # text on a plain ground needs no more
+COLOURS = 256
 DICE = random.Random(8)
 TODAY = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
 REPAIRED = {
@@ -88,7 +88,9 @@ class Operator:
         taken = page.screenshot(full_page=True, clip=clip, scale="css")  # type: ignore[arg-type]
         path = self.folder / f"{name}.png"
         with Image.open(io.BytesIO(taken)) as image:
-            image.convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE).save(path, optimize=True)
+            image.convert("RGB").quantize(COLOURS, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(
+                path, optimize=True
+            )
         sys.stdout.write(f"{path.stat().st_size // 1024:4} KiB  {path}\n")
 
 

@@ -30,7 +30,7 @@ FULL = "OperationalError(1114, \"The table 'ledger_balancelog' is full\")"
 DENIED = "OperationalError(1142, \"INSERT command denied to user 'prihod' for table 'ledger_payment'\")"
 TROUBLES = [  # hours before now, minutes long
     (10, 75, FULL),
-    (2, 50, DENIED),
+    (3, 75, DENIED),
 ]
 
 
