@@ -159,7 +159,8 @@ def _news(alert: Alert, state: str, now: datetime) -> News:
         "over": _("Over after {age}: {text}"),
     }[state].format(text=alert.text, age=age_of(lasts))
     level, since = Level(alert.level).css, alert.began_at.isoformat()
-    return News(alert.cause, state, level, text, alert.to_do, since, int(lasts.total_seconds()))
+    seconds, runbook = int(lasts.total_seconds()), troubles.runbook(alert.cause)
+    return News(alert.cause, state, level, text, alert.to_do, since, seconds, runbook)
 
 
 def tell_trial() -> bool:
@@ -192,5 +193,6 @@ class DatabaseWatch:
     def _tell(self, state: str, text: str) -> bool:
         to_do = _("see that the server runs, and that DATABASE_URL is right")
         seconds = int((timezone.now() - self._began_at).total_seconds())
-        since = self._began_at.isoformat()
-        return telling.deliver([News("no database", state, Level.BAD.css, text, to_do, since, seconds)])
+        since, runbook = self._began_at.isoformat(), troubles.runbook("no database")
+        news = News("no database", state, Level.BAD.css, text, to_do, since, seconds, runbook)
+        return telling.deliver([news])

@@ -44,7 +44,8 @@ def examine() -> Iterator[Finding]:
             yield from look()
     except (DatabaseError, InterfaceError, ImproperlyConfigured) as fault:
         told = str(fault.args[-1]) if fault.args else repr(fault)
-        yield Finding("database", told, "see that the server runs, and that DATABASE_URL is right")
+        to_do = _see("no database", "see that the server runs, and that DATABASE_URL is right")
+        yield Finding("database", told, to_do)
 
 
 def _settings() -> Iterator[Finding]:
@@ -60,7 +61,11 @@ def _broker() -> Iterator[Finding]:
     try:
         rings, due = troubles.waiting_messages()
     except Exception as fault:  # noqa: BLE001 each transport has errors of its own
-        yield Finding("broker", f"does not answer: {fault}", troubles.see_to_broker())
+        yield Finding(
+            "broker",
+            f"does not answer: {fault}",
+            f"{troubles.see_to_broker()} ({troubles.runbook('no broker')})",
+        )
     else:
         yield Finding("broker", f"answers; {rings} rings and {due} attempts wait")
 
@@ -95,15 +100,21 @@ def _clock() -> Iterator[Finding]:
     yield Finding("clock", found, "set both machines by NTP" if apart > CLOCKS_APART_MAX else "")
 
 
+def _see(cause: str, to_do: str) -> str:
+    """With where the runbook goes on; empty if there is nothing to do."""
+    return to_do and f"{to_do} ({troubles.runbook(cause)})"
+
+
 def _rows() -> Iterator[Finding]:
     """Who works, what waits, and what was found at the last verification."""
     told = Figures(clock.now())
-    to_do = {trouble.cause: trouble.to_do for trouble in troubles.of_rows(told)}
+    to_do = {one.cause: _see(one.cause, one.to_do) for one in troubles.of_rows(told)}
     for kind in Beat.Kind:
         signs = [sign for sign in told.signs if sign.beat.kind == kind]
         for sign in signs:
             found = f"{sign.beat.name}, last heard of {sign.age.total_seconds():.0f} seconds ago"
-            yield Finding(kind.name.lower(), found, troubles.see_to(sign))
+            advice = _see(f"silent {kind.name.lower()}", troubles.see_to(sign))
+            yield Finding(kind.name.lower(), found, advice)
         if not signs:
             found = "none was heard of within the hour"
             yield Finding(kind.name.lower(), found, to_do[f"no {kind.name.lower()}"])

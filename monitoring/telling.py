@@ -27,10 +27,13 @@ class News:
     to_do: str
     since: str  # ISO 8601
     seconds: int  # it lasts, or lasted
+    runbook: str = ""  # where it says what to do
 
     @property
     def line(self) -> str:
-        return self.text if self.state == "over" or not self.to_do else f"{self.text}. To do: {self.to_do}"
+        if self.state == "over" or not self.to_do:
+            return self.text
+        return f"{self.text}. To do: {self.to_do} ({self.runbook})"
 
 
 def is_wanted() -> bool:

@@ -28,6 +28,21 @@ from worker.models import Beat
 LATELY_MINUTES = 5
 VERIFIED_WITHIN = timedelta(hours=26)  # once a day, and a little late
 STALLED = "stalled"
+RUNBOOK = "docs/runbook.md"
+_ENTRIES = {  # of the runbook, by cause
+    STALLED: "money-is-stuck",
+    "drift": "drift",
+    "no worker": "no-worker",
+    "silent worker": "no-worker",
+    "no scheduler": "no-scheduler",
+    "silent scheduler": "no-scheduler",
+    "failed": "failed-webhooks",
+    "conflicts": "conflicts",
+    "not verified": "books-not-verified",
+    "no broker": "broker-away",
+    "no database": "database-away",
+    "database settings": "database-settings",
+}
 
 
 class Level(IntEnum):
@@ -57,6 +72,11 @@ class Trouble:
 
 
 Rule = Callable[[Figures], Iterator[Trouble]]
+
+
+def runbook(cause: str) -> str:
+    """Where the runbook says what to do about it; its beginning for a cause of another version of ours."""
+    return f"{RUNBOOK}#{_ENTRIES[cause]}" if cause in _ENTRIES else RUNBOOK
 
 
 def of_rows(told: Figures) -> list[Trouble]:

@@ -36,7 +36,7 @@ REPAIRED = {
     "ru": "На диске снова есть место. Банк подтвердил по телефону: верно 145 000",
 }
 REPLAYED = {
-    "en": "The disk was full until 14:25; it has 200 GB more now",
+    "en": "The disk was full for an hour; it has 200 GB more now",
     "ru": "После обновления не хватало прав на новую таблицу; права выданы",
 }
 CAUSES = {"en": "is full", "ru": "denied"}  # one for each language, because each is replayed once
