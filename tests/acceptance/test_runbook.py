@@ -1,0 +1,185 @@
+"""docs/runbook.md: what it names exists, what leads to it arrives, and some of its entries are played."""
+
+import json
+import os
+import re
+import shlex
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+from django.core.management import get_commands, load_command_class
+from django.urls import resolve
+
+from monitoring import troubles
+from tests.acceptance import production as stage
+from tests.acceptance.house import House, until
+from tests.acceptance.poisoned import POISON
+from tests.cast import ROMASHKA, VASILEK
+from tests.servers import ROOT
+from tests.test_deployment import SERVICES
+from tests.test_prometheus import RULES, exposed  # noqa: F401 the second is a fixture
+
+RUNBOOK = ROOT / "docs/runbook.md"
+PAGE = " ".join(RUNBOOK.read_text().split())
+NAMES = sorted(set(re.findall(r"`([^`]+)`", PAGE)))
+COMMANDS = [name for name in NAMES if name.startswith("manage.py ")]
+ROOMS = ("api", "config", "monitoring", "worker", "ingest", "ledger")
+OURS = " ".join(
+    " ".join(path.read_text().split())
+    for room in ROOMS
+    for path in sorted((ROOT / room).rglob("*"))
+    if path.suffix in {".py", ".html"}
+)
+VARIABLES = set(re.findall(r"^# ([A-Z_]+)=", (ROOT / ".env.example").read_text(), re.MULTILINE))
+
+
+def anchors(page: str) -> list[str]:
+    """Of the headings of a page below docs/, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.+)$", (ROOT / "docs" / page).read_text(), re.MULTILINE)
+    return [re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings]
+
+
+def test_every_alert_and_every_trouble_has_an_entry() -> None:
+    led = [rule["annotations"]["runbook_url"] for rule in RULES]
+    led += [troubles.runbook(cause) for cause in told_causes()]
+    assert {url.partition("#")[0] for url in led} == {"docs/runbook.md"}
+    assert {url.partition("#")[2] for url in led} <= set(anchors("runbook.md"))
+    assert {rule["alert"] for rule in RULES} == {name for name in NAMES if re.fullmatch(r"Prihod\w+", name)}
+
+
+def told_causes() -> set[str]:
+    """By docs/monitoring.md."""
+    table = (ROOT / "docs/monitoring.md").read_text().partition("| cause | is told when |")[2]
+    causes = {
+        cause
+        for row in table.partition("\n\n")[0].splitlines()
+        for cause in re.findall(r"`([^`]+)`", row.split("|")[1] if "|" in row else "")
+    }
+    assert causes == troubles._ENTRIES.keys()
+    return causes
+
+
+@pytest.mark.parametrize("link", sorted(set(re.findall(r"\]\(([^)]+)\)", PAGE))))
+def test_every_link_arrives(link: str) -> None:
+    path, _, anchor = link.partition("#")
+    assert (RUNBOOK.parent / path).exists()
+    assert not anchor or anchor in anchors(path or "runbook.md")
+
+
+@pytest.mark.parametrize("line", COMMANDS)
+def test_every_command_takes_these_options(line: str) -> None:
+    _, name, *arguments = shlex.split(line)
+    command = load_command_class(get_commands()[name], name)
+    command.create_parser("manage.py", name).parse_args(arguments)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name.startswith("/")])
+def test_every_address_answers_to_somebody(name: str) -> None:
+    assert resolve(name.replace("<id>", "ccf0a86d-041b-4991-bcf7-e2352f7b8a4a"))
+
+
+def test_every_metric_is_exposed(exposed: set[str]) -> None:  # noqa: F811 the fixture
+    metrics = {name.partition("{")[0] for name in NAMES if name.startswith("prihod_")}
+    assert metrics
+    assert metrics <= exposed | {metric.rpartition("_")[0] for metric in exposed}  # a histogram's parts
+
+
+def test_every_other_name_is_one_of_ours() -> None:
+    """Log lines, causes, variables, files, services; what is left is other people's."""
+    others = {
+        name
+        for name in NAMES
+        if f'"{name}' not in OURS  # a log line, a cause, a column
+        and name not in VARIABLES
+        and not name.startswith(("/", "Prihod", "prihod_", "manage.py "))
+        and not (ROOT / name).exists()
+    }
+    compose = {name for name in others if name.startswith("docker compose ")}
+    assert {"web", "worker", "beat"} <= SERVICES.keys()
+    assert others - compose == {
+        *("!!", ".venv/bin/python manage.py", "15 4 * * *", "curl -i http://127.0.0.1:8000/healthz"),
+        *("KILL", "SHOW FULL PROCESSLIST", "OPTIMIZE TABLE", "max_connections", "limit_req"),
+        "SELECT trx_mysql_thread_id, trx_started FROM information_schema.innodb_trx ORDER BY trx_started",
+    }
+
+
+@pytest.mark.parametrize("words", sorted(set(re.findall(r"(?<!\*)\*([A-Za-z][^*]+)\*(?!\*)", PAGE))))
+def test_every_word_of_a_page_is_said_there(words: str) -> None:
+    assert words.lower() in OURS.lower()
+
+
+# Some entries, played
+
+
+@pytest.fixture
+def house(production: Callable[..., House]) -> House:
+    house = production(STALLED_AFTER_SECONDS="1")
+    assert stage.deliver(house, stage.webhook())[0] == 200
+    house.balance_becomes(ROMASHKA, 145000)
+    return house
+
+
+def command(beginning: str) -> list[str]:
+    """The arguments of a command as the page has it."""
+    (line,) = {line for line in COMMANDS if line.startswith(f"manage.py {beginning}")}
+    return shlex.split(line)[1:]
+
+
+@contextmanager
+def standing_still(house: House) -> Iterator[None]:
+    """Workers and scheduler; web goes on."""
+    pids = house.pids("celery")
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
+
+
+def doctor_leads_to(house: House, entry: str) -> bool:
+    return f"(docs/runbook.md#{entry})" in house.manage("doctor").stdout
+
+
+def test_failed_webhooks_are_replayed_once_their_cause_is_repaired(house: House) -> None:
+    poison = stage.webhook(payer_inn=VASILEK, document_number=f"{POISON}1")
+    assert stage.deliver(house, poison)[0] == 200
+    until(lambda: house.json(f"/api/operations/{poison['operation_id']}/")["status"] == "failed", house)
+    assert doctor_leads_to(house, "failed-webhooks")
+
+    (house.data_dir / "repaired").touch()
+    assert "1 replayed" in house.manage(*command("replay --failed --reason")).stdout
+
+    house.balance_becomes(VASILEK, 145000)
+    assert not doctor_leads_to(house, "failed-webhooks")
+
+
+def test_what_was_stuck_moves_as_soon_as_somebody_works(house: House) -> None:
+    with standing_still(house):
+        assert stage.deliver(house, stage.webhook(payer_inn=VASILEK))[0] == 200
+        until(lambda: doctor_leads_to(house, "money-is-stuck"), house)
+
+    house.balance_becomes(VASILEK, 145000)
+    assert not doctor_leads_to(house, "money-is-stuck")
+
+
+def test_a_wrong_balance_is_found_named_and_put_right(house: House) -> None:
+    with standing_still(house):
+        sql(house, "UPDATE ledger_organization SET balance_kopecks = balance_kopecks + 100")
+        assert house.manage("verify_ledger").returncode == 1
+        assert doctor_leads_to(house, "drift")
+        told = json.loads(house.manage(*command("verify_ledger --json")).stdout)["drift"]
+        right, inn = told["expected"], told["inn"]
+        sql(house, f"UPDATE ledger_organization SET balance_kopecks = {right} WHERE inn = '{inn}'")
+
+    assert "All is right" in house.manage("verify_ledger").stdout
+    assert not doctor_leads_to(house, "drift")
+
+
+def sql(house: House, statement: str) -> None:
+    code = f'from django.db import connection; connection.cursor().execute("{statement}")'
+    done = house.manage("shell", "-v0", "-c", code)
+    assert done.returncode == 0, done.stderr
