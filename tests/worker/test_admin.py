@@ -169,13 +169,9 @@ def test_the_list_costs_the_same_few_statements_however_long_it_is(boss: Client)
 
 def test_an_attempt_that_failed_shows_the_cause_and_not_the_exception_around_it(boss: Client) -> None:
     webhook = failed()
-    try:
-        try:
-            raise DataError("out of range")
-        except DataError as fault:
-            raise BatchFailed([webhook.pk]) from fault
-    except BatchFailed:
-        result_of(webhook, traceback=traceback.format_exc())
+    wrapper = BatchFailed([webhook.pk])
+    wrapper.__cause__ = DataError("out of range")
+    result_of(webhook, traceback="".join(traceback.format_exception(wrapper)))
 
     shown = boss.get(page(Webhook, "change", webhook.pk)).content.decode()
     assert '<div class="what">django.db.utils.DataError: out of range' in shown
