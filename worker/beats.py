@@ -80,11 +80,15 @@ class WorkerBeats(bootsteps.StartStopStep):
 @worker_shutdown.connect
 def leave(sender: Any, **_: object) -> None:
     """Who ends in good order is not missed."""
-    mark_of("worker").unlink(missing_ok=True)
+    _take_away("worker", sender.hostname)
+
+
+def _take_away(kind: str, name: str) -> None:
+    mark_of(kind).unlink(missing_ok=True)
     try:
-        Beat.objects.filter(name=sender.hostname).delete()
+        Beat.objects.filter(name=name).delete()
     except (DatabaseError, InterfaceError) as fault:
-        log.warning("beat is not taken away", name=sender.hostname, error=repr(fault))
+        log.warning("beat is not taken away", name=name, error=repr(fault))
     finally:
         connection.close()
 
@@ -101,3 +105,7 @@ class SchedulerBeats:
         if time.monotonic() - self._written_at >= EVERY_SECONDS:
             self._written_at = time.monotonic()
             beat(Beat.Kind.SCHEDULER, self._name, 1)
+
+    def leave(self) -> None:
+        """A new container has a new name: the old one's would be missed until it is forgotten."""
+        _take_away("beat", self._name)

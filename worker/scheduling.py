@@ -44,3 +44,8 @@ class Scheduler(beat.Scheduler):
         bind_contextvars(task=entry.task)
         self.app.tasks[str(entry.task)]()  # none of ours takes arguments
         self.beats.beat()
+
+    def close(self) -> None:
+        """Celery calls it on SIGTERM, wherever that finds this process, and again when its loop has ended."""
+        super().close()
+        self.beats.leave()

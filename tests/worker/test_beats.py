@@ -157,8 +157,11 @@ def be_long():
         time.sleep(0.05)
 
 
-be_long.delay()
-app.worker_main(["--quiet", "worker", "--hostname", "tested@%h", "--concurrency", "2"])
+if os.environ.get("STARTED") == "beat":
+    app.start(["--quiet", "beat"])
+else:
+    be_long.delay()
+    app.worker_main(["--quiet", "worker", "--hostname", "tested@%h", "--concurrency", "2"])
 """
 
 
@@ -186,6 +189,19 @@ def test_a_real_worker_beats_during_a_long_task_too_and_leaves_in_good_order(
     assert worker.wait(timeout=30) == 0, log.read_text()
     assert not Beat.objects.exists()
     assert not mark_of("worker").exists()
+
+
+def test_a_real_scheduler_beats_and_leaves_in_good_order(
+    start: Callable[..., "subprocess.Popen[bytes]"], tmp_path: Path
+) -> None:
+    scheduler = start(STARTED="beat")
+    until("a beat", Beat.objects.filter(kind=Beat.Kind.SCHEDULER).exists, tmp_path / "log")
+
+    scheduler.terminate()
+
+    scheduler.wait(timeout=60)
+    assert not Beat.objects.exists()
+    assert not mark_of("beat").exists()
 
 
 @pytest.mark.skipif(lacking("Redis") is not None, reason="needs a Redis of its own")
