@@ -191,7 +191,7 @@ class DatabaseWatch:
             self._told = not self._tell("over", text)
 
     def _tell(self, state: str, text: str) -> bool:
-        to_do = _("see that the server runs, and that DATABASE_URL is right")
+        to_do = troubles.see_to_database()
         seconds = int((timezone.now() - self._began_at).total_seconds())
         since, runbook = self._began_at.isoformat(), troubles.runbook("no database")
         news = News("no database", state, Level.BAD.css, text, to_do, since, seconds, runbook)

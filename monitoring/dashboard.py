@@ -18,7 +18,7 @@ from monitoring import charts, figures, troubles
 from monitoring.durations import age_of, duration
 from monitoring.figures import HOUR, Figures
 from monitoring.models import Alert
-from monitoring.troubles import LATELY_MINUTES, Level, Trouble, kept_url
+from monitoring.troubles import LATELY_MINUTES, Level, Trouble, kept_url, state_url
 from worker import clock
 from worker.counting import DAY, Counted
 from worker.models import Beat
@@ -91,12 +91,12 @@ def context() -> dict[str, Any]:
 
 def verdict(told: Figures, found: list[Trouble]) -> Verdict:
     """Whether money flows; red also for what is bad beside the flow."""
-    flow = _flow(told)
+    flow = _flow(told, found)
     is_bad = any(trouble.level is Level.BAD for trouble in found)
     return Verdict(Level.BAD if is_bad else flow.level, flow.heading, flow.sentence)
 
 
-def _flow(told: Figures) -> Verdict:
+def _flow(told: Figures, found: list[Trouble]) -> Verdict:
     received, applied = told.last(LATELY_MINUTES)
     waiting = told.waiting_seconds
     wait = _("nothing waits")
@@ -106,10 +106,9 @@ def _flow(told: Figures) -> Verdict:
     if applied:
         lately = _("{count} applied in the last {minutes} minutes; {wait}.")
     flow = lately.format(count=grouped(applied), minutes=LATELY_MINUTES, wait=wait)
-    if troubles.is_stalled(told):
-        if applied:
-            return Verdict(Level.WARNING, _("Money is late"), flow)
-        return Verdict(Level.BAD, _("Money is stuck"), flow)
+    if stalled := next((trouble for trouble in found if trouble.cause == troubles.STALLED), None):
+        heading = _("Money is stuck") if stalled.level is Level.BAD else _("Money is late")
+        return Verdict(stalled.level, heading, flow)
     if received or applied:
         return Verdict(Level.GOOD, _("Money is flowing"), flow)
     last = told.newest_received
@@ -146,7 +145,7 @@ def tiles(told: Figures) -> list[Tile]:
     late = troubles.is_stalled(told)
     lately = _("in {minutes} minutes").format(minutes=LATELY_MINUTES)
     newest, payments = list_url(Webhook), list_url(Payment)
-    applied_webhooks, queue = _state(Webhook.Status.APPLIED), _state(Webhook.Status.RECEIVED)
+    applied_webhooks, queue = state_url(Webhook.Status.APPLIED), state_url(Webhook.Status.RECEIVED)
     of = _("none within the hour")
     if delays:
         text = ngettext("of the last {n}", "of the last {n}", delays.webhooks)
@@ -174,7 +173,7 @@ def tiles(told: Figures) -> list[Tile]:
             _("Failed"),
             str(told.failed),
             _("wait for a person"),
-            _state(Webhook.Status.FAILED),
+            state_url(Webhook.Status.FAILED),
             Level.WARNING if told.failed else Level.QUIET,
         ),
         Tile(
@@ -228,7 +227,3 @@ def _verification_level(told: Figures) -> Level:
     if last and last.drift:
         return Level.BAD
     return Level.GOOD if troubles.is_verified(told) else Level.WARNING
-
-
-def _state(status: Webhook.Status) -> str:
-    return list_url(Webhook, status__exact=status.value)

@@ -44,7 +44,7 @@ def examine() -> Iterator[Finding]:
             yield from look()
     except (DatabaseError, InterfaceError, ImproperlyConfigured) as fault:
         told = str(fault.args[-1]) if fault.args else repr(fault)
-        to_do = _see("no database", "see that the server runs, and that DATABASE_URL is right")
+        to_do = _see("no database", troubles.see_to_database())
         yield Finding("database", told, to_do)
 
 
@@ -61,11 +61,8 @@ def _broker() -> Iterator[Finding]:
     try:
         rings, due = troubles.waiting_messages()
     except Exception as fault:  # noqa: BLE001 each transport has errors of its own
-        yield Finding(
-            "broker",
-            f"does not answer: {fault}",
-            f"{troubles.see_to_broker()} ({troubles.runbook('no broker')})",
-        )
+        to_do = _see("no broker", troubles.see_to_broker())
+        yield Finding("broker", f"does not answer: {fault}", to_do)
     else:
         yield Finding("broker", f"answers; {rings} rings and {due} attempts wait")
 

@@ -23,7 +23,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
 from api.answers import error, json_only
-from monitoring import figures
+from monitoring.figures import Figures
 from worker import clock
 from worker.models import Beat
 
@@ -56,24 +56,19 @@ class _DatabaseFigures(Collector):
     """The figures as gauges, read from the database while Prometheus waits."""
 
     def collect(self) -> Iterator[Metric]:
-        now = clock.now()
-        since = figures.waiting_since()
-        waiting = (now - since).total_seconds() if since else 0.0
-        yield _gauge("prihod_backlog", "Webhooks received and not yet applied", figures.backlog().number)
-        yield _gauge(
-            "prihod_oldest_waiting_seconds", "Age of the oldest of them, 0 without any", max(waiting, 0.0)
-        )
-        yield _gauge(
-            "prihod_failed_waiting", "Failed webhooks that wait for a person", figures.failed().number
-        )
-        alive = [sign.beat for sign in figures.signs(now) if not sign.is_silent]
+        told = Figures(clock.now())
+        waiting = told.waiting_seconds or 0.0
+        yield _gauge("prihod_backlog", "Webhooks received and not yet applied", told.backlog.number)
+        yield _gauge("prihod_oldest_waiting_seconds", "Age of the oldest of them, 0 without any", waiting)
+        yield _gauge("prihod_failed_waiting", "Failed webhooks that wait for a person", told.failed.number)
+        alive = [sign.beat for sign in told.signs if not sign.is_silent]
         workers = [beat for beat in alive if beat.kind == Beat.Kind.WORKER]
         yield _gauge("prihod_workers_alive", "Workers that were heard of lately", len(workers))
         yield _gauge(
             "prihod_worker_processes_alive", "Their processes", sum(beat.processes for beat in workers)
         )
         yield _gauge("prihod_schedulers_alive", "Schedulers likewise", len(alive) - len(workers))
-        if last := figures.last_verification():
+        if last := told.verification:
             yield _gauge("prihod_drift", "1 if the last verification found drift", int(bool(last.drift)))
             yield _gauge("prihod_verified_at", "When that was, in Unix time", last.ended_at.timestamp())
 

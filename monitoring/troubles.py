@@ -115,7 +115,7 @@ def _stalled(told: Figures) -> Iterator[Trouble]:
                 minutes=LATELY_MINUTES,
             ),
             _("see workers and broker; more workers apply more at once"),
-            _state(Webhook.Status.RECEIVED),
+            state_url(Webhook.Status.RECEIVED),
         )
 
 
@@ -181,7 +181,7 @@ def _failed(told: Figures) -> Iterator[Trouble]:
             Level.WARNING,
             text.format(n=told.failed),
             _("read why in the admin, repair the cause, then manage.py replay --failed"),
-            _state(Webhook.Status.FAILED),
+            state_url(Webhook.Status.FAILED),
             size=told.failed.number,
         )
 
@@ -240,6 +240,10 @@ def see_to_broker() -> str:
     return _("see that Redis runs, and that REDIS_URL is right; meanwhile the scheduler alone applies")
 
 
+def see_to_database() -> str:
+    return _("see that the server runs, and that DATABASE_URL is right")
+
+
 def _database_settings() -> Iterator[Trouble]:
     wrong = [found for found in run_checks(databases=["default"], tags=["database"]) if found.is_serious()]
     if wrong:
@@ -252,7 +256,8 @@ def _database_settings() -> Iterator[Trouble]:
         )
 
 
-def _state(status: Webhook.Status) -> str:
+def state_url(status: Webhook.Status) -> str:
+    """The list of the webhooks in this state."""
     return list_url(Webhook, status__exact=status.value)
 
 
