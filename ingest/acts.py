@@ -65,21 +65,17 @@ def _begin(act: Act, reason: str, write_down: Callable[[Act], int]) -> Act:
         webhooks = write_down(act)
         if not webhooks:
             raise NoWebhooks
-    first = ActedWebhook.objects.filter(act=act).order_by("webhook").values_list("webhook", flat=True)
+    acted = ActedWebhook.objects.filter(act=act).order_by("webhook_id")
+    operation_ids = acted.values_list("webhook__operation_id", flat=True)[:OPERATIONS_LOGGED_MAX]
     log.info(
         "act begun",
         act=act.pk,
         kind=act.kind,
         by=act.by_name,
         webhooks=webhooks,
-        operation_ids=_operation_ids(list(first[:OPERATIONS_LOGGED_MAX])),
+        operation_ids=list(map(str, operation_ids)),
     )
     return act
-
-
-def _operation_ids(webhook_ids: Collection[int]) -> list[str]:
-    webhooks = Webhook.objects.filter(id__in=webhook_ids).order_by("id")
-    return list(map(str, webhooks.values_list("operation_id", flat=True)))
 
 
 def carry_out(act_id: int, *, wait: bool = False) -> int:
