@@ -171,7 +171,6 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # untyped
 
     def handle(self, conn: TConn) -> Any:
         _request.waited_seconds = time.monotonic() - conn.ready_at
-        clear_contextvars()  # what is no HTTP is logged by gunicorn, without the id of the last request
         return super().handle(conn)
 
     def handle_request(self, req: Any, conn: TConn) -> Any:
@@ -184,6 +183,8 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # untyped
 
     def handle_error(self, req: Any, client: socket.socket, addr: Any, exc: Exception) -> None:
         """Answer what is no HTTP in JSON, where gunicorn would in HTML."""
+        if req is None:
+            clear_contextvars()  # they are those of this thread's last request
         if isinstance(exc, errors.ParseException) and not isinstance(exc, _OUR_FAULTS):
             self.log.warning("Invalid request from ip=%s: %.200s", (addr or [""])[0], exc)
             status, reason = _STATUS.get(type(exc), (400, "Bad Request"))
