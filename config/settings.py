@@ -137,7 +137,7 @@ ROOT_URLCONF = "config.urls"
 WSGI_APPLICATION = "config.wsgi.application"
 TEST_RUNNER = "tests.runner.PytestRunner"
 
-TEMPLATES = [templating.TEMPLATES]
+TEMPLATES = [templating.PAGES]
 
 # --- security: config/security.py has the values and the reasons ---------------------------------
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-TEMPLATES = {
+PAGES = {
     "BACKEND": "django.template.backends.django.DjangoTemplates",
     "DIRS": [Path(__file__).resolve().parent / "templates"],
     "APP_DIRS": True,
