@@ -4,7 +4,6 @@ ROMASHKA and VASILEK are companies with right check digits, IVANOV is a sole tra
 the organization of the README's sample, whose INN fails the check, as a bank's samples do.
 """
 
-import json
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID, uuid4
@@ -17,6 +16,7 @@ from ledger.models import Organization
 from ledger.operation_id import OperationIdField
 from ledger.posting import Outcome, lock_free, post, posted_before
 from ledger.terms import PaymentTerms
+from tests.deliveries import body
 
 ROMASHKA = "7707083893"
 VASILEK = "7719617469"
@@ -101,18 +101,6 @@ def received(told: PaymentTerms | None = None, **fields: Any) -> Webhook:
     inbox.store(told, body(told))
     Webhook.objects.filter(operation_id=told.operation_id).update(**fields)
     return Webhook.objects.get(operation_id=told.operation_id)
-
-
-def body(told: PaymentTerms, **changed: Any) -> bytes:
-    """What the bank would POST; `changed` fields replace those of `told`."""
-    fields = {
-        "operation_id": str(told.operation_id),
-        "amount": f"{told.amount_kopecks // 100}.{told.amount_kopecks % 100:02}",
-        "payer_inn": told.inn,
-        "document_number": told.document_number,
-        "document_date": told.document_date.isoformat(),
-    }
-    return json.dumps(fields | changed).encode()
 
 
 def balances() -> dict[str, int]:

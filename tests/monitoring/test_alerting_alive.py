@@ -5,10 +5,10 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -16,12 +16,14 @@ from django.db import connection
 
 from ingest.models import Verification
 from monitoring.models import Alert
+from tests import waiting
 from tests.receivers import never_answering, receiving
 from tests.servers import ROOT, launch
 from worker.beats import mark_of
 from worker.models import Beat
 
 pytestmark = pytest.mark.django_db(transaction=True)
+until = partial(waiting.until, seconds=40.0)
 Start = Callable[..., "subprocess.Popen[bytes]"]
 
 PROGRAM = """
@@ -77,13 +79,6 @@ def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
             return process
 
         yield started
-
-
-def until(what: str, holds: Callable[[], object], log: Path, seconds: float = 40.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline, f"waited for {what}:\n{log.read_text()}"
-        time.sleep(0.05)
 
 
 def test_a_killed_worker_is_told_once_and_so_is_its_return_also_by_a_scheduler_that_starts_anew(

@@ -21,7 +21,8 @@ from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
 from ledger.terms import PaymentTerms
 from tests.acceptance.house import House, until
-from tests.screenshots.bank import PASSWORD, ROMASHKA, body, payment
+from tests.deliveries import body
+from tests.screenshots.bank import PASSWORD, ROMASHKA, payment
 from tests.servers import ROOT, chromium
 
 FOLDER = ROOT / "docs/screenshots"

@@ -1,6 +1,5 @@
 """What the bank of the pictures tells; without Django, so that it can be told from outside the house too."""
 
-import json
 import math
 import random
 from datetime import datetime
@@ -19,14 +18,3 @@ def payment(dice: random.Random, day: datetime) -> PaymentTerms:
     (inn,) = dice.choices(INNS, WEIGHTS)
     operation_id = UUID(int=dice.getrandbits(128), version=4)
     return PaymentTerms(operation_id, inn, kopecks, f"{dice.randint(100, 9999)}", day)
-
-
-def body(told: PaymentTerms, **changed: object) -> bytes:
-    fields: dict[str, object] = {
-        "operation_id": str(told.operation_id),
-        "amount": f"{told.amount_kopecks // 100}.{told.amount_kopecks % 100:02}",
-        "payer_inn": told.inn,
-        "document_number": told.document_number,
-        "document_date": told.document_date.isoformat(),
-    }
-    return json.dumps(fields | changed).encode()

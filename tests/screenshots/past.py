@@ -20,7 +20,8 @@ from ingest.error_kind import kind_of
 from ingest.models import Webhook
 from ledger.models import Payment
 from ledger.terms import PaymentTerms
-from tests.screenshots.bank import PASSWORD, body, payment
+from tests.deliveries import body
+from tests.screenshots.bank import PASSWORD, payment
 from worker.applying import apply_batch
 from worker.counting import begun
 from worker.models import Minute

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from datetime import datetime, timedelta
+from functools import partial
 from io import StringIO
 from pathlib import Path
 
@@ -16,12 +17,14 @@ from django.core.management import call_command
 from django.db import DatabaseError
 from django.db.models import QuerySet
 
+from tests import waiting
 from tests.servers import ROOT, Redis, lacking, launch
 from worker import beats, clock
 from worker.beats import EVERY_SECONDS, FORGOTTEN_AFTER, SchedulerBeats, beat, mark_of
 from worker.models import Beat
 
 pytestmark = pytest.mark.django_db(transaction=True)
+until = partial(waiting.until, seconds=60.0)
 WORKER = Beat.Kind.WORKER
 
 
@@ -163,13 +166,6 @@ else:
     be_long.delay()
     app.worker_main(["--quiet", "worker", "--hostname", "tested@%h", "--concurrency", "2"])
 """
-
-
-def until(what: str, holds: Callable[[], object], log: Path, seconds: float = 60.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline, f"waited for {what}:\n{log.read_text()}"
-        time.sleep(0.05)
 
 
 def test_a_real_worker_beats_during_a_long_task_too_and_leaves_in_good_order(
