@@ -13,6 +13,8 @@ import socket
 import sqlite3
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -64,7 +66,7 @@ class Operator:
         page = self.open("/admin/")
         page.fill("#id_username", "olga")
         page.fill("#id_password", PASSWORD)
-        page.click("input[type=submit]")
+        press(page, "input[type=submit]")
         page.close()
 
     def open(self, path: str, *, dark: bool = False) -> Page:
@@ -95,6 +97,12 @@ class Operator:
         sys.stdout.write(f"{path.stat().st_size // 1024:4} KiB  {path}\n")
 
 
+def press(page: Page, button: str) -> None:
+    """And wait for what it leads to: Chromium forgets to close a page that is on its way to another."""
+    page.click(button)
+    page.wait_for_load_state("networkidle")
+
+
 class Bank:
     """Delivers to the house, and looks by plain SQL what became of it."""
 
@@ -102,8 +110,18 @@ class Bank:
         self.house = house
 
     def sql(self, statement: str, *values: object) -> list[tuple[object, ...]]:
-        with sqlite3.connect(self.house.data_dir / "prihod.sqlite3", timeout=30) as connection:
+        with self._session() as connection:
             return connection.execute(statement, values).fetchall()
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Nobody else writes meanwhile."""
+        with self._session() as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            yield
+
+    def _session(self) -> sqlite3.Connection:
+        return sqlite3.connect(self.house.data_dir / "prihod.sqlite3", timeout=30)
 
     def deliver(self, told: PaymentTerms, **changed: object) -> None:
         self.house.post(body(told, **changed), {})
@@ -150,7 +168,7 @@ def play(bank: Bank, operators: list[Operator]) -> None:
         operator.take("failures", "/admin/ingest/webhook/failures/", down_to="table.failures")
         operator.take("webhook", f"/admin/ingest/webhook/{webhook}/change/", down_to="fieldset.story")
         operator.take("organization", page_of_organization, down_to="tbody tr:nth-child(12)")
-    replay(bank.house, operators)
+    replay(bank, operators)
 
 
 def one_payment_is_repaired(bank: Bank, operator: Operator) -> object:
@@ -168,16 +186,18 @@ def one_payment_is_repaired(bank: Bank, operator: Operator) -> object:
     key = bank.webhook(told)[0]
     page = operator.open(f"/admin/ingest/webhook/act/replay/?ids={key}")
     page.fill("[name=reason]", REPAIRED[operator.language])
-    page.click("form.act [type=submit]")
+    press(page, "form.act [type=submit]")
     page.close()
     bank.becomes(told, "applied")
     return key
 
 
-def replay(house: House, operators: list[Operator]) -> None:
+def replay(bank: Bank, operators: list[Operator]) -> None:
     """With workers that stand still, so that the pictures show how far it has come."""
-    for pid in (frozen := house.pids("celery")):
-        os.kill(pid, signal.SIGSTOP)
+    frozen = bank.house.pids("celery")
+    with bank.writing():  # whoever is frozen while writing would hold up everybody
+        for pid in frozen:
+            os.kill(pid, signal.SIGSTOP)
     try:
         for operator in operators:
             page = operator.open("/admin/ingest/webhook/failures/")
@@ -185,9 +205,10 @@ def replay(house: House, operators: list[Operator]) -> None:
             row.locator("a.button").first.click()
             page.fill("[name=reason]", REPLAYED[operator.language])
             operator.keep("replay", page, "table.acted tr:nth-child(10)")
-            page.click("form.act [type=submit]")
-            page.wait_for_load_state("networkidle")
-            house.manage("shell", "-v0", "-c", "from worker.applying import apply_batch; apply_batch(312)")
+            press(page, "form.act [type=submit]")
+            bank.house.manage(
+                "shell", "-v0", "-c", "from worker.applying import apply_batch; apply_batch(312)"
+            )
             page.reload()
             operator.keep("replaying", page, "table.acted tr:nth-child(8)")
             page.close()
