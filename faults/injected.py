@@ -17,13 +17,13 @@ from typing import Any
 
 from celery import current_app
 from django.db import connection, transaction
-from django.db.models import OuterRef, QuerySet, Subquery
+from django.db.models import QuerySet
 
 from ingest import doorbell, inbox
 from ingest.models import Webhook
 from ledger import posting
 from ledger.exceptions import OrganizationsMissing
-from ledger.models import Organization, Payment
+from ledger.models import Organization
 from ledger.terms import PaymentTerms
 from worker import applying, attempts
 
@@ -168,8 +168,6 @@ def _doorbell_blocks() -> None:
 
 
 def _retry_posts_again() -> None:
-    newest = Payment.objects.filter(operation_id=OuterRef("operation_id")).order_by("-id")
-    posting._PAYMENT = Subquery(newest.values("id")[:1])
     apply = applying._apply
 
     def apply_again_now_and_then(claimable: Any, webhooks_max: int) -> list[int]:

@@ -15,8 +15,8 @@ from typing import Any
 from uuid import UUID
 
 import structlog
-from django.db import connection, transaction
-from django.db.models import DateTimeField, F, OuterRef, QuerySet, Subquery, Sum, Value, Window
+from django.db import IntegrityError, connection, transaction
+from django.db.models import DateTimeField, F, Max, OuterRef, QuerySet, Subquery, Sum, Value, Window
 from django.db.models.functions import Coalesce, RowNumber
 from django.db.transaction import TransactionManagementError
 from django.utils import timezone
@@ -33,13 +33,9 @@ LINES_LOGGED_MAX = 10  # of one batch; a line in the console for each would take
 _TERMS = [field.name for field in fields(PaymentTerms)]
 
 
-def _of_organization(column: str) -> Subquery:
-    # Such a look-up for each row, rather than a join: no server can turn its order round, and read all
-    # payments of an organization because it is the only one of its batch.
-    return Subquery(Organization.objects.filter(inn=OuterRef("inn")).values(column))
-
-
-_ORGANIZATION = _of_organization("id")
+# Such look-ups for each row, rather than joins: no server can turn their order round, and read all payments
+# of an organization because it is the only one of its batch.
+_ORGANIZATION = Subquery(Organization.objects.filter(inn=OuterRef("inn")).values("id"))
 _PAYMENT = Subquery(Payment.objects.filter(operation_id=OuterRef("operation_id")).values("id"))
 
 
@@ -82,14 +78,19 @@ def post(told: QuerySet[Any], organizations: Mapping[str, int]) -> None:
 
     `organizations` are all that `told` names, as lock_free returned them in this transaction. It is the
     caller's, so that the caller's own mark commits with the money. It is lost by django.db.IntegrityError
-    if one of the operations is posted already (ask posted_before), and by a DatabaseError of the server's
-    own kind if a balance would overflow.
+    if one of the operations is posted already (ask posted_before) or its organization isn't among these, and
+    by a DatabaseError of the server's own kind if a balance would overflow.
     """
     if not connection.in_atomic_block:
         raise TransactionManagementError("posting belongs into its caller's transaction")
     now = Value(timezone.now(), DateTimeField())
+    # Nobody else adds payments of organizations that we hold: what has a higher key from here on is ours.
+    newest = Payment.objects.aggregate(key=Max("pk", default=-1))["key"]
     written = _write_payments(told, now)
-    _write_lines(told, now)
+    if not written:
+        return
+    if _write_lines(newest, organizations.values(), now) != written:
+        raise IntegrityError("a payment of an organization that the caller does not hold")
     _bring_balances_to_newest_line(organizations.values())
     _report_after_commit(told, written)
 
@@ -119,19 +120,24 @@ def _write_payments(told: QuerySet[Any], now: Value) -> int:
     )
 
 
-def _write_lines(told: QuerySet[Any], now: Value) -> None:
+def _write_lines(after: int, organization_ids: Collection[int], now: Value) -> int:
     """The rule of crediting: a line's number is one more than that of the line before, and the balance after
     it is the one before, plus its amount. The organization's row says what its newest line was.
+
+    For the payments of these organizations with keys above `after`; returns how many.
     """
-    since_newest: dict[str, Any] = {"partition_by": "inn", "order_by": "pk"}
-    insert_selected(
+    # As a sum, the organization leads no server to its index, which would have it read all payments of one.
+    ours = Payment.objects.alias(holder=F("organization_id") + 0).filter(holder__in=organization_ids)
+    its = Organization.objects.filter(pk=OuterRef("organization_id"))
+    since_newest: dict[str, Any] = {"partition_by": "organization_id", "order_by": "pk"}
+    return insert_selected(
         BalanceLog,
-        told.order_by("pk"),
-        organization=_ORGANIZATION,
-        seq=_of_organization("last_seq") + Window(RowNumber(), **since_newest),
-        payment=_PAYMENT,
+        ours.filter(pk__gt=after).order_by("pk"),
+        organization=F("organization_id"),
+        seq=Subquery(its.values("last_seq")) + Window(RowNumber(), **since_newest),
+        payment=F("pk"),
         amount_kopecks=F("amount_kopecks"),
-        balance_after_kopecks=_of_organization("balance_kopecks")
+        balance_after_kopecks=Subquery(its.values("balance_kopecks"))
         + Window(Sum("amount_kopecks"), **since_newest),
         created_at=now,
     )
