@@ -1,13 +1,17 @@
 """Who answers what."""
 
+import sys
+
 from django.contrib import admin
+from django.db import InterfaceError, OperationalError
 from django.http import HttpRequest, HttpResponse
+from django.template.loader import render_to_string
 from django.urls import path
 from django.views.decorators.csrf import csrf_exempt
 from django.views.generic import RedirectView
 from django.views.i18n import set_language
 
-from api.answers import error
+from api.answers import error, unavailable
 from config import health, openapi
 from ingest import views as ingest
 from ingest.doors import DOORS
@@ -24,6 +28,13 @@ def handler404(request: HttpRequest, exception: Exception | None = None, rest: s
 
 
 def handler500(request: HttpRequest) -> HttpResponse:
+    """To a person as a page that needs nothing of the database. It may be what failed."""
+    is_away = isinstance(sys.exception(), OperationalError | InterfaceError)
+    if request.path.startswith("/admin/"):
+        page = render_to_string("failed.html", {"is_away": is_away})
+        return HttpResponse(page, status=503 if is_away else 500)
+    if is_away:
+        return unavailable("temporarily unavailable, please try again")
     return error(500, "something failed here, and is logged")
 
 

@@ -14,7 +14,7 @@ DELIVERIES = Counter("prihod_deliveries", "Deliveries, by the status of the answ
 DELIVERY_SECONDS = Histogram(
     "prihod_delivery_seconds",
     "From a delivery's arrival in Django to its answer",
-    buckets=(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 5),
+    buckets=(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5),
 )
 CONFLICTS = Counter("prihod_conflicting_deliveries", "Operations told again with other terms")
 RINGS = Counter("prihod_doorbell_rings", "Rings that the broker took, or had enough of")

@@ -44,6 +44,7 @@ class ReadOnlyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # as above
     change_list_template = "admin/bounded_change_list.html"
     paginator = BoundedPaginator
     show_full_result_count = False
+    sortable_by = ()
     # Not joined: from a few organizations the server would read on to all their payments, and sort them.
     list_select_related = ()
     prefetched: Sequence[str] = ()

@@ -6,8 +6,7 @@ They run on `migrate` and before `make run` starts anything.
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from django.core.checks import CheckMessage, Error
-from django.core.checks import Warning as Caution
+from django.core.checks import CheckMessage, Error, Info
 from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.migrations.recorder import MigrationRecorder
@@ -121,10 +120,10 @@ def _triggers(connection: BaseDatabaseWrapper) -> Iterator[CheckMessage]:
     if not guarded:
         return
     if not triggers.visible(connection):
-        yield Caution(
+        yield Info(
             "whether the triggers that protect posted payments are there can't be seen by this user",
             hint="check as the user who migrates; seeing them needs the TRIGGER privilege",
-            id="ledger.W001",
+            id="ledger.I001",
         )
     elif names := triggers.missing(connection, guarded):
         yield Error(

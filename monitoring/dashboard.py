@@ -5,6 +5,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from django.http import HttpRequest
+from django.urls import reverse
 from django.utils import timezone
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
@@ -130,11 +131,10 @@ def lines(told: Figures, found: list[Trouble]) -> list[Line]:
         for trouble in found
         if trouble.cause != troubles.STALLED
     ]
-    known = {trouble.cause for trouble in found}
     theirs = [
         Line(Level(alert.level), alert.text, list_url(Alert), alert.told_at)
         for cause, alert in open_alerts.items()
-        if cause not in known and alert.gone_at is None
+        if cause in troubles.OF_SERVERS and alert.gone_at is None
     ]
     return sorted([*ours, *theirs], key=lambda line: -line.level)
 
@@ -166,7 +166,7 @@ def tiles(told: Figures) -> list[Tile]:
             _("Oldest waiting"),
             "–" if waiting is None else duration(waiting),
             _("since received"),
-            queue,
+            queue if told.oldest is None else reverse("admin:ingest_webhook_change", args=[told.oldest.key]),
             Level.BAD if late else Level.QUIET,
         ),
         Tile(

@@ -7,9 +7,10 @@ finding too.
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 from django.conf import settings
-from django.core.checks import run_checks
+from django.core import checks
 from django.core.exceptions import ImproperlyConfigured
 from django.db import DatabaseError, InterfaceError, connection
 from django.db.migrations.executor import MigrationExecutor
@@ -50,11 +51,19 @@ def examine() -> Iterator[Finding]:
 
 def _settings() -> Iterator[Finding]:
     """Django's checks and ours; in production those of a deployment, secrets among them, too."""
-    messages = run_checks(include_deployment_checks=not settings.DEBUG)
-    for message in messages:
-        yield Finding("settings", f"{message.msg} ({message.id})", message.hint or "see docs/deployment.md")
-    if not messages:
+    findings = list(_checked("settings", include_deployment_checks=not settings.DEBUG))
+    yield from findings
+    if not findings:
         yield Finding("settings", "development's stand-ins" if settings.DEBUG else "fit for production")
+
+
+def _checked(part: str, **which: Any) -> Iterator[Finding]:
+    """What `manage.py check` says; from a warning on there is something to do."""
+    for message in checks.run_checks(**which):
+        if not message.is_silenced():
+            to_do = message.hint or "see docs/deployment.md"
+            is_well = message.level < checks.WARNING
+            yield Finding(part, f"{message.msg} ({message.id})", "" if is_well else to_do)
 
 
 def _broker() -> Iterator[Finding]:
@@ -68,13 +77,12 @@ def _broker() -> Iterator[Finding]:
 
 
 def _database() -> Iterator[Finding]:
-    messages = run_checks(databases=["default"], tags=["database"])
-    for message in messages:
-        yield Finding("database", f"{message.msg} ({message.id})", message.hint or "see docs/deployment.md")
+    findings = list(_checked("database", databases=["default"], tags=["database"]))
+    yield from findings
     executor = MigrationExecutor(connection)
     if missing := len(executor.migration_plan(executor.loader.graph.leaf_nodes())):
         yield Finding("database", f"{missing} migrations are missing", "manage.py migrate")
-    elif not messages:
+    elif not any(finding.to_do for finding in findings):
         version = ".".join(map(str, connection.get_database_version()))
         yield Finding("database", f"{connection.display_name} {version}, up to date")
 
@@ -113,7 +121,7 @@ def _rows() -> Iterator[Finding]:
             advice = _see(f"silent {kind.name.lower()}", troubles.see_to(sign))
             yield Finding(kind.name.lower(), found, advice)
         if not signs:
-            found = "none was heard of within the hour"
+            found = "none is known to run"
             yield Finding(kind.name.lower(), found, to_do[f"no {kind.name.lower()}"])
     waiting = f"; the oldest for {duration(told.waiting_seconds)}" if told.waiting_seconds is not None else ""
     found = f"{told.backlog} webhooks wait to be applied{waiting}"

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cached_property
+from typing import NamedTuple
 
 from django.db.models import QuerySet
 
@@ -72,15 +73,22 @@ def _counted(rows: QuerySet[Webhook]) -> Bounded:
     return Bounded(rows.order_by()[:COUNTED_MAX].count())
 
 
-def waiting_since() -> datetime | None:
-    """When the oldest webhook that isn't applied yet was received; None if all are.
+class Waiting(NamedTuple):
+    """A webhook that isn't applied yet."""
+
+    received_at: datetime
+    key: int
+
+
+def oldest_waiting() -> Waiting | None:
+    """Of the webhooks that aren't applied yet the one that was received first; None if all are.
 
     Of those with attempts of their own only the first thousand that are due are looked at.
     """
-    queued = list(Webhook.objects.queued().values_list("received_at", flat=True)[:1])
+    queued = Webhook.objects.queued().values_list("received_at", "pk")[:1]
     in_attempts = Webhook.objects.received().filter(next_attempt_at__isnull=False).order_by("next_attempt_at")
-    seen = [*queued, *in_attempts.values_list("received_at", flat=True)[:ATTEMPTS_LOOKED_AT_MAX]]
-    return min(seen, default=None)
+    seen = [*queued, *in_attempts.values_list("received_at", "pk")[:ATTEMPTS_LOOKED_AT_MAX]]
+    return Waiting(*min(seen)) if seen else None
 
 
 def delays(now: datetime) -> Delays | None:
@@ -165,10 +173,13 @@ class Figures:
         return failed()
 
     @cached_property
+    def oldest(self) -> Waiting | None:
+        return oldest_waiting()
+
+    @cached_property
     def waiting_seconds(self) -> float | None:
         """Of the oldest that isn't applied; None if all are."""
-        since = waiting_since()
-        return None if since is None else max((self.now - since).total_seconds(), 0.0)
+        return self.oldest and max((self.now - self.oldest.received_at).total_seconds(), 0.0)
 
     @cached_property
     def delays(self) -> Delays | None:

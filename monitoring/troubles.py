@@ -29,6 +29,7 @@ LATELY_MINUTES = 5
 VERIFIED_WITHIN = timedelta(hours=26)  # once a day, and a little late
 STALLED = "stalled"
 RUNBOOK = "docs/runbook.md"
+OF_SERVERS = {"no broker", "database settings"}  # causes that no row tells of
 _ENTRIES = {  # of the runbook, by cause
     STALLED: "money-is-stuck",
     "drift": "drift",
@@ -136,7 +137,7 @@ def _silent(told: Figures) -> Iterator[Trouble]:
         told,
         Beat.Kind.WORKER,
         no_longer=_("No worker has been heard of for {age}"),
-        not_any=_("No worker was heard of within the hour"),
+        not_any=_("No worker is known to run"),
         some=_("Silent worker: {names}"),
         to_start=_("start one: see the worker's line in the Procfile"),
     )
@@ -144,7 +145,7 @@ def _silent(told: Figures) -> Iterator[Trouble]:
         told,
         Beat.Kind.SCHEDULER,
         no_longer=_("No scheduler has been heard of for {age}"),
-        not_any=_("No scheduler was heard of within the hour"),
+        not_any=_("No scheduler is known to run"),
         some=_("Silent scheduler: {names}"),
         to_start=_("start one: see the beat line in the Procfile"),
     )

@@ -1,6 +1,8 @@
 import json
 
 import pytest
+from django.conf import settings as django_settings
+from django.db import OperationalError
 from django.test import Client, override_settings
 
 from tests.cast import ROMASHKA
@@ -45,6 +47,30 @@ def test_whatever_goes_wrong_is_told_in_json(path: str, status: int) -> None:
     response = Client().get(path)
     assert (response.status_code, response["Content-Type"]) == (status, "application/json")
     assert set(json.loads(response.content)) == {"error"}
+
+
+@pytest.mark.parametrize(
+    ("fault", "status", "said"),
+    [
+        (OperationalError(2002, "Can't connect"), 503, "The database does not answer"),
+        (RuntimeError("inner words"), 500, "Something failed here"),
+    ],
+)
+def test_a_person_is_told_of_a_fault_on_a_page(
+    fault: Exception, status: int, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise fault
+
+    monkeypatch.setattr("django.contrib.sessions.backends.db.SessionStore.load", fail)
+    browser = Client(raise_request_exception=False)
+    browser.cookies[django_settings.SESSION_COOKIE_NAME] = "anything"
+
+    response = browser.get("/admin/")
+
+    assert (response.status_code, response["Content-Type"]) == (status, "text/html; charset=utf-8")
+    assert f"<h1>{said}</h1>" in response.content.decode()
+    assert str(fault.args[-1]) not in response.content.decode()
 
 
 @pytest.mark.parametrize(

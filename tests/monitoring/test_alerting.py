@@ -31,7 +31,7 @@ from worker.models import Beat
 
 pytestmark = pytest.mark.django_db(transaction=True)
 Settings = Any
-NO_WORKER = "No worker was heard of within the hour"
+NO_WORKER = "No worker is known to run"
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from django.utils import timezone
 from ingest.models import ConflictingDelivery, RejectedDelivery, Verification, Webhook
 from monitoring import dashboard
 from monitoring.dashboard import duration
+from monitoring.models import Alert
 from tests.browsers import staff, superuser
 from tests.cast import ROMASHKA, posted, received, terms
 from worker import clock
@@ -117,13 +118,24 @@ def test_money_that_is_late(boss: Client) -> None:
     assert sentence == "1 applied in the last 5 minutes; 1 waiting, the oldest for 4 min."
 
 
+@pytest.mark.usefixtures("alive", "verified")
+def test_an_alert_adds_only_what_no_row_tells_of(boss: Client) -> None:
+    """Of the rest the rows say at once that it is over, and the next look only says it again."""
+    for cause, text in (("failed", "1 webhook has failed"), ("no broker", "The broker does not answer")):
+        Alert.objects.create(
+            cause=cause, text=text, level=2, size=1, began_at=clock.now(), told_at=clock.now()
+        )
+
+    assert troubles(shown(boss)) == [("warning", "The broker does not answer")]
+
+
 @pytest.mark.usefixtures("verified")
 def test_a_house_without_workers(boss: Client) -> None:
     page = shown(boss)
     assert verdict(page)[0] == "bad"
     assert troubles(page) == [
-        ("bad", "No worker was heard of within the hour"),
-        ("bad", "No scheduler was heard of within the hour"),
+        ("bad", "No worker is known to run"),
+        ("bad", "No scheduler is known to run"),
     ]
 
 
@@ -175,7 +187,6 @@ def test_each_figure_leads_to_the_rows_behind_it(boss: Client) -> None:
 
     for label, value, rows in [
         ("Backlog", "1", [queued]),
-        ("Oldest waiting", None, [queued]),
         ("Failed", "1", [failed]),
         ("Delay, median", None, [done]),
         ("Conflicts", "1", [conflict]),
@@ -185,6 +196,7 @@ def test_each_figure_leads_to_the_rows_behind_it(boss: Client) -> None:
         url, told = tile(page, label)
         assert value is None or told == value, label
         assert list(boss.get(url).context["cl"].result_list) == rows, label
+    assert tile(page, "Oldest waiting")[0] == f"/admin/ingest/webhook/{queued.pk}/change/"
 
 
 @pytest.mark.usefixtures("alive", "verified")

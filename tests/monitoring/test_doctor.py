@@ -49,10 +49,31 @@ def test_a_healthy_house_needs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
         assert f"ok  {part}" in told
 
 
+@pytest.mark.usefixtures("a_healthy_house")
+def test_what_only_another_user_can_see_is_nothing_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The application's own user may not see triggers: deploy/mysql/grants.sql."""
+    monkeypatch.setattr("ledger.triggers.visible", lambda _: False)
+    monkeypatch.setattr(doctor, "REDO_LOG_BYTES_MIN", 2**20)
+
+    told, status = examined()
+
+    assert status == 0, told
+    assert "(ledger.I001)" in told
+    assert "up to date" in told
+
+
+@pytest.mark.usefixtures("a_healthy_house")
+def test_what_the_settings_silence_is_not_said(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ledger.triggers.visible", lambda _: False)
+    settings.SILENCED_SYSTEM_CHECKS = ["ledger.I001"]
+
+    assert "ledger.I001" not in examined()[0]
+
+
 def test_an_empty_house_is_told_to_start_its_programs_and_to_verify() -> None:
     told, status = examined()
     assert status == 1
-    assert told.count("none was heard of within the hour") == 2
+    assert told.count("none is known to run") == 2
     assert "was never verified" in told
 
 

@@ -52,12 +52,12 @@ def test_a_number_that_was_not_counted_to_its_end_says_so(monkeypatch: pytest.Mo
 
 def test_the_oldest_that_waits_may_be_one_with_attempts() -> None:
     now = clock.now()
-    received(received_at=now - 20 * SECOND)
-    assert figures.waiting_since() == now - 20 * SECOND
+    queued = received(received_at=now - 20 * SECOND)
+    assert figures.oldest_waiting() == (now - 20 * SECOND, queued.pk)
 
-    received(received_at=now - 90 * SECOND, next_attempt_at=now + 60 * SECOND, attempts=2)
+    attempted = received(received_at=now - 90 * SECOND, next_attempt_at=now + 60 * SECOND, attempts=2)
     received(received_at=now - 300 * SECOND, status=FAILED)
-    assert figures.waiting_since() == now - 90 * SECOND
+    assert figures.oldest_waiting() == (now - 90 * SECOND, attempted.pk)
 
 
 def test_delays_are_those_of_the_webhooks_that_were_applied_last(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -159,7 +159,7 @@ def test_no_figure_reads_a_large_table() -> None:
         for told in [terms()]
     )
     posted(*(terms() for _ in range(500)))
-    asked: list[Any] = [figures.backlog, figures.failed, figures.waiting_since, figures.newest_received]
+    asked: list[Any] = [figures.backlog, figures.failed, figures.oldest_waiting, figures.newest_received]
     asked += [lambda: figures.delays(now), lambda: figures.minutes(now), lambda: figures.conflicts(now)]
     asked += [lambda: figures.webhooks_since(now - MINUTE), lambda: figures.payments_since(now - MINUTE)]
 
