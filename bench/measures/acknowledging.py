@@ -19,7 +19,7 @@ LOAD_SHARE = 0.6  # of what a message per webhook can take; the rate at which la
 
 
 def measure(quick: bool, say: Callable[[str], None]) -> Iterator[Figure]:
-    rounds, seconds = (2, 2) if quick else (5, 6)
+    rounds, seconds = (2, 2) if quick else (5, 5)
     with doors() as houses:
         speeds = houses.speeds(rounds=rounds, seconds=seconds, say=say)
         yield from ratios(MEASURE, speeds, RATIOS_MIN)
