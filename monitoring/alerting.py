@@ -156,7 +156,7 @@ def _news(alert: Alert, state: str, now: datetime) -> News:
     text = {
         "new": "{text}",
         "still": _("Still, for {age}: {text}"),
-        "over": _("Over after {age}: {text}"),
+        "over": _("Over after {age}. It was: {text}"),
     }[state].format(text=alert.text, age=age_of(lasts))
     level, since = Level(alert.level).css, alert.began_at.isoformat()
     seconds, runbook = int(lasts.total_seconds()), troubles.runbook(alert.cause)

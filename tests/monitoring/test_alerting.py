@@ -86,7 +86,7 @@ def test_a_cause_that_holds_is_told_once_and_so_is_its_end(receiver: Receiver) -
     assert len(receiver.told) == 1
     looks()
     assert receiver.states() == [("no worker", "new"), ("no worker", "over")]
-    assert receiver.told[1]["text"] == f"Over after 3 h: {NO_WORKER}"
+    assert receiver.told[1]["text"] == f"Over after 3 h. It was: {NO_WORKER}"
     assert receiver.told[1]["alerts"][0]["seconds"] >= 3 * 3600
     assert not Alert.objects.exists()
 
