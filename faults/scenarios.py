@@ -547,6 +547,7 @@ def rings_lost(stage: Stage) -> None:
         stage.strike(f"kill -9 {worker.name}", worker.kill_group)
     stage.watch(3)
     stage.bank.close()
+    stage.bank_tries_again = False  # one ring of that would have all of the backlog applied
     stage.watch(0.5)  # until the last ring is sent
     stage.strike("FLUSHALL", stage.house.redis_says, "FLUSHALL")
 
