@@ -3,7 +3,6 @@
 import sys
 
 from django.contrib import admin
-from django.db import InterfaceError, OperationalError
 from django.http import HttpRequest, HttpResponse
 from django.template.loader import render_to_string
 from django.urls import path
@@ -17,6 +16,7 @@ from ingest import views as ingest
 from ingest.doors import DOORS
 from ledger import views as ledger
 from monitoring.exposition import metrics
+from worker.transactions import is_transient
 
 
 def handler400(request: HttpRequest, exception: Exception) -> HttpResponse:
@@ -28,14 +28,16 @@ def handler404(request: HttpRequest, exception: Exception | None = None, rest: s
 
 
 def handler500(request: HttpRequest) -> HttpResponse:
-    """To a person as a page that needs nothing of the database. It may be what failed."""
-    is_away = isinstance(sys.exception(), OperationalError | InterfaceError)
+    """To a person as a page that needs nothing of the database, which may be what failed."""
+    fault = sys.exception()
+    will_pass = fault is not None and is_transient(fault)
+    answer = error(500, "something failed here, and is logged")
+    if will_pass:
+        answer = unavailable("temporarily unavailable, please try again")
     if request.path.startswith("/admin/"):
-        page = render_to_string("failed.html", {"is_away": is_away})
-        return HttpResponse(page, status=503 if is_away else 500)
-    if is_away:
-        return unavailable("temporarily unavailable, please try again")
-    return error(500, "something failed here, and is logged")
+        answer["Content-Type"] = "text/html; charset=utf-8"
+        answer.content = render_to_string("failed.html", {"will_pass": will_pass})
+    return answer
 
 
 urlpatterns = [

@@ -3,10 +3,11 @@
 from collections.abc import Collection
 from typing import Any
 
-from django.db.models import BigAutoField, Lookup
+from django.db.models import BigAutoField, IntegerField, Lookup
 
 
 @BigAutoField.register_lookup
+@IntegerField.register_lookup
 class Among(Lookup):
     """`id__among=keys` finds what `id__in=keys` does, with each key written out instead of as a parameter.
 

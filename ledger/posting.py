@@ -127,7 +127,7 @@ def _write_lines(after: int, organization_ids: Collection[int], now: Value) -> i
     For the payments of these organizations with keys above `after`; returns how many.
     """
     # As a sum, the organization leads no server to its index, which would have it read all payments of one.
-    ours = Payment.objects.alias(holder=F("organization_id") + 0).filter(holder__in=organization_ids)
+    ours = Payment.objects.alias(holder=F("organization_id") + 0).filter(holder__among=organization_ids)
     its = Organization.objects.filter(pk=OuterRef("organization_id"))
     since_newest: dict[str, Any] = {"partition_by": "organization_id", "order_by": "pk"}
     return insert_selected(

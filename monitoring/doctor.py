@@ -53,7 +53,7 @@ def _settings() -> Iterator[Finding]:
     """Django's checks and ours; in production those of a deployment, secrets among them, too."""
     findings = list(_checked("settings", include_deployment_checks=not settings.DEBUG))
     yield from findings
-    if not findings:
+    if not _to_do(findings):
         yield Finding("settings", "development's stand-ins" if settings.DEBUG else "fit for production")
 
 
@@ -64,6 +64,10 @@ def _checked(part: str, **which: Any) -> Iterator[Finding]:
             to_do = message.hint or "see docs/deployment.md"
             is_well = message.level < checks.WARNING
             yield Finding(part, f"{message.msg} ({message.id})", "" if is_well else to_do)
+
+
+def _to_do(findings: list[Finding]) -> bool:
+    return any(finding.to_do for finding in findings)
 
 
 def _broker() -> Iterator[Finding]:
@@ -82,7 +86,7 @@ def _database() -> Iterator[Finding]:
     executor = MigrationExecutor(connection)
     if missing := len(executor.migration_plan(executor.loader.graph.leaf_nodes())):
         yield Finding("database", f"{missing} migrations are missing", "manage.py migrate")
-    elif not any(finding.to_do for finding in findings):
+    elif not _to_do(findings):
         version = ".".join(map(str, connection.get_database_version()))
         yield Finding("database", f"{connection.display_name} {version}, up to date")
 

@@ -122,7 +122,7 @@ def rejected(moment: datetime) -> int:
 
 
 def signs(now: datetime) -> list[Sign]:
-    """Of all workers and schedulers that were heard of within the hour."""
+    """Of all workers and schedulers that are not forgotten yet (worker/beats.py)."""
     return [
         Sign(beat, max(now - beat.seen_at, timedelta())) for beat in Beat.objects.order_by("kind", "name")
     ]

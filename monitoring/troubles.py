@@ -246,14 +246,15 @@ def see_to_database() -> str:
 
 
 def _database_settings() -> Iterator[Trouble]:
-    wrong = [found for found in run_checks(databases=["default"], tags=["database"]) if found.is_serious()]
+    found = run_checks(databases=["default"], tags=["database"])
+    wrong = [one for one in found if one.is_serious() and not one.is_silenced()]
     if wrong:
         text = _("The database server can't be trusted: {what}")
         yield Trouble(
             "database settings",
             Level.BAD,
-            text.format(what="; ".join(str(found.msg) for found in wrong)),
-            "; ".join(str(found.hint) for found in wrong if found.hint) or "docs/deployment.md",
+            text.format(what="; ".join(str(one.msg) for one in wrong)),
+            "; ".join(str(one.hint) for one in wrong if one.hint) or "docs/deployment.md",
         )
 
 

@@ -56,6 +56,7 @@ def at_most(limit: float) -> Bound:
 def start(house: House) -> None:
     house.start(*(worker.name for worker in house.workers))
     queue(len(house.workers) * settings.BATCH_WEBHOOKS_MAX, organizations=max(ORGANIZATIONS))
+    queue(1, organizations=1, first=QUIET)
     drain(house)  # opens the organizations, and warms up
 
 

@@ -1,8 +1,9 @@
 import json
+from html import unescape
 
 import pytest
 from django.conf import settings as django_settings
-from django.db import OperationalError
+from django.db import InterfaceError, OperationalError
 from django.test import Client, override_settings
 
 from tests.cast import ROMASHKA
@@ -52,7 +53,8 @@ def test_whatever_goes_wrong_is_told_in_json(path: str, status: int) -> None:
 @pytest.mark.parametrize(
     ("fault", "status", "said"),
     [
-        (OperationalError(2002, "Can't connect"), 503, "The database does not answer"),
+        (InterfaceError("connection already closed"), 503, "The database can't do this now"),
+        (OperationalError(1054, "Unknown column"), 500, "Something failed here"),
         (RuntimeError("inner words"), 500, "Something failed here"),
     ],
 )
@@ -69,8 +71,9 @@ def test_a_person_is_told_of_a_fault_on_a_page(
     response = browser.get("/admin/")
 
     assert (response.status_code, response["Content-Type"]) == (status, "text/html; charset=utf-8")
-    assert f"<h1>{said}</h1>" in response.content.decode()
-    assert str(fault.args[-1]) not in response.content.decode()
+    assert f"<h1>{said}</h1>" in unescape(response.content.decode())
+    assert str(fault.args[-1]) not in unescape(response.content.decode())
+    assert ("Retry-After" in response) == (status == 503)
 
 
 @pytest.mark.parametrize(

@@ -145,6 +145,8 @@ def test_posting_under_organizations_that_are_not_all_is_refused_whole() -> None
 
     with pytest.raises(IntegrityError), transaction.atomic():
         post(telling(terms(), terms(inn=VASILEK)), lock_free({ROMASHKA}))
+    with pytest.raises(IntegrityError), transaction.atomic():
+        post(telling(terms()), {})
 
     assert not Payment.objects.exists()
 
