@@ -25,6 +25,7 @@ from ledger import among  # noqa: F401 registers the look-up id__among
 from ledger.exceptions import OrganizationsMissing
 from ledger.inserting import insert_selected
 from ledger.models import BalanceLog, Organization, Payment
+from ledger.queries import newest_line
 from ledger.terms import PaymentTerms
 
 log = structlog.get_logger(__name__)
@@ -144,7 +145,7 @@ def _write_lines(after: int, organization_ids: Collection[int], now: Value) -> i
 
 
 def _bring_balances_to_newest_line(organization_ids: Collection[int]) -> None:
-    newest = BalanceLog.objects.filter(organization=OuterRef("pk")).order_by("-seq")
+    newest = newest_line()
     # An organization that was opened for an operation in conflict has no line yet.
     Organization.objects.filter(id__among=organization_ids).update(
         balance_kopecks=Coalesce(Subquery(newest.values("balance_after_kopecks")[:1]), "balance_kopecks"),

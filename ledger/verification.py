@@ -20,6 +20,7 @@ from django.db.models.functions import Coalesce
 
 from ledger.models import BalanceLog, Organization, Payment
 from ledger.money import rubles_text
+from ledger.queries import newest_line
 
 ROWS_PER_PAGE = 10_000
 ORGANIZATIONS_PER_PAGE = 1_000
@@ -83,7 +84,7 @@ def sift(offending: QuerySet[Any, Any], what: str, progress: Progress) -> Iterat
 
 def _organizations(progress: Progress) -> Iterator[Drift]:
     """The organizations in pages; for each page the logs first, since they explain the balances."""
-    newest = BalanceLog.objects.filter(organization=OuterRef("pk")).order_by("-seq")
+    newest = newest_line()
     # One statement: a balance and its newest line read one after the other would differ under posting.
     heads = Organization.objects.order_by("pk").values_list(
         "pk",

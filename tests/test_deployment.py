@@ -16,7 +16,7 @@ from ruamel.yaml import YAML
 
 from ingest.signing import key_of
 from tests.servers import ROOT
-from worker.beats import mark_of
+from worker.marks import mark_of
 
 COMPOSE_FILE = ROOT / "docker-compose.yml"
 COMPOSE: dict[str, Any] = YAML(typ="safe").load(COMPOSE_FILE)

@@ -6,11 +6,8 @@ thread, which goes on beating during a long task.
 """
 
 import socket
-import tempfile
 import time
-from contextlib import suppress
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import structlog
@@ -20,6 +17,7 @@ from django.conf import settings
 from django.db import DatabaseError, InterfaceError, connection
 
 from worker import clock
+from worker.marks import leave_mark, mark_of
 from worker.models import Beat
 
 log = structlog.get_logger(__name__)
@@ -27,16 +25,6 @@ log = structlog.get_logger(__name__)
 EVERY_SECONDS = 10.0
 SILENT_AFTER = timedelta(seconds=35)  # three beats, and some
 FORGOTTEN_AFTER = timedelta(hours=1)
-
-
-def mark_of(kind: str) -> Path:
-    """The file whose age is that of the last beat. Named after the port: two houses may share a machine."""
-    return Path(tempfile.gettempdir(), f"prihod-{kind}-{settings.PORT}")
-
-
-def leave_mark(kind: str) -> None:
-    with suppress(OSError):  # a full disk must not stop the work; the health check will tell
-        mark_of(kind).touch()
 
 
 def beat(kind: Beat.Kind, name: str, processes: int) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from pytest_django import Settings
 
+from config import launcher
 from config.launcher import to_try
 from ingest.doorkeeper import Guard
 from tests.acceptance.house import NOTHING_SET
@@ -184,6 +185,19 @@ def test_addresses_are_of_no_use_without_a_mail_server(tmp_path: Path) -> None:
 )
 def test_malformed_setting(tmp_path: Path, name: str, value: str) -> None:
     assert complaint(tmp_path, **{name: value}) == f"{name}={value} is malformed; see .env.example"
+
+
+def test_a_worker_that_beats_is_there_however_many_rings_wait(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mark = tmp_path / "mark"
+    monkeypatch.setattr(launcher, "mark_of", lambda _: mark)
+    assert not launcher.worker_beats(0)
+    mark.touch()
+    begun = mark.stat().st_mtime
+    assert not launcher.worker_beats(begun)  # of one before us
+    os.utime(mark, (begun + 1, begun + 1))
+    assert launcher.worker_beats(begun)
 
 
 def test_a_folder_for_counts_that_is_not_there_yet(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from monitoring.models import Alert
 from tests import waiting
 from tests.receivers import never_answering, receiving
 from tests.servers import ROOT, launch
-from worker.beats import mark_of
+from worker.marks import mark_of
 from worker.models import Beat
 
 pytestmark = pytest.mark.django_db(transaction=True)

@@ -20,7 +20,8 @@ from django.db.models import QuerySet
 from tests import waiting
 from tests.servers import ROOT, Redis, lacking, launch
 from worker import beats, clock
-from worker.beats import EVERY_SECONDS, FORGOTTEN_AFTER, SchedulerBeats, beat, mark_of
+from worker.beats import EVERY_SECONDS, FORGOTTEN_AFTER, SchedulerBeats, beat
+from worker.marks import mark_of
 from worker.models import Beat
 
 pytestmark = pytest.mark.django_db(transaction=True)

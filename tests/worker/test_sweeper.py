@@ -21,7 +21,8 @@ from ledger.models import Organization
 from tests.cast import ROMASHKA, VASILEK, balances, opened, received, terms
 from tests.threads import at_once, locks_rows
 from worker import applying, attempts, scheduling, sweeper, tasks
-from worker.beats import SchedulerBeats, mark_of
+from worker.beats import SchedulerBeats
+from worker.marks import mark_of
 from worker.models import Beat
 
 pytestmark = pytest.mark.django_db(transaction=True)

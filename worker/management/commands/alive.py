@@ -6,7 +6,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandParser
 
-from worker.beats import mark_of
+from worker.marks import mark_of
 from worker.models import Beat
 
 
