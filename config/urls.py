@@ -31,9 +31,10 @@ def handler500(request: HttpRequest) -> HttpResponse:
     """To a person as a page that needs nothing of the database, which may be what failed."""
     fault = sys.exception()
     will_pass = fault is not None and is_transient(fault)
-    answer = error(500, "something failed here, and is logged")
     if will_pass:
         answer = unavailable("temporarily unavailable, please try again")
+    else:
+        answer = error(500, "something failed here, and is logged")
     if request.path.startswith("/admin/"):
         answer["Content-Type"] = "text/html; charset=utf-8"
         answer.content = render_to_string("failed.html", {"will_pass": will_pass})

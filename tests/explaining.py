@@ -9,14 +9,19 @@ from django.test.utils import CaptureQueriesContext
 explains = pytest.mark.skipif(connection.vendor != "mysql", reason="reads the EXPLAIN of MySQL and MariaDB")
 
 
+def analyze() -> None:
+    """Let the server count the large tables anew; it ends the transaction."""
+    with connection.cursor() as cursor:
+        cursor.execute("ANALYZE TABLE ingest_webhook, ledger_organization, ledger_payment, ledger_balancelog")
+        cursor.fetchall()
+
+
 def assert_index_lookups_only(act: Callable[[], object]) -> None:
     """Run `act`; none of its SELECTs may scan a table or sort. The tables must hold enough rows to tempt.
 
     For tests with real commits: ANALYZE ends the transaction.
     """
-    with connection.cursor() as cursor:
-        cursor.execute("ANALYZE TABLE ingest_webhook, ledger_organization, ledger_payment, ledger_balancelog")
-        cursor.fetchall()
+    analyze()
     with CaptureQueriesContext(connection) as queries:
         act()
     selects = [query["sql"] for query in queries if query["sql"].startswith("SELECT")]

@@ -14,7 +14,8 @@ from ledger.money import BALANCE_KOPECKS_MAX
 from ledger.posting import LINES_LOGGED_MAX, Outcome, lock_free, open_organizations, post
 from ledger.terms import PaymentTerms
 from tests.cast import IVANOV, ROMASHKA, VASILEK, balances, opened, posted, telling, terms
-from tests.explaining import explains
+from tests.explaining import analyze, explains
+from tests.reading import rows_read_by
 
 pytestmark = pytest.mark.django_db
 EXISTS, CONFLICT = Outcome.EXISTS, Outcome.CONFLICT
@@ -155,24 +156,12 @@ def test_posting_under_organizations_that_are_not_all_is_refused_whole() -> None
 @pytest.mark.django_db(transaction=True)  # ANALYZE ends a test's own transaction
 def test_a_long_log_costs_its_next_line_nothing() -> None:
     posted(*(terms() for _ in range(1000)))
-    with connection.cursor() as cursor:
-        cursor.execute("ANALYZE TABLE ingest_webhook, ledger_organization, ledger_payment, ledger_balancelog")
-        cursor.fetchall()
+    analyze()
     told = telling(terms(), terms())
 
     with transaction.atomic():
-        organizations, before = lock_free({ROMASHKA}), rows_read()
-        post(told, organizations)
-        read = rows_read() - before
-
-    assert read < 100
-
-
-def rows_read() -> int:
-    """By this session so far."""
-    with connection.cursor() as cursor:
-        cursor.execute("SHOW SESSION STATUS LIKE 'Handler_read%'")
-        return sum(int(count) for _, count in cursor.fetchall())
+        organizations = lock_free({ROMASHKA})
+        assert rows_read_by(lambda: post(told, organizations)) < 100
 
 
 def test_each_balance_change_is_one_structured_line_after_the_commit(
