@@ -5,10 +5,12 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import partial
 from itertools import chain, islice
+from typing import Any
 from uuid import UUID
 
 import structlog
 from django.db import IntegrityError, OperationalError, reset_queries, transaction
+from django.db.models import QuerySet
 from django.db.models.functions import Lower
 from django.utils import timezone
 
@@ -28,6 +30,7 @@ HOT_SHARE = 0.1  # of the oldest webhooks; who has more is hot
 LOOKED_THROUGH_MAX = 20_000  # keys behind hot organizations; 0.2 µs each
 LOOKS = 5  # for organizations that are held; whoever holds one for longer isn't one of our batches
 LOOK_AGAIN_AFTER_SECONDS = 0.1
+Seen = tuple[int, str]  # a webhook's key and INN, as they were before any lock
 CONFLICT = "conflict: this operation is posted already, under other terms"
 
 
@@ -127,7 +130,7 @@ def _apply_once(claimable: WebhookQuerySet, webhooks_max: int, *, warily: bool =
 
 def _mark_and_post(webhook_ids: Collection[int], organizations: Mapping[str, int], *, warily: bool) -> None:
     _mark_applied(webhook_ids)
-    told = Webhook.objects.filter(id__among=webhook_ids).telling_terms()
+    told = Webhook.objects.filter(id__among=set(webhook_ids)).telling_terms()
     conflicts: list[UUID] = []
     if warily:
         before = posted_before(told)
@@ -145,7 +148,7 @@ def _claim(claimable: WebhookQuerySet, webhooks_max: int) -> tuple[dict[str, int
     """
     for _ in range(2):
         organizations, seen = _lock_organizations(claimable, webhooks_max)
-        claimed = list(claimable.filter(id__among=seen).values_list("pk", flat=True))
+        claimed = list(claimable.filter(id__among=set(seen)).values_list("pk", flat=True))
         # Whoever held them before us may have applied all that we saw, and may have been passed over with
         # what came since. So look once more, under our locks.
         if claimed or not seen:
@@ -159,17 +162,19 @@ def _lock_organizations(claimable: WebhookQuerySet, webhooks_max: int) -> tuple[
     It looks further where others hold what it has found; and where it has found many organizations with few
     webhooks each: of fewer with more of them the batch costs less, and others find some that are free.
     """
+    rows = claimable.values_list("pk", "payer_inn")
     held: set[str] = set()
     reach = webhooks_max
-    seen = _look(claimable, reach)
-    hidden = _look_behind_hot(seen[:reach], seen[reach:], max(webhooks_max // 4, 1))
+    oldest, newest = _look(rows, reach)
+    hidden = _look_behind_hot(oldest, newest, max(webhooks_max // 4, 1))
     while True:
-        batch = _share([(key, inn) for key, inn in hidden + seen if inn not in held], webhooks_max)
+        free = [(key, inn) for key, inn in chain(hidden, oldest, newest) if inn not in held]
+        batch = _share(free, webhooks_max)
         inns = {inn for _, inn in batch}
         scattered = reach == webhooks_max and len(inns) > webhooks_max // LOOK_FURTHER_TIMES
-        if (scattered or len(batch) < webhooks_max) and reach <= len(seen) and reach < LOOKED_AT_MAX:
+        if (scattered or len(batch) < webhooks_max) and len(oldest) == reach and reach < LOOKED_AT_MAX:
             reach = min(LOOK_FURTHER_TIMES * reach, LOOKED_AT_MAX)
-            seen = _look(claimable, reach)
+            oldest += rows.filter(pk__gt=oldest[-1][0])[: reach - len(oldest)]
             continue
         organizations = lock_free(inns)
         if inns == organizations.keys():
@@ -177,21 +182,18 @@ def _lock_organizations(claimable: WebhookQuerySet, webhooks_max: int) -> tuple[
         held |= inns - organizations.keys()
 
 
-def _look(claimable: WebhookQuerySet, reach: int) -> list[tuple[int, str]]:
-    """Key and INN of the oldest `reach` webhooks and, behind a longer queue, of some of the newest: one
-    organization's backlog may be all that can be seen from the old end.
+def _look(rows: QuerySet[Any, Seen], reach: int) -> tuple[list[Seen], list[Seen]]:
+    """The oldest `reach` webhooks and, behind a longer queue, some of the newest: one organization's backlog
+    may be all that can be seen from the old end.
     """
-    rows = claimable.values_list("pk", "payer_inn")
     oldest = list(rows[:reach])
     if len(oldest) < reach:
-        return oldest
-    return [*oldest, *reversed(rows.filter(pk__gt=oldest[-1][0]).order_by("-pk")[:NEWEST_LOOKED_AT])]
+        return oldest, []
+    return oldest, [*reversed(rows.filter(pk__gt=oldest[-1][0]).order_by("-pk")[:NEWEST_LOOKED_AT])]
 
 
-def _look_behind_hot(
-    oldest: Sequence[tuple[int, str]], newest: Sequence[tuple[int, str]], webhooks_max: int
-) -> list[tuple[int, str]]:
-    """Key and INN of webhooks that stand between these, of organizations that aren't hot; at most
+def _look_behind_hot(oldest: Sequence[Seen], newest: Sequence[Seen], webhooks_max: int) -> list[Seen]:
+    """Webhooks that stand between these, of organizations that aren't hot; at most
     `webhooks_max`, and only from where this process hasn't looked yet.
     """
     if not newest:
@@ -213,11 +215,11 @@ def _look_behind_hot(
     return found
 
 
-def _share(seen: Iterable[tuple[int, str]], webhooks_max: int) -> list[tuple[int, str]]:
+def _share(seen: Iterable[Seen], webhooks_max: int) -> list[Seen]:
     """A batch of those seen: organization by organization, in the order in which they were seen; none of
     them gets more than half of it as long as others are there for the rest.
     """
-    by_inn: dict[str, list[tuple[int, str]]] = defaultdict(list)
+    by_inn: dict[str, list[Seen]] = defaultdict(list)
     for key, inn in dict(seen).items():  # some may have been seen twice
         by_inn[inn].append((key, inn))
     half = max(webhooks_max // 2, 1)
@@ -233,7 +235,7 @@ def _mark_applied(webhook_ids: Collection[int]) -> None:
     Raises Overtaken.
     """
     # By the state's index the server would wait for rows that others mark.
-    received = _received_by_key().filter(id__among=webhook_ids)
+    received = _received_by_key().filter(id__among=set(webhook_ids))
     try:
         marked = received.update(
             status=Webhook.Status.APPLIED, applied_at=timezone.now(), next_attempt_at=None, **with_kind("")
