@@ -15,7 +15,7 @@ from ledger.posting import LINES_LOGGED_MAX, Outcome, lock_free, open_organizati
 from ledger.terms import PaymentTerms
 from tests.cast import IVANOV, ROMASHKA, VASILEK, balances, opened, posted, telling, terms
 from tests.explaining import analyze, explains
-from tests.reading import rows_read_by
+from tests.reading import instructions_of, rows_read_by
 
 pytestmark = pytest.mark.django_db
 EXISTS, CONFLICT = Outcome.EXISTS, Outcome.CONFLICT
@@ -162,6 +162,22 @@ def test_a_long_log_costs_its_next_line_nothing() -> None:
     with transaction.atomic():
         organizations = lock_free({ROMASHKA})
         assert rows_read_by(lambda: post(told, organizations)) < 100
+
+
+@pytest.mark.skipif(connection.vendor != "sqlite", reason="counts the instructions of SQLite's machine")
+def test_a_long_log_costs_its_next_line_nothing_on_sqlite() -> None:
+    def post_two() -> None:
+        told = telling(terms(), terms())
+        with transaction.atomic():
+            organizations = lock_free({ROMASHKA})
+            costs.append(instructions_of(lambda: post(told, organizations)))
+
+    costs: list[int] = []
+    opened(ROMASHKA)
+    post_two()
+    posted(*(terms() for _ in range(1000)))
+    post_two()
+    assert costs[1] < 2 * costs[0]
 
 
 def test_each_balance_change_is_one_structured_line_after_the_commit(
