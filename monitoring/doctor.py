@@ -41,12 +41,11 @@ def examine() -> Iterator[Finding]:
     yield from _settings()
     yield from _broker()
     try:
-        for look in (_database, _redo_log, _clock, _rows):
+        for look in (_database, _redo_log, _clock, _inbox, _rows):
             yield from look()
     except (DatabaseError, InterfaceError, ImproperlyConfigured) as fault:
-        told = str(fault.args[-1]) if fault.args else repr(fault)
         to_do = _see("no database", troubles.see_to_database())
-        yield Finding("database", told, to_do)
+        yield Finding("database", troubles.said_by(fault), to_do)
 
 
 def _settings() -> Iterator[Finding]:
@@ -107,6 +106,12 @@ def _clock() -> Iterator[Finding]:
     apart = abs(timezone.now() - clock.now())
     found = f"{apart.total_seconds():.1f} seconds from the database's"
     yield Finding("clock", found, "set both machines by NTP" if apart > CLOCKS_APART_MAX else "")
+
+
+def _inbox() -> Iterator[Finding]:
+    fault = troubles.refused()
+    found = f"takes no webhook: {fault}" if fault else "takes webhooks"
+    yield Finding("inbox", found, _see("refused", troubles.see_to_storage()) if fault else "")
 
 
 def _see(cause: str, to_do: str) -> str:

@@ -13,10 +13,11 @@ from typing import Any
 from celery import current_app
 from django.conf import settings
 from django.core.checks import run_checks
+from django.db import DatabaseError, InterfaceError
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
-from ingest import doorbell
+from ingest import doorbell, inbox
 from ingest.models import ConflictingDelivery, Verification, Webhook
 from ledger.browsing import list_url
 from ledger.money import grouped
@@ -29,7 +30,7 @@ LATELY_MINUTES = 5
 VERIFIED_WITHIN = timedelta(hours=26)  # once a day, and a little late
 STALLED = "stalled"
 RUNBOOK = "docs/runbook.md"
-OF_SERVERS = {"no broker", "database settings"}  # causes that no row tells of
+OF_SERVERS = {"no broker", "refused", "database settings"}  # causes that no row tells of
 _ENTRIES = {  # of the runbook, by cause
     STALLED: "money-is-stuck",
     "drift": "drift",
@@ -42,6 +43,7 @@ _ENTRIES = {  # of the runbook, by cause
     "not verified": "books-not-verified",
     "no broker": "broker-away",
     "no database": "database-away",
+    "refused": "deliveries-refused",
     "database settings": "database-settings",
 }
 
@@ -87,8 +89,8 @@ def of_rows(told: Figures) -> list[Trouble]:
 
 
 def of_servers() -> list[Trouble]:
-    """What the broker and the database server tell of; takes some seconds where a broker hangs."""
-    return [*_broker(), *_database_settings()]
+    """What the broker and the database server tell of; takes up to half a minute where one hangs."""
+    return [*_broker(), *_database_settings(), *_refused()]
 
 
 def is_stalled(told: Figures) -> bool:
@@ -256,6 +258,31 @@ def _database_settings() -> Iterator[Trouble]:
             text.format(what="; ".join(str(one.msg) for one in wrong)),
             "; ".join(str(one.hint) for one in wrong if one.hint) or "docs/deployment.md",
         )
+
+
+def _refused() -> Iterator[Trouble]:
+    """Rows tell only of what was stored; while nothing can be, everything else may look well."""
+    if fault := refused():
+        text = _("No webhook can be stored, and the bank is answered 503: {fault}")
+        yield Trouble("refused", Level.BAD, text.format(fault=fault), see_to_storage())
+
+
+def refused() -> str:
+    """What the database says to a webhook; empty if it takes one."""
+    try:
+        inbox.try_out()
+    except (DatabaseError, InterfaceError) as fault:
+        return said_by(fault)
+    return ""
+
+
+def said_by(fault: Exception) -> str:
+    """The database's own words, without the number in front of them."""
+    return str(fault.args[-1]) if fault.args else repr(fault)
+
+
+def see_to_storage() -> str:
+    return _("see that the database's disk has room, and that nobody has locked the table")
 
 
 def state_url(status: Webhook.Status) -> str:

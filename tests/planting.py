@@ -1,4 +1,4 @@
-"""Damage for the verification to find: tables without the keys and triggers that would refuse it."""
+"""Damage: for the verification to find, in tables that would refuse it, and a table that takes nothing."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -40,6 +40,21 @@ def undone() -> Iterator[None]:
     with transaction.atomic():
         yield
         transaction.set_rollback(True)
+
+
+@contextmanager
+def full_inbox(says: str) -> Iterator[None]:
+    """Have the database refuse each new webhook, and say so; all the rest goes on."""
+    refusal = {
+        "sqlite": f"BEGIN SELECT RAISE(ABORT, '{says}'); END",
+        "mysql": f"FOR EACH ROW SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = '{says}'",
+    }
+    with connection.cursor() as cursor:
+        cursor.execute(f"CREATE TRIGGER no_room BEFORE INSERT ON ingest_webhook {refusal[connection.vendor]}")
+        try:
+            yield
+        finally:
+            cursor.execute("DROP TRIGGER no_room")
 
 
 def remove(rows: QuerySet[Any]) -> None:

@@ -24,6 +24,7 @@ from monitoring.models import Alert, Watch
 from tests.browsers import page, staff, superuser
 from tests.cast import ROMASHKA, received
 from tests.monitoring.test_doctor import examined
+from tests.planting import full_inbox
 from tests.receivers import Receiver, never_answering, receiving, receiving_mail
 from worker import clock
 from worker.beats import beat
@@ -177,6 +178,18 @@ def test_a_broker_that_is_away_and_a_server_that_cant_be_trusted_are_told(
 
     assert receiver.states() == [("database settings", "new"), ("no broker", "new")]
     assert "pass" not in str(receiver.told)
+
+
+def test_that_no_webhook_can_be_stored_is_told_and_trying_stores_none(receiver: Receiver) -> None:
+    """The rows look well then, and the bank is answered 503."""
+    with full_inbox("The table is full"):
+        looks(LOOKS_MIN)
+    assert receiver.states() == [("refused", "new")]
+    assert "answered 503: The table is full" in receiver.told[0]["text"]
+
+    looks(LOOKS_MIN)
+    assert receiver.states()[1:] == [("refused", "over")]
+    assert not Webhook.objects.exists()
 
 
 def test_of_many_who_look_at_once_one_tells(receiver: Receiver) -> None:

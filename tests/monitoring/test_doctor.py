@@ -11,6 +11,7 @@ from ingest import doorbell
 from ingest.models import Verification, Webhook
 from monitoring import doctor
 from tests.cast import received
+from tests.planting import full_inbox
 from worker import clock
 from worker.models import Beat
 
@@ -99,6 +100,15 @@ def test_silence_backlog_failures_and_drift_are_named_with_what_to_do() -> None:
 @pytest.mark.skipif(connection.vendor != "mysql", reason="SQLite has no redo log of a size")
 def test_a_small_redo_log_is_named() -> None:
     assert "!!  database   its redo log holds" in examined()[0]
+
+
+@pytest.mark.usefixtures("a_healthy_house")
+def test_an_inbox_that_takes_nothing_is_named() -> None:
+    with full_inbox("The table is full"):
+        told, status = examined()
+    assert status == 1
+    assert "!!  inbox      takes no webhook: The table is full" in told
+    assert "docs/runbook.md#deliveries-refused" in told
 
 
 def test_clocks_apart_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
