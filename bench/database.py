@@ -5,9 +5,10 @@ Has to be imported before anything that has models; sorted by name, it is.
 
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from itertools import chain
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ if not settings.configured:
     console.setStream(Path(os.devnull).open("w"))  # noqa: SIM115 until this process ends
 
 from ingest.reconciliation import reconcile  # noqa: E402 it has models
-from ledger.verification import verify  # noqa: E402 likewise
+from ledger.verification import Drift, verify  # noqa: E402 likewise
 
 
 @contextmanager
@@ -67,6 +68,17 @@ def house_of_workers(workers: int = 1, environment: Mapping[str, str] | None = N
 
 
 def require_right_books() -> None:
-    """What verify_ledger does, in this process. Raises DoesNotCount."""
-    if drift := next(chain(verify(), reconcile()), None):
-        raise DoesNotCount(f"verify_ledger: {drift}")
+    """What verify_ledger does, in this process, and both halves at once. Raises DoesNotCount."""
+    with ThreadPoolExecutor() as sessions:
+        for drift in sessions.map(partial(_first_drift, connection.settings_dict), (verify, reconcile)):
+            if drift:
+                raise DoesNotCount(f"verify_ledger: {drift}")
+
+
+def _first_drift(server: dict[str, Any], look: Callable[[], Iterator[Drift]]) -> Drift | None:
+    """In a thread, and so in a session, of its own."""
+    connection.settings_dict = server
+    try:
+        return next(look(), None)
+    finally:
+        connection.close()

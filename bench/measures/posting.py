@@ -71,7 +71,7 @@ def compare(size: Size, organizations: int, say: Callable[[str], None]) -> Itera
         for number in range(1, size.rounds + 1):
             for name, act in acts.items():
                 speeds[name].append(act())
-                require_right_books()
+            require_right_books()
             told = ", ".join(f"{name} {values[-1]:.0f}/s" for name, values in speeds.items())
             say(f"{in_words(organizations)}, round {number} of {size.rounds}: {told}")
     ours = speeds.pop(OURS)

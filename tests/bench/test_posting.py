@@ -16,7 +16,7 @@ def drift() -> None:
     Organization.objects.update(balance_kopecks=F("balance_kopecks") + 1)
 
 
-@pytest.mark.django_db
+@pytest.mark.django_db(transaction=True)  # looked at by sessions of their own
 def test_books_that_drift_do_not_count() -> None:
     told = terms(20_50)
     received(told, status="applied")
