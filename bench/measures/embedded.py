@@ -17,7 +17,7 @@ NO_CLIFF = 0.5
 
 
 def measure(quick: bool, say: Callable[[str], None]) -> Iterator[Figure]:
-    rounds, seconds = (1, 1) if quick else (3, 3)
+    rounds, seconds = (1, 1) if quick else (2, 4)
     with doors(embedded=True) as houses:
         yield from ratios(MEASURE, houses.speeds(rounds=rounds, seconds=seconds, say=say), {})
     backlog = 5_000 if quick else 100_000

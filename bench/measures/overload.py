@@ -21,7 +21,7 @@ WEB_GROWS_BY_MIB_MAX = 64.0
 
 
 def measure(quick: bool, say: Callable[[str], None]) -> Iterator[Figure]:
-    rounds, seconds = (1, 4) if quick else (3, 10)
+    rounds, seconds = (1, 4) if quick else (2, 10)
     taken: dict[str, list[float]] = defaultdict(list)
     with Design.OURS.house() as house:
         full = closed_loop(house.port, 2 if quick else 6).ok_per_second
