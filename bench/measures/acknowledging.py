@@ -15,18 +15,16 @@ from bench.interleaving import Doors, Speeds, doors
 MEASURE = "acknowledge"
 RATIOS_MIN = {Design.PARSING_ONLY: 0.45, Design.MESSAGE_PER_WEBHOOK: 3.0, Design.SYNCHRONOUS: 6.0}
 P99_RATIO_MAX = 0.6
-LATENCY_ROUNDS_MAX = 3  # long ones: of a short one a hundredth is a handful of answers
 LOAD_SHARE = 0.6  # of what a message per webhook can take; the rate at which latencies are compared
 
 
 def measure(quick: bool, say: Callable[[str], None]) -> Iterator[Figure]:
-    rounds, seconds = (2, 2) if quick else (4, 5)
+    rounds, seconds = (2, 2) if quick else (3, 5)
     with doors() as houses:
         speeds = houses.speeds(rounds=rounds, seconds=seconds, say=say)
         yield from ratios(MEASURE, speeds, RATIOS_MIN)
         yield from costs(houses)
         rate = LOAD_SHARE * median(speeds[Design.MESSAGE_PER_WEBHOOK])
-        rounds = min(rounds, LATENCY_ROUNDS_MAX)
         yield compare_latencies(houses, rounds=rounds, seconds=2 * seconds, rate=rate, say=say)
         drain(houses.houses[Design.OURS])
         houses.require_exact(Design.OURS)

@@ -13,7 +13,7 @@ P99_MILLISECONDS_MAX = 250.0
 
 
 def measure(quick: bool, say: Callable[[str], None]) -> Iterator[Figure]:
-    rounds, seconds = (2, 3) if quick else (5, 8)
+    rounds, seconds = (2, 3) if quick else (4, 8)
     with Design.OURS.house() as house:
         full = closed_loop(house.port, seconds)
         say(f"full load: {full.ok_per_second:.0f}/s, drained {drain(house):.1f} s later")

@@ -31,7 +31,7 @@ class Size:
     hot_backlog: int  # webhooks
 
 
-QUICK, FULL = Size(1, 5_000, 5_000), Size(2, 10_000, 30_000)
+QUICK, FULL = Size(1, 5_000, 5_000), Size(2, 10_000, 20_000)
 
 
 def measure(quick: bool, say: Callable[[str], None]) -> Iterator[Figure]:
