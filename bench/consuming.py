@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from faults.house import House
+from tests.processes import stat
 
 _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 
@@ -28,8 +29,7 @@ def _web(house: House) -> list[int]:
 
 def cpu_seconds(pids: Iterable[int]) -> float:
     """Of all these processes since their start: the 14th and 15th field of their stat."""
-    # Behind the name, which may hold anything, the fields count from the third.
-    fields = [Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split() for pid in pids]
+    fields = [stat(pid) for pid in pids]  # from the third on
     return sum(int(each[11]) + int(each[12]) for each in fields) / _TICKS_PER_SECOND
 
 

@@ -22,6 +22,7 @@ from uuid import uuid4
 import redis
 
 from faults.proxy import Proxy
+from tests.processes import stat
 from tests.servers import ROOT, MariaDB, Redis, ServerFailed, free_port, lacking, launch
 
 try:
@@ -432,10 +433,7 @@ def running(server: MariaDB | Redis) -> bool:
 
 
 def is_stopped(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
-    except FileNotFoundError:
-        return False
+    return stat(pid)[:1] == ["T"]
 
 
 def _environ(folder: Path) -> bytes:

@@ -17,6 +17,7 @@ import pytest
 import redis
 
 from tests import servers
+from tests.processes import is_alive
 from tests.servers import ROOT, MariaDB, MySQL, Redis, Server, ServerFailed, lacking
 from tests.turns import ONCE
 
@@ -153,14 +154,6 @@ def query(database: Server, statement: str) -> object:
         cursor.execute(statement)
         connection.commit()
         return cursor.fetchall()
-
-
-def is_alive(pid: int) -> bool:
-    """Whether it still runs; one that has ended and is only waited for does not."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
 
 
 def wait_until(condition: Callable[[], bool]) -> None:

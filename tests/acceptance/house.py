@@ -14,6 +14,7 @@ from types import MappingProxyType, TracebackType
 from typing import Any, Self
 from uuid import uuid4
 
+from tests.processes import born_at
 from tests.servers import ROOT, free_port
 
 READY_SECONDS_MAX = 60.0
@@ -115,12 +116,13 @@ class House:
 
     def pids(self, containing: str = "") -> list[int]:
         """All its processes, the eldest first; or those whose command line contains this."""
-        folders = [
-            folder
+        found = [
+            int(folder.name)
             for folder in Path("/proc").glob("[0-9]*")
             if self.mark in _read(folder / "environ") and containing in _read(folder / "cmdline")
         ]
-        return [int(folder.name) for folder in sorted(folders, key=_born_at)]
+        # Not by id: a child's is the lower one when the ids have begun anew.
+        return sorted(found, key=born_at)
 
     def manage(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run manage.py on the same data, also when the house is stopped."""
@@ -205,12 +207,6 @@ def until(holds: Callable[[], bool], house: House, seconds: float = READY_SECOND
     while not holds():
         assert time.monotonic() < deadline, f"waited {seconds} s for nothing:\n{house.output()}"
         time.sleep(POLL_SECONDS)
-
-
-def _born_at(folder: Path) -> int:
-    """Clock ticks since boot, by proc(5): a parent's id is above its child's when the ids have begun anew."""
-    fields = _read(folder / "stat").rpartition(")")[2].split()
-    return int(fields[19]) if fields else 0  # it has ended
 
 
 def _read(file: Path) -> str:

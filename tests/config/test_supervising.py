@@ -3,12 +3,12 @@
 import os
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from config import supervising
 from config.supervising import Processes
+from tests.processes import is_alive
 from tests.turns import ONCE
 
 pytestmark = ONCE
@@ -50,13 +50,6 @@ def first_end(processes: Processes) -> str:
     return told
 
 
-def is_running(pid: int) -> bool:
-    try:
-        return ") Z " not in Path(f"/proc/{pid}/stat").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-
-
 def test_says_which_process_ended_and_how(processes: Processes) -> None:
     run(processes, calm="exec sleep 100", hasty="exit 3")
     assert first_end(processes) == "hasty ended with status 3"
@@ -92,7 +85,7 @@ def test_what_a_dead_process_has_started_is_stopped_too(processes: Processes, co
     run(processes, parent="sleep 100 & echo $!")
     orphan = int(lines(console, 1)[0].split()[-1])
     first_end(processes)
-    assert is_running(orphan)
+    assert is_alive(orphan)
     processes.stop()
 
-    assert not is_running(orphan)
+    assert not is_alive(orphan)
