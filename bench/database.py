@@ -8,7 +8,6 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -44,16 +43,16 @@ from ledger.verification import Drift, verify  # noqa: E402 likewise
 @contextmanager
 def connected_to(house: House) -> Iterator[None]:
     """Within the block, what this process asks or sends goes to the house's MariaDB and Redis."""
-    database, broker = connection.settings_dict, current_app.conf.broker_url
-    options = {**database["OPTIONS"], "unix_socket": str(house.mariadb.socket_path)}
+    server = connection.settings_dict  # which the sessions of all threads have in common
+    options, broker = server["OPTIONS"], current_app.conf.broker_url
     connection.close()
-    connection.settings_dict = {**database, "OPTIONS": options}
+    server["OPTIONS"] = {**options, "unix_socket": str(house.mariadb.socket_path)}
     current_app.conf.update(broker_url=house.broker.url)
     try:
         yield
     finally:
         connection.close()
-        connection.settings_dict = database
+        server["OPTIONS"] = options
         current_app.conf.update(broker_url=broker)
 
 
@@ -70,14 +69,13 @@ def house_of_workers(workers: int = 1, environment: Mapping[str, str] | None = N
 def require_right_books() -> None:
     """What verify_ledger does, in this process, and both halves at once. Raises DoesNotCount."""
     with ThreadPoolExecutor() as sessions:
-        for drift in sessions.map(partial(_first_drift, connection.settings_dict), (verify, reconcile)):
+        for drift in sessions.map(_first_drift, (verify, reconcile)):
             if drift:
                 raise DoesNotCount(f"verify_ledger: {drift}")
 
 
-def _first_drift(server: dict[str, Any], look: Callable[[], Iterator[Drift]]) -> Drift | None:
+def _first_drift(look: Callable[[], Iterator[Drift]]) -> Drift | None:
     """In a thread, and so in a session, of its own."""
-    connection.settings_dict = server
     try:
         return next(look(), None)
     finally:

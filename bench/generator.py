@@ -9,7 +9,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 from django.db import connection, transaction
 from rich.console import Console
@@ -122,7 +121,7 @@ def write_books(groups: Sequence[Group]) -> None:
         _bar("log lines, payments and webhooks", total) as advance,
         ThreadPoolExecutor(len(tables)) as sessions,  # the server has more than one core for them
     ):
-        write = partial(_write_table, connection.settings_dict, groups, advance)
+        write = partial(_write_table, groups, advance)
         list(sessions.map(write, tables.keys(), tables.values()))
     with connection.cursor() as cursor:
         cursor.execute("ANALYZE TABLE ledger_organization, ledger_payment, ledger_balancelog, ingest_webhook")
@@ -158,10 +157,9 @@ def _open(groups: Sequence[Group]) -> None:
         first += group.organizations
 
 
-def _write_table(
-    server: dict[str, Any], groups: Sequence[Group], advance: Advance, table: str, columns: Columns
-) -> None:
+def _write_table(groups: Sequence[Group], advance: Advance, table: str, columns: Columns) -> None:
     """In a thread, and so in a session, of its own."""
+    server = connection.settings_dict
     options = {**server["OPTIONS"], "read_timeout": PATIENCE_SECONDS}
     connection.settings_dict = {**server, "OPTIONS": options}
     try:
