@@ -73,11 +73,12 @@ def context() -> dict[str, Any]:
     """What the template monitoring/dashboard.html shows."""
     told = Figures(clock.now())
     found = troubles.of_rows(told)
+    shown = lines(told, found)
     return {
         "read_at": timezone.localtime(told.now),
         "refreshed_every_seconds": REFRESHED_EVERY_SECONDS,
-        "verdict": verdict(told, found),
-        "troubles": lines(told, found),
+        "verdict": verdict(told, found, shown),
+        "troubles": shown,
         "tiles": tiles(told),
         "charts": [_last_hour(told), _last_day(told)],
         "signs": [(sign, age_of(sign.age)) for sign in told.signs],
@@ -90,10 +91,10 @@ def context() -> dict[str, Any]:
     }
 
 
-def verdict(told: Figures, found: list[Trouble]) -> Verdict:
+def verdict(told: Figures, found: list[Trouble], shown: list[Line]) -> Verdict:
     """Whether money flows; red also for what is bad beside the flow."""
     flow = _flow(told, found)
-    is_bad = any(trouble.level is Level.BAD for trouble in found)
+    is_bad = any(line.level is Level.BAD for line in shown)
     return Verdict(Level.BAD if is_bad else flow.level, flow.heading, flow.sentence)
 
 

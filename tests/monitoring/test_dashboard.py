@@ -10,6 +10,7 @@ from ingest.models import ConflictingDelivery, RejectedDelivery, Verification, W
 from monitoring import dashboard
 from monitoring.dashboard import duration
 from monitoring.models import Alert
+from monitoring.troubles import Level
 from tests.browsers import staff, superuser
 from tests.cast import ROMASHKA, posted, received, terms
 from worker import clock
@@ -127,6 +128,17 @@ def test_an_alert_adds_only_what_no_row_tells_of(boss: Client) -> None:
         )
 
     assert troubles(shown(boss)) == [("warning", "The broker does not answer")]
+
+
+@pytest.mark.usefixtures("alive", "verified")
+def test_what_is_bad_and_only_an_alert_knows_is_red(boss: Client) -> None:
+    Alert.objects.create(
+        cause="refused", text="No room", level=Level.BAD, size=1, began_at=clock.now(), told_at=clock.now()
+    )
+
+    page = shown(boss)
+    assert verdict(page)[0] == "bad"
+    assert troubles(page) == [("bad", "No room")]
 
 
 @pytest.mark.usefixtures("verified")
