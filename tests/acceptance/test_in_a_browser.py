@@ -7,7 +7,8 @@ import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from tests.acceptance.house import House
-from tests.cast import ROMASHKA, VASILEK
+from tests.acceptance.production import webhook
+from tests.cast import IVANOV, ROMASHKA, VASILEK
 from tests.servers import chromium
 
 pytestmark = pytest.mark.skipif(chromium() is None, reason="Chromium is not installed")
@@ -28,6 +29,8 @@ Webhook.objects.create(
     error_kind="OperationalError: The table is full",
 )
 """
+# By how much the page is wider than its window, in pixels.
+TOO_WIDE = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
 PAGES = [
     *("/admin/", "/admin/ingest/webhook/", "/admin/ingest/webhook/failures/", "/admin/ingest/act/"),
     *("/admin/ingest/conflictingdelivery/", "/admin/ingest/rejecteddelivery/", "/admin/ledger/organization/"),
@@ -113,6 +116,25 @@ def test_no_page_breaks_the_page_policy(troubled_house: House, browser: Browser)
     expect(page.locator(".opblock").first).to_be_visible()
 
     assert [told for told in complaints if "favicon" not in told and "404" not in told] == []
+
+
+def test_a_phone_shows_each_page_as_wide_as_itself(troubled_house: House, browser: Browser) -> None:
+    assert troubled_house.deliver(webhook(payer_inn=IVANOV))[0] == 200
+    troubled_house.balance_becomes(IVANOV, 145000)
+    page = logged_in(browser, troubled_house, "olga")
+    page.goto("/admin/ledger/organization/")
+    organization = page.locator("#result_list tbody a").first.get_attribute("href")
+    assert organization is not None
+    open_failed(page)
+    pages = [*PAGES, organization, page.url, "/admin/ingest/webhook/act/replay/?status__exact=failed&all=1"]
+
+    page.set_viewport_size({"width": 360, "height": 800})
+    too_wide = {}
+    for path in pages:
+        page.goto(path)
+        too_wide[path] = page.evaluate(TOO_WIDE)
+
+    assert too_wide == dict.fromkeys(pages, 0)
 
 
 def test_a_russian_browser_is_told_everything_in_russian_and_the_switch_holds(
