@@ -3,15 +3,17 @@
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
 from http.client import HTTPConnection
 from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Any, Self
+from urllib.parse import urlsplit
 from uuid import uuid4
 
 from tests.processes import born_at
@@ -123,6 +125,30 @@ class House:
         ]
         # Not by id: a child's is the lower one when the ids have begun anew.
         return sorted(found, key=born_at)
+
+    @contextmanager
+    def standing_still(self) -> Iterator[None]:
+        """Workers and scheduler; web goes on."""
+        pids = self.pids("celery")
+        with self._nobody_writing():
+            for pid in pids:
+                os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for pid in pids:
+                os.kill(pid, signal.SIGCONT)
+
+    @contextmanager
+    def _nobody_writing(self) -> Iterator[None]:
+        """On SQLite: whoever stands still while writing there holds up everybody."""
+        url = self.environment["DATABASE_URL"] or f"sqlite:///{self.data_dir / 'prihod.sqlite3'}"
+        if not url.startswith("sqlite:"):
+            yield
+            return
+        with closing(sqlite3.connect(urlsplit(url).path[1:], timeout=READY_SECONDS_MAX)) as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            yield
 
     def manage(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run manage.py on the same data, also when the house is stopped."""

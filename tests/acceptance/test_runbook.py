@@ -1,12 +1,9 @@
 """docs/runbook.md: what it names exists, what leads to it arrives, and some of its entries are played."""
 
 import json
-import os
 import re
 import shlex
-import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import pytest
 from django.core.management import get_commands, load_command_class
@@ -138,19 +135,6 @@ def command(beginning: str) -> list[str]:
     return shlex.split(line)[1:]
 
 
-@contextmanager
-def standing_still(house: House) -> Iterator[None]:
-    """Workers and scheduler; web goes on."""
-    pids = house.pids("celery")
-    for pid in pids:
-        os.kill(pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        for pid in pids:
-            os.kill(pid, signal.SIGCONT)
-
-
 def doctor_leads_to(house: House, entry: str) -> bool:
     return f"(docs/runbook.md#{entry})" in house.manage("doctor").stdout
 
@@ -169,7 +153,7 @@ def test_failed_webhooks_are_replayed_once_their_cause_is_repaired(house: House)
 
 
 def test_what_was_stuck_moves_as_soon_as_somebody_works(house: House) -> None:
-    with standing_still(house):
+    with house.standing_still():
         assert stage.deliver(house, stage.webhook(payer_inn=VASILEK))[0] == 200
         until(lambda: doctor_leads_to(house, "money-is-stuck"), house)
 
@@ -178,7 +162,7 @@ def test_what_was_stuck_moves_as_soon_as_somebody_works(house: House) -> None:
 
 
 def test_a_wrong_balance_is_found_named_and_put_right(house: House) -> None:
-    with standing_still(house):
+    with house.standing_still():
         sql(house, "UPDATE ledger_organization SET balance_kopecks = balance_kopecks + 100")
         assert house.manage("verify_ledger").returncode == 1
         assert doctor_leads_to(house, "drift")

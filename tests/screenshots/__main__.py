@@ -6,15 +6,11 @@ on the pages are replaced by those of the README.
 """
 
 import io
-import os
 import random
-import signal
 import socket
 import sqlite3
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -110,18 +106,8 @@ class Bank:
         self.house = house
 
     def sql(self, statement: str, *values: object) -> list[tuple[object, ...]]:
-        with self._session() as connection:
+        with sqlite3.connect(self.house.data_dir / "prihod.sqlite3", timeout=30) as connection:
             return connection.execute(statement, values).fetchall()
-
-    @contextmanager
-    def writing(self) -> Iterator[None]:
-        """Nobody else writes meanwhile."""
-        with self._session() as connection:
-            connection.execute("BEGIN IMMEDIATE")
-            yield
-
-    def _session(self) -> sqlite3.Connection:
-        return sqlite3.connect(self.house.data_dir / "prihod.sqlite3", timeout=30)
 
     def deliver(self, told: PaymentTerms, **changed: object) -> None:
         self.house.post(body(told, **changed), {})
@@ -194,11 +180,7 @@ def one_payment_is_repaired(bank: Bank, operator: Operator) -> object:
 
 def replay(bank: Bank, operators: list[Operator]) -> None:
     """With workers that stand still, so that the pictures show how far it has come."""
-    frozen = bank.house.pids("celery")
-    with bank.writing():  # whoever is frozen while writing would hold up everybody
-        for pid in frozen:
-            os.kill(pid, signal.SIGSTOP)
-    try:
+    with bank.house.standing_still():
         for operator in operators:
             page = operator.open("/admin/ingest/webhook/failures/")
             row = page.locator("table.failures tr", has_text=CAUSES[operator.language])
@@ -212,9 +194,6 @@ def replay(bank: Bank, operators: list[Operator]) -> None:
             page.reload()
             operator.keep("replaying", page, "table.acted tr:nth-child(8)")
             page.close()
-    finally:
-        for pid in frozen:
-            os.kill(pid, signal.SIGCONT)
 
 
 if __name__ == "__main__":
