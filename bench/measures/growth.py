@@ -35,7 +35,6 @@ DIRTY_PAGES_LEFT_MAX, SETTLE_SECONDS_MAX = 100, 300.0
 HOT, QUIET, FIRST_OF_THE_OTHERS = 1, 2, 3  # numbers of organizations
 POSTED_TO = 100  # of the others
 SMALL_BOOKS = [Group(FIRST_OF_THE_OTHERS - 1 + POSTED_TO, 98)]  # ten thousand lines
-ROUNDS = 5
 READS = 100  # a round
 READS_RATIO_MAX, COST_RATIO_MAX = 1.2, 1.3
 VERIFY_MIB_MAX = 200.0
@@ -48,14 +47,15 @@ LOOKS_AT_FAILED = 6
 
 @dataclass(frozen=True)
 class Size:
+    rounds: int
     books: Sequence[Group]
     webhooks: int  # a round
     trouble: int  # rows of each kind
     backlog: int  # webhooks, while it is swept
 
 
-QUICK = Size([Group(1, 100_000), Group(1, 100), Group(100, 1_000)], 2_500, 2_000, 10_000)
-FULL = Size([Group(1, 1_000_000), Group(1, 100), Group(1_000, 4_000)], 5_000, 10_000, 100_000)
+QUICK = Size(3, [Group(1, 50_000), Group(1, 100), Group(100, 500)], 2_500, 2_000, 10_000)
+FULL = Size(5, [Group(1, 1_000_000), Group(1, 100), Group(1_000, 4_000)], 5_000, 10_000, 100_000)
 
 
 def measure(quick: bool, say: Callable[[str], None]) -> Iterator[Figure]:
@@ -68,7 +68,7 @@ def measure(quick: bool, say: Callable[[str], None]) -> Iterator[Figure]:
             write_trouble(size.trouble)
         yield cost_per_webhook(small, large, size, say)
         with connected_to(large):
-            yield from reads(say)
+            yield from reads(size, say)
             yield from pages(size, say)
             yield from sweeps(size, say)
             yield from verification(large, say)
@@ -106,14 +106,14 @@ def dirty_pages(house: House) -> int:
 def cost_per_webhook(small: House, large: House, size: Size, say: Callable[[str], None]) -> Figure:
     """Microseconds. Of the large books, `verification` says in the end whether they are still right."""
     costs: dict[House, list[float]] = {large: [], small: []}
-    for number in range(1, ROUNDS + 1):
+    for number in range(1, size.rounds + 1):
         for house, values in costs.items():
             with connected_to(house):
                 values.append(post(size.webhooks))
         with connected_to(small):
             require_right_books()
         told = ", ".join(f"{values[-1]:.0f}" for values in costs.values())
-        say(f"round {number} of {ROUNDS}: a webhook costs {told} µs in the large and the small books")
+        say(f"round {number} of {size.rounds}: a webhook costs {told} µs in the large and the small books")
     what = "cost per webhook, against books of ten thousand lines"
     return Figure(MEASURE, what, "µs", costs[large], costs[small], at_most(COST_RATIO_MAX))
 
@@ -127,14 +127,14 @@ def post(webhooks: int) -> float:
     return 1e6 * (time.perf_counter() - begun) / webhooks
 
 
-def reads(say: Callable[[str], None]) -> Iterator[Figure]:
+def reads(size: Size, say: Callable[[str], None]) -> Iterator[Figure]:
     """By Django's test client: without an HTTP server, whose cost would hide a difference."""
     client = Client(HTTP_HOST="localhost")
     for name in ("balance", "balance/history"):
         path = f"/api/organizations/{{}}/{name}/"
         hot, quiet = path.format(inn_of(HOT)), path.format(inn_of(QUIET))
         read(client, hot, quiet)
-        ours, theirs = zip(*(read(client, hot, quiet) for _ in range(ROUNDS)), strict=True)
+        ours, theirs = zip(*(read(client, hot, quiet) for _ in range(size.rounds)), strict=True)
         say(f"{name}: {ours[0]:.2f} ms with the most lines, {theirs[0]:.2f} ms with a hundred")
         what = f"{name.rpartition('/')[2]} of the organization with the most lines, against a hundred"
         yield Figure(MEASURE, what, "ms", ours, theirs, at_most(READS_RATIO_MAX))
@@ -204,14 +204,14 @@ def admin_paths(client: Client) -> Iterator[str]:
 
 
 def sweeps(size: Size, say: Callable[[str], None]) -> Iterator[Figure]:
-    yield sweeping("with an empty queue", say)
+    yield sweeping("with an empty queue", size, say)
     queue(size.backlog, organizations=POSTED_TO, first=FIRST_OF_THE_OTHERS)
-    yield sweeping(f"with {size.backlog} webhooks that have just arrived", say)
+    yield sweeping(f"with {size.backlog} webhooks that have just arrived", size, say)
 
 
-def sweeping(how: str, say: Callable[[str], None]) -> Figure:
+def sweeping(how: str, size: Size, say: Callable[[str], None]) -> Figure:
     rounds = []
-    for _ in range(ROUNDS):
+    for _ in range(size.rounds):
         begun = time.perf_counter()
         sweep()
         rounds.append(time.perf_counter() - begun)

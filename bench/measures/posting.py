@@ -46,7 +46,7 @@ class Size:
     tasks: int  # a round
 
 
-QUICK, FULL = Size(2, 5_000, 300), Size(4, 10_000, 500)
+QUICK, FULL = Size(2, 5_000, 100), Size(4, 10_000, 500)
 
 
 def measure(quick: bool, say: Callable[[str], None]) -> Iterator[Figure]:
