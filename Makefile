@@ -38,7 +38,7 @@ faults: ## break everything on purpose and look for lost money; SCENARIO= SEED= 
 	$(IN_VENV) -m faults $(SCENARIO) $(if $(SEED),--seed $(SEED)) $(if $(MINUTES),--minutes $(MINUTES)) \
 		$(if $(JOBS),--jobs $(JOBS)) $(if $(NAME),--name $(NAME)) $(if $(PLANTED),--planted)
 
-bench: ## measure how fast it is, against the usual designs; QUICK=1 takes 3 minutes, BENCH="latency" narrows it
+bench: ## measure how fast it is, against the usual designs; QUICK=1 takes 3 to 4 minutes, BENCH="latency" narrows it
 	$(SET_UP) .venv/.base
 	$(ONE_AT_A_TIME) $(IN_VENV) -m tests.servers mariadb redis mysqlclient wrk
 	$(SET_UP_MYSQLCLIENT)

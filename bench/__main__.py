@@ -50,7 +50,7 @@ def main(arguments: Sequence[str]) -> int:
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="name", help="measures; all unless given")
-    parser.add_argument("--quick", action="store_true", help="3 minutes; figures wander more")
+    parser.add_argument("--quick", action="store_true", help="3 to 4 minutes; figures wander more")
     parser.add_argument("--rounds", type=int, default=1, help="take each measure so often")
     parser.add_argument("--list", action="store_true", help="say which measures there are")
     parser.add_argument(
