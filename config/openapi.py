@@ -174,7 +174,8 @@ OPERATION_ID_IN_PATH = {
 AT = {
     "name": "at",
     "in": "query",
-    "description": "The balance at this instant, with what was posted in it",
+    "description": "The balance at this instant, with what was posted in it; final if `settled` is true: "
+    "at once where something was posted later, otherwise 10 minutes after the instant",
     "schema": MOMENT,
 }
 LIMIT = {
@@ -197,7 +198,12 @@ AFTER = {
     "schema": {"type": "integer", "minimum": 1},
 }
 FROM = {"name": "from", "in": "query", "description": "Only what was posted since then", "schema": MOMENT}
-TO = {"name": "to", "in": "query", "description": "Only what was posted before", "schema": MOMENT}
+TO = {
+    "name": "to",
+    "in": "query",
+    "description": "Only what was posted before; final if `settled` is true",
+    "schema": MOMENT,
+}
 NO_ORGANIZATION = _errors("No such organization, or none of this key's", "Organization not found")
 
 BANK_WEBHOOK = {
@@ -295,6 +301,7 @@ BALANCE = _read(
             {
                 "A whole sum": Balance(SAMPLE_INN, rubles(145_000_00)),
                 "A sum with kopecks": Balance(SAMPLE_INN, rubles(145_100_50)),
+                "At an instant before the first payment": Balance(SAMPLE_INN, rubles(0), settled=True),
             },
         ),
         400: _errors(

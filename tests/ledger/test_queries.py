@@ -143,8 +143,8 @@ def asked(path: str, status: int = 200, **query: str) -> Any:
 def test_the_balance_and_the_history_can_be_asked_for_a_time_in_any_offset() -> None:
     written(10)
 
-    assert asked(BALANCE, at="2024-04-28T00:00:00Z") == {"inn": ROMASHKA, "balance": 6}
-    assert asked(BALANCE, at="2024-04-28T03:00:00+03:00") == {"inn": ROMASHKA, "balance": 6}
+    assert asked(BALANCE, at="2024-04-28T00:00:00Z") == {"inn": ROMASHKA, "balance": 6, "settled": True}
+    assert asked(BALANCE, at="2024-04-28T03:00:00+03:00") == {"inn": ROMASHKA, "balance": 6, "settled": True}
     assert asked(BALANCE, at="2020-01-01T00:00Z")["balance"] == 0
     assert asked(BALANCE, at="9999-12-31T23:59:59-23:00")["balance"] == 55
     period = {"from": "2024-04-28T00:00:00+03:00", "to": "2024-04-28T03:00:00+03:00"}
