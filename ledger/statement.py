@@ -6,7 +6,7 @@ between: whatever is posted while somebody reads, opening + turnover = closing.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import date, datetime, time, timedelta, tzinfo
+from datetime import UTC, date, datetime, time, timedelta, tzinfo
 
 from ledger import clock, queries
 from ledger.models import BalanceLog, Organization
@@ -34,7 +34,8 @@ class Period:
         return self._midnight(self.last + timedelta(days=1)) if self.last else None
 
     def _midnight(self, day: date) -> datetime:
-        return datetime.combine(day, time(), tzinfo=self.zone)
+        """In UTC: an hour that clocks repeat can't be told apart by arithmetic in the zone's own time."""
+        return datetime.combine(day, time(), tzinfo=self.zone).astimezone(UTC)
 
 
 @dataclass(frozen=True)

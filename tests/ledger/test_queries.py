@@ -1,6 +1,7 @@
 """The past of a balance, on a log whose line n is n rubles, written n hours after MIDNIGHT_IN_MOSCOW."""
 
 import json
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
@@ -34,13 +35,15 @@ def written(lines: int, inn: str = ROMASHKA) -> Organization:
     return append(Organization.objects.create(inn=inn, opened_at=at(0)), lines)
 
 
-def append(organization: Organization, lines: int, clock: timedelta = timedelta()) -> Organization:
+def append(
+    organization: Organization, lines: int, clock: timedelta = timedelta(), times: Sequence[datetime] = ()
+) -> Organization:
     """Straight into the tables, because posting takes the time from the clock."""
     seqs = range(organization.last_seq + 1, organization.last_seq + lines + 1)
     common: Any = {"document_number": "1", "document_date": at(0), "organization": organization}
     payments = [
-        Payment(operation_id=uuid4(), amount_kopecks=seq * 1_00, created_at=at(seq) + clock, **common)
-        for seq in seqs
+        Payment(operation_id=uuid4(), amount_kopecks=seq * 1_00, created_at=created_at, **common)
+        for seq, created_at in zip(seqs, times or [at(seq) + clock for seq in seqs], strict=True)
     ]
     Payment.objects.bulk_create(payments)
     keys = dict(Payment.objects.values_list("operation_id", "id"))  # MySQL returns none
