@@ -215,6 +215,37 @@ def test_no_document_number_is_a_formula(number: str, encoding: str, codec: str)
     assert [cell for cell in cells if cell.startswith("'")]
 
 
+BEFORE_A_CELL = ["1,", "1;", "1:", "1|", '1,"', '1;"', "1, ", "1,\t", "1;\r\n", "1,\ufeff", "1;;", ",", '"";']
+
+
+def test_no_document_number_is_a_formula_behind_a_separator() -> None:
+    signs = set("=+-@＝＋－＠﹦﹢﹣﹫")
+    posted(
+        *(
+            terms(document_number=f"{before}{sign}cmd|' /C calc'!A0")
+            for before in BEFORE_A_CELL
+            for sign in signs
+        )
+    )
+
+    _, content = downloaded(superuser(), Organization.objects.get())
+
+    lines = content.decode("utf-8-sig").splitlines()
+    assert len(lines) == 5 + len(BEFORE_A_CELL) * len(signs) + 2
+    for separator in ",;:|\t":
+        cells = [cell for line in lines for cell in line.split(separator)]
+        assert not [cell for cell in cells if cell.strip('" ')[:1] in signs]
+
+
+@pytest.mark.parametrize(
+    "number", ["000123", "1-2", "3/4", "1E5", "1,5", "TRUE", "A=5", "№ 5 - доп", "2+2", "a@b"]
+)
+def test_programs_read_a_document_number_as_the_bank_wrote_it(number: str) -> None:
+    posted(terms(document_number=number))
+
+    assert parsed(downloaded(superuser(), Organization.objects.get())[1], "utf-8-sig")[5][3] == number
+
+
 def test_what_windows_1251_lacks_becomes_a_question_mark_and_decomposed_letters_are_composed() -> None:
     posted(terms(document_number="и\u0306 漢 №5"))
 
