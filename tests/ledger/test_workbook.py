@@ -186,9 +186,7 @@ def test_a_long_workbook_takes_no_more_memory_than_a_short_one_and_leaves_no_fil
     assert not list(tmp_path.iterdir())
 
 
-def test_a_workbook_given_up_halfway_leaves_no_file(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_a_workbook_given_up_halfway_leaves_no_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     chunks = workbook.encoded(stated(written(10)))
     next(chunks)
