@@ -7,6 +7,7 @@ from datetime import datetime
 from django.http import HttpRequest, HttpResponse
 from msgspec import UNSET
 
+from api import iso8601
 from api.answers import answer, error, json_only
 from api.models import ApiKey
 from api.reading import NotFound, for_readers
@@ -89,7 +90,7 @@ def _moment(request: HttpRequest, name: str) -> datetime | None:
     if text is None:
         return None
     with suppress(ValueError):
-        moment = datetime.fromisoformat(text)
+        moment = iso8601.parse(text)
         if moment.tzinfo is not None and moment.year >= YEAR_MIN:
             return moment
     raise ValueError(f"{name}: must be an ISO 8601 date and time with an offset (in which + is written %2B)")

@@ -157,7 +157,18 @@ def test_the_balance_and_the_history_can_be_asked_for_a_time_in_any_offset() -> 
 
 @pytest.mark.parametrize(
     "value",
-    ["", "now", "2024-04-28", "2024-04-28T00:00:00", "2024-04-28T00:00:00 03:00", "0001-01-01T00:00Z", "1"],
+    [
+        *(
+            "",
+            "now",
+            "2024-04-28",
+            "2024-04-28T00:00:00",
+            "2024-04-28T00:00:00 03:00",
+            "0001-01-01T00:00Z",
+            "1",
+        ),
+        *("2024-04-27T24:00:00Z", "2024-04-27T21.5Z"),
+    ],
 )
 @pytest.mark.parametrize(("path", "name"), [("", "at"), ("history/", "from"), ("history/", "to")])
 def test_what_is_no_moment_is_refused(path: str, name: str, value: str) -> None:
