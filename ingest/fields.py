@@ -123,11 +123,11 @@ def words(text: str, field: str, *, chars_max: int) -> str:
 
 def document_date(text: str, field: str) -> datetime:
     """The instant in UTC; without an offset `text` is read in BANK_TIME_ZONE."""
-    if not _LOOKS_LIKE_A_DATE.fullmatch(text):
-        raise InvalidDelivery(field, "must be an ISO 8601 date and time")
     date = _instant(text)
     if date is None:
-        raise InvalidDelivery(field, "is not a date that exists")
+        is_close = _LOOKS_LIKE_A_DATE.fullmatch(text)
+        wrong = "is not a date that exists" if is_close else "must be an ISO 8601 date and time"
+        raise InvalidDelivery(field, wrong)
     if not DOCUMENT_DATE_MIN <= date <= DOCUMENT_DATE_MAX:
         raise InvalidDelivery(field, "must lie between the years 1000 and 9999")
     return date
