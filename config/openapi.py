@@ -279,7 +279,7 @@ def _other_bank(name: str, source: str, media_type: str, schema: Json, security:
             "description": "Its body is the bank's own, and read by the bank's documentation. What is known "
             "to be no payment to credit is answered `ignored`. What may be one, and is not recognized or "
             "names no INN to credit, is answered `unrecognized`, and kept until a person has processed it "
-            "again or dismissed it. This door is there when the bank's secrets are set.",
+            "again or dismissed it. This endpoint exists when the bank's secrets are set.",
             "security": security,
             "requestBody": {"required": True, "content": {media_type: {"schema": schema}}},
             "responses": {status: _without_examples(told) for status, told in answers.items()},

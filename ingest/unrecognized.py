@@ -10,7 +10,7 @@ from django.db import transaction
 from django.db.models import Q, QuerySet
 
 from ingest import doorbell, inbox
-from ingest.banks.telling import Credit, Told, Unrecognized
+from ingest.banks.telling import Credit, Meaning, Unrecognized
 from ingest.doors import DOORS_BY_NAME
 from ingest.exceptions import InvalidDelivery, TurnedAway
 from ingest.inbox import Stored
@@ -63,23 +63,24 @@ def carry_out(act: Act) -> int:
 
 
 def _process(delivery: UnrecognizedDelivery) -> None:
-    told = _read(delivery)
-    if isinstance(told, Credit):
+    meaning = _read(delivery)
+    if isinstance(meaning, Credit):
         stored = inbox.store(
-            told.terms, bytes(delivery.body), delivery.source, told.bank_id, delivery.source_address
+            meaning.terms, bytes(delivery.body), delivery.source, meaning.bank_id, delivery.source_address
         )
-        delivery.outcome, delivery.webhook = _STORED[stored], _webhook_of(told)
+        delivery.outcome, delivery.webhook = _STORED[stored], _webhook_of(meaning)
     else:
-        delivery.outcome = Outcome.TRIED if isinstance(told, Unrecognized) else Outcome.IGNORED
-        delivery.reason = told.reason[:REASON_CHARS_MAX]
+        delivery.outcome = Outcome.TRIED if isinstance(meaning, Unrecognized) else Outcome.IGNORED
+        delivery.reason = meaning.reason[:REASON_CHARS_MAX]
 
 
-def _read(delivery: UnrecognizedDelivery) -> Told:
+def _read(delivery: UnrecognizedDelivery) -> Meaning:
     """What the adapter makes of the payload today. Nothing that it raises may lose the delivery."""
-    try:
-        return DOORS_BY_NAME[delivery.source].read(claimed_payload(bytes(delivery.body)))
-    except KeyError:
+    door = DOORS_BY_NAME.get(delivery.source)
+    if door is None:
         return Unrecognized("there is no adapter of this source any more")
+    try:
+        return door.read(claimed_payload(bytes(delivery.body)))
     except TurnedAway as exc:
         return Unrecognized(f"not meant for us by today's settings: {exc}")
     except InvalidDelivery as exc:
@@ -89,9 +90,9 @@ def _read(delivery: UnrecognizedDelivery) -> Told:
         return Unrecognized(f"the adapter failed: {type(exc).__name__}")
 
 
-def _webhook_of(told: Credit) -> Webhook:
+def _webhook_of(credit: Credit) -> Webhook:
     """The webhook that it is stored as, or beside."""
-    operation_id = told.terms.operation_id
-    if told.bank_id:
-        operation_id = BankOperation.objects.get(alias=told.bank_id.alias).operation_id
+    operation_id = credit.terms.operation_id
+    if credit.bank_id:
+        operation_id = BankOperation.objects.get(alias=credit.bank_id.alias).operation_id
     return Webhook.objects.defer("body").get(operation_id=operation_id)

@@ -11,7 +11,7 @@ from api.models import ApiKey
 from api.reading import NotFound, for_readers
 from ingest import doorbell, doorkeeper, inbox
 from ingest.answers import Operation, Taken
-from ingest.banks.telling import Ignored, Told, Unrecognized
+from ingest.banks.telling import Ignored, Meaning, Unrecognized
 from ingest.doorkeeper import Guard
 from ingest.doors import Door
 from ingest.exceptions import InvalidDelivery, TurnedAway
@@ -58,7 +58,7 @@ def _deliver(request: HttpRequest, door: Door, guard: Guard) -> HttpResponse:
     return _take_in(told, request.body, payload, door, addresses.text_of(request))
 
 
-def _take_in(told: Told, body: bytes, payload: bytes, door: Door, address: str) -> HttpResponse:
+def _take_in(told: Meaning, body: bytes, payload: bytes, door: Door, address: str) -> HttpResponse:
     if isinstance(told, Unrecognized):
         inbox.keep_unrecognized(body, payload, told.reason, door.name, address)
         return answer(Taken("unrecognized"))

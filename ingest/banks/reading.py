@@ -120,14 +120,14 @@ def facts_in(body: bytes) -> Facts:
 
     def gathered(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         found: dict[str, Any] = {}
-        for name, value in pairs:
+        for name, each in pairs:
             if name in found:
                 repeated.append(name.encode(errors="replace").decode())
-            found[name] = value
+            found[name] = each
         return found
 
     try:
-        told = json.loads(
+        value = json.loads(
             body.decode("utf-8-sig"),
             object_pairs_hook=gathered,
             parse_int=Number,
@@ -140,9 +140,9 @@ def facts_in(body: bytes) -> Facts:
         raise NotJson("body", "must be valid JSON") from None
     except RecursionError:
         raise InvalidDelivery("body", "is nested too deeply") from None
-    if not isinstance(told, dict):
+    if not isinstance(value, dict):
         raise InvalidDelivery("body", "must be a JSON object")
-    return Facts(told, tuple(repeated))
+    return Facts(value, tuple(repeated))
 
 
 def _refuse_constant(name: str) -> NoReturn:

@@ -13,7 +13,7 @@ from uuid import UUID, uuid5
 from ingest import fields
 from ingest.banks import words
 from ingest.banks.reading import Facts, facts_in
-from ingest.banks.telling import BANK_ID_CHARS_MAX, BankId, Credit, Ignored, Told, Unrecognized
+from ingest.banks.telling import BANK_ID_CHARS_MAX, BankId, Credit, Ignored, Meaning, Unrecognized
 from ingest.exceptions import InvalidDelivery, NotJson
 from ledger.operation_id import as_operation_id
 from ledger.terms import PaymentTerms
@@ -26,7 +26,7 @@ INCOMING = words.known(["Credit"])
 OUTGOING = words.known(["Debit"])
 
 
-def read(body: bytes) -> Told:
+def read(body: bytes) -> Meaning:
     """What `body` comes to; raises NotJson.
 
     That it is meant for us, the credentials have shown that this endpoint demands: the bank has them from us.

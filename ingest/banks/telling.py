@@ -38,4 +38,4 @@ class Unrecognized:
     reason: str
 
 
-Told = Credit | Ignored | Unrecognized
+Meaning = Credit | Ignored | Unrecognized

@@ -11,7 +11,7 @@ from django.conf import settings
 from ingest import fields
 from ingest.banks import words
 from ingest.banks.reading import Facts, facts_in
-from ingest.banks.telling import BANK_ID_CHARS_MAX, Credit, Ignored, Told, Unrecognized
+from ingest.banks.telling import BANK_ID_CHARS_MAX, Credit, Ignored, Meaning, Unrecognized
 from ingest.exceptions import InvalidDelivery, TurnedAway
 from ledger.terms import PaymentTerms
 
@@ -19,7 +19,7 @@ SOURCE = "tochka"
 NAMESPACE = UUID("f60be8d2-5601-5723-8aab-c9e125be5f68")  # uuid5(NAMESPACE_URL, "https://tochka.com/")
 CREDITED = words.known(["incomingPayment"])
 OUTGOING = words.known(["outgoingPayment"])
-# Money that came in, of which they tell no payer's INN.
+# Money that came in, without its payer's INN.
 WITHOUT_PAYER = words.known(["incomingSbpPayment", "incomingSbpB2BPayment", "acquiringInternetPayment"])
 # The status of an acquiringInternetPayment of which the buyer's money is only held.
 HELD = words.known(["AUTHORIZED"])
@@ -31,11 +31,11 @@ SAMPLES = {
 }
 
 
-def read(payload: bytes) -> Told:
+def read(payload: bytes) -> Meaning:
     """What `payload` comes to; raises TurnedAway where nothing in it says that it is meant for us.
 
-    The bank signs for all its customers with one key, so whoever has an account there has its signature
-    on events of his own. The customer code is in each of the bank's events, and is looked at first.
+    The bank signs for all its customers with one key, so each of them has its signature on events of their
+    own. Every event of the bank has a customer code, which is checked before anything else.
     """
     try:
         event = facts_in(payload)

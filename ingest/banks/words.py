@@ -1,4 +1,4 @@
-"""Words by which banks tell payments from other events, in whatever spelling, and the codes of currencies.
+"""Words that distinguish payments from other events, in any spelling, and the codes of currencies.
 
 A word is known or it is not: of an unknown one nothing is assumed.
 """
@@ -15,7 +15,7 @@ _LOOKALIKES = str.maketrans(
     "ABCDEHIJKMOPSTYYXQW" + "ABEZHIKMNOPTYX",
 )
 _CODES_DIGITS = 3
-_FORMAT = "Cf"  # Unicode's category of soft hyphens, joiners and marks of direction, which nobody sees
+_FORMAT = "Cf"  # Unicode's category of soft hyphens, joiners and marks of direction: invisible
 
 
 def folded(word: str) -> str:

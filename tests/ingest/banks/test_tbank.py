@@ -11,7 +11,7 @@ from hypothesis import given
 
 from ingest import inbox
 from ingest.banks import tbank
-from ingest.banks.telling import Told as Heard
+from ingest.banks.telling import Meaning
 from ingest.exceptions import NotJson
 from ingest.finding import banks_ids, operations_called
 from ingest.models import (
@@ -398,4 +398,4 @@ def test_ignored_deliveries_are_listed_without_their_bodies(from_tbank: Deliver)
 @given(hostile("tbank_transaction"))
 def test_whatever_comes_is_read_or_refused(body: bytes) -> None:
     with contextlib.suppress(NotJson):  # and nothing else
-        assert isinstance(tbank.read(body), Heard)
+        assert isinstance(tbank.read(body), Meaning)

@@ -9,8 +9,7 @@ from hypothesis import given
 from pytest_django import Settings
 
 from ingest.banks import tochka
-from ingest.banks.telling import Told as Heard
-from ingest.banks.telling import Unrecognized
+from ingest.banks.telling import Meaning, Unrecognized
 from ingest.exceptions import TurnedAway
 from ingest.models import (
     ConflictingDelivery,
@@ -273,4 +272,4 @@ def test_the_banks_own_id_goes_with_the_body_and_the_page_says_so(from_tochka: D
 @given(hostile("tochka_incoming"))
 def test_whatever_comes_is_read_or_refused(body: bytes) -> None:
     with contextlib.suppress(TurnedAway):  # and nothing else
-        assert isinstance(tochka.read(body), Heard)
+        assert isinstance(tochka.read(body), Meaning)
