@@ -12,14 +12,15 @@ act on the same one, one wins and the other is told.
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
+from hashlib import blake2b
 
 import structlog
 from django.contrib.auth.models import User
 from django.db import transaction
-from django.db.models import Count, F, QuerySet, Value
+from django.db.models import Count, F, Q, QuerySet, Value
 
 from ingest import doorbell, unrecognized
-from ingest.exceptions import NoWebhooks
+from ingest.exceptions import ChangedMeanwhile, NoWebhooks
 from ingest.models import (
     ACT_REASON_CHARS_MAX,
     Act,
@@ -40,10 +41,53 @@ OPERATIONS_LOGGED_MAX = 10  # of an act; the audit trail has all of them
 Outcome = ActedWebhook.Outcome
 
 
-def begin(kind: Act.Kind, webhook_ids: Iterable[int], by: User, reason: str, by_name: str = "") -> Act:
+def ready_for(kind: Act.Kind, webhooks: QuerySet[Webhook]) -> QuerySet[Webhook]:
+    """Those of `webhooks` that the act would move at this moment."""
+    if kind == Act.Kind.RESOLVE:
+        # Written out, because MariaDB would read all webhooks and look into this table for each of them.
+        open_conflicts = ConflictingDelivery.objects.filter(resolved_in=None).order_by()
+        return webhooks.filter(id__among=set(open_conflicts.values_list("webhook_id", flat=True)))
+    return webhooks.filter(status=Webhook.Status.FAILED)
+
+
+def fingerprint(kind: Act.Kind, webhooks: QuerySet[Webhook]) -> str:
+    """Return a digest of what the act would move of `webhooks` at this moment; empty if that is nothing.
+
+    A confirmation page carries it, and `begin` compares. It changes with each webhook that fails or is moved,
+    with one that is replayed and fails again, and for a resolution with each conflicting delivery.
+    """
+    return _digest(_would_move(kind, webhooks))
+
+
+def _would_move(kind: Act.Kind, webhooks: QuerySet[Webhook]) -> list[tuple[int, int]]:
+    """The keys of the webhooks, at most ACTED_ON_MAX of them, each with the number of acts that moved it
+    before; for a resolution once with the key of each open conflict.
+    """
+    if kind == Act.Kind.RESOLVE:
+        keys = set(ready_for(kind, webhooks).order_by("id").values_list("id", flat=True)[:ACTED_ON_MAX])
+        conflicts = ConflictingDelivery.objects.filter(resolved_in=None).order_by("webhook_id", "id")
+        return [pair for pair in conflicts.values_list("webhook_id", "id") if pair[0] in keys]
+    moved_before = Count("acted", filter=Q(acted__outcome=Outcome.DONE))
+    ready = ready_for(kind, Webhook.objects.filter(pk__in=webhooks.order_by().values("pk")))
+    return list(ready.values_list("id").annotate(moved=moved_before).order_by("id")[:ACTED_ON_MAX])
+
+
+def _digest(pairs: Collection[tuple[int, int]]) -> str:
+    return blake2b(repr(pairs).encode(), digest_size=16).hexdigest() if pairs else ""
+
+
+def begin(
+    kind: Act.Kind,
+    webhook_ids: Iterable[int],
+    by: User,
+    reason: str,
+    by_name: str = "",
+    shown: str | None = None,
+) -> Act:
     """Write down that the act is to be done; nothing has moved yet. `by_name` says more than the user's name.
 
-    Raises ValueError without a reason, NoWebhooks without webhooks.
+    `shown` is the fingerprint that the person has confirmed. Raises ValueError without a reason, NoWebhooks
+    without webhooks, ChangedMeanwhile if the act would by now move other webhooks or conflicts than shown.
     """
     ordered = sorted(set(webhook_ids))[:ACTED_ON_MAX]
 
@@ -51,18 +95,20 @@ def begin(kind: Act.Kind, webhook_ids: Iterable[int], by: User, reason: str, by_
         about = (ActedWebhook(act=act, webhook_id=webhook_id) for webhook_id in ordered)
         return len(ActedWebhook.objects.bulk_create(about, batch_size=INSERTED_AT_ONCE))
 
-    return _begin(Act(kind=kind, by=by, by_name=by_name or by.get_username()), reason, write_down)
+    return _begin(Act(kind=kind, by=by, by_name=by_name or by.get_username()), reason, write_down, shown)
 
 
-def begin_on_all(kind: Act.Kind, webhooks: QuerySet[Webhook], by: User, reason: str) -> Act:
-    """As `begin`, about all that `webhooks` has at this moment: their keys never leave the database."""
-    chosen = webhooks.order_by("id")[:ACTED_ON_MAX]
+def begin_on_all(
+    kind: Act.Kind, webhooks: QuerySet[Webhook], by: User, reason: str, shown: str | None = None
+) -> Act:
+    """As `begin`, about all of `webhooks` that it would move at this moment, by one INSERT … SELECT."""
+    chosen = ready_for(kind, webhooks).order_by("id")[:ACTED_ON_MAX]
 
     def write_down(act: Act) -> int:
         pending = Value(Outcome.PENDING.value)
         return insert_selected(ActedWebhook, chosen, act=Value(act.pk), webhook=F("id"), outcome=pending)
 
-    return _begin(Act(kind=kind, by=by, by_name=by.get_username()), reason, write_down)
+    return _begin(Act(kind=kind, by=by, by_name=by.get_username()), reason, write_down, shown)
 
 
 def begin_on_deliveries(
@@ -70,10 +116,10 @@ def begin_on_deliveries(
 ) -> Act:
     """As `begin_on_all`, about the open ones of `deliveries` that no other act has still to reach."""
     act = Act(kind=kind, by=by, by_name=by.get_username())
-    return _begin(act, reason, lambda act: unrecognized.claim(act, deliveries))
+    return _begin(act, reason, lambda act: unrecognized.claim(act, deliveries), None)
 
 
-def _begin(act: Act, reason: str, write_down: Callable[[Act], int]) -> Act:
+def _begin(act: Act, reason: str, write_down: Callable[[Act], int], shown: str | None) -> Act:
     act.reason = reason.strip()[:ACT_REASON_CHARS_MAX]
     if not act.reason:
         raise ValueError("an act has a reason")
@@ -82,6 +128,7 @@ def _begin(act: Act, reason: str, write_down: Callable[[Act], int]) -> Act:
         webhooks = write_down(act)
         if not webhooks:
             raise NoWebhooks
+        _confirm(act, shown)
     acted = ActedWebhook.objects.filter(act=act).order_by("webhook_id")
     operation_ids = acted.values_list("webhook__operation_id", flat=True)[:OPERATIONS_LOGGED_MAX]
     log.info(
@@ -93,6 +140,29 @@ def _begin(act: Act, reason: str, write_down: Callable[[Act], int]) -> Act:
         operation_ids=list(map(str, operation_ids)),
     )
     return act
+
+
+def _confirm(act: Act, shown: str | None) -> None:
+    """Compare with what was shown, after the webhooks are written down: what fails later isn't among them.
+
+    A resolution marks its conflicts here, all at once, so that carrying it out takes no later one.
+    """
+    if shown is None and act.kind != Act.Kind.RESOLVE:
+        return
+    would_move = _would_move(Act.Kind(act.kind), Webhook.objects.filter(acted__act=act))
+    if shown is not None and would_move and _digest(would_move) != shown:
+        raise ChangedMeanwhile
+    if act.kind == Act.Kind.RESOLVE:
+        _mark_resolved([conflict_id for _, conflict_id in would_move], act)
+
+
+def _mark_resolved(conflict_ids: list[int], act: Act) -> None:
+    """Lock by primary key and in its order first: over the index of `resolved_in` two acts would deadlock."""
+    for start in range(0, len(conflict_ids), INSERTED_AT_ONCE):
+        chunk = ConflictingDelivery.objects.filter(id__in=conflict_ids[start : start + INSERTED_AT_ONCE])
+        locked = dict(chunk.select_for_update().order_by("id").values_list("id", "resolved_in"))
+        still_open = [key for key, resolved_in in locked.items() if resolved_in is None]
+        ConflictingDelivery.objects.filter(id__in=still_open).update(resolved_in=act)
 
 
 def carry_out(act_id: int, *, wait: bool = False) -> int:
@@ -123,24 +193,20 @@ def unfinished() -> list[int]:
     return sorted({*about_webhooks, *unrecognized.unfinished()})
 
 
-def _replay(_: Act, webhook_ids: Collection[int]) -> dict[int, str]:
+def _replay(act: Act, webhook_ids: Collection[int]) -> dict[int, str]:
     """With all their attempts, from the common queue; `last_error` stays until they are applied."""
-    return _move(webhook_ids, status=Webhook.Status.RECEIVED, attempts=0, next_attempt_at=None)
+    return _move(act, webhook_ids, status=Webhook.Status.RECEIVED, attempts=0, next_attempt_at=None)
 
 
-def _dismiss(_: Act, webhook_ids: Collection[int]) -> dict[int, str]:
-    return _move(webhook_ids, status=Webhook.Status.DISMISSED)
+def _dismiss(act: Act, webhook_ids: Collection[int]) -> dict[int, str]:
+    return _move(act, webhook_ids, status=Webhook.Status.DISMISSED)
 
 
 def _resolve(act: Act, webhook_ids: Collection[int]) -> dict[int, str]:
-    """The webhooks as first told stand, and their conflicts so far are open no more."""
-    conflicts = ConflictingDelivery.objects.filter(resolved_in=None)
-    return {
-        webhook_id: Outcome.DONE
-        if conflicts.filter(webhook_id=webhook_id).update(resolved_in=act)
-        else Outcome.RESOLVED
-        for webhook_id in webhook_ids
-    }
+    """The webhooks as first told stand. Their conflicts were marked when the act was begun."""
+    marked = ConflictingDelivery.objects.filter(resolved_in=act, webhook_id__in=webhook_ids)
+    done = dict.fromkeys(marked.values_list("webhook_id", flat=True), Outcome.DONE.value)
+    return dict.fromkeys(webhook_ids, Outcome.RESOLVED.value) | done
 
 
 _ACTS: dict[Act.Kind, Callable[[Act, Collection[int]], dict[int, str]]] = {
@@ -150,15 +216,18 @@ _ACTS: dict[Act.Kind, Callable[[Act, Collection[int]], dict[int, str]]] = {
 }
 
 
-def _move(webhook_ids: Collection[int], **values: object) -> dict[int, str]:
+def _move(act: Act, webhook_ids: Collection[int], **values: object) -> dict[int, str]:
     """Move those that are failed; what became of each, which for the others is the state that they are in.
 
+    One that a later act has put back and that has failed again is left alone: that failure was not confirmed.
     The rows are locked first, by primary key and in its order, and then updated by it: over the index of the
     status two acts would deadlock.
     """
     locked = Webhook.objects.filter(id__among=webhook_ids).select_for_update().order_by("id")
     states = dict(locked.values_list("id", "status"))
-    failed = [webhook_id for webhook_id, status in states.items() if status == Webhook.Status.FAILED]
+    failed = {webhook_id for webhook_id, status in states.items() if status == Webhook.Status.FAILED}
+    later = ActedWebhook.objects.filter(webhook__in=failed, act__gt=act, outcome=Outcome.DONE)
+    failed -= set(later.values_list("webhook_id", flat=True))
     Webhook.objects.filter(id__among=failed).update(**values)
     return dict.fromkeys(webhook_ids, Outcome.UNKNOWN) | states | dict.fromkeys(failed, Outcome.DONE)
 

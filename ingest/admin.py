@@ -160,14 +160,14 @@ class WebhookAdmin(DeliveredAdmin):
         webhook_ids = asking.primary_keys(request.POST if request.method == "POST" else request.GET)
         reason = asking.reason_in(request)
         if reason is not None and len(webhook_ids) <= asking.CHOSEN_MAX:
-            return asking.begin(request, Act.Kind(kind), webhook_ids, reason)
+            return asking.begin(request, self.admin_site, Act.Kind(kind), webhook_ids, reason)
         return asking.to_list(asking.ask_about(request, self.admin_site, Act.Kind(kind), webhook_ids))
 
     def _act_on_all(self, request: HttpRequest, kind: Act.Kind) -> HttpResponse:
         matching = self.matching(request)
         if (reason := asking.reason_in(request)) is None:
             return asking.ask_about_all(request, self.admin_site, kind, matching)
-        return asking.begin_on_all(request, kind, matching, reason)
+        return asking.begin_on_all(request, self.admin_site, kind, matching, reason)
 
     def failures_view(self, request: HttpRequest) -> HttpResponse:
         if not self.has_view_permission(request):

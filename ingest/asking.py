@@ -11,7 +11,7 @@ from django.contrib.admin.sites import AdminSite
 from django.contrib.auth.models import AnonymousUser, User
 from django.db import OperationalError
 from django.db.models import QuerySet
-from django.http import HttpRequest, HttpResponse, HttpResponseRedirect, QueryDict
+from django.http import HttpRequest, HttpResponse, QueryDict
 from django.shortcuts import redirect
 from django.template.response import TemplateResponse
 from django.urls import reverse
@@ -19,8 +19,8 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from ingest import acts
-from ingest.exceptions import NoWebhooks
-from ingest.models import ACT_REASON_CHARS_MAX, Act, ConflictingDelivery, Webhook
+from ingest.exceptions import ChangedMeanwhile, NoWebhooks
+from ingest.models import ACT_REASON_CHARS_MAX, Act, Webhook
 from ingest.replay import survey
 from ledger import among  # noqa: F401 registers the look-up id__among
 from ledger.browsing import link
@@ -44,17 +44,6 @@ def may_act(user: User | AnonymousUser, kind: Act.Kind) -> bool:
 def may(user: User | AnonymousUser) -> dict[str, bool]:
     """For templates: may_replay, may_dismiss, may_resolve."""
     return {f"may_{kind.value}": may_act(user, kind) for kind in KINDS}
-
-
-def ready_for(kind: Act.Kind, webhooks: QuerySet[Webhook]) -> QuerySet[Webhook]:
-    """Those of `webhooks` that the act would move at this moment."""
-    if kind == Act.Kind.RESOLVE:
-        # Kept deliveries are bounded in number, webhooks are not.
-        open_conflicts = ConflictingDelivery.objects.filter(resolved_in=None).values_list(
-            "webhook_id", flat=True
-        )
-        return webhooks.filter(id__among=list(open_conflicts))
-    return webhooks.filter(status=Webhook.Status.FAILED)
 
 
 def primary_keys(given: QueryDict) -> set[int]:
@@ -85,19 +74,21 @@ def ask_about(
     more = {"webhook_ids": " ".join(map(str, sorted(webhook_ids))), "action": page}
     names = dict(acts.Outcome.choices)
     left_alone = [(count, names[acts.Outcome(state)]) for state, count in states.items()]
-    return _page(request, site, kind, ready_for(kind, chosen), {**more, "left_alone": left_alone})
+    return _page(request, site, kind, chosen, {**more, "left_alone": left_alone})
 
 
 def ask_about_all(
     request: HttpRequest, site: AdminSite, kind: Act.Kind, matching: QuerySet[Webhook]
 ) -> TemplateResponse:
     """Ask about those that match the list's filter, which stands in the address."""
-    return _page(request, site, kind, ready_for(kind, matching), {"action": request.get_full_path()})
+    return _page(request, site, kind, matching, {"action": request.get_full_path()})
 
 
 def _page(
-    request: HttpRequest, site: AdminSite, kind: Act.Kind, ready: QuerySet[Webhook], more: dict[str, object]
+    request: HttpRequest, site: AdminSite, kind: Act.Kind, chosen: QuerySet[Webhook], more: dict[str, object]
 ) -> TemplateResponse:
+    shown = acts.fingerprint(kind, chosen)  # first: what changes before the next query is asked about again
+    ready = acts.ready_for(kind, chosen)
     first = ready.defer("body").order_by("id")[:SHOWN_MAX]
     count = ready.order_by().count()
     context = {
@@ -112,6 +103,7 @@ def _page(
         "ready": min(count, acts.ACTED_ON_MAX),
         "beyond": max(count - acts.ACTED_ON_MAX, 0),
         "in_background": count > acts.CHUNK_WEBHOOKS,
+        "shown": shown,
         "first": [(link(w, w), rubles_text(w.amount_kopecks), w) for w in first],
         "form": ReasonForm(request.POST if "reason" in request.POST else None),
         **more,
@@ -120,24 +112,35 @@ def _page(
 
 
 def begin(
-    request: HttpRequest, kind: Act.Kind, webhook_ids: Collection[int], reason: str
-) -> HttpResponseRedirect:
-    return _begun(request, lambda by: acts.begin(kind, webhook_ids, by, reason))
+    request: HttpRequest, site: AdminSite, kind: Act.Kind, webhook_ids: Collection[int], reason: str
+) -> HttpResponse:
+    def begin_as(by: User, shown: str) -> Act:
+        return acts.begin(kind, webhook_ids, by, reason, shown=shown)
+
+    return _begun(request, begin_as, lambda: ask_about(request, site, kind, webhook_ids))
 
 
 def begin_on_all(
-    request: HttpRequest, kind: Act.Kind, matching: QuerySet[Webhook], reason: str
-) -> HttpResponseRedirect:
-    return _begun(request, lambda by: acts.begin_on_all(kind, ready_for(kind, matching), by, reason))
+    request: HttpRequest, site: AdminSite, kind: Act.Kind, matching: QuerySet[Webhook], reason: str
+) -> HttpResponse:
+    def begin_as(by: User, shown: str) -> Act:
+        return acts.begin_on_all(kind, matching, by, reason, shown)
+
+    return _begun(request, begin_as, lambda: ask_about_all(request, site, kind, matching))
 
 
-def _begun(request: HttpRequest, begin: Callable[[User], Act]) -> HttpResponseRedirect:
+def _begun(
+    request: HttpRequest, begin: Callable[[User, str], Act], ask_again: Callable[[], HttpResponse | None]
+) -> HttpResponse:
     """Begin the act, and carry out its first chunk, which of a small one is all; then show how far it is."""
     try:
-        act = begin(cast(User, request.user))
+        act = begin(cast(User, request.user), request.POST.get("shown", ""))
     except NoWebhooks:
         messages.warning(request, _("There is nothing to do: no webhook of that kind is left."))
         return redirect("admin:ingest_webhook_changelist")
+    except ChangedMeanwhile:
+        messages.warning(request, _("Nothing is done yet: this has changed since the page was shown."))
+        return to_list(ask_again())
     with suppress(OperationalError):  # it is begun: somebody carries it out within seconds
         acts.carry_out(act.pk)
     return redirect("admin:ingest_act_change", act.pk)

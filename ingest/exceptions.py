@@ -15,3 +15,7 @@ class TurnedAway(Exception):
 
 class NoWebhooks(Exception):
     """There is no webhook, or none any more, that an act could be about."""
+
+
+class ChangedMeanwhile(Exception):
+    """What an act would move is no longer what its confirmation page showed; nothing has been written."""

@@ -1,7 +1,10 @@
 """The admin as people with different permissions see it."""
 
+import re
+
 from django.contrib.auth.models import Permission, User
 from django.db.models import Model
+from django.http import HttpResponse
 from django.test import Client
 from django.urls import reverse
 
@@ -33,3 +36,9 @@ def listed(client: Client, model: type[Model], **query: str) -> list[str]:
     answer = client.get(page(model, "changelist"), query)
     assert answer.status_code == 200
     return [str(row) for row in answer.context["cl"].result_list]
+
+
+def hidden_fields(asked: HttpResponse) -> dict[str, str]:
+    """What the form of a confirmation page carries along."""
+    found = re.findall(r'<input type="hidden" name="(ids|shown)" value="([^"]*)"', asked.content.decode())
+    return dict(found)

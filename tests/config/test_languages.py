@@ -30,7 +30,7 @@ from ingest.models import (
 from ledger.models import Organization, Payment
 from monitoring.durations import duration
 from monitoring.models import Alert
-from tests.browsers import page, staff, superuser
+from tests.browsers import hidden_fields, page, staff, superuser
 from tests.cast import ROMASHKA, VASILEK, body, posted, received, terms
 from tests.english import english
 from worker.models import Beat
@@ -135,9 +135,11 @@ def test_what_acts_ask_and_say_is_russian_too(anna: Client) -> None:
     ]
     ids = {"ids": "1 2 3 4"}
     said += [anna.post(f"/admin/ingest/webhook/act/{kind}/", {**ids, "reason": ""}) for kind in asking.KINDS]
+    acts = {kind: f"/admin/ingest/webhook/act/{kind}/" for kind in asking.KINDS}
+    said += [anna.post(act, {**ids, "reason": WHY}) for act in acts.values()]  # not as they were shown
     said += [
-        anna.post(f"/admin/ingest/webhook/act/{kind}/", {**ids, "reason": WHY}, follow=True)
-        for kind in asking.KINDS
+        anna.post(act, {**hidden_fields(anna.get(act, ids)), "reason": WHY}, follow=True)
+        for act in acts.values()
     ]
     unrecognized = page(UnrecognizedDelivery, "changelist")
     said += [

@@ -9,7 +9,7 @@ from django.db import DatabaseError, connection, transaction
 
 from ingest import acts, doorbell
 from ingest.error_kind import kind_of
-from ingest.exceptions import NoWebhooks
+from ingest.exceptions import ChangedMeanwhile, NoWebhooks
 from ingest.models import ERROR_KIND_CHARS_MAX, Act, ActedWebhook, ConflictingDelivery, Webhook
 from ledger import triggers
 from tests.cast import balances, received
@@ -71,6 +71,63 @@ def test_a_resolved_conflict_is_open_no_more_and_a_later_one_is(anna: User) -> N
     assert list(ConflictingDelivery.objects.filter(resolved_in=None)) == [later]
     assert balances() == {}
     assert status(webhook) == "received"
+
+
+def test_a_conflict_that_arrives_after_a_resolution_is_begun_stays_open(
+    anna: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(acts, "CHUNK_WEBHOOKS", 1)
+    webhooks = [received(), received()]
+    confirmed = [conflict_with(webhook) for webhook in webhooks]
+    act = acts.begin(RESOLVE, [webhook.pk for webhook in webhooks], anna, WHY)
+    acts.carry_out(act.pk)
+
+    later = [conflict_with(webhook) for webhook in webhooks]
+    while acts.carry_out(act.pk):
+        pass
+
+    assert acts.progress(act).outcomes == {"done": 2}
+    assert list(ConflictingDelivery.objects.filter(resolved_in=None)) == later
+    assert list(ConflictingDelivery.objects.filter(resolved_in=act)) == confirmed
+
+
+@locks_rows
+def test_of_two_resolutions_at_once_each_conflict_has_one_and_none_deadlocks(anna: User) -> None:
+    webhooks = [received() for _ in range(20)]
+    for webhook in webhooks * 3:
+        conflict_with(webhook)
+
+    told = at_once([lambda: done(RESOLVE, *webhooks, by=anna)] * 4)
+
+    assert sum(outcomes.get("done", 0) for outcomes in told) == 20
+    assert not ConflictingDelivery.objects.filter(resolved_in=None).exists()
+
+
+def test_a_dismissal_spares_a_webhook_that_was_replayed_and_failed_again_before_its_chunk(anna: User) -> None:
+    webhook, other = failed(), failed()
+    dismissal = acts.begin(DISMISS, [webhook.pk, other.pk], anna, WHY)
+    done(REPLAY, webhook, by=anna)
+    Webhook.objects.filter(pk=webhook.pk).update(status="failed")  # of another cause
+
+    acts.carry_out(dismissal.pk)
+
+    assert acts.progress(dismissal).outcomes == {"failed": 1, "done": 1}
+    assert (status(webhook), status(other)) == ("failed", "dismissed")
+
+
+def test_an_act_about_other_webhooks_than_were_shown_is_not_begun(anna: User) -> None:
+    webhooks = [failed(), failed()]
+    shown = acts.fingerprint(DISMISS, Webhook.objects.failed())
+    failed()
+
+    with pytest.raises(ChangedMeanwhile):
+        acts.begin_on_all(DISMISS, Webhook.objects.all(), anna, WHY, shown)
+    assert not Act.objects.exists()
+    assert not ActedWebhook.objects.exists()
+
+    act = acts.begin(DISMISS, [webhook.pk for webhook in webhooks], anna, WHY, shown=shown)
+    acts.carry_out(act.pk)
+    assert acts.progress(act).outcomes == {"done": 2}
 
 
 @pytest.mark.parametrize("reason", ["", "  \n"])

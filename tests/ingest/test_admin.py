@@ -4,6 +4,7 @@ from html import unescape
 from uuid import uuid4
 
 import pytest
+from django.contrib.auth.models import User
 from django.db import connection
 from django.db.models import Model
 from django.http import HttpResponse
@@ -25,7 +26,7 @@ from ingest.models import (
 from ledger.browsing import BoundedPaginator
 from ledger.models import Payment
 from ledger.money import rubles_text
-from tests.browsers import listed, page, staff, superuser
+from tests.browsers import hidden_fields, listed, page, staff, superuser
 from tests.cast import ROMASHKA, VASILEK, body, posted, received, terms
 
 pytestmark = pytest.mark.django_db
@@ -70,11 +71,19 @@ def confirm(browser: Client, asked: HttpResponse, reason: str = WHY) -> list[str
     content = asked.content.decode()
     form = re.search(r'<form method="post" action="([^"]*)" class="act">', content)
     assert form, "the page has no button"
-    ids = re.search(r'name="ids" value="([^"]*)"', content)
-    told = {"reason": reason} | ({"ids": ids[1]} if ids else {})
-    answer = browser.post(unescape(form[1]), told, follow=True)
+    answer = browser.post(unescape(form[1]), {**hidden_fields(asked), "reason": reason}, follow=True)
     assert answer.status_code == 200
     return [f"{count} {name}" for count, name in answer.context.get("outcomes", [])]
+
+
+def confirm_and_be_asked_again(browser: Client, asked: HttpResponse) -> HttpResponse:
+    """The same for a page whose webhooks have changed since: nothing is done, and it asks anew."""
+    before, address = statuses(), asked.request["PATH_INFO"] + "?" + asked.request["QUERY_STRING"]
+    answer = browser.post(address, {**hidden_fields(asked), "reason": WHY})
+    assert "Nothing is done yet" in said(answer)
+    assert WHY in answer.content.decode()  # the reason needs no typing anew
+    assert (statuses(), Act.objects.count()) == (before, 0)
+    return answer
 
 
 def said(answer: HttpResponse) -> str:
@@ -285,6 +294,67 @@ def test_all_that_match_a_filter_are_replayed(boss: Client) -> None:
     asked = boss.post(there, {**ticked, "index": "0"}, follow=True)
 
     assert confirm(boss, asked) == ["105 done"]
+
+
+@pytest.mark.parametrize(
+    "address",
+    [f"{DISMISS}?status__exact=failed&all=1", f"{DISMISS}?status__exact=failed&error_kind=&all=1"],
+    ids=["all that match", "all of one cause"],
+)
+def test_what_fails_after_the_confirmation_page_is_asked_about_again(boss: Client, address: str) -> None:
+    failed()
+    asked = boss.get(address)
+    for _ in range(3):
+        failed()
+
+    asked_again = confirm_and_be_asked_again(boss, asked)
+
+    assert "<strong>4 failed webhooks</strong>" in asked_again.content.decode()
+    assert confirm(boss, asked_again) == ["4 done"]
+
+
+@pytest.mark.parametrize("query", ["ids={id}", "status__exact=failed&all=1"])
+def test_a_webhook_replayed_and_failed_again_after_the_page_is_asked_about_again(
+    boss: Client, query: str
+) -> None:
+    webhook = failed()
+    asked = boss.get(f"{DISMISS}?{query.format(id=webhook.pk)}")
+    replayed = acts.begin(Act.Kind.REPLAY, [webhook.pk], User.objects.get(), WHY)
+    acts.carry_out(replayed.pk)
+    Webhook.objects.update(status=FAILED, last_error="another error")
+
+    answer = boss.post(
+        asked.request["PATH_INFO"] + f"?{query.format(id=webhook.pk)}",
+        {**hidden_fields(asked), "reason": WHY},
+    )
+
+    assert "Nothing is done yet" in said(answer)
+    assert "another error" in answer.content.decode()
+    assert statuses() == [FAILED]
+    assert confirm(boss, answer) == ["1 done"]
+
+
+def test_a_webhook_exchanged_for_another_is_asked_about_again_though_their_number_is_the_same(
+    boss: Client,
+) -> None:
+    webhook = failed()
+    asked = boss.get(f"{REPLAY}?status__exact=failed&all=1")
+    Webhook.objects.filter(pk=webhook.pk).update(status=APPLIED)
+    failed()
+
+    confirm_and_be_asked_again(boss, asked)
+
+
+def test_a_conflict_delivered_after_the_confirmation_page_is_asked_about_again(boss: Client) -> None:
+    webhook = received()
+    conflicting_with(webhook)
+    asked = boss.get(RESOLVE, {"ids": webhook.pk})
+    conflicting_with(webhook)
+
+    asked_again = confirm_and_be_asked_again(boss, asked)
+
+    assert confirm(boss, asked_again) == ["1 done"]
+    assert not ConflictingDelivery.objects.filter(resolved_in=None).exists()
 
 
 def test_too_many_ticked_at_once_are_sent_to_the_filter(

@@ -50,7 +50,11 @@ class Command(BaseCommand):
             help="with --failed: only webhooks received since; ISO 8601, in UTC unless it has an offset",
         )
         parser.add_argument("--reason", default=NO_REASON, help="kept in the audit trail")
-        parser.add_argument("--dry-run", action="store_true", help="only say what would be done")
+        parser.add_argument(
+            "--dry-run",
+            action="store_true",
+            help="only say what would be done; a later run with --failed also replays what failed in between",
+        )
 
     def handle(self, *_: Any, **options: Any) -> None:
         if options["since"] and not options["failed"]:
