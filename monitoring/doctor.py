@@ -21,6 +21,7 @@ from monitoring.durations import duration
 from monitoring.figures import Figures
 from worker import clock
 from worker.models import Beat
+from worker.trial import posting_fault
 
 CLOCKS_APART_MAX = timedelta(seconds=2)
 REDO_LOG_BYTES_MIN = 2**30
@@ -41,7 +42,7 @@ def examine() -> Iterator[Finding]:
     yield from _settings()
     yield from _broker()
     try:
-        for look in (_database, _redo_log, _clock, _inbox, _rows):
+        for look in (_database, _redo_log, _clock, _inbox, _posting, _rows):
             yield from look()
     except (DatabaseError, InterfaceError, ImproperlyConfigured) as fault:
         to_do = _see("no database", troubles.see_to_database())
@@ -112,6 +113,12 @@ def _inbox() -> Iterator[Finding]:
     fault = troubles.refused()
     found = f"takes no webhook: {fault}" if fault else "takes webhooks"
     yield Finding("inbox", found, _see("refused", troubles.see_to_storage()) if fault else "")
+
+
+def _posting() -> Iterator[Finding]:
+    fault = posting_fault()
+    found = f"a trial posting fails: {troubles.said_by(fault)}" if fault else "posts a trial webhook"
+    yield Finding("ledger", found, _see("posting fails", troubles.see_to_posting()) if fault else "")
 
 
 def _see(cause: str, to_do: str) -> str:

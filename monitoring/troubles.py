@@ -25,6 +25,7 @@ from monitoring.durations import age_of, duration
 from monitoring.figures import Figures, Sign
 from worker.counting import DAY
 from worker.models import Beat
+from worker.trial import posting_fault
 
 LATELY_MINUTES = 5
 VERIFIED_WITHIN = timedelta(hours=26)  # once a day, and a little late
@@ -38,6 +39,7 @@ _ENTRIES = {  # of the runbook, by cause
     "silent worker": "no-worker",
     "no scheduler": "no-scheduler",
     "silent scheduler": "no-scheduler",
+    "posting fails": "posting-fails",
     "failed": "failed-webhooks",
     "conflicts": "conflicts",
     "unrecognized": "unrecognized-deliveries",
@@ -85,7 +87,8 @@ def runbook(cause: str) -> str:
 
 def of_rows(told: Figures) -> list[Trouble]:
     """What the database's rows tell of. Raises as the database does."""
-    rules: list[Rule] = [_stalled, _drift, _silent, _failed, _conflicts, _unrecognized, _unverified]
+    rules: list[Rule] = [_stalled, _posting_fails, _drift, _silent, _failed, _conflicts]
+    rules += [_unrecognized, _unverified]
     return [trouble for rule in rules for trouble in rule(told)]
 
 
@@ -121,6 +124,22 @@ def _stalled(told: Figures) -> Iterator[Trouble]:
             _("see workers and broker; more workers apply more at once"),
             state_url(Webhook.Status.RECEIVED),
         )
+
+
+def _posting_fails(told: Figures) -> Iterator[Trouble]:
+    """Tried only while a webhook waits for longer than a sweep, so that the page writes nothing otherwise."""
+    if told.waiting_seconds is None or told.waiting_seconds < settings.SWEEP_EVERY_SECONDS:
+        return
+    if fault := posting_fault():
+        text = _("No webhook can be applied: {fault}")
+        url = state_url(Webhook.Status.RECEIVED)
+        yield Trouble("posting fails", Level.BAD, text.format(fault=said_by(fault)), see_to_posting(), url)
+
+
+def see_to_posting() -> str:
+    return _(
+        "repair the deployment: manage.py migrate, the grants, or an earlier release; no webhook is lost"
+    )
 
 
 def _drift(told: Figures) -> Iterator[Trouble]:

@@ -77,9 +77,9 @@ def apply_these(webhook_ids: Collection[int]) -> set[int]:
 def _run(apply: Callable[[], list[int]]) -> list[int]:
     begun = time.monotonic()
     webhook_ids = transactions.run(apply)
-    if webhook_ids:
-        BATCH_WEBHOOKS.observe(len(webhook_ids))
-        BATCH_SECONDS.observe(time.monotonic() - begun)
+    if webhook_ids:  # on commit: a trial is rolled back (worker/trial.py)
+        transaction.on_commit(partial(BATCH_WEBHOOKS.observe, len(webhook_ids)))
+        transaction.on_commit(partial(BATCH_SECONDS.observe, time.monotonic() - begun))
     return webhook_ids
 
 

@@ -5,7 +5,7 @@ comes to an end too.
 """
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import datetime, timedelta
 from uuid import UUID, uuid4
 
@@ -30,6 +30,7 @@ QUEUE = "attempts"
 SENT_AT_ONCE_MAX = 500  # webhooks
 WAITING_MAX = 500  # messages in the broker; with as many, nobody listens or those who do have enough
 SEND_AGAIN_AFTER_SECONDS = 30  # a message that nobody has begun by then may be lost
+POSTPONED_SECONDS = 30  # while the deployment is at fault
 ERROR_CHARS_MAX = 2000
 DIED = "the process died during the attempt"
 _FAILED = {"status": Webhook.Status.FAILED, "next_attempt_at": None}
@@ -170,26 +171,53 @@ def take_back(webhook_ids: Collection[int], attempt: int) -> None:
     The fault may have been the database's own, and it may not be back at once. Raises as
     transactions.run does; then the attempt does count.
     """
+    _uncount(webhook_ids, attempt, lambda: _next_after(attempt))
 
+
+def postpone(webhook_ids: Collection[int], attempt: int, error: str) -> None:
+    """Likewise for a fault of the deployment, which lasts until a person repairs it; `error` is kept."""
+    _uncount(webhook_ids, attempt, _postponed, **with_kind(error[:ERROR_CHARS_MAX]))
+
+
+def postpone_exhausted() -> None:
+    """Give back the last attempt of webhooks whose processes died by a fault of the deployment."""
+    one_left = settings.ATTEMPTS_MAX - 1
+    _move(exhausted()[:SENT_AT_ONCE_MAX], attempts=one_left, next_attempt_at=_postponed())
+
+
+def _uncount(
+    webhook_ids: Collection[int], attempt: int, next_at: Callable[[], datetime], **values: object
+) -> None:
     def move_back() -> None:
-        begun = Webhook.objects.received().filter(id__in=webhook_ids, attempts=attempt)
-        _move(begun, attempts=attempt - 1, next_attempt_at=_next_after(attempt))
+        _move(_of(webhook_ids, attempt), attempts=attempt - 1, next_attempt_at=next_at(), **values)
 
     transactions.run(move_back)
+
+
+def _of(webhook_ids: Collection[int], attempt: int) -> WebhookQuerySet:
+    """Those of the webhooks whose newest attempt is this one."""
+    return Webhook.objects.received().filter(id__in=webhook_ids, attempts=attempt)
+
+
+def _postponed() -> datetime:
+    return clock.now() + timedelta(seconds=POSTPONED_SECONDS)
 
 
 def _next_after(attempt: int) -> datetime:
     return clock.now() + timedelta(seconds=settings.ATTEMPT_DELAY_SECONDS * 2 ** (attempt - 1))
 
 
-def note_failure(webhook_id: int, error: str) -> None:
-    """Keep what went wrong. After the last attempt the webhook is failed, until a person replays it."""
-    received = Webhook.objects.received().filter(id=webhook_id)
-    received.update(**with_kind(error[:ERROR_CHARS_MAX]))
-    if received.filter(attempts__gte=settings.ATTEMPTS_MAX).update(**_FAILED):
-        FAILED.labels(class_of(error)).inc()
-        log.error("webhook failed", webhook_id=webhook_id, attempts=settings.ATTEMPTS_MAX, error=error)
-    else:
+def note_failure(webhook_id: int, attempt: int, error: str) -> None:
+    """Keep what went wrong. After the last attempt the webhook is failed, until a person replays it.
+
+    An attempt that lasted until the next one had begun changes nothing: that one decides.
+    """
+    its = _of([webhook_id], attempt)
+    if attempt >= settings.ATTEMPTS_MAX:
+        if its.update(**_FAILED, **with_kind(error[:ERROR_CHARS_MAX])):
+            FAILED.labels(class_of(error)).inc()
+            log.error("webhook failed", webhook_id=webhook_id, attempts=attempt, error=error)
+    elif its.update(**with_kind(error[:ERROR_CHARS_MAX])):
         log.warning("attempt failed", webhook_id=webhook_id, error=error)
 
 
@@ -198,13 +226,17 @@ def class_of(error: str) -> str:
     return error.partition("(")[0]
 
 
+def exhausted() -> WebhookQuerySet:
+    """Those whose last attempt has had its time, and neither succeeded nor said why not."""
+    return Webhook.objects.due(clock.now()).filter(attempts__gte=settings.ATTEMPTS_MAX)
+
+
 def give_up_on_exhausted() -> int:
     """Fail the webhooks whose last attempt never told how it ended; returns how many.
 
     Those that are locked are left alone: their last attempt is still running.
     """
-    exhausted = Webhook.objects.due(clock.now()).filter(attempts__gte=settings.ATTEMPTS_MAX)
-    silent, spoke = exhausted.filter(last_error=""), exhausted.exclude(last_error="")
+    silent, spoke = exhausted().filter(last_error=""), exhausted().exclude(last_error="")
     failed = _move(silent[:SENT_AT_ONCE_MAX], **_FAILED, **with_kind(DIED))
     failed += _move(spoke[:SENT_AT_ONCE_MAX], **_FAILED)
     for webhook in failed:

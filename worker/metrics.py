@@ -10,6 +10,10 @@ from ingest import sharing  # noqa: F401 decides, before any is made, where coun
 APPLIED = Counter("prihod_applied", "Webhooks that were applied")
 ATTEMPTS = Counter("prihod_attempts", "Attempts that were begun, one for each webhook in them")
 FAILED = Counter("prihod_failed", "Webhooks that were given up, by the kind of their error", ["kind"])
+POSTING_FAULTS = Counter(
+    "prihod_posting_faults",
+    "Batches and attempts that failed and do not count, as a trial posting failed, too",
+)
 BATCH_WEBHOOKS = Histogram(
     "prihod_batch_webhooks",
     "Webhooks in a batch that was applied",

@@ -19,7 +19,7 @@ from django.db import DatabaseError, InterfaceError, connection, transaction
 from ingest import acts, doorbell, sharing
 from ingest.models import Webhook
 from ledger.models import Organization
-from worker import acting, applying, attempts, clock
+from worker import acting, applying, attempts, clock, trial
 
 log = structlog.get_logger(__name__)
 
@@ -37,7 +37,7 @@ def sweep() -> None:
     """
     attempts.take_dead_apart()
     _set_stalled_apart()
-    attempts.give_up_on_exhausted()
+    _give_up_on_exhausted()
     if acts.unfinished() and not doorbell.ring_now(doorbell.ACTS_TASK):
         _in_a_child(partial(acting.carry_out_for, settings.SWEEP_EVERY_SECONDS))
     _make(attempts.send_due())
@@ -63,6 +63,18 @@ def _set_stalled_apart() -> None:
             break
         held |= found_held
     attempts.take_apart(key for key, _ in oldest)
+
+
+def _give_up_on_exhausted() -> None:
+    """A process that ended in an attempt said nothing: fail its webhook only if a trial posting succeeds.
+
+    The trial runs in a child, because it may end its process, too.
+    """
+    if attempts.exhausted().exists():
+        if _in_a_child(trial.exit_unless_posting_works):
+            attempts.give_up_on_exhausted()
+        else:
+            attempts.postpone_exhausted()
 
 
 def _held(inns: set[str]) -> set[str]:
@@ -110,6 +122,7 @@ def _apply_queue() -> None:
         while applying.apply_batch(settings.BATCH_WEBHOOKS_MAX) and time.monotonic() < until:
             pass
     except applying.BatchFailed as failed:
-        attempts.take_apart(failed.webhook_ids)
+        if not trial.finds_deployment_at_fault():
+            attempts.take_apart(failed.webhook_ids)
     except (DatabaseError, InterfaceError) as fault:  # says nothing about the webhooks
         log.warning("the next sweep tries again", error=repr(fault))

@@ -15,7 +15,7 @@ from structlog.contextvars import bind_contextvars
 
 from ingest import doorbell
 from ingest.models import Webhook
-from worker import acting, applying, attempts, counting, retention, sweeper, transactions
+from worker import acting, applying, attempts, counting, retention, sweeper, transactions, trial
 
 log = structlog.get_logger(__name__)
 
@@ -26,7 +26,7 @@ SECONDS_MAX = 1.0  # of a task; a warm shutdown waits for its end
 def apply_received() -> None:
     """Apply batches until nothing is left or a second has passed; a message for each batch would be slower.
 
-    A batch that fails is taken apart.
+    A batch that fails is taken apart, unless the deployment is at fault: then the queue stays as it is.
     """
     until = time.monotonic() + SECONDS_MAX
     try:
@@ -37,6 +37,8 @@ def apply_received() -> None:
             if is_over:
                 break
     except applying.BatchFailed as failed:
+        if trial.finds_deployment_at_fault():
+            return
         log.warning("batch is taken apart", webhooks=len(failed.webhook_ids), error=repr(failed.__cause__))
         attempts.take_apart(failed.webhook_ids)
         attempts.send_due()
@@ -52,13 +54,17 @@ def apply_webhooks(webhook_ids: list[int]) -> None:
     begun = attempts.begin_all(webhook_ids, 1)
     try:
         applied = _apply_these(begun)
-    except applying.BatchFailed as failed:
-        operation_ids = [str(begun[webhook_id]) for webhook_id in failed.webhook_ids]
-        log.warning("a few are taken apart", operation_ids=operation_ids, error=repr(failed.__cause__))
     except Exception as fault:
         if transactions.is_transient(fault):
             attempts.take_back(begun, 1)
-        raise
+            raise
+        if trial.finds_deployment_at_fault():
+            attempts.postpone(begun, 1, _cause(fault))
+            return
+        if not isinstance(fault, applying.BatchFailed):
+            raise
+        operation_ids = [str(begun[webhook_id]) for webhook_id in fault.webhook_ids]
+        log.warning("a few are taken apart", operation_ids=operation_ids, error=_cause(fault))
     else:
         attempts.take_back(set(begun) - applied, 1)
 
@@ -78,8 +84,11 @@ def apply_webhook(webhook_id: int, attempt: int) -> str:
     except Exception as fault:
         if transactions.is_transient(fault):
             attempts.take_back([webhook_id], attempt)
+        elif trial.finds_deployment_at_fault():
+            attempts.postpone([webhook_id], attempt, _cause(fault))
+            raise Ignore from fault
         else:
-            attempts.note_failure(webhook_id, repr(fault.__cause__ or fault))
+            attempts.note_failure(webhook_id, attempt, _cause(fault))
         raise
     if not was_made:
         attempts.take_back([webhook_id], attempt)
@@ -92,6 +101,11 @@ def _apply_these(webhook_ids: Collection[int]) -> set[int]:
         return applying.apply_these(webhook_ids)
     finally:
         doorbell.ring()  # likewise
+
+
+def _cause(fault: Exception) -> str:
+    """What went wrong, without BatchFailed around it."""
+    return repr(fault.__cause__ or fault)
 
 
 @shared_task(ignore_result=True)

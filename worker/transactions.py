@@ -23,6 +23,10 @@ _NOT_NOW = {
     3024,  # MySQL's
     1020,  # MariaDB ≥ 11.6: record has changed since last read
     1021,  # disk full
+    1026,  # writing a file failed, such as the binary log at COMMIT
+    1180,  # error during COMMIT
+    3100,  # Group Replication, at COMMIT
+    3101,  # Group Replication rolled it back in certification
     1114,  # table full, which is how InnoDB says it
     1203,  # too many connections of this user
     LOCK_WAIT_TIMEOUT,

@@ -351,7 +351,7 @@ def test_a_webhook_that_fails_has_a_kind(settings: Any) -> None:
     settings.ATTEMPTS_MAX = 1
     webhook = received(attempts=1)
 
-    attempts.note_failure(webhook.pk, "ValueError('number 17')")
+    attempts.note_failure(webhook.pk, 1, "ValueError('number 17')")
 
     webhook.refresh_from_db()
     assert (webhook.status, webhook.error_kind) == ("failed", "ValueError('number #')")

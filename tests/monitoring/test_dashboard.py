@@ -3,6 +3,7 @@ from datetime import timedelta
 from html import unescape
 
 import pytest
+from django.db import OperationalError
 from django.test import Client
 from django.utils import timezone
 
@@ -19,7 +20,7 @@ from monitoring.models import Alert
 from monitoring.troubles import Level
 from tests.browsers import staff, superuser
 from tests.cast import ROMASHKA, posted, received, terms
-from worker import clock
+from worker import applying, clock
 from worker.beats import beat
 from worker.models import Beat
 
@@ -113,6 +114,23 @@ def test_money_that_is_stuck(boss: Client) -> None:
         "Money is stuck",
         "Nothing applied in the last 5 minutes; 1 waiting, the oldest for 4 min.",
     )
+
+
+@pytest.mark.django_db(transaction=True)  # a connection that has failed is closed
+@pytest.mark.usefixtures("alive", "verified")
+def test_a_posting_that_fails_is_red_before_a_webhook_is_late(
+    boss: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def post(*_: object) -> None:
+        raise OperationalError(1054, "Unknown column 'document_date'")
+
+    monkeypatch.setattr(applying, "post", post)
+    assert troubles(shown(boss)) == []  # nothing waits
+    received(received_at=clock.now() - timedelta(seconds=10))
+
+    page = shown(boss)
+    assert verdict(page)[0] == "bad"
+    assert troubles(page) == [("bad", "No webhook can be applied: Unknown column 'document_date'")]
 
 
 @pytest.mark.usefixtures("alive", "verified")

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 from django.core.management import call_command
-from django.db import connection
+from django.db import OperationalError, connection
 from django.utils import timezone
 
 from ingest import doorbell, inbox
@@ -12,7 +12,7 @@ from ingest.models import Verification, Webhook
 from monitoring import doctor
 from tests.cast import received
 from tests.planting import full_inbox
-from worker import clock
+from worker import applying, clock
 from worker.models import Beat
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -112,6 +112,20 @@ def test_an_inbox_that_takes_nothing_is_named() -> None:
     assert status == 1
     assert "!!  inbox      takes no webhook: The table is full" in told
     assert "docs/runbook.md#deliveries-refused" in told
+
+
+@pytest.mark.usefixtures("a_healthy_house")
+def test_a_posting_that_fails_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def post(*_: object) -> None:
+        raise OperationalError(1054, "Unknown column 'document_date'")
+
+    monkeypatch.setattr(applying, "post", post)
+
+    told, status = examined()
+
+    assert status == 1
+    assert "!!  ledger     a trial posting fails: Unknown column 'document_date'" in told
+    assert "docs/runbook.md#posting-fails" in told
 
 
 def test_clocks_apart_are_named(monkeypatch: pytest.MonkeyPatch) -> None:

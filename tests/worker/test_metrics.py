@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from django.db.models import QuerySet
 from prometheus_client import REGISTRY
 
 from ingest.models import Webhook
@@ -59,12 +60,15 @@ def test_a_conflict_is_a_failure_and_nothing_that_was_applied(more: Callable[...
 def test_what_is_given_up_is_counted_by_the_kind_of_its_error(
     more: Callable[..., float], monkeypatch: pytest.MonkeyPatch, settings: Any, sent: Sent
 ) -> None:
-    def fail(*_: object) -> None:
-        raise ValueError("nobody (really) knows")
+    webhook, real_post = received(next_attempt_at=clock.now()), applying.post
+
+    def post(told: QuerySet[Any], organizations: Any) -> None:
+        if told.filter(pk=webhook.pk):
+            raise ValueError("nobody (really) knows")
+        real_post(told, organizations)
 
     settings.ATTEMPTS_MAX = 1
-    monkeypatch.setattr(applying, "post", fail)
-    webhook = received(next_attempt_at=clock.now())
+    monkeypatch.setattr(applying, "post", post)
 
     with pytest.raises(applying.BatchFailed):
         tasks.apply_webhook(webhook.pk, 1)
