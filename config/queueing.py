@@ -8,9 +8,13 @@ from kombu import Queue
 def fixed(sweep_every_seconds: float) -> dict[str, Any]:
     return {
         "CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP": True,
-        # Attempts have a queue of their own, so that the doorbell can tell how many of its rings wait.
-        "CELERY_TASK_QUEUES": [Queue(name, routing_key=name) for name in ("celery", "attempts")],
-        "CELERY_TASK_ROUTES": {"worker.tasks.apply_webhook*": {"queue": "attempts"}},
+        # Each kind of message has a queue of its own, whose length says how many of that kind wait. A worker
+        # consumes all of them.
+        "CELERY_TASK_QUEUES": [Queue(name, routing_key=name) for name in ("celery", "attempts", "acts")],
+        "CELERY_TASK_ROUTES": {
+            "worker.tasks.apply_webhook*": {"queue": "attempts"},
+            "worker.tasks.carry_out_acts": {"queue": "acts"},
+        },
         "CELERY_RESULT_BACKEND": "django-db",
         "CELERY_RESULT_EXTENDED": True,
         "CELERY_RESULT_EXPIRES": None,  # they are dead letters, and go by RESULTS_KEPT_DAYS

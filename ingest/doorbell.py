@@ -22,7 +22,7 @@ TASK = "worker.tasks.apply_received"
 ACTS_TASK = "worker.tasks.carry_out_acts"
 PAUSE_SECONDS = 0.05  # between two rings; whatever arrives meanwhile shares the next one
 PAUSE_AFTER_FAILURE_SECONDS = 1.0
-WAITING_RINGS_MAX = 20  # in the broker; one more would tell nobody anything, and fill its memory
+WAITING_RINGS_MAX = 20  # in each queue; one more would tell nobody anything, and fill its memory
 # Kombu's defaults wait for a hung broker without end.
 BROKER_OPTIONS = {"max_retries": 0, "socket_timeout": 1, "socket_connect_timeout": 1}
 
@@ -46,8 +46,9 @@ def waiting(app: Celery, connection: Connection, queue: str) -> int:
 
 
 def send(app: Celery, connection: Connection, task: str = TASK) -> None:
-    """Ring by this connection, unless enough rings wait already. Raises what the transport raises."""
-    if waiting(app, connection, app.conf.task_default_queue) < WAITING_RINGS_MAX:
+    """Ring by this connection, unless enough rings wait in the task's queue. Raises as the transport does."""
+    queue = app.amqp.router.route({}, task)["queue"].name
+    if waiting(app, connection, queue) < WAITING_RINGS_MAX:
         app.send_task(task, connection=connection, retry=False, ignore_result=True)
     RINGS.inc()
 
@@ -68,13 +69,17 @@ class Doorbell:
     def ring(self) -> None:
         """Never blocks on the broker and never raises."""
         self._wanted.set()
-        if self._thread is None:
+        if not self._is_running():
             with self._starting:
-                if self._thread is None:
+                if not self._is_running():
                     thread = threading.Thread(target=self._run, name="doorbell", daemon=True)
                     with suppress(RuntimeError):  # no thread to be had: the sweeper finds the webhooks
                         thread.start()
                         self._thread = thread
+
+    def _is_running(self) -> bool:
+        """A thread that died, say of a full disk under a Prometheus count, is replaced at the next ring."""
+        return self._thread is not None and self._thread.is_alive()
 
     def _run(self) -> None:
         heard = True

@@ -53,18 +53,23 @@ def _watch(with_database: bool) -> None:  # noqa: FBT001 a thread's argument
     database = DatabaseWatch() if with_database else None
     while True:
         try:
-            look()
-            if database:
-                database.answered()
-        except (DatabaseError, InterfaceError) as fault:
-            log.warning("the database tells of no troubles", error=repr(fault))
-            if database:
-                database.failed()
-        except Exception:  # whatever it is, the next look may do better
+            _look_and_close(database)
+        except Exception:  # also of what tells that the database is away: the next look may do better
             log.exception("a look for troubles failed")
-        finally:
-            connection.close()  # a process that is forked from here must not inherit it
         time.sleep(EVERY_SECONDS)
+
+
+def _look_and_close(database: "DatabaseWatch | None") -> None:
+    try:
+        look()
+        if database:
+            database.answered()
+    except (DatabaseError, InterfaceError) as fault:
+        log.warning("the database tells of no troubles", error=repr(fault))
+        if database:
+            database.failed()
+    finally:
+        connection.close()  # a process that is forked from here must not inherit it
 
 
 class Looked(Enum):

@@ -72,12 +72,13 @@ def _to_do(findings: list[Finding]) -> bool:
 
 def _broker() -> Iterator[Finding]:
     try:
-        rings, due = troubles.waiting_messages()
+        waiting = troubles.waiting_messages()
     except Exception as fault:  # noqa: BLE001 each transport has errors of its own
         to_do = _see("no broker", troubles.see_to_broker())
         yield Finding("broker", f"does not answer: {fault}", to_do)
     else:
-        yield Finding("broker", f"answers; {rings} rings and {due} attempts wait")
+        found = "answers; {celery} rings, {attempts} attempts and {acts} acts wait"
+        yield Finding("broker", found.format_map(waiting))
 
 
 def _database() -> Iterator[Finding]:

@@ -266,14 +266,10 @@ def _broker() -> Iterator[Trouble]:
         yield Trouble("no broker", Level.WARNING, _("The broker does not answer"), see_to_broker())
 
 
-def waiting_messages() -> tuple[int, int]:
-    """How many rings and attempts wait in the broker. Raises what the transport raises."""
+def waiting_messages() -> dict[str, int]:
+    """How many messages wait in the broker, by queue. Raises what the transport raises."""
     with current_app.connection_for_write(transport_options=doorbell.BROKER_OPTIONS) as broker:
-        rings, attempts = (
-            doorbell.waiting(current_app, broker, queue)
-            for queue in (current_app.conf.task_default_queue, "attempts")
-        )
-        return rings, attempts
+        return {queue: doorbell.waiting(current_app, broker, queue) for queue in current_app.amqp.queues}
 
 
 def see_to_broker() -> str:

@@ -14,6 +14,8 @@ from structlog.contextvars import bind_contextvars, clear_contextvars
 
 from worker.beats import SchedulerBeats
 
+SWEEP = "worker.tasks.sweep"
+
 
 class Entry(beat.ScheduleEntry):
     """Goes by the monotonic clock: when the wall clock is set back, Celery's own waits for as long."""
@@ -38,12 +40,16 @@ class Scheduler(beat.Scheduler):
     beats = SchedulerBeats()
 
     def apply_async(self, entry: beat.ScheduleEntry, *_: Any, **__: Any) -> None:
-        """Run it to its end. What it raises is logged by Celery, and the entry is due again next time."""
+        """Run it to its end. What it raises is logged by Celery, and the entry is due again next time.
+
+        Only a sweep that succeeds is a heartbeat: a scheduler whose sweeps fail is as good as none.
+        """
         close_old_connections()
         clear_contextvars()
         bind_contextvars(task=entry.task)
         self.app.tasks[str(entry.task)]()  # none of ours takes arguments
-        self.beats.beat()
+        if entry.task == SWEEP:
+            self.beats.beat()
 
     def close(self) -> None:
         """Celery calls it on SIGTERM, wherever that finds this process, and again when its loop has ended."""

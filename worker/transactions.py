@@ -65,18 +65,18 @@ def is_transient(fault: BaseException) -> bool:
     return fault.args[0] in _NOT_NOW | _CONNECTION_LOST
 
 
-def run(transaction: Callable[[], T]) -> T:
-    """Call `transaction` until it succeeds, at most TRIES_MAX times while its faults are transient.
+def run(transaction: Callable[[], T], tries_max: int = TRIES_MAX) -> T:
+    """Call `transaction` until it succeeds, at most `tries_max` times while its faults are transient.
 
     `transaction` opens and closes its own atomic block. After a lost connection nobody knows
     whether it was committed; it must look at the rows again and find out.
     """
-    for tries in range(1, TRIES_MAX + 1):
+    for tries in range(1, tries_max + 1):
         try:
             return transaction()
         except (DatabaseError, InterfaceError) as fault:
             connection.close()  # a new one costs a millisecond, a half-dead one costs the next transaction
-            if tries == TRIES_MAX or not is_transient(fault):
+            if tries == tries_max or not is_transient(fault):
                 raise
             log.info("transaction runs again", tries=tries, error=repr(fault))
             time.sleep(PAUSE_SECONDS * 2**tries * random.uniform(0.5, 1.0))

@@ -1,3 +1,4 @@
+from collections import Counter
 from collections.abc import Callable
 from importlib import import_module
 from typing import Any
@@ -254,6 +255,48 @@ def test_the_sweeper_rings_for_an_act_that_nobody_is_at(anna: User, sent: Callab
 
     assert [name for name, _, _ in sent()] == [doorbell.ACTS_TASK]
     assert tasks.carry_out_acts.name == doorbell.ACTS_TASK
+
+
+def test_a_ring_for_acts_is_sent_though_enough_rings_for_the_inbox_wait(
+    sent: Callable[[], list[Any]],
+) -> None:
+    for task in [doorbell.TASK] * 30 + [doorbell.ACTS_TASK] * 30:
+        assert doorbell.ring_now(task)
+
+    assert Counter(name for name, _, _ in sent()) == {
+        doorbell.TASK: doorbell.WAITING_RINGS_MAX,
+        doorbell.ACTS_TASK: doorbell.WAITING_RINGS_MAX,
+    }
+
+
+@locks_rows
+def test_an_act_that_waits_for_a_locked_webhook_holds_up_no_other(anna: User) -> None:
+    locked, other = failed(), failed()
+    for webhook in (locked, other):
+        acts.begin(DISMISS, [webhook.pk], anna, WHY)
+
+    with transaction.atomic():
+        Webhook.objects.select_for_update().get(pk=locked.pk)
+        assert at_once([lambda: acting.carry_out_for(0)]) == [True]
+
+    assert (status(locked), status(other)) == ("failed", "dismissed")
+
+
+def test_an_act_that_fails_holds_up_no_other(anna: User, monkeypatch: pytest.MonkeyPatch) -> None:
+    webhooks = [failed(), failed()]
+    broken, _ = (acts.begin(DISMISS, [webhook.pk], anna, WHY) for webhook in webhooks)
+    carry_out = acts.carry_out
+
+    def carry_out_unless_broken(act_id: int) -> int:
+        if act_id == broken.pk:
+            raise ZeroDivisionError
+        return carry_out(act_id)
+
+    monkeypatch.setattr(acts, "carry_out", carry_out_unless_broken)
+    assert acting.carry_out_for(60) is False
+
+    assert list(map(status, webhooks)) == ["failed", "dismissed"]
+    assert acts.unfinished() == [broken.pk]
 
 
 def test_without_a_broker_the_sweeper_carries_acts_out_itself(

@@ -99,6 +99,25 @@ def test_a_child_process_rings_for_itself(broker: Celery, messages: Path) -> Non
     assert rings_in(messages) == 1
 
 
+def test_a_bell_whose_thread_died_rings_again(
+    broker: Celery, messages: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full_disk() -> None:
+        raise OSError(28, "No space left on device")  # with several processes a count is a file
+
+    bell = doorbell.Doorbell(broker)
+    with monkeypatch.context() as patch:
+        patch.setattr(doorbell.RING_FAILURES, "inc", full_disk)
+        patch.setattr(doorbell, "send", lambda *_: (_ for _ in ()).throw(ConnectionError("away")))
+        patch.setattr(threading, "excepthook", lambda _: None)
+        bell.ring()
+        eventually(lambda: bell._thread is not None and not bell._thread.is_alive())
+
+    bell.ring()
+
+    eventually(lambda: rings_in(messages) == 1)
+
+
 @pytest.fixture
 def hung_port() -> Iterator[int]:
     """A server that accepts and never says a word."""

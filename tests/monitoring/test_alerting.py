@@ -390,3 +390,28 @@ def test_late_means_the_same_to_dashboard_doctor_and_alerts(receiver: Receiver, 
         assert Alert.objects.filter(cause=troubles.STALLED).exists() is expected
         assert ("!!  inbox" in told) is expected
     assert receiver.states()[0] == ("stalled", "new")
+
+
+def test_the_thread_survives_a_failure_to_tell_that_the_database_is_away(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Enough(BaseException):
+        pass
+
+    def away() -> None:
+        raise OperationalError(2006, "gone away")
+
+    def fail(_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    pauses = iter([None, None])
+
+    def pause(_: float) -> None:
+        if next(pauses, Enough) is Enough:
+            raise Enough
+
+    monkeypatch.setattr(alerting, "look", away)
+    monkeypatch.setattr(alerting.DatabaseWatch, "failed", fail)
+    monkeypatch.setattr(alerting.time, "sleep", pause)
+    with pytest.raises(Enough):
+        alerting._watch(with_database=True)

@@ -300,6 +300,21 @@ def test_the_sweeper_does_not_fail_a_last_attempt_that_is_still_running(settings
     assert webhook.status == "received"
 
 
+def test_a_late_failure_of_an_earlier_attempt_does_not_fail_a_webhook_whose_last_attempt_runs(
+    settings: Settings,
+) -> None:
+    settings.ATTEMPTS_MAX = 2
+    webhook = received(next_attempt_at=long_ago())
+    for attempt in (1, 2):  # the first lasts until the second has begun
+        assert attempts.begin(webhook.pk, attempt)
+
+    attempts.note_failure(webhook.pk, 1, "TimeoutError()")
+
+    webhook.refresh_from_db()
+    assert (webhook.status, webhook.last_error) == ("received", "")
+    assert applying.apply_these([webhook.pk]) == {webhook.pk}
+
+
 def die_with(*webhooks: Webhook) -> None:
     """In a process of its own, which leaves its note behind."""
 

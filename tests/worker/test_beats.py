@@ -12,6 +12,7 @@ from io import StringIO
 from pathlib import Path
 
 import pytest
+from celery import current_app
 from django.conf import settings
 from django.core.management import call_command
 from django.db import DatabaseError
@@ -19,7 +20,7 @@ from django.db.models import QuerySet
 
 from tests import waiting
 from tests.servers import ROOT, Redis, lacking, launch
-from worker import beats, clock
+from worker import beats, clock, scheduling, sweeper
 from worker.beats import EVERY_SECONDS, FORGOTTEN_AFTER, SchedulerBeats, beat
 from worker.marks import mark_of
 from worker.models import Beat
@@ -91,6 +92,30 @@ def test_the_schedulers_row_is_written_less_often_than_its_mark(monkeypatch: pyt
     monkeypatch.setattr(time, "monotonic", lambda: later)
     scheduler.beat()
     assert Beat.objects.exists()
+
+
+def test_only_a_sweep_that_succeeds_is_a_beat_of_the_scheduler(monkeypatch: pytest.MonkeyPatch) -> None:
+    scheduler = scheduling.Scheduler(current_app, lazy=True)
+    scheduler.beats = SchedulerBeats()
+
+    def run(name: str) -> None:
+        scheduler.apply_async(scheduling.Entry(name=name, task=f"worker.tasks.{name}", schedule=1.0))
+
+    def fail() -> None:
+        raise RuntimeError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sweeper, "sweep", fail)
+        with pytest.raises(RuntimeError):
+            run("sweep")
+        for name in ("count_minutes", "prune"):
+            run(name)
+    assert not mark_of("beat").exists()
+    assert not Beat.objects.exists()
+
+    run("sweep")
+    assert mark_of("beat").exists()
+    assert Beat.objects.get().kind == Beat.Kind.SCHEDULER
 
 
 def test_alive_says_how_old_the_last_beat_is() -> None:
