@@ -79,7 +79,9 @@ ATTEMPTS_MAX: int = env.get_value("ATTEMPTS_MAX", cast=environment.one_or_more, 
 ATTEMPT_DELAY_SECONDS = env.float("ATTEMPT_DELAY_SECONDS", default=2.0)  # doubles with each attempt
 SWEEP_EVERY_SECONDS = env.float("SWEEP_EVERY_SECONDS", default=2.0)
 STALLED_AFTER_SECONDS = env.float("STALLED_AFTER_SECONDS", default=60.0)
-KEPT_DELIVERIES_MAX = env.int("KEPT_DELIVERIES_MAX", default=10_000)  # per kind: rejected, repeated, …
+KEPT_DELIVERIES_MAX: int = env.get_value(  # of each source and kind: rejected, repeated, ignored
+    "KEPT_DELIVERIES_MAX", cast=environment.zero_or_more, default=10_000
+)
 KEPT_DELIVERIES_DAYS = env.int("KEPT_DELIVERIES_DAYS", default=90)  # 0 is for ever, as in the next two
 BODIES_KEPT_DAYS = env.int("BODIES_KEPT_DAYS", default=0)
 RESULTS_KEPT_DAYS = env.int("RESULTS_KEPT_DAYS", default=90)

@@ -9,7 +9,7 @@ from tests.acceptance.house import House, until
 from tests.hostile.corpus import HONEST
 from tests.servers import Redis, lacking
 
-KEPT_MAX = 300  # deliveries of a kind
+KEPT_MAX = 300  # deliveries of a kind and source
 KEPT_BESIDES = 64  # that several threads may keep at the same moment, and numbers that a rollback left out
 DRAIN_SECONDS_MAX = 60.0
 GROWTH_KIB_MAX = 48 * 1024  # of all web processes together
@@ -23,13 +23,18 @@ PRODUCTION = {
 }
 _FIGURES = """
 import json
-from django.db.models import Sum
+from django.db.models import Count, Sum
 from ingest.models import *
 from ledger.models import *
 print(json.dumps({
     "kopecks": dict(Organization.objects.values_list("inn", "balance_kopecks")),
     "unfinished": Webhook.objects.exclude(status="applied").count(),
-    "kept": {model.__name__: model.objects.count() for model in KeptDelivery.__subclasses__()},
+    "kept": {
+        f"{model.__name__} of {source}": number
+        for model in KeptDelivery.__subclasses__()
+        if model is not ConflictingDelivery
+        for source, number in model.objects.values_list("source").annotate(Count("id"))
+    },
 }))
 """
 

@@ -209,6 +209,81 @@ def test_the_number_of_kept_deliveries_is_bounded(settings: Settings) -> None:
     assert [bytes(kept.body) for kept in RejectedDelivery.objects.order_by("id")] == [b"7", b"8", b"9"]
 
 
+@pytest.mark.django_db
+def test_a_flood_of_one_source_evicts_no_delivery_of_another(settings: Settings) -> None:
+    settings.KEPT_DELIVERIES_MAX = 3
+    for number in range(2):
+        inbox.keep_rejected(b"%d" % number, "amount: missing", source="tochka")
+    for number in range(10):
+        inbox.keep_rejected(b"%d" % number, "amount: missing", source="tbank")
+
+    kept = RejectedDelivery.objects.order_by("id")
+    assert [bytes(one.body) for one in kept.filter(source="tochka")] == [b"0", b"1"]
+    assert [bytes(one.body) for one in kept.filter(source="tbank")] == [b"7", b"8", b"9"]
+
+
+@pytest.mark.django_db
+def test_kept_deliveries_are_counted_and_not_measured_by_their_keys(settings: Settings) -> None:
+    """With auto_increment_increment=3, as on a cluster of three, each third key is used."""
+    settings.KEPT_DELIVERIES_MAX = 3
+    RejectedDelivery.objects.bulk_create(RejectedDelivery(id=3 * n, body=b"%d" % n) for n in range(1, 4))
+
+    inbox.keep_rejected(b"4", "amount: missing")
+
+    assert [bytes(kept.body) for kept in RejectedDelivery.objects.order_by("id")] == [b"2", b"3", b"4"]
+
+
+@pytest.mark.django_db
+def test_a_large_bound_is_exceeded_by_a_few_of_a_hundred_at_most(settings: Settings) -> None:
+    settings.KEPT_DELIVERIES_MAX = 1000
+    RejectedDelivery.objects.bulk_create(RejectedDelivery(body=b"{}") for _ in range(1000))
+
+    for _ in range(500):
+        inbox.keep_rejected(b"{}", "amount: missing")
+
+    # A tenth part of the deliveries evicts: 200 in a row that don't are one case of a thousand million.
+    assert 1000 <= RejectedDelivery.objects.count() < 1200
+
+
+@pytest.mark.django_db
+def test_open_conflicts_are_not_evicted_by_a_flood(settings: Settings) -> None:
+    settings.KEPT_DELIVERIES_MAX = 1
+    webhooks = [received() for _ in range(5)]
+    for webhook in webhooks:
+        inbox.store(terms(2_00, operation_id=webhook.operation_id), b"%d" % webhook.pk)
+
+    kept = ConflictingDelivery.objects.order_by("id").values_list("webhook", flat=True)
+    assert list(kept) == [webhook.pk for webhook in webhooks]
+
+
+@pytest.mark.django_db
+def test_the_bytes_of_an_open_conflict_are_stored_once_and_again_after_its_resolution() -> None:
+    webhook = received()
+    told = terms(2_00, operation_id=webhook.operation_id)
+
+    for _ in range(3):
+        assert inbox.store(told, b"the same") == inbox.Stored.CONFLICTING
+    assert ConflictingDelivery.objects.count() == 1
+    inbox.store(told, b"the same", source="tbank")
+    inbox.store(told, b"other bytes")
+    assert ConflictingDelivery.objects.count() == 3
+
+    ConflictingDelivery.objects.update(resolved_in=1)
+    inbox.store(told, b"the same")
+    assert ConflictingDelivery.objects.filter(resolved_in=None).count() == 1
+
+
+@pytest.mark.django_db
+def test_open_conflicts_of_one_webhook_are_bounded_and_the_log_names_those_left_out() -> None:
+    webhook = received()
+    with structlog.testing.capture_logs() as lines:
+        for number in range(inbox.OPEN_CONFLICTS_MAX + 1):
+            inbox.store(terms(2_00, operation_id=webhook.operation_id), b"%d" % number)
+
+    assert ConflictingDelivery.objects.count() == inbox.OPEN_CONFLICTS_MAX
+    assert [line["kept"] for line in lines] == [True] * inbox.OPEN_CONFLICTS_MAX + [False]
+
+
 @pytest.mark.parametrize("method", ["get", "put", "patch", "delete", "head", "options"])
 def test_only_post_is_allowed(method: str) -> None:
     response = getattr(Client(), method)(PATH)
