@@ -216,16 +216,16 @@ def _keep(delivery: KeptDelivery) -> None:
     auto_increment_increment, or among the rows of other sources, they have gaps.
     """
     delivery.save(force_insert=True)
-    if randrange(max(settings.KEPT_DELIVERIES_MAX // 100, 1)) == 0:  # noqa: S311 no secret
+    if randrange(max(settings.KEPT_DELIVERIES_MAX // 100, 1)) == 0:
         _evict(type(delivery), delivery.source)
 
 
 def _evict(model: type[KeptDelivery], source: str) -> None:
     """Deletes by primary key, so that two at once wait for each other and don't deadlock."""
-    newest_first = model.objects.filter(source=source).order_by("-id").values_list("id", flat=True)
+    newest_first = model.objects.filter(source=source).order_by("-pk").values_list("pk", flat=True)
     most = settings.KEPT_DELIVERIES_MAX
     too_many = list(newest_first[most : most + EVICTED_AT_ONCE_MAX])
-    model.objects.filter(id__in=too_many).delete()
+    model.objects.filter(pk__in=too_many).delete()
 
 
 def _difference(first: PaymentTerms, second: PaymentTerms) -> str:

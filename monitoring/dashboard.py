@@ -11,7 +11,7 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
-from ingest.models import ConflictingDelivery, RejectedDelivery, Verification, Webhook
+from ingest.models import RejectedDelivery, Verification, Webhook
 from ledger.browsing import list_url
 from ledger.models import Payment
 from ledger.money import grouped
@@ -19,7 +19,15 @@ from monitoring import charts, figures, troubles
 from monitoring.durations import age_of, duration
 from monitoring.figures import HOUR, Figures
 from monitoring.models import Alert
-from monitoring.troubles import LATELY_MINUTES, Level, Trouble, kept_url, state_url, unrecognized_url
+from monitoring.troubles import (
+    LATELY_MINUTES,
+    Level,
+    Trouble,
+    conflicts_url,
+    kept_url,
+    state_url,
+    unrecognized_url,
+)
 from worker import clock
 from worker.counting import DAY, Counted
 from worker.models import Beat
@@ -179,9 +187,9 @@ def tiles(told: Figures) -> list[Tile]:
         ),
         Tile(
             _("Conflicts"),
-            grouped(told.conflicts),
-            _("within a day"),
-            kept_url(ConflictingDelivery, told),
+            str(told.conflicts),
+            _("wait for a person"),
+            conflicts_url(),
             Level.WARNING if told.conflicts else Level.QUIET,
         ),
         Tile(

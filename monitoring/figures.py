@@ -122,13 +122,13 @@ def newest_received() -> datetime | None:
     return newest.first()
 
 
-def conflicts(moment: datetime) -> int:
-    """Conflicting deliveries since then that nobody resolved: of those kept, a bounded number."""
-    return ConflictingDelivery.objects.filter(received_at__gte=moment, resolved_in=None).count()
+def conflicts() -> Bounded:
+    """Conflicting deliveries that are open, however old: they are money in question."""
+    return _counted(ConflictingDelivery.objects.filter(resolved_in=None))
 
 
 def rejected(moment: datetime) -> int:
-    """Likewise bounded."""
+    """Rejected deliveries since then, of those that are kept: a bounded number."""
     return RejectedDelivery.objects.filter(received_at__gte=moment).count()
 
 
@@ -201,9 +201,8 @@ class Figures:
         return newest_received()
 
     @cached_property
-    def conflicts(self) -> int:
-        """Within a day."""
-        return conflicts(self.now - DAY)
+    def conflicts(self) -> Bounded:
+        return conflicts()
 
     @cached_property
     def unrecognized(self) -> Bounded:

@@ -212,17 +212,17 @@ def _failed(told: Figures) -> Iterator[Trouble]:
 def _conflicts(told: Figures) -> Iterator[Trouble]:
     if told.conflicts:
         text = ngettext(
-            "{n} delivery contradicts an earlier one, within a day",
-            "{n} deliveries contradict an earlier one, within a day",
-            told.conflicts,
+            "{n} delivery contradicts an earlier one, and is not resolved",
+            "{n} deliveries contradict an earlier one, and are not resolved",
+            told.conflicts.number,
         )
         yield Trouble(
             "conflicts",
             Level.WARNING,
-            text.format(n=grouped(told.conflicts)),
+            text.format(n=told.conflicts),
             _("compare the two in the admin, ask the bank, then resolve"),
-            kept_url(ConflictingDelivery, told),
-            size=told.conflicts,
+            conflicts_url(),
+            size=told.conflicts.number,
         )
 
 
@@ -326,6 +326,11 @@ def state_url(status: Webhook.Status) -> str:
 def unrecognized_url() -> str:
     """The list of the unrecognized deliveries that are open."""
     return list_url(UnrecognizedDelivery, state="open")
+
+
+def conflicts_url() -> str:
+    """The list of the open conflicts."""
+    return list_url(ConflictingDelivery, resolved_in__isempty="1")
 
 
 def kept_url(model: Any, told: Figures) -> str:

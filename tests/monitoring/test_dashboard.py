@@ -215,13 +215,16 @@ def test_each_figure_leads_to_the_rows_behind_it(boss: Client) -> None:
     queued = received()
     failed = received(status=FAILED)
     done = received(status=APPLIED, applied_at=clock.now())
-    conflict = ConflictingDelivery.objects.create(webhook=done, difference="amount_kopecks", body=b"{}")
+    conflict, _ = (
+        ConflictingDelivery.objects.create(webhook=done, difference="inn", body=b"{}", resolved_in_id=act)
+        for act in (None, 1)
+    )
     rejected = RejectedDelivery.objects.create(reason="amount: missing", body=b"{}")
     unrecognized = UnrecognizedDelivery.objects.create(reason="currency: 'X' is not known", body=b"{}")
     UnrecognizedDelivery.objects.create(reason="closed", body=b"{}", digest="1", outcome="dismissed")
     old = timezone.now() - timedelta(days=2)
     UnrecognizedDelivery.objects.update(received_at=old)
-    ConflictingDelivery.objects.create(webhook=done, difference="inn", body=b"{}", received_at=old)
+    RejectedDelivery.objects.create(reason="amount: missing", body=b"{}", received_at=old)
     page = shown(boss)
 
     for label, value, rows in [

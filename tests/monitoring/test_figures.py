@@ -5,7 +5,7 @@ import pytest
 from django.db import connection
 
 from ingest import inbox, unrecognized
-from ingest.models import UnrecognizedDelivery, Verification, Webhook
+from ingest.models import ConflictingDelivery, UnrecognizedDelivery, Verification, Webhook
 from ledger.models import Payment
 from monitoring import figures
 from monitoring.figures import Bounded, Figures
@@ -13,7 +13,7 @@ from tests.cast import body, posted, received, terms
 from tests.explaining import assert_index_lookups_only, explains
 from worker import clock
 from worker.beats import beat
-from worker.counting import MINUTE, begun, count_minutes
+from worker.counting import DAY, MINUTE, begun, count_minutes
 from worker.models import Beat, Minute
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -26,7 +26,7 @@ def test_an_empty_house_has_figures() -> None:
 
     assert (str(told.backlog), str(told.failed)) == ("0", "0")
     assert (told.waiting_seconds, told.delays, told.newest_received, told.verification) == (None,) * 4
-    assert (told.conflicts, told.rejected, told.signs) == (0, 0, [])
+    assert (told.conflicts.number, told.rejected, told.signs) == (0, 0, [])
     assert set(told.minutes.values()) == {(0, 0)}
     assert len(told.minutes) == 24 * 60
 
@@ -108,7 +108,7 @@ def test_the_scheduler_and_the_page_count_alike() -> None:
     assert figures.minutes(now) == before
 
 
-def test_conflicts_and_rejections_are_those_of_a_day() -> None:
+def test_conflicts_are_counted_until_they_are_resolved_and_rejections_for_a_day() -> None:
     told = terms(1_00)
     received(told)
     changed = terms(2_00, operation_id=told.operation_id)
@@ -116,8 +116,11 @@ def test_conflicts_and_rejections_are_those_of_a_day() -> None:
     inbox.keep_rejected(b"{", "not JSON")
     now = clock.now()
 
-    assert (figures.conflicts(now - MINUTE), figures.rejected(now - MINUTE)) == (1, 1)
-    assert (figures.conflicts(now + MINUTE), figures.rejected(now + MINUTE)) == (0, 0)
+    assert (figures.rejected(now - MINUTE), figures.rejected(now + MINUTE)) == (1, 0)
+    ConflictingDelivery.objects.update(received_at=now - 30 * DAY)
+    assert figures.conflicts().number == 1
+    ConflictingDelivery.objects.update(resolved_in=1)
+    assert figures.conflicts().number == 0
 
 
 def test_who_was_heard_of_lately_is_not_silent() -> None:
@@ -166,7 +169,7 @@ def test_no_figure_reads_a_large_table() -> None:
         for n in range(1000)
     )
     asked: list[Any] = [figures.backlog, figures.failed, figures.oldest_waiting, figures.newest_received]
-    asked += [lambda: figures.delays(now), lambda: figures.minutes(now), lambda: figures.conflicts(now)]
+    asked += [lambda: figures.delays(now), lambda: figures.minutes(now), figures.conflicts]
     asked += [figures.unrecognized, unrecognized.unfinished]
     asked += [lambda: figures.webhooks_since(now - MINUTE), lambda: figures.payments_since(now - MINUTE)]
 
