@@ -133,23 +133,35 @@ def _inbox(log: Sequence[Entry], state: State) -> Iterator[str]:
 
 
 def _kept_deliveries(log: Sequence[Entry], state: State) -> Iterator[str]:
-    """What was answered "already processed" or 400 is kept, each delivery once."""
+    """What was answered "already processed" or 400 is kept, each delivery once; of a conflict, the same bytes
+    may be kept only once.
+    """
     for operation_id, entries in by_operation(log).items():
         if rows := state.inbox.get(operation_id):
             same = [entry for entry in entries if entry.delivery.terms == rows[0].terms]
             other = [entry for entry in entries if entry.delivery.terms != rows[0].terms]
             yield from _counted(f"repeated {operation_id}", same, state.repeated[operation_id], "already")
             yield from _counted(
-                f"conflicting {operation_id}", other, state.conflicting[operation_id], "already"
+                f"conflicting {operation_id}",
+                other,
+                state.conflicting[operation_id],
+                "already",
+                least=len({entry.delivery.body for entry in other if _heard(entry, "already")}),
             )
     invalid = [entry for entry in log if not entry.delivery.valid]
     yield from _counted("rejected", invalid, state.rejected, "error")
 
 
-def _counted(what: str, entries: Sequence[Entry], found: int, word: str) -> Iterator[str]:
-    heard = sum(word in entry.answer and entry.outcome in ("ok", "refused") for entry in entries)
+def _heard(entry: Entry, word: str) -> bool:
+    return word in entry.answer and entry.outcome in ("ok", "refused")
+
+
+def _counted(
+    what: str, entries: Sequence[Entry], found: int, word: str, least: int | None = None
+) -> Iterator[str]:
+    heard = sum(_heard(entry, word) for entry in entries)
     perhaps = sum(entry.outcome in ("unknown", "reconnected") for entry in entries)
-    if not heard <= found <= heard + perhaps:
+    if not (heard if least is None else least) <= found <= heard + perhaps:
         yield f"kept deliveries: {what}: {heard} heard of, {perhaps} unknown, {found} kept"
 
 

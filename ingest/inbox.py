@@ -36,7 +36,7 @@ log = structlog.get_logger(__name__)
 # More than most have: where the disk is full, the last page of the table may still hold a small one. But
 # never one that needs pages of its own: MariaDB 10.11 ended itself when it found none for them.
 TRIAL_BODY_BYTES = 1024
-OPEN_CONFLICTS_MAX = 20  # of one webhook; later ones are counted and logged only
+OPEN_CONFLICTS_MAX = 100  # of one webhook; later ones are counted and logged only
 EVICTED_AT_ONCE_MAX = 1000  # deliveries
 
 

@@ -8,12 +8,12 @@ from django.apps import apps
 from django.contrib.auth.models import Group, Permission, User
 from django.db import DatabaseError, connection, transaction
 
-from ingest import acts, doorbell
+from ingest import acts, doorbell, inbox
 from ingest.error_kind import kind_of
 from ingest.exceptions import ChangedMeanwhile, NoWebhooks
 from ingest.models import ERROR_KIND_CHARS_MAX, Act, ActedWebhook, ConflictingDelivery, Webhook
 from ledger import triggers
-from tests.cast import balances, received
+from tests.cast import balances, received, terms
 from tests.planting import remove
 from tests.threads import at_once, locks_rows
 from worker import acting, attempts, sweeper, tasks
@@ -102,6 +102,29 @@ def test_of_two_resolutions_at_once_each_conflict_has_one_and_none_deadlocks(ann
 
     assert sum(outcomes.get("done", 0) for outcomes in told) == 20
     assert not ConflictingDelivery.objects.filter(resolved_in=None).exists()
+
+
+@locks_rows
+def test_a_flood_of_deliveries_and_resolutions_at_once_do_not_deadlock(anna: User, settings: Any) -> None:
+    settings.KEPT_DELIVERIES_MAX = 3
+    webhooks = [received() for _ in range(5)]
+
+    def flood(seed: int) -> int:
+        for number in range(40):
+            webhook = webhooks[number % 5]
+            inbox.store(terms(2_00, operation_id=webhook.operation_id), b"%d %d" % (seed, number))
+            inbox.store(webhook.terms, b"{}")
+        return 0
+
+    def resolve() -> int:
+        return sum(done(RESOLVE, *webhooks, by=anna).get("done", 0) for _ in range(10))
+
+    at_once([lambda: flood(1), lambda: flood(2), resolve, resolve])
+    resolve()
+
+    assert ConflictingDelivery.objects.count() == 80
+    assert not ConflictingDelivery.objects.filter(resolved_in=None).exists()
+    assert webhooks[0].repeated_deliveries.model.objects.count() == 3
 
 
 def test_a_dismissal_spares_a_webhook_that_was_replayed_and_failed_again_before_its_chunk(anna: User) -> None:
