@@ -5,7 +5,7 @@ from django.db import migrations, models
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("ingest", "0009_words_of_pages"),
+        ("ingest", "0011_unrecognized_deliveries"),
     ]
 
     operations = [
