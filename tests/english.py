@@ -17,6 +17,7 @@ NOT_ENGLISH = {
         "Operators",
         "Auditors",
     ),
+    *("Excel", "xlsx"),
     # In Django's own Russian; the last three have none.
     *("Control", "Command", "Mac", "LDAP", "Single", "Sing-On", "Search", "True", "False"),
 }
