@@ -5,7 +5,22 @@ from html.parser import HTMLParser
 
 # What stays as it is in any language: names, abbreviations, and what one types.
 NOT_ENGLISH = {
-    *("Prihod", "English", "JSON", "CSV", "UTC", "API", "JavaScript", "Celery", "id", "ID", "QR", "TOTP"),
+    *(
+        "Prihod",
+        "English",
+        "JSON",
+        "CSV",
+        "Excel",
+        "xlsx",
+        "UTC",
+        "API",
+        "JavaScript",
+        "Celery",
+        "id",
+        "ID",
+        "QR",
+        "TOTP",
+    ),
     *(
         "bank",
         "tbank",
