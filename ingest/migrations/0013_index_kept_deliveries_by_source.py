@@ -37,4 +37,11 @@ class Migration(migrations.Migration):
                 db_default="bank", db_index=True, default="bank", max_length=16, verbose_name="source"
             ),
         ),
+        migrations.AlterField(
+            model_name="unrecognizeddelivery",
+            name="source",
+            field=models.CharField(
+                db_default="bank", db_index=True, default="bank", max_length=16, verbose_name="source"
+            ),
+        ),
     ]

@@ -327,7 +327,7 @@ def test_a_conflict_names_the_source_before_the_terms_that_differ() -> None:
     inbox.store(first, b"{}", "bank")
 
     assert inbox.store(replace(first, amount_kopecks=40_00), b"{}", "tochka") is Stored.CONFLICTING
-    assert inbox.store(first, b"{}", "tochka") is Stored.CONFLICTING
+    assert inbox.store(first, b"[]", "tochka") is Stored.CONFLICTING
     assert inbox.store(first, b"{}", "bank") is Stored.REPEATED
 
     differences = ConflictingDelivery.objects.order_by("id").values_list("difference", flat=True)
