@@ -115,7 +115,7 @@ def _reference(kind: type[msgspec.Struct]) -> Json:
 
 def _get(responses: Mapping[int, Json], parameters: tuple[Json, ...] = (), **about: str) -> Json:
     """A question: besides its own `responses` it can get those of every question."""
-    ours = {400: MALFORMED, 405: _only("GET, HEAD", "use GET or HEAD"), **responses}
+    ours = {405: _only("GET, HEAD", "use GET or HEAD"), **responses}
     told = {str(status): ours[status] for status in sorted(ours)}
     return {"get": {**_labels(about), "parameters": list(parameters), "responses": told}}
 
@@ -123,7 +123,10 @@ def _get(responses: Mapping[int, Json], parameters: tuple[Json, ...] = (), **abo
 def _read(responses: Mapping[int, Json], parameters: tuple[Json, ...], **about: str) -> Json:
     """A question of a reader, who shows an API key."""
     guarded = _get(
-        {401: NO_KEY, 429: IN_VAIN, 503: UNAVAILABLE, **responses}, parameters, tag="Readers", **about
+        {400: MALFORMED, 401: NO_KEY, 429: IN_VAIN, 503: UNAVAILABLE, **responses},
+        parameters,
+        tag="Readers",
+        **about,
     )
     guarded["get"]["security"] = [{"apiKey": []}]
     return guarded
@@ -242,24 +245,23 @@ BANK_WEBHOOK = {
                 "payer_inn: must be a string of exactly 10 or 12 digits",
                 "document_date: is missing",
                 "body: must be valid JSON",
-                "malformed request",
             ),
             "401": _errors(
                 "It isn't shown to be the bank's; nothing of it is stored",
                 "not authorized",
                 WWW_Authenticate=_header("The same for everybody", CHALLENGE),
             ),
-            "404": _errors("There is no door of this name, or nobody may deliver there", "Not found"),
             "405": _only("POST", "use POST"),
             "411": _errors("A chunked body, without a length", "Content-Length is required"),
             "413": _errors(
                 "A body that is too long", f"body: must not be longer than {BODY_BYTES_MAX} bytes"
             ),
             "503": _errors(
-                "It could not be stored, or waited too long: send it again",
+                "It could not be stored, waited too long, or a setting of the server is wrong: send it again",
                 "temporarily unavailable, please try again",
                 "body: arrived incomplete, please send it again",
                 "too busy, please send again",
+                "not configured for this delivery yet, please send it again",
                 Retry_After=RETRY_AFTER,
             ),
         },

@@ -17,7 +17,7 @@ from api.answers import error
 YEAR_SECONDS = 365 * 24 * 3600
 # A program isn't redirected: what it had to keep secret it has sent already, and a POST doesn't survive.
 # Health checks and a bank in the private network speak plain HTTP.
-NOT_REDIRECTED = [r"^(api/|healthz$|readyz$|metrics$)"]
+NOT_REDIRECTED = [r"^(api(/|$)|healthz/?$|readyz/?$|metrics/?$)"]
 
 # The whole of it for every page, the admin's too: no inline script or style, nothing from elsewhere.
 PAGE_POLICY: dict[str, Any] = {
@@ -75,6 +75,6 @@ class PagePolicy(CSPMiddleware):
     def process_response(self, request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
         if response.get("Content-Type") == "application/json":
             return response
-        if response.status_code == HTTPStatus.BAD_REQUEST and request.path.startswith("/api/"):
+        if response.status_code == HTTPStatus.BAD_REQUEST and f"{request.path}/".startswith("/api/"):
             return error(HTTPStatus.BAD_REQUEST, "malformed request")
         return super().process_response(request, response)

@@ -125,7 +125,7 @@ MIDDLEWARE = [
     "config.security.PagePolicy",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
-    "django.middleware.common.CommonMiddleware",
+    "config.hosts.HostCheck",
     "django.middleware.csrf.CsrfViewMiddleware",
     "config.pages.Authentication",
     "config.pages.SecondFactor",

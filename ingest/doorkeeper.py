@@ -7,7 +7,6 @@ proof is good for. Whatever doesn't fit is turned away, and the reason is for th
 import base64
 import hmac
 import re
-import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,18 +14,19 @@ from ipaddress import IPv4Network, IPv6Network, ip_network
 
 import structlog
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.http import HttpRequest
 
 from api.addresses import address_of
-from ingest.exceptions import TurnedAway
+from api.log_throttle import LogThrottle
+from ingest.exceptions import Misconfigured, Setting, TurnedAway
 from ingest.signing import payload_of, plain_signature, signature
 
 log = structlog.get_logger(__name__)
 
 TOLERANCE_SECONDS = 300
 SECRET_CHARS_MIN = 16
-LOG_EVERY_SECONDS = 10.0  # of each door and reason, in each process
 _TIMESTAMP = re.compile(r"[0-9]{1,12}")  # Unix seconds
 
 Network = IPv4Network | IPv6Network
@@ -122,10 +122,21 @@ def check_meant_for_us(tochka: Guard, tochka_customers: Sequence[str], tbank: Gu
 # The doorkeeper's work.
 
 
+def guard_of(door: str) -> Guard:
+    """The guard of the door of this name. Raises Misconfigured if nothing is set to know its bank by."""
+    if guard := settings.WEBHOOK_GUARDS.get(door):
+        return guard
+    raise Misconfigured(Setting.CREDENTIALS, door)
+
+
 def check_network(request: HttpRequest, guard: Guard) -> None:
-    """Raises TurnedAway. Nothing of the body has been read yet."""
+    """Nothing of the body has been read yet. Raises TurnedAway, or Misconfigured if it can't be said where a
+    delivery comes from.
+    """
     if guard.networks:
         address = address_of(request)
+        if address is None and settings.TRUSTED_PROXIES:  # they are fewer, or don't say it
+            raise Misconfigured(Setting.TRUSTED_PROXIES, "the sender's address is unknown")
         if address is None or not any(address in known for known in guard.networks):
             raise TurnedAway("unknown network")
 
@@ -180,24 +191,15 @@ def _is_known(shown: str, known: Iterable[bytes]) -> bool:
     return any(hmac.compare_digest(shown.encode(), one) for one in known)
 
 
-# What is said of those turned away.
-
-_said: dict[
-    tuple[str, str], tuple[float, int]
-] = {}  # when the last line was logged, and how many weren't since
-_saying = threading.Lock()
+throttle = LogThrottle()
 
 
 def complain(door: str, reason: str, request: HttpRequest) -> None:
-    """Log it, but of a flood only one line each LOG_EVERY_SECONDS, which counts those left out before it.
+    """Log a refusal, at most once per api.log_throttle.EVERY_SECONDS for each door and reason.
 
-    Nothing that the stranger sent is in it, but where it came from.
+    The line holds nothing that the stranger sent, only the address it came from.
     """
-    now = time.monotonic()
-    with _saying:
-        last, left_out = _said.get((door, reason), (now - LOG_EVERY_SECONDS, 0))
-        is_due = now - last >= LOG_EVERY_SECONDS
-        _said[door, reason] = (now, 0) if is_due else (last, left_out + 1)
-    if is_due:
+    suppressed = throttle.suppressed((door, reason))
+    if suppressed is not None:
         address = str(address_of(request))
-        log.warning("delivery turned away", door=door, reason=reason, address=address, left_out=left_out)
+        log.warning("delivery turned away", door=door, reason=reason, address=address, left_out=suppressed)

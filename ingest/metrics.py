@@ -9,6 +9,7 @@ from django.http import HttpRequest, HttpResponse
 from prometheus_client import Counter, Histogram
 
 from ingest import sharing  # noqa: F401 decides, before any is made, where counts are kept
+from ingest.exceptions import Setting
 
 DELIVERIES = Counter("prihod_deliveries", "Deliveries, by the status of the answer", ["status"])
 DELIVERY_SECONDS = Histogram(
@@ -16,6 +17,11 @@ DELIVERY_SECONDS = Histogram(
     "From a delivery's arrival in Django to its answer",
     buckets=(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5),
 )
+MISCONFIGURED = Counter(
+    "prihod_misconfigured_deliveries", "Deliveries answered 503 because of a setting of ours", ["setting"]
+)
+for _setting in Setting:  # exported as 0 from the start: increase() misses a series that begins with 1
+    MISCONFIGURED.labels(_setting)
 CONFLICTS = Counter("prihod_conflicting_deliveries", "Operations told again with other terms")
 UNRECOGNIZED = Counter(
     "prihod_unrecognized_deliveries", "Deliveries kept because they may be money that no adapter recognizes"

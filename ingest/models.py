@@ -319,6 +319,19 @@ class Verification(models.Model):
         return gettext("drift") if self.drift else gettext("all is right")
 
 
+class Misconfiguration(models.Model):
+    """A setting of ours that keeps deliveries from being taken in: one row for each setting."""
+
+    setting = models.CharField(max_length=16, primary_key=True)  # an ingest.exceptions.Setting
+    detail = models.CharField(max_length=253)  # as long as a host name can be
+    seen_at = models.DateTimeField()
+
+    objects: ClassVar[models.Manager["Misconfiguration"]] = models.Manager()
+
+    def __str__(self) -> str:
+        return self.setting
+
+
 class Act(models.Model):
     """A person did something about webhooks or unrecognized deliveries, for a reason.
 

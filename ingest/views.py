@@ -1,7 +1,6 @@
 """The banks' doors, and the question where an operation is."""
 
 import structlog
-from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 from structlog.contextvars import bind_contextvars
 
@@ -9,12 +8,12 @@ from api import addresses
 from api.answers import answer, error, json_only, unavailable
 from api.models import ApiKey
 from api.reading import NotFound, for_readers
-from ingest import doorbell, doorkeeper, inbox
+from ingest import doorbell, doorkeeper, inbox, misconfiguration
 from ingest.answers import Operation, Taken
 from ingest.banks.telling import Ignored, Meaning, Unrecognized
 from ingest.doorkeeper import Guard
 from ingest.doors import Door
-from ingest.exceptions import InvalidDelivery, TurnedAway
+from ingest.exceptions import InvalidDelivery, Misconfigured, TurnedAway
 from ingest.metrics import counted
 from ingest.models import Webhook
 from ledger.operation_id import as_operation_id
@@ -29,9 +28,12 @@ CHALLENGE = 'Basic realm="webhook", charset="UTF-8", Bearer realm="webhook"'
 @counted
 @json_only("POST")
 def webhook(request: HttpRequest, door: Door) -> HttpResponse:
-    """One of the doors; without a guard it is not there."""
-    guard = settings.WEBHOOK_GUARDS.get(door.name)
-    return _deliver(request, door, guard) if guard else error(404, "Not found")
+    """One of the doors. What a setting of ours keeps from being taken in is no fault of the sender: 503."""
+    try:
+        return _deliver(request, door, doorkeeper.guard_of(door.name))
+    except Misconfigured as exc:
+        misconfiguration.report(exc)
+        return unavailable("not configured for this delivery yet, please send it again")
 
 
 def _deliver(request: HttpRequest, door: Door, guard: Guard) -> HttpResponse:
@@ -47,6 +49,7 @@ def _deliver(request: HttpRequest, door: Door, guard: Guard) -> HttpResponse:
             log.info("delivery arrived incomplete", door=door.name)
             return unavailable("body: arrived incomplete, please send it again")
         payload = doorkeeper.verified_payload(request, guard)
+        misconfiguration.check_host(request)
         told = door.read(payload)
     except TurnedAway as reason:
         doorkeeper.complain(door.name, str(reason), request)

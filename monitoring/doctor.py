@@ -147,6 +147,10 @@ def _rows() -> Iterator[Finding]:
     yield Finding("inbox", f"{told.conflicts} conflicts are open", to_do.get("conflicts", ""))
     found = f"{told.unrecognized} unrecognized deliveries are open"
     yield Finding("inbox", found, to_do.get("unrecognized", ""))
+    names = ", ".join(f"{one.setting} ({one.detail})" for one in told.misconfigurations)
+    yield Finding(
+        "inbox", f"refused because of settings: {names or 'nothing'}", to_do.get("misconfigured", "")
+    )
     last = told.verification
     found = (
         f"verified at {last.ended_at:%Y-%m-%d %H:%M} UTC: {last.drift or 'all is right'}"

@@ -13,6 +13,7 @@ from django.db.models import QuerySet
 
 from ingest.models import (
     ConflictingDelivery,
+    Misconfiguration,
     RejectedDelivery,
     UnrecognizedDelivery,
     Verification,
@@ -207,6 +208,11 @@ class Figures:
     @cached_property
     def unrecognized(self) -> Bounded:
         return unrecognized()
+
+    @cached_property
+    def misconfigurations(self) -> list[Misconfiguration]:
+        """Settings that refused a delivery within a day."""
+        return list(Misconfiguration.objects.filter(seen_at__gte=self.now - DAY).order_by("setting"))
 
     @cached_property
     def rejected(self) -> int:

@@ -18,6 +18,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
 from ingest import doorbell, inbox
+from ingest.exceptions import Setting
 from ingest.models import ConflictingDelivery, UnrecognizedDelivery, Verification, Webhook
 from ledger.browsing import list_url
 from ledger.money import grouped
@@ -47,6 +48,7 @@ _ENTRIES = {  # of the runbook, by cause
     "no broker": "broker-away",
     "no database": "database-away",
     "refused": "deliveries-refused",
+    "misconfigured": "deliveries-misconfigured",
     "database settings": "database-settings",
 }
 
@@ -87,7 +89,7 @@ def runbook(cause: str) -> str:
 
 def of_rows(told: Figures) -> list[Trouble]:
     """What the database's rows tell of. Raises as the database does."""
-    rules: list[Rule] = [_stalled, _posting_fails, _drift, _silent, _failed, _conflicts]
+    rules: list[Rule] = [_misconfigured, _stalled, _posting_fails, _drift, _silent, _failed, _conflicts]
     rules += [_unrecognized, _unverified]
     return [trouble for rule in rules for trouble in rule(told)]
 
@@ -104,6 +106,21 @@ def is_stalled(told: Figures) -> bool:
 def is_verified(told: Figures) -> bool:
     """Lately, with whatever result."""
     return told.verification is not None and told.now - told.verification.ended_at < VERIFIED_WITHIN
+
+
+def _misconfigured(told: Figures) -> Iterator[Trouble]:
+    """WARNING where no proof of origin was seen: a stranger may have called an endpoint that is not used."""
+    if found := told.misconfigurations:
+        proven = any(one.setting == Setting.ALLOWED_HOSTS for one in found)
+        text = _("A setting has deliveries refused with 503: {settings}, the last {age} ago")
+        names = ", ".join(f"{one.setting} ({one.detail})" for one in found)
+        age = age_of(told.now - max(one.seen_at for one in found))
+        yield Trouble(
+            "misconfigured",
+            Level.BAD if proven else Level.WARNING,
+            text.format(settings=names, age=age),
+            _("correct the setting and restart web; see that the bank sends again what was refused"),
+        )
 
 
 def _stalled(told: Figures) -> Iterator[Trouble]:

@@ -21,7 +21,7 @@ RULES = [
 TESTS = YAML(typ="safe").load(PROMETHEUS / "alerts_test.yml")["tests"]
 DASHBOARD: dict[str, Any] = json.loads((ROOT / "deploy/grafana/prihod.json").read_text())
 PANELS = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
-LABELS = {"status", "kind", "le", "job", "instance"}
+LABELS = {"setting", "status", "kind", "le", "job", "instance"}
 
 
 @pytest.mark.skipif(lacking("promtool") is not None, reason="promtool is not here")

@@ -20,6 +20,7 @@ GRANT SELECT, INSERT, DELETE, CREATE ON ingest_ignoreddelivery TO 'prihod'@'%';
 GRANT SELECT, INSERT, UPDATE, DELETE, CREATE ON ingest_unrecognizeddelivery TO 'prihod'@'%';
 GRANT SELECT, INSERT, CREATE ON ingest_bankoperation TO 'prihod'@'%';
 GRANT SELECT, INSERT, DELETE, CREATE ON ingest_verification TO 'prihod'@'%';
+GRANT SELECT, INSERT, UPDATE, CREATE ON ingest_misconfiguration TO 'prihod'@'%';
 
 -- Acts of persons only grow; what became of each webhook in one is written once. UPDATE on the first is for locking its
 -- rows (SELECT … FOR UPDATE wants it); a trigger refuses to change them.
@@ -78,6 +79,7 @@ REVOKE CREATE ON ingest_ignoreddelivery FROM 'prihod'@'%';
 REVOKE CREATE ON ingest_unrecognizeddelivery FROM 'prihod'@'%';
 REVOKE CREATE ON ingest_bankoperation FROM 'prihod'@'%';
 REVOKE CREATE ON ingest_verification FROM 'prihod'@'%';
+REVOKE CREATE ON ingest_misconfiguration FROM 'prihod'@'%';
 REVOKE CREATE ON ingest_act FROM 'prihod'@'%';
 REVOKE CREATE ON ingest_actedwebhook FROM 'prihod'@'%';
 REVOKE CREATE ON worker_beat FROM 'prihod'@'%';

@@ -40,7 +40,10 @@ def test_not_ready_without_every_migration(monkeypatch: pytest.MonkeyPatch) -> N
     [
         ("/nothing", 404),
         ("/api/nothing", 404),
-        ("/api/webhook/bank", 404),
+        ("/api/webhook/bank", 405),
+        ("/api", 404),
+        ("/api/", 404),
+        ("/api/no%0Athing%0A", 404),
         (f"/api/organizations/{ROMASHKA}/balance/history/?" + "&".join(f"x{n}=1" for n in range(1001)), 400),
     ],
 )
@@ -78,7 +81,7 @@ def test_a_person_is_told_of_a_fault_on_a_page(
 
 @pytest.mark.parametrize(
     ("path", "status"),
-    [("/api/webhook/bank", 404), (f"/api/organizations/{ROMASHKA}/balance/", 405), ("/healthz", 405)],
+    [("/api/webhook/sberbank/", 404), (f"/api/organizations/{ROMASHKA}/balance/", 405), ("/healthz", 405)],
 )
 def test_a_stranger_who_posts_elsewhere_is_told_in_json(path: str, status: int) -> None:
     response = Client(enforce_csrf_checks=True).post(path)
@@ -87,12 +90,32 @@ def test_a_stranger_who_posts_elsewhere_is_told_in_json(path: str, status: int) 
 
 @override_settings(ALLOWED_HOSTS=["prihod.example"])
 def test_a_foreign_host_name_is_told_in_json() -> None:
-    response = Client().get("/healthz", headers={"host": "evil.example"})
+    response = Client().get("/admin/", headers={"host": "evil.example"})
     assert (response.status_code, json.loads(response.content)) == (400, {"error": "malformed request"})
 
 
+@pytest.mark.django_db
 @override_settings(ALLOWED_HOSTS=["prihod.example"])
-@pytest.mark.parametrize("path", ["/api/webhook/bank/", "/api/docs/", "/api/nothing"])
+@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/metrics", "/healthz/", "/readyz/", "/metrics/"])
+@pytest.mark.parametrize("host", ["10.0.0.5:8000", "[::1]:8000", "pod_7", ""])
+@pytest.mark.parametrize("debug", [False, True])
+def test_probe_answers_whatever_the_host(path: str, host: str, debug: bool) -> None:
+    with override_settings(DEBUG=debug, METRICS_TOKEN="t"):
+        response = Client().get(path, headers={"host": host, "authorization": "Bearer t"})
+    assert response.status_code == 200
+
+
+@pytest.mark.parametrize(
+    "path", ["/api", "/api/", "/api/nothing", "/api/no%0Athing", "/api/webhook/sberbank"]
+)
+@override_settings(DEBUG=True)
+def test_unknown_path_below_api_is_told_in_json_in_development_too(path: str) -> None:
+    response = Client().get(path)
+    assert (response.status_code, json.loads(response.content)) == (404, {"error": "Not found"})
+
+
+@override_settings(ALLOWED_HOSTS=["prihod.example"])
+@pytest.mark.parametrize("path", ["/api", "/api/", "/api/docs/", "/api/nothing"])
 @pytest.mark.parametrize("debug", [False, True])
 def test_a_foreign_host_name_is_told_in_json_below_api_in_development_too(path: str, debug: bool) -> None:
     with override_settings(DEBUG=debug):

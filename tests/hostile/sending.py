@@ -24,7 +24,7 @@ _STATUS_LINE = re.compile(rb"HTTP/1\.[0-9] ([1-5][0-9]{2}) [^\r\n]*\Z")
 _HTML = re.compile(rb"<\s*(?:html|!doctype|body|title|h1)", re.IGNORECASE)
 # By the contract: what did not arrive is to be sent again, and a delivery that waited too long for a thread.
 SHED = b'{"error":"too busy, please send again"}'  # of an answer to a HEAD only the length is sent
-MAY_BE_503 = {b"arrived incomplete": "503 incomplete", b"too busy": "503 shed"}
+MAY_BE_503 = {b"arrived incomplete": "503 incomplete", b"too busy": "503 shed", b"not configured": "503 host"}
 
 
 class Malformed(Exception):

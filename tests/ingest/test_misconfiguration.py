@@ -1,0 +1,140 @@
+"""Deliveries that a setting of ours refuses: the bank is to send again, and operators see why."""
+
+import json
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.db import DatabaseError
+from django.http import HttpResponse
+from django.test import Client
+from prometheus_client import REGISTRY
+from pytest_django import Settings
+
+from api.log_throttle import LogThrottle
+from ingest import doorbell, misconfiguration
+from ingest.doorkeeper import Guard, long_secret, network
+from ingest.models import Misconfiguration, Webhook
+from monitoring import troubles
+from monitoring.doctor import examine
+from monitoring.figures import Figures
+from monitoring.troubles import Level
+from tests.cast import body, terms
+from worker import clock
+
+pytestmark = pytest.mark.django_db
+NEW_NAME = "pay.newname.example"
+TOKEN = "long-enough-a-token"
+REFUSED = {"error": "not configured for this delivery yet, please send it again"}
+
+
+@pytest.fixture(autouse=True)
+def known_name(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings.ALLOWED_HOSTS = ["prihod.example"]
+    monkeypatch.setattr(doorbell, "ring", lambda: None)
+    monkeypatch.setattr(misconfiguration, "throttle", LogThrottle())
+
+
+def deliver(path: str = "/api/webhook/bank/", host: str = NEW_NAME, **headers: str) -> HttpResponse:
+    client = Client(enforce_csrf_checks=True)
+    response: Any = client.post(path, body(terms()), "application/json", headers={"host": host, **headers})
+    return response  # type: ignore[no-any-return]
+
+
+def counted(setting: str) -> float:
+    return REGISTRY.get_sample_value("prihod_misconfigured_deliveries_total", {"setting": setting}) or 0.0
+
+
+def found() -> list[troubles.Trouble]:
+    told = troubles.of_rows(Figures(clock.now()))
+    return [one for one in told if one.cause == "misconfigured"]
+
+
+@pytest.mark.parametrize("debug", [False, True])
+@pytest.mark.parametrize(
+    "host", [NEW_NAME, "10.0.0.5:8000", "[::1]", "pay_name.example", "", "a b", "x" * 300]
+)
+def test_delivery_for_a_foreign_host_is_to_be_sent_again(settings: Settings, host: str, debug: bool) -> None:
+    settings.DEBUG = debug
+    before = counted("ALLOWED_HOSTS")
+
+    response = deliver(host=host)
+
+    assert (response.status_code, response["Retry-After"]) == (503, "5")
+    assert json.loads(response.content) == REFUSED
+    assert counted("ALLOWED_HOSTS") == before + 1
+    assert not Webhook.objects.exists()
+    assert Misconfiguration.objects.get().setting == "ALLOWED_HOSTS"
+
+
+def test_delivery_for_an_allowed_host_is_stored() -> None:
+    assert deliver(host="prihod.example").status_code == 200
+    assert Webhook.objects.exists()
+    assert found() == []
+
+
+def test_foreign_host_is_a_problem_until_a_day_later() -> None:
+    deliver()
+
+    (problem,) = found()
+    assert problem.level is Level.BAD
+    assert f"ALLOWED_HOSTS ({NEW_NAME})" in problem.text
+    assert any(NEW_NAME in finding.found and finding.to_do for finding in examine())
+
+    Misconfiguration.objects.update(seen_at=clock.now() - timedelta(hours=25))
+    assert found() == []
+
+
+def test_stranger_causes_no_problem_by_a_foreign_host(settings: Settings) -> None:
+    settings.WEBHOOK_GUARDS = {"bank": Guard(bearer=[long_secret(TOKEN)])}
+
+    assert deliver().status_code == 401
+    assert found() == []
+    assert deliver(authorization=f"Bearer {TOKEN}").status_code == 503
+    assert found() != []
+
+
+def test_endpoint_whose_credentials_are_not_set_has_the_bank_send_again(settings: Settings) -> None:
+    settings.WEBHOOK_GUARDS = {"bank": Guard(everybody=True)}
+
+    response = deliver("/api/webhook/tochka/", host="prihod.example")
+
+    assert (response.status_code, json.loads(response.content)) == (503, REFUSED)
+    (problem,) = found()
+    assert (problem.level, "CREDENTIALS (tochka)" in problem.text) == (Level.WARNING, True)
+
+
+def test_sender_whose_address_no_proxy_says_is_to_send_again(settings: Settings) -> None:
+    settings.WEBHOOK_GUARDS = {"bank": Guard(networks=[network("192.0.2.7")])}
+    settings.TRUSTED_PROXIES = 2
+
+    assert deliver(**{"X-Forwarded-For": "192.0.2.7"}).status_code == 503
+    assert Misconfiguration.objects.get().setting == "TRUSTED_PROXIES"
+
+
+@pytest.mark.parametrize("host", ["prihod.example", NEW_NAME])
+def test_url_without_its_last_slash_is_the_same_endpoint(host: str) -> None:
+    assert deliver("/api/webhook/bank", host=host).status_code == (503 if host == NEW_NAME else 200)
+
+
+def test_flood_of_misconfigured_deliveries_is_one_line_and_one_write(
+    caplog: pytest.LogCaptureFixture, django_assert_num_queries: Any
+) -> None:
+    deliver()
+    caplog.clear()
+    with django_assert_num_queries(0):
+        for _ in range(20):
+            deliver()
+
+    assert [record for record in caplog.records if record.name != "django.request"] == []
+
+
+def test_delivery_is_to_be_sent_again_where_its_fault_cannot_be_stored(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise DatabaseError("gone")
+
+    monkeypatch.setattr(Misconfiguration.objects, "filter", fail)
+    response = deliver()
+    assert (response.status_code, json.loads(response.content)) == (503, REFUSED)
