@@ -1,7 +1,12 @@
-"""How arguments of commands are read, the same in each."""
+"""What is the same in each command: how it says that it can't start, and how arguments are read."""
 
 import argparse
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
+
+from django.core.exceptions import ImproperlyConfigured
 
 from api import iso8601
 
@@ -13,3 +18,13 @@ def moment(text: str) -> datetime:
     except ValueError:
         raise argparse.ArgumentTypeError(f"not an ISO 8601 date and time: {text}") from None
     return told if told.tzinfo else told.replace(tzinfo=UTC)
+
+
+@contextmanager
+def misconfigured_in_one_line(status: int = 1) -> Iterator[None]:
+    """Exit with `status` and one line, where the block raises ImproperlyConfigured."""
+    try:
+        yield
+    except ImproperlyConfigured as exc:
+        sys.stderr.write(f"Prihod can't start: {exc}\n")
+        raise SystemExit(status) from None

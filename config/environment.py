@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 import environ
 from django.core.exceptions import ImproperlyConfigured
 
+SHOWN_CHARS_MAX = 60  # of a malformed value
 SQLITE = "django.db.backends.sqlite3"
 MYSQL = "config.mysql"
 SQLITE_OPTIONS = {
@@ -30,6 +31,29 @@ MYSQL_OPTIONS = {
     # wait_timeout: the locks of a worker that vanished without a word are let go after a minute.
     "init_command": "SET SESSION sql_mode = 'TRADITIONAL', SESSION innodb_lock_wait_timeout = 5,"
     " SESSION wait_timeout = 60",
+}
+
+
+# The default, least and greatest value of each numeric variable. .env.example documents them, and zero.
+# SWEEP_EVERY_SECONDS is below the minute after which the health check misses the scheduler.
+NUMBERS: dict[str, tuple[float, float, float]] = {
+    "PORT": (8000, 1, 65_535),
+    "WEB_PROCESSES": (2, 1, 128),
+    "WEB_THREADS": (4, 1, 256),
+    "WORKER_PROCESSES": (2, 1, 128),
+    "METRICS_PORT": (0, 0, 65_535),
+    "TRUSTED_PROXIES": (0, 0, 16),
+    "WEBHOOK_TOLERANCE_SECONDS": (300, 1, 86_400),
+    "ALERT_REPEAT_HOURS": (24.0, 0.1, 8760.0),
+    "BATCH_WEBHOOKS_MAX": (500, 1, 10_000),
+    "ATTEMPTS_MAX": (5, 1, 20),
+    "ATTEMPT_DELAY_SECONDS": (2.0, 0.0, 3600.0),
+    "SWEEP_EVERY_SECONDS": (2.0, 0.1, 50.0),
+    "STALLED_AFTER_SECONDS": (60.0, 1.0, 86_400.0),
+    "KEPT_DELIVERIES_MAX": (10_000, 1, 1_000_000),
+    "KEPT_DELIVERIES_DAYS": (90, 0, 36_500),
+    "BODIES_KEPT_DAYS": (0, 0, 36_500),
+    "RESULTS_KEPT_DAYS": (90, 0, 36_500),
 }
 
 
@@ -57,7 +81,26 @@ class Environment(environ.Env):  # type: ignore[misc]  # untyped
         try:
             return super().get_value(var, cast, default, parse_default)
         except (ValueError, LookupError, OSError) as wrong:
-            raise ImproperlyConfigured(f"{var}={self.ENVIRON[var]} is malformed; see .env.example") from wrong
+            raise ImproperlyConfigured(
+                f"{var}={_shown(self.ENVIRON[var])} is malformed; see .env.example"
+            ) from wrong
+
+    def whole(self, var: str) -> int:
+        """The variable of NUMBERS, or its default. Raises ImproperlyConfigured, in one line that names it."""
+        return int(self._number(var, r"[0-9]{1,9}", "a whole number"))
+
+    def decimal(self, var: str) -> float:
+        """Likewise, with or without a decimal point."""
+        return self._number(var, r"[0-9]{1,9}(\.[0-9]{1,9})?", "a number")
+
+    def _number(self, var: str, form: str, what: str) -> float:
+        default, least, most = NUMBERS[var]
+        text: str = self.ENVIRON.get(var) or str(default)
+        if re.fullmatch(form, text) and least <= float(text) <= most:
+            return float(text)
+        raise ImproperlyConfigured(
+            f"{var}={_shown(text)} is malformed; it must be {what} from {least} to {most}; see .env.example"
+        )
 
     def listed(self, var: str, cast: Callable[[str], Any]) -> list[Any]:
         """The values of a variable, which commas separate, each through `cast`; none where it is not set.
@@ -72,20 +115,9 @@ class Environment(environ.Env):  # type: ignore[misc]  # untyped
             raise ImproperlyConfigured(f"{var} is malformed; see .env.example") from None
 
 
-def zero_or_more(text: str) -> int:
-    """Raises ValueError."""
-    number = int(text)
-    if number < 0:
-        raise ValueError(text)
-    return number
-
-
-def one_or_more(text: str) -> int:
-    """Raises ValueError."""
-    number = int(text)
-    if number < 1:
-        raise ValueError(text)
-    return number
+def _shown(text: str) -> str:
+    """In one line, and not a page of it."""
+    return " ".join(text.split())[:SHOWN_CHARS_MAX]
 
 
 def read_auth(text: str) -> str:

@@ -18,7 +18,7 @@ from types import FrameType
 from django.conf import settings
 from django.db import connection
 
-from config import preparing
+from config import listening, preparing
 from config.supervising import Processes, say
 from ingest import doorbell
 from worker.celery import app
@@ -38,8 +38,8 @@ def main() -> int:
     on_stop_signals(lambda *_: sys.exit(0))  # nothing runs yet that would have to be stopped
     try:
         preparing.load_settings()
-        preparing.check_port()
         preparing.prepare_data_dir()
+        preparing.check_port()
         preparing.check_database()
         preparing.check_assumptions()
         preparing.ring_first()
@@ -105,10 +105,9 @@ def start(processes: Processes) -> None:
 
 
 def web_is_ready() -> bool:
-    host = next((name.lstrip(".") for name in settings.ALLOWED_HOSTS if name != "*"), "localhost")
-    web = http.client.HTTPConnection(reachable_host(), settings.PORT, timeout=1)
+    web = http.client.HTTPConnection(listening.reachable(settings.HOST), settings.PORT, timeout=1)
     try:
-        web.request("GET", "/readyz", headers={"Host": host})
+        web.request("GET", "/readyz")
         return web.getresponse().status == 200
     except (OSError, http.client.HTTPException):
         return False
@@ -133,17 +132,12 @@ def worker_beats(since: float) -> bool:
         return False
 
 
-def reachable_host() -> str:
-    return "127.0.0.1" if settings.HOST == "0.0.0.0" else settings.HOST  # noqa: S104 compared, not bound
-
-
 def welcome(admin_password: str | None) -> str:
-    url = f"http://{reachable_host()}:{settings.PORT}"
+    url = settings.URL
     python = shlex.quote(os.path.relpath(sys.executable))
-    in_its_folder = connection.vendor == "sqlite" and os.environ.get("DATA_DIR")
-    data_dir = f"DATA_DIR={shlex.quote(str(settings.DATA_DIR))} " if in_its_folder else ""
+    needed = settings_of_commands()
     log_in = f"user {preparing.ADMIN}, password {admin_password} (shown only once)"
-    renew = f"for a new password: {data_dir}{python} manage.py changepassword {preparing.ADMIN}"
+    renew = f"for a new password: {needed}{python} manage.py changepassword {preparing.ADMIN}"
     return f"""
 Prihod is ready{IN_DEVELOPMENT if settings.DEBUG else ""}.
 
@@ -155,10 +149,16 @@ Prihod is ready{IN_DEVELOPMENT if settings.DEBUG else ""}.
 
 Try, in another terminal:
 
-{to_try(url, f"{data_dir}{python} manage.py")}
+{to_try(url, f"{needed}{python} manage.py")}
 
 Ctrl-C stops everything.
 """
+
+
+def settings_of_commands() -> str:
+    """The variables by which manage.py in another terminal works on the same data, as a shell's prefix."""
+    values = {"DATA_DIR": str(settings.DATA_DIR), "PORT": str(settings.PORT)}
+    return "".join(f"{name}={shlex.quote(value)} " for name, value in values.items() if os.environ.get(name))
 
 
 def to_try(url: str, manage: str) -> str:

@@ -1,10 +1,14 @@
 """What happens before the processes start: every complaint is one line, and nothing is left half done."""
 
 import errno
+import fcntl
+import http.client
 import os
 import secrets
 import socket
 import tempfile
+import urllib.request
+from pathlib import Path
 
 import django
 from django.conf import settings
@@ -16,6 +20,8 @@ from django.db import DatabaseError, InterfaceError, connection
 from django.db.migrations.executor import MigrationExecutor
 from django.db.models import Q
 
+from config import listening
+from config.request_id import HEADER
 from config.supervising import say
 from ingest import doorbell
 from worker.celery import app
@@ -46,20 +52,30 @@ def _misconfigured(wrong: ImproperlyConfigured) -> str:
 
 def check_port() -> None:
     host, port = settings.HOST, settings.PORT
-    if not 0 < port < 2**16:
-        raise CannotStart(f"PORT={port} is not a port; choose one from 1 to 65535")
+    family = listening.family(host)
+    is_dual = family is socket.AF_INET6 and socket.has_dualstack_ipv6()  # as what gunicorn opens
     try:
-        socket.create_server((host, port)).close()
+        socket.create_server((host, port), family=family, dualstack_ipv6=is_dual).close()
     except OSError as fault:
         if fault.errno == errno.EADDRINUSE:
-            raise CannotStart(f"port {port} of {host} is in use; choose another with PORT") from fault
+            by = " by another Prihod" if _prihod_answers() else ""
+            raise CannotStart(f"port {port} of {host} is in use{by}; choose another with PORT") from fault
         raise CannotStart(f"HOST={host} PORT={port} can't be listened on: {fault.strerror}") from fault
 
 
+def _prihod_answers() -> bool:
+    try:
+        with urllib.request.urlopen(f"{settings.URL}/healthz", timeout=1) as answered:  # noqa: S310 our own
+            return bool(answered.headers.get(HEADER))
+    except (OSError, http.client.HTTPException):
+        return False
+
+
 def prepare_data_dir() -> None:
-    """Create DATA_DIR and, in development, the secret that all processes share."""
+    """Create DATA_DIR, lock it until this process ends, and create development's shared secret."""
     try:
         settings.DATA_DIR.mkdir(parents=True, exist_ok=True)
+        _lock(settings.DATA_DIR / "lock")
         with tempfile.TemporaryFile(dir=settings.DATA_DIR):
             pass
         if settings.DEBUG and not settings.SECRET_KEY_FILE.exists():
@@ -69,6 +85,16 @@ def prepare_data_dir() -> None:
             half_written.rename(settings.SECRET_KEY_FILE)
     except OSError as fault:
         raise CannotStart(f"DATA_DIR={settings.DATA_DIR} can't be written: {fault.strerror}") from fault
+
+
+def _lock(file: Path) -> None:
+    """The kernel unlocks it when the process ends, however it ends. Raises CannotStart."""
+    lock = os.open(file, os.O_RDWR | os.O_CREAT, 0o600)  # stays open; no child inherits it
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        raise CannotStart(f"DATA_DIR={file.parent} is in use by another `make run`") from None
 
 
 def check_database() -> None:

@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 
 from django.core.exceptions import ImproperlyConfigured
 
-from config import environment, logs, observing, queueing, security, templating
+from config import environment, listening, logs, observing, queueing, security, templating
 from ingest import doorkeeper, signing
 from ingest.sharing import share_counts_in
 
@@ -38,19 +38,22 @@ SECRET_KEY_FALLBACKS = [environment.Secret(old) for old in env.listed("SECRET_KE
 ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", default=["localhost", "127.0.0.1", "[::1]"])
 CSRF_TRUSTED_ORIGINS = env.list("CSRF_TRUSTED_ORIGINS", default=[])
 
-# Where the Procfile's web process listens.
-HOST: str = env.str("HOST", default="127.0.0.1")
-PORT: int = env.int("PORT", default=8000)
+# Where the Procfile's web process listens, and how many run: config/web_server.py.
+HOST: str = listening.host(env.str("HOST", default=listening.LOOPBACK))
+PORT = env.whole("PORT")
+URL = listening.url(HOST, PORT)  # for clients on this machine
+WEB_PROCESSES = env.whole("WEB_PROCESSES")
+WEB_THREADS = env.whole("WEB_THREADS")
 
 # The bank's clock: a document_date without an offset is read in this zone.
 BANK_TIME_ZONE: ZoneInfo = env.get_value("BANK_TIME_ZONE", cast=ZoneInfo, default=ZoneInfo("UTC"))
 
 # Who may deliver, by door (ingest/doorkeeper.py, docs/security.md).
 WEBHOOK_AUTH = env.str("WEBHOOK_AUTH", default="")
-TRUSTED_PROXIES: int = env.get_value("TRUSTED_PROXIES", cast=environment.zero_or_more, default=0)
+TRUSTED_PROXIES = env.whole("TRUSTED_PROXIES")
 AT_THE_BANKS = doorkeeper.Guard(
     secrets=env.listed("WEBHOOK_SECRETS", signing.key_of),
-    tolerance_seconds=env.get_value("WEBHOOK_TOLERANCE_SECONDS", cast=environment.zero_or_more, default=300),
+    tolerance_seconds=env.whole("WEBHOOK_TOLERANCE_SECONDS"),
     x_signature_secrets=env.listed("WEBHOOK_X_SIGNATURE_SECRETS", doorkeeper.long_secret),
     public_keys=env.listed("WEBHOOK_PUBLIC_KEY_FILE", signing.public_key_in),
     basic=env.listed("WEBHOOK_BASIC_AUTH", doorkeeper.basic_credentials),
@@ -73,28 +76,26 @@ WEBHOOK_GUARDS = doorkeeper.guards(
 READ_AUTH: str = env.get_value("READ_AUTH", cast=environment.read_auth, default="none" if DEBUG else "key")
 
 # The inbox.
-# With 0 nothing would ever be applied, and whatever failed once would be given up without a try.
-BATCH_WEBHOOKS_MAX: int = env.get_value("BATCH_WEBHOOKS_MAX", cast=environment.one_or_more, default=500)
-ATTEMPTS_MAX: int = env.get_value("ATTEMPTS_MAX", cast=environment.one_or_more, default=5)
-ATTEMPT_DELAY_SECONDS = env.float("ATTEMPT_DELAY_SECONDS", default=2.0)  # doubles with each attempt
-SWEEP_EVERY_SECONDS = env.float("SWEEP_EVERY_SECONDS", default=2.0)
-STALLED_AFTER_SECONDS = env.float("STALLED_AFTER_SECONDS", default=60.0)
-KEPT_DELIVERIES_MAX: int = env.get_value(  # of each source and kind: rejected, repeated, ignored
-    "KEPT_DELIVERIES_MAX", cast=environment.zero_or_more, default=10_000
-)
-KEPT_DELIVERIES_DAYS = env.int("KEPT_DELIVERIES_DAYS", default=90)  # 0 is for ever, as in the next two
-BODIES_KEPT_DAYS = env.int("BODIES_KEPT_DAYS", default=0)
-RESULTS_KEPT_DAYS = env.int("RESULTS_KEPT_DAYS", default=90)
+WORKER_PROCESSES = env.whole("WORKER_PROCESSES")  # for the Procfile, which can't check it
+BATCH_WEBHOOKS_MAX = env.whole("BATCH_WEBHOOKS_MAX")
+ATTEMPTS_MAX = env.whole("ATTEMPTS_MAX")
+ATTEMPT_DELAY_SECONDS = env.decimal("ATTEMPT_DELAY_SECONDS")  # doubles with each attempt
+SWEEP_EVERY_SECONDS = env.decimal("SWEEP_EVERY_SECONDS")
+STALLED_AFTER_SECONDS = env.decimal("STALLED_AFTER_SECONDS")
+KEPT_DELIVERIES_MAX = env.whole("KEPT_DELIVERIES_MAX")  # of each source and kind: rejected, repeated, ignored
+KEPT_DELIVERIES_DAYS = env.whole("KEPT_DELIVERIES_DAYS")  # 0 is for ever, as in the next two
+BODIES_KEPT_DAYS = env.whole("BODIES_KEPT_DAYS")
+RESULTS_KEPT_DAYS = env.whole("RESULTS_KEPT_DAYS")
 
 # /metrics. Without the folder, each process tells only what it has counted itself.
 METRICS_DIR: Path | None = env.get_value("PROMETHEUS_MULTIPROC_DIR", cast=share_counts_in, default=None)
 METRICS_TOKEN: str = env.str("METRICS_TOKEN", default="")
-METRICS_PORT: int = env.int("METRICS_PORT", default=0)  # of workers and beat; 0: none
+METRICS_PORT = env.whole("METRICS_PORT")  # of workers and beat; 0: none
 
 # Alerts: who is told (monitoring/telling.py), and how often of the same cause.
 ALERT_EMAILS: list[str] = env.listed("ALERT_EMAILS", environment.email_address)
 ALERT_WEBHOOK_URL: list[str] = env.listed("ALERT_WEBHOOK_URL", environment.url_to_post_to)
-ALERT_REPEAT_HOURS: float = env.float("ALERT_REPEAT_HOURS", default=24.0)
+ALERT_REPEAT_HOURS = env.decimal("ALERT_REPEAT_HOURS")
 DEFAULT_FROM_EMAIL: str = env.str("ALERT_FROM", default="prihod@localhost")
 globals().update(environment.email_by(env.str("EMAIL_URL", default=""), needed=bool(ALERT_EMAILS)))
 

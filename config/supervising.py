@@ -1,5 +1,6 @@
 """Several commands run as one: one console, one end for all of them and for whatever they started."""
 
+import ctypes
 import os
 import signal
 import subprocess
@@ -7,9 +8,12 @@ import sys
 import threading
 import time
 from collections.abc import Mapping
+from functools import partial
 
 STOP_SECONDS_MAX = 8.0  # then what is left is killed; a worker that has to finish a batch takes 3 to 4
 POLL_SECONDS = 0.05
+PR_SET_PDEATHSIG = 1  # prctl(2)
+_prctl = getattr(ctypes.CDLL(None), "prctl", None)  # Linux has it
 _one_line_at_a_time = threading.Lock()
 
 
@@ -40,6 +44,8 @@ class Processes:
             shell=True,
             env=environment,
             start_new_session=True,
+            # Between fork and exec it takes no lock, so the reader threads can't have one that it waits for.
+            preexec_fn=partial(_end_with_parent, os.getpid()),  # noqa: PLW1509
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -77,6 +83,14 @@ class Processes:
     def _signal(self, number: signal.Signals) -> None:
         for process in self._processes.values():
             _signal_group(process, number)
+
+
+def _end_with_parent(parent: int) -> None:
+    """Have the kernel send SIGTERM when the launcher ends without having stopped anything: by SIGKILL."""
+    if _prctl:
+        _prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != parent:  # it ended before prctl
+            os._exit(1)
 
 
 def _anything_left(process: subprocess.Popen[bytes]) -> bool:

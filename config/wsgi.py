@@ -4,11 +4,15 @@ import os
 
 from django.conf import settings
 from django.core.wsgi import get_wsgi_application
+from gunicorn.arbiter import Arbiter
 
+from api.command_line import misconfigured_in_one_line
 from config import observing
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
-if settings.TRACED:
+with misconfigured_in_one_line(status=Arbiter.WORKER_BOOT_ERROR):  # upon which gunicorn ends, too
+    traced = settings.TRACED
+if traced:
     observing.needed_for(observing.TRACES, "config.traces").trace_requests()
 django_application = get_wsgi_application()
 

@@ -5,12 +5,16 @@ machine or in another container, answer on METRICS_PORT for themselves, without 
 """
 
 import secrets
+import sys
 import threading
 from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
+from socket import AF_INET, AF_INET6
+from socketserver import ThreadingMixIn
+from threading import BoundedSemaphore
 from typing import Any
-from wsgiref.simple_server import WSGIRequestHandler, make_server
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 from wsgiref.types import StartResponse, WSGIEnvironment
 
 import structlog
@@ -28,6 +32,9 @@ from worker import clock
 from worker.models import Beat
 
 log = structlog.get_logger(__name__)
+
+CONNECTION_SECONDS_MAX = 5.0  # without a byte
+CONNECTIONS_MAX = 32  # at once; Prometheus needs one
 
 
 def counts() -> bytes:
@@ -115,9 +122,39 @@ def metrics(request: HttpRequest) -> HttpResponse:
     return error(404, "Not found")
 
 
-class _Silent(WSGIRequestHandler):
+class _Handler(WSGIRequestHandler):
+    timeout = CONNECTION_SECONDS_MAX
+
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 as the base class has it
         pass
+
+
+class _Listener(ThreadingMixIn, WSGIServer):
+    """A thread for each connection, and a bound on them: a silent client holds up no other."""
+
+    daemon_threads = True
+
+    def __init__(self, host: str, port: int) -> None:
+        self.address_family = AF_INET6 if ":" in host else AF_INET
+        self._free = BoundedSemaphore(CONNECTIONS_MAX)
+        super().__init__((host, port), _Handler)
+        self.set_app(_answer)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        if self._free.acquire(blocking=False):
+            super().process_request(request, client_address)
+        else:
+            self.shutdown_request(request)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._free.release()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Whoever sends nothing, or no HTTP, is no fault of ours: the base class would print a traceback."""
+        log.debug("a request for metrics failed", error=repr(sys.exception()))
 
 
 def serve(**_: object) -> None:
@@ -131,7 +168,7 @@ def _listen() -> None:
     if not settings.METRICS_PORT:
         return
     try:
-        server = make_server(settings.HOST, settings.METRICS_PORT, _answer, handler_class=_Silent)
+        server = _Listener(settings.HOST, settings.METRICS_PORT)
     except OSError as fault:
         log.warning("METRICS_PORT can't be listened on", port=settings.METRICS_PORT, error=repr(fault))
         return

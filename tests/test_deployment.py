@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
+from config import web_server
 from ingest.signing import key_of
 from tests.servers import ROOT
 from worker.marks import mark_of
@@ -48,7 +49,8 @@ def test_every_variable_reaches_the_containers() -> None:
     # DATA_DIR serves development's stand-ins; PORT is where it is published.
     assert documented - passed_on == {"DATA_DIR", "PORT"}
     assert SERVICES["web"]["environment"]["HOST"] == "0.0.0.0"
-    assert SERVICES["web"]["ports"] == ["${HOST:-127.0.0.1}:${PORT:-8000}:8000"]
+    published = {"target": 8000, "published": "${PORT:-8000}", "host_ip": "${HOST:-127.0.0.1}"}
+    assert SERVICES["web"]["ports"] == [published]
 
 
 def test_every_container_is_in_production_mode() -> None:
@@ -141,9 +143,9 @@ def test_long_running_service_is_checked_restarted_and_given_time_to_stop(name: 
 
 
 def test_web_is_stopped_after_gunicorn_gave_its_requests_up() -> None:
-    graceful_seconds = int(re.findall(r"--graceful-timeout (\d+)", PROCFILE["web"])[0])
+    grace_seconds = int(SERVICES["web"]["stop_grace_period"].removesuffix("s"))
 
-    assert int(SERVICES["web"]["stop_grace_period"].removesuffix("s")) > graceful_seconds
+    assert grace_seconds > web_server.graceful_timeout
 
 
 def test_own_health_check_is_among_the_allowed_hosts() -> None:

@@ -7,10 +7,15 @@ import sys
 from billiard import current_process
 from celery import Celery, Task
 from celery.signals import setup_logging, task_postrun, task_prerun, worker_process_init
+from django.conf import settings
 from django.db import close_old_connections
 from structlog.contextvars import bind_contextvars, clear_contextvars
 
+from api.command_line import misconfigured_in_one_line
+
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
+with misconfigured_in_one_line():
+    settings.DEBUG  # noqa: B018 loads them, before Celery looks at its command line
 
 app = Celery("prihod")
 app.config_from_object("django.conf:settings", namespace="CELERY")

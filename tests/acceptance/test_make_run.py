@@ -11,6 +11,7 @@ import pytest
 from config.launcher import SAMPLE
 from tests.acceptance.conftest import HouseBuilder
 from tests.acceptance.house import House, until
+from tests.servers import free_port
 
 INN = "1234567890"
 CHATTER = ["Warning", "Traceback", "killed", "No hostname", "superuser", "--------", "Booting", "is starting"]
@@ -152,3 +153,48 @@ def test_console_tells_what_matters_and_little_else(house: House) -> None:
     until(lambda: "balance changed" in house.output(), house)
 
     assert [text for text in CHATTER if text in house.output()] == []
+
+
+def test_second_start_on_one_data_dir_says_so_and_changes_nothing(new_house: HouseBuilder) -> None:
+    with new_house() as house:
+        before = {
+            file: file.stat().st_ino for file in house.data_dir.rglob("*") if "messages" not in file.parts
+        }
+        for port in (str(free_port()), str(house.port)):
+            second = new_house(DATA_DIR=str(house.data_dir), PORT=port)
+            second.launch()
+            assert second.wait() == 1
+            expected = f"Prihod can't start: DATA_DIR={house.data_dir} is in use by another `make run`\n"
+            assert second.output() == expected
+        assert {file: file.stat().st_ino for file in before} == before
+        assert house.answers("/readyz")
+
+
+def test_killed_launcher_takes_its_processes_along(new_house: HouseBuilder) -> None:
+    with new_house() as house:
+        launcher = house.pids("config.launcher")[0]
+        os.kill(launcher, signal.SIGKILL)
+        assert house.wait() == -signal.SIGKILL
+        until(lambda: house.pids() == [], house)
+
+
+@pytest.mark.parametrize("host", ["::1", "::"])
+def test_ipv6_is_listened_on_and_printed_as_it_is_called(new_house: HouseBuilder, host: str) -> None:
+    house = new_house(HOST=host)
+    with house:
+        url = f"http://[::1]:{house.port}"
+        assert f"site      {url}\n" in house.output()
+        assert (
+            f"curl -H 'Content-Type: application/json' -d '{SAMPLE}' {url}/api/webhook/bank/"
+            in house.output()
+        )
+        simulated = house.manage("simulate_bank", "--count", "5")
+        assert simulated.returncode == 0, simulated.stdout + simulated.stderr
+        if host == "::":
+            assert house.answers("/readyz")  # of 127.0.0.1
+
+
+def test_printed_commands_carry_what_they_need(house: House) -> None:
+    needed = f"DATA_DIR={house.data_dir} PORT={house.port} "
+    assert house.output().count(needed) >= 1
+    assert len(re.findall(r"manage\.py", house.output())) == house.output().count(needed)

@@ -1,4 +1,7 @@
 import re
+import socket
+import threading
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from ingest import inbox
 from ingest.models import Verification, Webhook
-from monitoring import figures
+from monitoring import exposition, figures
 from tests.cast import received
 from tests.monitoring.test_dashboard import verification
 from worker import clock
@@ -110,3 +113,61 @@ def test_without_the_database_counts_are_told_all_the_same(monkeypatch: pytest.M
     assert gauges["prihod_database_up"] == 0
     assert "prihod_backlog" not in gauges
     assert "prihod_applied_total" in gauges
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_silent_clients_hold_up_no_scrape(
+    host: str, settings: Any, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    settings.DEBUG, settings.METRICS_TOKEN = True, ""
+    monkeypatch.setattr(exposition._Handler, "timeout", 1.0)
+    listener = exposition._Listener(host, 0)
+    port = listener.server_address[1]
+    serving = threading.Thread(target=listener.serve_forever, args=(0.05,))
+    serving.start()
+    try:
+        silent = [socket.create_connection((host, port)) for _ in range(5)]
+        silent[0].sendall(b"GET /met")
+        silent[1].sendall(b"\0\r\n\r\n")
+        assert scraped(host, port) == 200
+        for connection in silent:  # and none of them for long
+            connection.settimeout(30)
+            while connection.recv(1000):
+                pass
+            connection.close()
+    finally:
+        listener.shutdown()
+        listener.server_close()
+        serving.join()
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_more_clients_than_are_served_are_hung_up_on(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings.DEBUG, settings.METRICS_TOKEN = True, ""
+    monkeypatch.setattr(exposition, "CONNECTIONS_MAX", 1)
+    listener = exposition._Listener("127.0.0.1", 0)
+    port = listener.server_address[1]
+    serving = threading.Thread(target=listener.serve_forever, args=(0.05,))
+    serving.start()
+    try:
+        with (
+            socket.create_connection(("127.0.0.1", port)),
+            socket.create_connection(("127.0.0.1", port), timeout=30) as second,
+        ):
+            assert second.recv(1) == b""
+        assert listener._free.acquire(timeout=30)  # the first has left
+        listener._free.release()
+        assert scraped("127.0.0.1", port) == 200
+    finally:
+        listener.shutdown()
+        listener.server_close()
+        serving.join()
+
+
+def scraped(host: str, port: int) -> int:
+    connection = HTTPConnection(host, port, timeout=30)
+    try:
+        connection.request("GET", "/metrics")
+        return connection.getresponse().status
+    finally:
+        connection.close()

@@ -119,7 +119,10 @@ def test_only_a_sweep_that_succeeds_is_a_beat_of_the_scheduler(monkeypatch: pyte
 
 
 def test_alive_says_how_old_the_last_beat_is() -> None:
-    assert alive("worker") == (1, "worker: no beat on this machine\n")
+    assert alive("worker") == (
+        1,
+        f"worker: no beat on this machine for PORT={settings.PORT} ({mark_of('worker')})\n",
+    )
 
     mark_of("worker").touch()
     assert alive("worker") == (0, "worker: alive, last beat 0 s ago\n")

@@ -35,7 +35,7 @@ class Command(BaseCommand):
             parser.add_argument(name, type=kind, default=default, help=f"{text} (default: {default})")
 
         share = _number(float, 0, 1)
-        option("--url", _address, f"http://127.0.0.1:{settings.PORT}", "the server")
+        option("--url", _address, settings.URL, "the server")
         option("--count", _number(int, 1, 10_000_000), 1000, "operations")
         option("--organizations", _number(int, 1, 1_000_000), 10, "that the operations pay")
         option("--rate", _number(float, 0, 1_000_000), 0.0, "deliveries per second; 0: as fast as can be")

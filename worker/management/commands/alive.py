@@ -4,6 +4,7 @@ import sys
 import time
 from typing import Any
 
+from django.conf import settings
 from django.core.management.base import BaseCommand, CommandParser
 
 from worker.marks import mark_of
@@ -12,7 +13,8 @@ from worker.models import Beat
 
 class Command(BaseCommand):
     help = (
-        "Say how old the last beat of this machine's worker or scheduler is, by the mark it leaves itself. "
+        "Say how old the last beat of this machine's worker or scheduler is, by the mark it leaves itself, "
+        "which is named after PORT. "
         "Asks neither database nor broker. Exit code: 0 young enough, 1 too old, or none."
     )
 
@@ -25,7 +27,7 @@ class Command(BaseCommand):
         try:
             age = time.time() - mark_of(kind).stat().st_mtime
         except FileNotFoundError:
-            self.stdout.write(f"{kind}: no beat on this machine")
+            self.stdout.write(f"{kind}: no beat on this machine for PORT={settings.PORT} ({mark_of(kind)})")
             sys.exit(1)
         alive = age <= seconds_max
         self.stdout.write(f"{kind}: {'alive' if alive else 'silent'}, last beat {age:.0f} s ago")
