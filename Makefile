@@ -61,15 +61,13 @@ messages: ## bring the Russian catalogue in line with the code, and say what is 
 	$(IN_VENV) -m tests.catalogue
 
 audit: ## look for known vulnerabilities in what is pinned; exits 2 where nobody can say
-	$(SET_UP) .venv/bin/pip
-	test -x .venv/audit/bin/pip-audit || { $(PYTHON) -m venv .venv/audit && .venv/audit/bin/pip -qq install pip-audit; }
+	$(SET_UP) .venv/.audit
 	.ci/audit
 
 lock: ## pin requirements/*.in anew in requirements/*.txt
-	$(SET_UP) .venv/bin/pip
-	$(PIP_INSTALL) uv
+	$(SET_UP) .venv/.lock
 	for name in base mysql observing dev; do \
-		.venv/bin/uv pip compile -q --universal --python-version 3.11 --no-emit-index-url --no-emit-find-links \
+		.venv/lock/bin/uv pip compile -q --universal --python-version 3.11 --no-emit-index-url --no-emit-find-links \
 			--no-header --no-annotate --generate-hashes requirements/$$name.in -o requirements/$$name.txt || exit; \
 	done
 
@@ -77,25 +75,44 @@ clean: ## remove .venv and every cache, but not the data in .data
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# Each of these files says: this much is installed, as it stood in requirements/ then.
-.venv/.base: requirements/base.txt | .venv/bin/pip
+# Each of these files says: this much is installed, as it stood in requirements/ then. Whatever installs takes .base away
+# until it is done, so that an interrupted set-up, by Ctrl-C or kill -9, leaves none, and .venv is made anew: pip would
+# take a package whose files are written in part for installed. After an ordinary failure .base is put back.
+INSTALL = trap 'exit 130' HUP INT TERM; \
+	echo "Installing $< into .venv"; \
+	test ! -e .venv/.base || mv .venv/.base .venv/.aside; \
+	$(PIP_INSTALL) -r $<; status=$$?; \
+	test $$status -ge 128 || test ! -e .venv/.aside || mv .venv/.aside .venv/.base; \
+	test $$status -eq 0 && touch $@
+
+.venv/.base: requirements/base.txt
+	test -e $@ || { $(CHECK_PYTHON); \
+		test ! -e .venv/bin || echo "The set-up was interrupted; it is done anew"; \
+		echo "Making .venv"; \
+		rm -rf .venv/bin .venv/include .venv/lib .venv/lib64 .venv/share .venv/.aside .venv/.dev .venv/.mysql; \
+		$(PYTHON) -m venv .venv; }
+	$(INSTALL)
+
 .venv/.dev: requirements/dev.txt .venv/.base
-.venv/.base .venv/.dev:
-	echo "Installing $< into .venv"
-	$(PIP_INSTALL) -r $<
-	touch $@
+	$(INSTALL)
 
 .venv/.mysql: requirements/mysql.txt .venv/.base
-	echo "Installing $< into .venv"
-	$(PIP_INSTALL) -r $< 2>.venv/mysqlclient.log || { \
+	{ $(INSTALL); } 2>.venv/mysqlclient.log || { \
 		echo "!! mysqlclient can't be built (.venv/mysqlclient.log); requirements.txt says what it needs"; exit 1; }
+
+.venv/.audit: TOOL := pip-audit
+.venv/.lock: TOOL := uv
+.venv/.audit .venv/.lock: FOLDER = $(@:.venv/.%=.venv/%)
+.venv/.audit .venv/.lock:
+	$(CHECK_PYTHON)
+	rm -rf $(FOLDER)
+	$(PYTHON) -m venv $(FOLDER)
+	$(FOLDER)/bin/python -m pip -qq --disable-pip-version-check install $(TOOL)
 	touch $@
 
-# Python leaves pip for last, so a .venv that has it is whole.
-.venv/bin/pip:
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
-		{ echo "Prihod needs Python 3.11 or newer, which $(PYTHON) is not; try make PYTHON=python3.11" >&2; exit 1; }
-	$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
-		{ echo "$(PYTHON) has no venv module; on Debian: apt-get install python3-venv" >&2; exit 1; }
-	echo "Making .venv"
-	$(PYTHON) -m venv .venv
+define CHECK_PYTHON
+$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
+	{ echo "Prihod needs Python 3.11 or newer, which $(PYTHON) is not; try make PYTHON=python3.11" >&2; exit 1; }; \
+$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+	{ echo "$(PYTHON) has no venv module; on Debian: apt-get install python3-venv" >&2; exit 1; }
+endef

@@ -459,6 +459,9 @@ def _install_packages(packages: Sequence[str]) -> None:
     print(f"Installing {', '.join(packages)} with apt-get", flush=True)
     # Something else may be installing, too: machines that look after themselves do so without being asked.
     apt_get = ["apt-get", "-qq", "--option", "DPkg::Lock::Timeout=120"]
+    _run_quietly(
+        ["dpkg", "--configure", "-a"]
+    )  # what an interrupted installation left; apt-get refuses to go on
     _run_quietly([*apt_get, "update"])
     _run_quietly([*apt_get, "install", "--yes", "--no-install-recommends", *packages])
 
