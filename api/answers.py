@@ -9,11 +9,12 @@ import msgspec
 import structlog
 from django.core.exceptions import BadRequest, SuspiciousOperation
 from django.db import DatabaseError, InterfaceError
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, UnreadablePostError
 from django.views.decorators.csrf import csrf_exempt
 
 log = structlog.get_logger(__name__)
 RETRY_AFTER_SECONDS = 5
+INCOMPLETE = "body: arrived incomplete, please send it again"
 
 Moment = Annotated[datetime, msgspec.Meta(tz=True)]  # always with its offset
 View = Callable[..., HttpResponse]
@@ -59,6 +60,8 @@ def json_only(*methods: str) -> Callable[[View], View]:
                 return view(request, *args, **kwargs)
             except (BadRequest, SuspiciousOperation):
                 return error(400, "malformed request")
+            except UnreadablePostError:
+                return unavailable(INCOMPLETE)
             except (DatabaseError, InterfaceError) as fault:
                 log.error("database failed in a request", path=request.path, error=repr(fault))
             except Exception:

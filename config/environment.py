@@ -143,12 +143,26 @@ def url_to_post_to(text: str) -> Secret:
     return Secret(text)
 
 
+def check_authority(var: str, urls: str) -> None:
+    """Raise ImproperlyConfigured if one of the URLs, separated by ;, has its authority end in its password.
+
+    An unquoted / ? or # in a password ends the authority; libraries would quote the rest in their errors.
+    """
+    for url in urls.split(";"):
+        parts = urlsplit(url)
+        if "@" in parts.path + parts.query + parts.fragment:
+            raise ImproperlyConfigured(
+                f"{var} is malformed; in a password / is written %2F, ? %3F and # %23; see .env.example"
+            )
+
+
 def email_by(url: str, *, needed: bool) -> dict[str, Any]:
     """Django's settings for the mail server that the EMAIL_URL `url` names. Raises ImproperlyConfigured."""
     if not url:
         if needed:
             raise ImproperlyConfigured("ALERT_EMAILS is set, and EMAIL_URL is not; see .env.example")
         return {}
+    check_authority("EMAIL_URL", url)
     try:
         email: dict[str, Any] = Environment.email_url_config(url)
     except (ValueError, ImproperlyConfigured):
@@ -181,6 +195,7 @@ def database_at(url: str, *, stand_in: Path) -> dict[str, Any]:
         return {"ENGINE": SQLITE, "NAME": str(stand_in), "OPTIONS": SQLITE_OPTIONS}
     if not url.startswith(("sqlite:///", "mysql://")):
         raise ImproperlyConfigured("DATABASE_URL must begin with sqlite:/// or mysql://")
+    check_authority("DATABASE_URL", url)
     try:
         database: dict[str, Any] = Environment.db_url_config(url)
     except ValueError:
@@ -197,6 +212,7 @@ def database_at(url: str, *, stand_in: Path) -> dict[str, Any]:
 def broker_at(redis_url: str, *, stand_in: Path) -> dict[str, Any]:
     """Celery's settings for the broker at `redis_url`, or without it for files in the folder `stand_in`."""
     if redis_url:
+        check_authority("REDIS_URL", redis_url)
         return {
             "CELERY_BROKER_URL": redis_url,
             "CELERY_BROKER_TRANSPORT_OPTIONS": {

@@ -5,6 +5,8 @@ from typing import Any
 
 import structlog
 
+from api.log_throttle import LogThrottle
+from api.redaction import redact
 from config.masking import masked
 
 
@@ -15,22 +17,45 @@ def level_named(name: str) -> str:
     return name.upper()
 
 
-class OneLine(logging.Filter):
-    """Takes the traceback from what Django says of a stranger's request, such as a Host that nobody knows.
+class Throttled(logging.Filter):
+    """Lines that a stranger can cause, at most one of each kind per api.log_throttle.EVERY_SECONDS.
 
-    It is no fault of ours, and with a page for each of them strangers could fill the disk.
+    Requests that are malformed, for a foreign Host or without a CSRF token, 5xx answers, failed logins: none
+    may fill the disk. What Django says of a stranger's request has no traceback, an error of ours has one.
     """
+
+    LOGGERS = ("django.security.", "django.request", "gunicorn.error", "axes.", "api.answers")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._throttle = LogThrottle()
 
     def filter(self, record: logging.LogRecord) -> bool:
         if record.name.startswith("django.security."):
             record.exc_info = None
-        return True
+        if record.levelno < logging.WARNING or not record.name.startswith(self.LOGGERS):
+            return True
+        suppressed = self._throttle.suppressed((record.name, _kind(record)))
+        if suppressed and isinstance(record.msg, dict):
+            record.msg = {**record.msg, "left_out": suppressed}
+        elif suppressed:
+            record.msg = f"{record.msg} ({suppressed} more left out)"
+        return suppressed is not None
+
+
+def _kind(record: logging.LogRecord) -> tuple[object, ...]:
+    """What of a line the code says, not the request: the kinds are few."""
+    if record.name.startswith(("django.security.", "axes.")):  # the logger's name is enough
+        return ()
+    said = record.msg.get("event") if isinstance(record.msg, dict) else record.msg
+    raised = record.exc_info[0] if record.exc_info else None
+    return said, raised, getattr(record, "status_code", None)
 
 
 def mask(_: Any, __: str, line: structlog.types.EventDict) -> structlog.types.EventDict:
     """The net below everything that is said anywhere: whoever needs a whole INN sets LOG_LEVEL=DEBUG."""
     if line.get("level") == "debug":
-        return line
+        return {name: redact(value) if isinstance(value, str) else value for name, value in line.items()}
     return {name: masked(value) for name, value in line.items()}
 
 
@@ -82,9 +107,9 @@ def configure(level: str, *, as_json: bool) -> dict[str, Any]:
                 ],
             },
         },
-        "filters": {"one line": {"()": OneLine}},
+        "filters": {"throttled": {"()": Throttled}},
         "handlers": {
-            "console": {"class": "logging.StreamHandler", "formatter": "line", "filters": ["one line"]},
+            "console": {"class": "logging.StreamHandler", "formatter": "line", "filters": ["throttled"]},
         },
         "root": {"handlers": ["console"], "level": level},
         "loggers": {

@@ -1,7 +1,12 @@
-"""What no log line above DEBUG, no error report and no trace holds: whole INNs, and what databases quote."""
+"""What no log line above DEBUG, no error report and no trace holds: whole INNs, and what databases quote.
+
+None of any level holds credentials of a URL.
+"""
 
 import re
 from typing import Any
+
+from api.redaction import redact
 
 # Operation ids come first, with hyphens or without, and stay: a part of one may look like an INN.
 _INN = re.compile(
@@ -34,4 +39,4 @@ def masked(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [masked(one) for one in value]
     text = value if isinstance(value, str) else repr(value)
-    return mask_inns(_QUOTED.sub("'…'", text))
+    return mask_inns(_QUOTED.sub("'…'", redact(text)))

@@ -20,6 +20,7 @@ from django.db import DatabaseError, InterfaceError, connection
 from django.db.migrations.executor import MigrationExecutor
 from django.db.models import Q
 
+from api.redaction import redact
 from config import listening
 from config.request_id import HEADER
 from config.supervising import say
@@ -106,7 +107,8 @@ def check_database() -> None:
         advice = ""
         if fault.args[0] == UNKNOWN_DATABASE:
             advice = f"; create it: CREATE DATABASE {settings.DATABASE['NAME']} CHARACTER SET utf8mb4"
-        raise CannotStart(f"DATABASE_URL leads to no usable database: {fault.args[-1]}{advice}") from fault
+        said = redact(str(fault.args[-1]))
+        raise CannotStart(f"DATABASE_URL leads to no usable database: {said}{advice}") from fault
 
 
 def ring_first() -> None:
@@ -116,7 +118,7 @@ def ring_first() -> None:
             doorbell.send(app, broker)
     except Exception as fault:
         name = "REDIS_URL leads to no usable Redis" if settings.REDIS_URL else "the file broker can't be used"
-        raise CannotStart(f"{name}: {fault}") from fault
+        raise CannotStart(f"{name}: {redact(str(fault))}") from fault
 
 
 def check_assumptions() -> None:

@@ -40,7 +40,7 @@ RECEIVE_BYTES = 64 * 1024
 UNREAD_BYTES_MAX = 64 * 1024  # of earlier answers; who asks on and reads none would hold up a thread
 
 # Only to know when to call a thread; what a request is, gunicorn's parser decides.
-_LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]{1,19})[ \t]*\r\n", re.IGNORECASE)
+_LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*0*([0-9]{1,19})[ \t]*\r\n", re.IGNORECASE)
 _EXPECTS = re.compile(
     rb"\A[^\r\n]* HTTP/1\.1\r\n(?:.*\r\n)?expect:[ \t]*100-continue[ \t]*\r\n", re.IGNORECASE | re.DOTALL
 )
@@ -170,6 +170,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # untyped
         super().enqueue_req(conn)
 
     def handle(self, conn: TConn) -> Any:
+        clear_contextvars()  # they are those of this thread's last request
         _request.waited_seconds = time.monotonic() - conn.ready_at
         return super().handle(conn)
 
@@ -183,8 +184,6 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # untyped
 
     def handle_error(self, req: Any, client: socket.socket, addr: Any, exc: Exception) -> None:
         """Answer what is no HTTP in JSON, where gunicorn would in HTML."""
-        if req is None:
-            clear_contextvars()  # they are those of this thread's last request
         if isinstance(exc, errors.ParseException) and not isinstance(exc, _OUR_FAULTS):
             self.log.warning("Invalid request from ip=%s: %.200s", (addr or [""])[0], exc)
             status, reason = _STATUS.get(type(exc), (400, "Bad Request"))

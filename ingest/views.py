@@ -5,7 +5,7 @@ from django.http import HttpRequest, HttpResponse
 from structlog.contextvars import bind_contextvars
 
 from api import addresses
-from api.answers import answer, error, json_only, unavailable
+from api.answers import INCOMPLETE, answer, error, json_only, unavailable
 from api.models import ApiKey
 from api.reading import NotFound, for_readers
 from ingest import doorbell, doorkeeper, inbox, misconfiguration
@@ -21,6 +21,7 @@ from ledger.operation_id import as_operation_id
 log = structlog.get_logger(__name__)
 
 BODY_BYTES_MAX = 64 * 1024
+LENGTH_DIGITS_MAX = len(str(BODY_BYTES_MAX))  # int() refuses thousands of digits
 # RFC 9110 wants a challenge with each 401; this one is the same whatever is asked for.
 CHALLENGE = 'Basic realm="webhook", charset="UTF-8", Bearer realm="webhook"'
 
@@ -41,13 +42,13 @@ def _deliver(request: HttpRequest, door: Door, guard: Guard) -> HttpResponse:
     length: str = request.META.get("CONTENT_LENGTH", "")
     if not length.isdecimal():  # a chunked body would reach us empty
         return error(411, "Content-Length is required")
-    if int(length) > BODY_BYTES_MAX:
+    if len(length.lstrip("0")) > LENGTH_DIGITS_MAX or int(length) > BODY_BYTES_MAX:
         return error(413, f"body: must not be longer than {BODY_BYTES_MAX} bytes")
     try:
         doorkeeper.check_network(request, guard)
         if len(request.body) < int(length):  # cut off on its way: whole, it may be valid
-            log.info("delivery arrived incomplete", door=door.name)
-            return unavailable("body: arrived incomplete, please send it again")
+            doorkeeper.complain(door.name, "arrived incomplete", request)
+            return unavailable(INCOMPLETE)
         payload = doorkeeper.verified_payload(request, guard)
         misconfiguration.check_host(request)
         told = door.read(payload)

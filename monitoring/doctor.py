@@ -16,6 +16,7 @@ from django.db import DatabaseError, InterfaceError, connection
 from django.db.migrations.executor import MigrationExecutor
 from django.utils import timezone
 
+from api.redaction import redact
 from monitoring import troubles
 from monitoring.durations import duration
 from monitoring.figures import Figures
@@ -75,7 +76,7 @@ def _broker() -> Iterator[Finding]:
         waiting = troubles.waiting_messages()
     except Exception as fault:  # noqa: BLE001 each transport has errors of its own
         to_do = _see("no broker", troubles.see_to_broker())
-        yield Finding("broker", f"does not answer: {fault}", to_do)
+        yield Finding("broker", f"does not answer: {redact(str(fault))}", to_do)
     else:
         found = "answers; {celery} rings, {attempts} attempts and {acts} acts wait"
         yield Finding("broker", found.format_map(waiting))

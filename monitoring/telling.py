@@ -1,15 +1,18 @@
 """How news gets to people: by e-mail, and by POST to a chat or another program. Nobody is waited for long."""
 
+import base64
 import http.client
 import json
 import smtplib
 import ssl
 from dataclasses import asdict, dataclass
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import structlog
 from django.conf import settings
 from django.core.mail import send_mail
+
+from api.redaction import summary
 
 log = structlog.get_logger(__name__)
 
@@ -58,7 +61,7 @@ def _mail(news: list[News]) -> bool:
             settings.ALERT_EMAILS,
         )
     except (OSError, smtplib.SMTPException, ValueError) as fault:  # ValueError: an address that is none
-        log.warning("alert is not delivered", to="e-mail", error=repr(fault))
+        log.warning("alert is not delivered", to="e-mail", error=summary(fault))
         return False
     return True
 
@@ -70,7 +73,7 @@ def _post(url: str, news: list[News]) -> bool:
     try:
         status = _status_of(url, json.dumps(told, ensure_ascii=False).encode())
     except (OSError, http.client.HTTPException) as fault:
-        log.warning("alert is not delivered", to=host, error=repr(fault))
+        log.warning("alert is not delivered", to=host, error=summary(fault))
         return False
     if not 200 <= status < 300:  # a redirection leads to somebody who wasn't meant
         log.warning("alert is not delivered", to=host, status=status)
@@ -80,15 +83,20 @@ def _post(url: str, news: list[News]) -> bool:
 
 def _status_of(url: str, body: bytes) -> int:
     parts = urlsplit(url)
+    host = parts.hostname or ""
+    headers = {"Content-Type": "application/json"}
+    if parts.username is not None:
+        user = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+        headers["Authorization"] = f"Basic {base64.b64encode(user.encode()).decode()}"  # RFC 7617
     connection: http.client.HTTPConnection
     if parts.scheme == "https":
         tls = ssl.create_default_context()  # asks for a certificate, and for the right name in it
-        connection = http.client.HTTPSConnection(parts.netloc, timeout=SECONDS_MAX, context=tls)
+        connection = http.client.HTTPSConnection(host, parts.port, timeout=SECONDS_MAX, context=tls)
     else:
-        connection = http.client.HTTPConnection(parts.netloc, timeout=SECONDS_MAX)
+        connection = http.client.HTTPConnection(host, parts.port, timeout=SECONDS_MAX)
     path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     try:
-        connection.request("POST", path, body, {"Content-Type": "application/json"})
+        connection.request("POST", path, body, headers)
         return connection.getresponse().status
     finally:
         connection.close()

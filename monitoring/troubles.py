@@ -17,6 +17,7 @@ from django.db import DatabaseError, InterfaceError
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
+from api.redaction import redact
 from ingest import doorbell, inbox
 from ingest.exceptions import Setting
 from ingest.models import ConflictingDelivery, UnrecognizedDelivery, Verification, Webhook
@@ -328,7 +329,7 @@ def refused() -> str:
 
 def said_by(fault: Exception) -> str:
     """The database's own words, without the number in front of them."""
-    return str(fault.args[-1]) if fault.args else repr(fault)
+    return redact(str(fault.args[-1])) if fault.args else type(fault).__name__
 
 
 def see_to_storage() -> str:

@@ -21,6 +21,7 @@ class Receiver(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Post)
         self.status = 200
         self.location = ""
+        self.authorization: str | None = None
         self.paths: list[str] = []
         self.told: list[dict[str, Any]] = []
 
@@ -38,6 +39,7 @@ class _Post(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
+        self.server.authorization = self.headers["Authorization"]
         self.server.paths.append(self.path)
         self.server.told.append(json.loads(body))
         self.send_response(self.server.status)

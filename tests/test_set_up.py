@@ -1,4 +1,4 @@
-"""An interrupted set-up is done anew by the next `make`: played with a Python whose pip acts as the real one."""
+"""An interrupted set-up is done anew by the next `make`: played with a stand-in for Python and pip."""
 
 import os
 import shutil

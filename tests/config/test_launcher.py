@@ -10,9 +10,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from django.core.exceptions import ImproperlyConfigured
 from pytest_django import Settings
 
 from config import launcher
+from config.environment import check_authority
 from config.launcher import to_try
 from ingest.doorkeeper import Guard
 from tests.acceptance.house import NOTHING_SET
@@ -185,6 +187,43 @@ def test_malformed_proof_is_named_and_not_shown(tmp_path: Path, name: str, value
 )
 def test_malformed_ways_to_people_are_named_and_not_shown(tmp_path: Path, name: str, value: str) -> None:
     assert complaint(tmp_path, **{name: value}) == f"{name} is malformed; see .env.example"
+
+
+@pytest.mark.parametrize(
+    "password", ["m4rker/x", "m4rker?x", "m4rker#x", "12/m4rker", "12?m4rker", "12#m4rker"]
+)
+@pytest.mark.parametrize(
+    ("name", "url"),
+    [
+        ("DATABASE_URL", "mysql://user:{}@127.0.0.1:1/name"),
+        ("REDIS_URL", "redis://:{}@127.0.0.1:1/0"),
+        ("REDIS_URL", "redis://127.0.0.1:1/0;redis://:{}@127.0.0.1:2/0"),
+        ("EMAIL_URL", "smtp://user:{}@127.0.0.1:1"),
+    ],
+)
+def test_password_that_is_not_quoted_is_refused_and_not_shown(name: str, url: str, password: str) -> None:
+    with pytest.raises(
+        ImproperlyConfigured, match=rf"^{name} is malformed; in a password / is written %2F"
+    ) as exc:
+        check_authority(name, url.format(password))
+    assert "m4rker" not in str(exc.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "url"),
+    [
+        ("DATABASE_URL", "mysql://user:m4rker@127.0.0.1:1/name"),
+        ("DATABASE_URL", "mysql://user:m4rker/x@127.0.0.1:1/name"),
+        ("REDIS_URL", "redis://:m4rker@127.0.0.1:1/0"),
+        ("REDIS_URL", "redis://:m4rker/x@127.0.0.1:1/0"),
+        ("REDIS_URL", "redis://:m4r@ker@127.0.0.1:1/0"),
+        ("REDIS_URL", "nonsense://:m4rker@127.0.0.1:1/0"),
+        ("SENTRY_DSN", "https://m4rker@127.0.0.1/no-number"),
+        ("ALERT_WEBHOOK_URL", "http://user:m4rker@127.0.0.1:port/x"),
+    ],
+)
+def test_no_password_of_a_url_is_shown(tmp_path: Path, name: str, url: str) -> None:
+    assert "m4r" not in complaint(tmp_path, **{name: url})
 
 
 def test_addresses_are_of_no_use_without_a_mail_server(tmp_path: Path) -> None:

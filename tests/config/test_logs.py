@@ -1,7 +1,12 @@
 import logging
 import sys
+from types import SimpleNamespace
+from typing import Any
 
-from config.logs import OneLine, mask
+import pytest
+
+from api import log_throttle
+from config.logs import Throttled, mask
 from tests.cast import IVANOV, ROMASHKA
 
 
@@ -15,9 +20,44 @@ def record(logger: str) -> logging.LogRecord:
 
 def test_a_strangers_request_is_one_line_in_the_log() -> None:
     strangers, ours = record("django.security.DisallowedHost"), record("django.request")
-    assert OneLine().filter(strangers)
-    assert OneLine().filter(ours)
+    assert Throttled().filter(strangers)
+    assert Throttled().filter(ours)
     assert (strangers.exc_info, bool(ours.exc_info)) == (None, True)
+
+
+@pytest.mark.parametrize(
+    ("logger", "message", "arguments"),
+    [
+        ("django.security.DisallowedHost", "Invalid HTTP_HOST header: %d", True),
+        ("django.security.csrf", "Forbidden %d", True),
+        ("django.request", "%s: %s", True),
+        ("gunicorn.error", "Invalid request from ip=%s: %.200s", True),
+        ("axes.handlers.database", "failed login of {}", False),
+        ("api.answers", {"event": "request failed"}, False),
+    ],
+)
+def test_flood_of_a_strangers_lines_is_a_line_now_and_then(
+    logger: str, message: Any, arguments: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = SimpleNamespace(monotonic=lambda: clock.now, now=1000.0)
+    monkeypatch.setattr(log_throttle, "time", clock)
+    throttled = Throttled()
+
+    def passes(number: int) -> tuple[bool, Any]:
+        said = {**message, "path": f"/{number}"} if isinstance(message, dict) else message
+        line = logging.LogRecord(logger, logging.WARNING, "", 1, said, None, None)
+        return throttled.filter(line), line.msg
+
+    assert [number for number in range(100) if passes(number)[0]] == [0]
+    clock.now += log_throttle.EVERY_SECONDS
+    passed, said = passes(100)
+    assert passed
+    assert "99" in str(said)
+
+
+def test_lines_of_our_own_faults_are_not_throttled() -> None:
+    line = logging.LogRecord("worker.tasks", logging.ERROR, "", 1, "said", None, None)
+    assert all(Throttled().filter(line) for _ in range(3))
 
 
 def test_above_debug_no_inn_is_whole() -> None:

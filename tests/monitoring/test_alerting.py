@@ -1,3 +1,4 @@
+import base64
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -221,6 +222,22 @@ def test_who_died_at_a_look_keeps_the_others_waiting_for_a_while_only(receiver: 
     Watch.objects.update(due_at=clock.now() + alerting.LEASE)
     assert alerting.look() is Looked.NOT_OUR_TURN
     assert looks() is Looked.ALL_IS_TOLD
+
+
+def test_credentials_in_the_receivers_url_are_sent_and_never_logged(
+    receiver: Receiver, settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    with_credentials = receiver.url.replace("://", "://oper%40tor:s3cret%3Aключ@".replace("ключ", "%D0%BA"))
+    settings.ALERT_WEBHOOK_URL = [with_credentials]
+    assert alerting.tell_trial()
+    expected = base64.b64encode("oper@tor:s3cret:к".encode()).decode()
+    assert receiver.authorization == f"Basic {expected}"
+
+    settings.ALERT_WEBHOOK_URL = ["http://operator:s3cret@127.0.0.1:1/x", "http://operator:s3cret@[::1]:1/x"]
+    assert not alerting.tell_trial()
+    assert "ConnectionRefusedError: Connection refused" in caplog.text
+    assert "s3cret" not in caplog.text
+    assert "operator" not in caplog.text
 
 
 @pytest.mark.parametrize("status", [500, 404, 302])
