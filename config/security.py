@@ -36,6 +36,7 @@ LOGIN: dict[str, Any] = {
         "axes.backends.AxesStandaloneBackend",
         "django.contrib.auth.backends.ModelBackend",
     ],
+    "LOGIN_REDIRECT_URL": "/admin/",  # also where `next` leads elsewhere; Django's default is no page of ours
     "AXES_CLIENT_IP_CALLABLE": "config.login.caller",
     "AXES_COOLOFF_TIME": timedelta(minutes=15),
     "AXES_FAILURE_LIMIT": 5,

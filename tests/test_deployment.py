@@ -26,6 +26,7 @@ PROCFILE = dict(line.split(": ", 1) for line in (ROOT / "Procfile").read_text().
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
 OWN = ["web", "worker", "beat", "migrate"]
 LONG_RUNNING = sorted(SERVICES.keys() - {"migrate"})
+KEYS = "${KEYS_DIR:-./keys}:/keys:ro"
 SECRETS = set(re.findall(r"\$\{(\w+):\?", COMPOSE_FILE.read_text()))
 
 
@@ -93,7 +94,28 @@ def test_only_web_can_be_reached_from_outside() -> None:
 
 
 def test_workers_can_be_scaled() -> None:
-    assert SERVICES["worker"].keys() & {"container_name", "ports", "hostname", "volumes"} == set()
+    assert SERVICES["worker"].keys() & {"container_name", "ports", "hostname"} == set()
+    assert SERVICES["worker"]["volumes"] == [KEYS]  # which none of them writes
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_public_key_files_reach_the_containers_and_no_image(name: str) -> None:
+    documentation = (ROOT / "docs/deployment.md").read_text()
+
+    assert SERVICES[name]["volumes"] == [KEYS]
+    assert "WEBHOOK_PUBLIC_KEY_FILE=/keys/bank.pem" in documentation
+    assert "/keys/" in (ROOT / ".gitignore").read_text().splitlines()
+
+
+@pytest.mark.parametrize("name", sorted(SERVICES))
+def test_every_container_has_its_capabilities_memory_and_processes_bounded(name: str) -> None:
+    service = SERVICES[name]
+
+    assert service["cap_drop"] == ["ALL"]
+    needs = {"CHOWN", "DAC_OVERRIDE", "FOWNER", "SETGID", "SETUID"} if name in {"mysql", "redis"} else set()
+    assert set(service.get("cap_add", [])) == needs
+    assert service["mem_limit"]
+    assert service["pids_limit"]
 
 
 def test_images_are_pinned_to_a_release_series() -> None:

@@ -19,6 +19,10 @@ BELIEVED = {
     "Host": "$host",
     "X-Request-ID": "$request_id",
     "traceparent": '""',
+    "SCRIPT_NAME": '""',
+    "PATH_INFO": '""',
+    "X-Forwarded-Ssl": '""',
+    "X-Forwarded-Protocol": '""',
 }
 
 

@@ -1,10 +1,32 @@
+import os
 import subprocess
 import sys
+from pathlib import Path
+
+import pytest
 
 from tests.servers import ROOT
 from tests.turns import ONCE
 
 pytestmark = ONCE
+
+
+@pytest.mark.parametrize("program", [["-m", "pytest"], [str(Path(sys.executable).with_name("pytest"))]])
+@pytest.mark.parametrize("folder", ["tests", "tests/monitoring"])
+def test_pytest_in_a_folder_of_tests_imports_our_packages(
+    program: list[str], folder: str, tmp_path: Path
+) -> None:
+    path = str(ROOT / "tests/config/test_listening.py")
+    run = subprocess.run(
+        [sys.executable, *program, "-q", "-p", "no:cacheprovider", path],
+        cwd=ROOT / folder,
+        env={**os.environ, "DATA_DIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert run.returncode == 0, run.stdout + run.stderr
 
 
 def manage_test(*arguments: str) -> subprocess.CompletedProcess[str]:

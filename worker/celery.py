@@ -18,6 +18,8 @@ with misconfigured_in_one_line():
     settings.DEBUG  # noqa: B018 loads them, before Celery looks at its command line
 
 app = Celery("prihod")
+# Its Django fixup puts the working directory first, where a folder named as a package of ours would hide it.
+sys.path.append(sys.path.pop(0))
 app.config_from_object("django.conf:settings", namespace="CELERY")
 app.autodiscover_tasks(["worker"])
 # Celery would close the database's connection around every task; a new one costs more than a small task.

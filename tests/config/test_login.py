@@ -125,6 +125,14 @@ def test_without_a_second_factor_the_password_is_enough() -> None:
     assert log_in().status_code == 302
 
 
+@pytest.mark.usefixtures("anna")
+@pytest.mark.parametrize("elsewhere", ["//evil.example/", "https://evil.example/", "javascript:x", ""])
+def test_login_that_is_to_lead_elsewhere_leads_to_the_front_page(elsewhere: str) -> None:
+    told = {"username": "anna", "password": PASSWORD, "next": elsewhere}
+    response = Client().post("/admin/login/", told)
+    assert (response.status_code, response["Location"]) == (302, "/admin/")
+
+
 def test_with_a_second_factor_the_password_is_not_enough(device: TOTPDevice) -> None:
     assert log_in().status_code == 200
     assert log_in(code=code_of(device)).status_code == 302

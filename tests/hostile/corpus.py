@@ -378,6 +378,12 @@ ODD_HEADERS: list[tuple[bytes, ...]] = [
     (b"Cookie: " + b"a=b; " * 1500,),
     (b"Upgrade: h2c", b"HTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA", b"Connection: Upgrade, HTTP2-Settings"),
     (b"Connection: close, keep-alive, Content-Length, Host",),
+    *(
+        (name + b": " + value,)
+        for name in (b"SCRIPT_NAME", b"PATH_INFO", b"Script-Name")
+        for value in (b"/x", b"/api", b"/healthz")
+    ),
+    (b"X-Forwarded-Proto: https", b"X-Forwarded-Ssl: off"),
     *((b"Expect: " + one,) for one in (b"100-continue", b"200-ok", b"", b"100-Continue, x")),
     *((b"X: a" + one + b"b",) for one in (b"\0", b"\r", b"\n", b"\x7f", b"\xff", b"\x1b[2J")),
     *((one,) for one in (b"X: a\r\n folded", b" X: y", b"X : y", b": y", b"X", b"X\0Y: z", b"X_Y: z")),
@@ -405,6 +411,9 @@ def _lengths(chance: random.Random) -> tuple[str, bytes]:
         b"1e3",
         b"\xb2",
         b"9" * 20,
+        b"0" * 19 + b"%d" % size,
+        b"0" * 4400 + b"%d" % size,
+        b"0" * 7000,
         b" %d x" % size,
     ]
     length = chance.choice([*odd, b"%d, %d" % (size, size), b"%d.0" % size])
