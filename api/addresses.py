@@ -1,13 +1,14 @@
 """Where a request comes from."""
 
 from functools import lru_cache
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 
 from django.conf import settings
 from django.http import HttpRequest
 
 Address = IPv4Address | IPv6Address
 ADDRESSES_KNOWN_MAX = 128
+NETWORK_BITS_IPV6 = 64
 TEXT_CHARS_MAX = 39  # eight groups of four, and seven colons
 
 
@@ -18,6 +19,14 @@ def address_of(request: HttpRequest) -> Address | None:
     true as there are proxies; whatever stands before them the caller may have made up.
     """
     return _read(_told(request))
+
+
+def network_of(request: HttpRequest) -> Address | None:
+    """What a request is counted by: the address, or the first one of its /64, all of which one caller has."""
+    address = address_of(request)
+    if isinstance(address, IPv6Address):
+        return IPv6Network((int(address), NETWORK_BITS_IPV6), strict=False).network_address
+    return address
 
 
 def text_of(request: HttpRequest) -> str:

@@ -17,18 +17,20 @@ MISSES_PER_MINUTE_MAX = 60
 BUCKETS = 16_384
 
 
-def too_many(*callers: str) -> int:
+def too_many(*callers: str, per_minute_max: int | None = None) -> int:
     """Count a miss of each of `callers`; the seconds to wait if one had its share of this minute, or 0.
 
-    Who is over the limit costs no write any more. Where counting fails the answer is 0: the limit keeps noise
-    down, and without it nobody guesses a key either.
+    Forms with passwords are counted so, too (config/hashing.py), under names that no reader has. Who is over
+    the limit costs no write any more. Where counting fails the answer is 0: the limit keeps noise down, and
+    without it nobody guesses a key either.
     """
+    most = MISSES_PER_MINUTE_MAX if per_minute_max is None else per_minute_max
     now = int(time.time())
     minute = now // 60
     buckets = sorted({_bucket(caller) for caller in callers})
     counted = MissCount.objects.filter(bucket__in=buckets, minute=minute)
     misses = dict(counted.values_list("bucket", "misses"))
-    if any(count >= MISSES_PER_MINUTE_MAX for count in misses.values()):
+    if any(count >= most for count in misses.values()):
         return 60 - now % 60
     with aside("a miss was not counted"):
         fresh = [MissCount(bucket, minute, 0) for bucket in buckets if bucket not in misses]

@@ -2,20 +2,18 @@
 
 from collections.abc import Callable
 from functools import wraps
-from ipaddress import IPv6Address, IPv6Network
 from typing import Any
 
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 
 from api import misses
-from api.addresses import address_of
+from api.addresses import network_of
 from api.answers import View, error
 from api.keys import look_up, note_use, prefix_of
 from api.models import READ_ALL, ApiKey
 
 _ANYONE = ApiKey(name="anyone", scopes=READ_ALL)  # where READ_AUTH is none
-NETWORK_BITS_IPV6 = 64
 UNAUTHORIZED = "a valid API key is needed"
 
 
@@ -64,14 +62,6 @@ def _valid_key(authorization: str) -> ApiKey | None:
 
 
 def _limited(request: HttpRequest, prefix: str | None) -> HttpResponse | None:
-    callers = [_network_of(request), *([f"key {prefix}"] if prefix else [])]
+    callers = [str(network_of(request)), *([f"key {prefix}"] if prefix else [])]
     seconds = misses.too_many(*callers)
     return error(429, "too many requests in vain", Retry_After=str(seconds)) if seconds else None
-
-
-def _network_of(request: HttpRequest) -> str:
-    """Whose address it is; of IPv6 a household has a whole network to take another one from each time."""
-    address = address_of(request)
-    if isinstance(address, IPv6Address):
-        return str(IPv6Network((int(address), NETWORK_BITS_IPV6), strict=False))
-    return str(address)

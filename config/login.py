@@ -13,7 +13,7 @@ from django.utils.translation import gettext_lazy
 from django_otp import devices_for_user, user_has_device
 from django_otp.plugins.otp_totp.models import TOTPDevice
 
-from api.addresses import address_of
+from api.addresses import network_of
 
 
 class LoginForm(AdminAuthenticationForm):
@@ -71,6 +71,6 @@ def matching_device(user: User, code: str) -> Any:
 
 
 def caller(request: HttpRequest) -> str | None:
-    """The address that failed logins are counted by."""
-    address = address_of(request)
-    return str(address) if address else None
+    """The network that failed logins are counted by, as the address that django-axes keeps."""
+    network = network_of(request)
+    return str(network) if network else None

@@ -134,6 +134,7 @@ MIDDLEWARE = [
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "config.viewing.ForViewer",
     "axes.middleware.AxesMiddleware",
+    "config.hashing.PasswordLimit",
 ]
 
 ROOT_URLCONF = "config.urls"

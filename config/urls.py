@@ -4,14 +4,16 @@ import sys
 
 from django.contrib import admin
 from django.http import HttpRequest, HttpResponse
-from django.template.loader import render_to_string
 from django.urls import path, re_path
+from django.utils.translation import gettext as _
 from django.views.decorators.csrf import csrf_exempt
 from django.views.generic import RedirectView
 from django.views.i18n import set_language
 
 from api.answers import error, unavailable
 from config import health, openapi
+from config.notices import as_page
+from config.viewing import ADMIN
 from ingest import views as ingest
 from ingest.doors import DOORS
 from ledger import views as ledger
@@ -22,7 +24,10 @@ PROBES = {"healthz": health.healthz, "readyz": health.readyz, "metrics": metrics
 
 
 def handler400(request: HttpRequest, exception: Exception) -> HttpResponse:
-    return error(400, "malformed request")
+    answer = error(400, "malformed request")
+    if request.path.startswith(ADMIN):
+        return as_page(answer, _("This address means nothing here"), _("A part of it is wrong or too long."))
+    return answer
 
 
 def handler404(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:
@@ -30,17 +35,19 @@ def handler404(request: HttpRequest, exception: Exception | None = None) -> Http
 
 
 def handler500(request: HttpRequest) -> HttpResponse:
-    """To a person as a page that needs nothing of the database, which may be what failed."""
     fault = sys.exception()
     will_pass = fault is not None and is_transient(fault)
     if will_pass:
         answer = unavailable("temporarily unavailable, please try again")
+        heading = _("The database can't do this now")
+        sentence = _(
+            "No payment is lost by it. Try again in a moment; if it lasts, manage.py doctor says why, and "
+            "docs/runbook.md what to do."
+        )
     else:
         answer = error(500, "something failed here, and is logged")
-    if request.path.startswith("/admin/"):
-        answer["Content-Type"] = "text/html; charset=utf-8"
-        answer.content = render_to_string("failed.html", {"will_pass": will_pass})
-    return answer
+        heading, sentence = _("Something failed here"), _("The log says what. No payment is lost by it.")
+    return as_page(answer, heading, sentence) if request.path.startswith(ADMIN) else answer
 
 
 urlpatterns = [

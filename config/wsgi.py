@@ -17,7 +17,9 @@ if traced:
 django_application = get_wsgi_application()
 
 # Afterwards, because it counts, and the settings say where counts are kept.
+from config.hashing import one_form_at_a_time  # noqa: E402
 from config.request_id import identified  # noqa: E402
 from config.shedding import shedding  # noqa: E402
 
-application = identified(shedding(django_application), believe_proxy=settings.TRUSTED_PROXIES > 0)
+guarded = shedding(one_form_at_a_time(django_application))
+application = identified(guarded, believe_proxy=settings.TRUSTED_PROXIES > 0)

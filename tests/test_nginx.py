@@ -1,15 +1,23 @@
 """deploy/nginx.conf is taken by nginx, and lets no header through that Prihod would believe."""
 
+import http.client
 import re
 import shutil
+import ssl
 import subprocess
+import threading
+from contextlib import closing
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
-from tests.servers import ROOT
+from config.hashing import FORMS_PER_MINUTE_MAX
+from tests.servers import ROOT, free_port
+from tests.waiting import until
 
 CONFIGURATION = (ROOT / "deploy/nginx.conf").read_text()
+TEMPORARY = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")  # folders of nginx's
 
 
 BELIEVED = {
@@ -37,17 +45,36 @@ def test_no_location_gives_the_overwriting_up() -> None:
         assert "proxy_set_header" not in location
 
 
-@pytest.mark.skipif(not shutil.which("nginx"), reason="nginx is not installed")
-def test_nginx_takes_it(tmp_path: Path) -> None:
+def test_forms_with_passwords_are_limited_before_they_reach_prihod() -> None:
+    zone, rate = re.findall(r"limit_req_zone \$password_from zone=(\w+):1m rate=(\w+/m);", CONFIGURATION)[0]
+    location = re.findall(r"location / {(.*?)\n        }", CONFIGURATION, re.DOTALL)[0]
+    assert rate == f"{FORMS_PER_MINUTE_MAX}r/m"
+    assert f"limit_req zone={zone} burst={FORMS_PER_MINUTE_MAX - 1} nodelay;" in location
+
+
+needs_nginx = pytest.mark.skipif(not shutil.which("nginx"), reason="nginx is not installed")
+
+
+@pytest.fixture
+def configured(tmp_path: Path) -> Path:
+    """The configuration with a certificate of its own, for people on this machine."""
     certificate, key = tmp_path / "prihod.pem", tmp_path / "prihod.key"
     request = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=prihod.example"]
     subprocess.run([*request, "-keyout", key, "-out", certificate], check=True, capture_output=True)
     here = CONFIGURATION.replace("/etc/ssl/prihod.key", str(key))
     here = re.sub(r"/etc/ssl/[\w-]+\.pem", str(certificate), here)
-    (tmp_path / "nginx.conf").write_text(f"pid {tmp_path}/pid;\nerror_log stderr;\n{here}")
+    here = here.replace("allow 10.0.0.0/8;", "allow 127.0.0.1;")
+    ours = [f"{name}_temp_path {tmp_path}/{name};" for name in TEMPORARY]
+    here = here.replace("http {", "\n".join(["http {", "access_log off;", *ours]), 1)
+    configuration = tmp_path / "nginx.conf"
+    configuration.write_text(f"pid {tmp_path}/pid;\nerror_log stderr;\ndaemon off;\n{here}")
+    return configuration
 
+
+@needs_nginx
+def test_nginx_takes_it(configured: Path) -> None:
     checked = subprocess.run(
-        ["nginx", "-t", "-c", tmp_path / "nginx.conf", "-p", tmp_path],
+        ["nginx", "-t", "-c", configured, "-p", configured.parent],
         check=False,
         capture_output=True,
         text=True,
@@ -55,3 +82,61 @@ def test_nginx_takes_it(tmp_path: Path) -> None:
 
     assert checked.returncode == 0, checked.stderr
     assert "[warn]" not in checked.stderr
+
+
+class Behind(BaseHTTPRequestHandler):
+    """In the place of Prihod: takes everything."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    do_POST = do_GET  # noqa: N815 as http.server names it
+
+    def log_message(self, *_: object) -> None:
+        """Nothing."""
+
+
+@needs_nginx
+def test_nginx_lets_few_passwords_through_and_everything_else(configured: Path) -> None:
+    port = free_port()
+    with ThreadingHTTPServer(("127.0.0.1", 0), Behind) as behind:
+        threading.Thread(target=behind.serve_forever, daemon=True).start()
+        text = configured.read_text().replace("listen 443 ssl", f"listen 127.0.0.1:{port} ssl")
+        text = text.replace("server 127.0.0.1:8000;", f"server 127.0.0.1:{behind.server_port};")
+        configured.write_text(text)
+        log = configured.parent / "log"
+        with log.open("w") as stderr:
+            nginx = subprocess.Popen(["nginx", "-c", configured, "-p", configured.parent], stderr=stderr)
+        try:
+            until("nginx", lambda: accepts(port), log, 30)
+            logins = [
+                status(port, "POST", "/admin/login/?next=/admin/") for _ in range(FORMS_PER_MINUTE_MAX + 5)
+            ]
+            others = [status(port, "GET", "/admin/login/") for _ in range(20)]
+            others += [status(port, "POST", "/admin/ingest/webhook/") for _ in range(20)]
+        finally:
+            nginx.terminate()
+            nginx.wait(30)
+            behind.shutdown()
+
+    assert logins[:FORMS_PER_MINUTE_MAX] == [200] * FORMS_PER_MINUTE_MAX
+    assert logins[-1] == 429
+    assert set(others) == {200}
+
+
+def status(port: int, method: str, path: str) -> int:
+    tls = ssl.create_default_context()
+    tls.check_hostname, tls.verify_mode = False, ssl.CERT_NONE
+    connection = http.client.HTTPSConnection("127.0.0.1", port, timeout=30, context=tls)
+    with closing(connection):
+        connection.request(method, path, b"", {"Host": "prihod.example"})
+        return connection.getresponse().status
+
+
+def accepts(port: int) -> bool:
+    try:
+        return status(port, "GET", "/") == 200
+    except OSError:
+        return False

@@ -1,12 +1,18 @@
 """The admin's login: how often one may guess, and the second factor."""
 
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from typing import Any
+from wsgiref.types import StartResponse, WSGIEnvironment
 
 import pytest
 from axes.models import AccessAttempt, AccessLog
+from django.contrib.auth.hashers import MD5PasswordHasher
 from django.contrib.auth.models import User
 from django.core.management import call_command
+from django.db import transaction
 from django.db.models import F
 from django.http import HttpResponse
 from django.test import Client, RequestFactory, override_settings
@@ -15,7 +21,9 @@ from django_otp.oath import TOTP
 from django_otp.plugins.otp_static.lib import add_static_token
 from django_otp.plugins.otp_totp.models import TOTPDevice
 
+from config import hashing
 from config.login import caller
+from tests import admin_rows
 
 pytestmark = pytest.mark.django_db
 PASSWORD = "right horse battery"
@@ -86,7 +94,8 @@ def test_an_operator_can_end_the_lock() -> None:
 
 
 @pytest.mark.usefixtures("locked_out")
-def test_whoever_goes_on_guessing_writes_nothing() -> None:
+def test_whoever_goes_on_guessing_writes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hashing, "FORMS_PER_MINUTE_MAX", 100)
     before = list(AccessAttempt.objects.values())
     for number in range(10):
         log_in("wrong", HTTP_USER_AGENT=f"guesser {number}")
@@ -115,6 +124,142 @@ def test_failures_are_counted_by_what_the_trusted_proxies_saw(
 ) -> None:
     with override_settings(TRUSTED_PROXIES=proxies):
         assert caller(rf.get("/", headers={"X-Forwarded-For": forwarded})) == address
+
+
+def test_an_ipv6_network_is_locked_as_a_whole(anna: User) -> None:
+    answers = [log_in("wrong", REMOTE_ADDR=f"2001:db8:0:1::{number:x}").status_code for number in range(20)]
+    assert answers[:4] == [200] * 4
+    assert set(answers[4:]) == {429}
+    assert log_in(REMOTE_ADDR="2001:db8:0:1:ffff::1").status_code == 429
+    assert log_in(REMOTE_ADDR="2001:db8:0:2::1").status_code == 302
+
+
+def test_an_ipv4_address_is_the_same_in_ipv6_s_clothes(anna: User) -> None:
+    for _ in range(5):
+        log_in("wrong", REMOTE_ADDR="::ffff:192.0.2.1")
+    assert log_in(REMOTE_ADDR="192.0.2.1").status_code == 429
+    assert log_in(REMOTE_ADDR="192.0.2.2").status_code == 302
+
+
+# --- how much hashing a network gets ------------------------------------------------------------------
+
+
+@pytest.fixture(autouse=True)
+def no_network_refused() -> Iterator[None]:
+    hashing._refused_until.clear()
+    yield
+    hashing._refused_until.clear()
+
+
+@pytest.fixture
+def within_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("api.misses.time.time", lambda: 1_800_000_000.0)
+
+
+@pytest.fixture
+def hashed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Grows with each password that is hashed."""
+    passwords: list[str] = []
+    encode = MD5PasswordHasher.encode
+
+    def counting(hasher: MD5PasswordHasher, password: str, salt: str) -> str:
+        passwords.append(password)
+        return encode(hasher, password, salt)
+
+    monkeypatch.setattr(MD5PasswordHasher, "encode", counting)
+    return passwords
+
+
+@pytest.mark.usefixtures("within_a_minute", "anna")
+def test_new_names_are_no_way_around_the_limit_of_a_network(hashed: list[str]) -> None:
+    answers = [log_in(name=f"name{number}", REMOTE_ADDR=f"2001:db8::{number:x}") for number in range(1, 31)]
+    assert [answer.status_code for answer in answers] == [200] * 10 + [429] * 20
+    assert len(hashed) == 10
+    assert int(answers[-1]["Retry-After"]) == 60 - 1_800_000_000 % 60
+    assert "Too many passwords at once" in answers[-1].content.decode()
+    assert log_in(REMOTE_ADDR="2001:db8::1").status_code == 429  # the right password, too
+    assert log_in(REMOTE_ADDR="2001:db8:0:1::1").status_code == 302
+
+
+@pytest.mark.usefixtures("within_a_minute")
+def test_all_pages_that_hash_passwords_share_the_limit(anna: User, hashed: list[str]) -> None:
+    client = Client()
+    client.force_login(anna)
+    new = {"new_password1": "x", "new_password2": "x", "password1": "x", "password2": "x"}
+    form = {"old_password": "wrong", "usable_password": "true", **new}
+    pages = ["/admin/password_change/", "/admin/auth/user/add/", f"/admin/auth/user/{anna.pk}/password/"]
+    for _ in range(10):
+        client.post(pages[0], form)
+    before = len(hashed)
+    assert before == 10
+    assert [client.post(page, form).status_code for page in pages] == [429] * 3
+    assert log_in().status_code == 429
+    assert [client.get(page).status_code for page in pages] == [200] * 3
+    assert len(hashed) == before
+
+
+def test_no_other_form_of_the_admin_hashes(
+    anna: User, hashed: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each route is sent each password field that Django has; those that hash are limited."""
+    monkeypatch.setattr(hashing, "FORMS_PER_MINUTE_MAX", 1000)
+    client = Client()
+    words = (
+        "username",
+        "password",
+        "old_password",
+        "new_password1",
+        "new_password2",
+        "password1",
+        "password2",
+    )
+    form = (
+        dict.fromkeys(words, "long enough 1")
+        | {"username": "dora"}
+        | {"usable_password": "true", "set_usable_password": "true"}
+    )
+    hashing_paths = set()
+    for path in (admin_rows.filled(route, str(anna.pk)) for route in admin_rows.routes()):
+        client.force_login(anna)
+        with transaction.atomic():
+            hashed.clear()
+            client.post(path, form)
+            transaction.set_rollback(True)
+        if hashed:
+            hashing_paths.add(path)
+    assert len(hashing_paths) == 4
+    assert [path for path in hashing_paths if not hashing.takes_password("POST", path)] == []
+
+
+def test_a_form_beside_another_in_one_process_is_refused_before_django() -> None:
+    begun, end = threading.Event(), threading.Event()
+
+    def slow(environ: WSGIEnvironment, start_response: StartResponse) -> list[bytes]:
+        begun.set()
+        assert end.wait(30)
+        start_response("200 OK", [])
+        return [b"hashed"]
+
+    def ask(path: str, method: str = "POST", language: str = "en") -> tuple[str, dict[str, str], bytes]:
+        answers: list[Any] = []
+        environ = RequestFactory(headers={"Accept-Language": language}).generic(method, path).environ
+        whole = b"".join(application(environ, lambda *head: answers.append(head)))  # type: ignore[arg-type,return-value]
+        return answers[0][0], dict(answers[0][1]), whole
+
+    application = hashing.one_form_at_a_time(slow)
+    with ThreadPoolExecutor() as pool:
+        first = pool.submit(ask, "/admin/login/")
+        assert begun.wait(30)
+        try:
+            status, headers, page = ask("/admin/password_change/", language="ru")
+        finally:
+            end.set()
+        assert first.result() == ("200 OK", {}, b"hashed")
+    assert (status, headers["Retry-After"], headers["Content-Length"]) == (
+        "429 Too Many Requests", "1", str(len(page)),
+    )  # fmt: skip
+    assert "Повторите через 1 секунду." in page.decode()
+    assert ask("/admin/login/")[2] == ask("/admin/login/", "GET")[2] == b"hashed"
 
 
 # --- the second factor --------------------------------------------------------------------------------

@@ -1,0 +1,84 @@
+"""A row of each table that the admin shows, and every address of its pages."""
+
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from django.contrib import admin
+from django.contrib.auth.models import Group, User
+from django.db.models import Model
+from django.urls import URLPattern, URLResolver
+from django_celery_results.models import TaskResult
+from django_otp.plugins.otp_static.models import StaticDevice
+from django_otp.plugins.otp_totp.models import TOTPDevice
+
+from api.keys import issue
+from ingest import acts, inbox
+from ingest.models import Act, ConflictingDelivery, Verification, Webhook
+from monitoring.models import Alert
+from tests.cast import body, posted, received, terms
+from worker.models import Beat
+
+_ARGUMENT = re.compile(r"<(?:\w+:)?(\w+)>")
+
+
+def one_of_each() -> None:
+    """Needs a user, who acts. The webhook was applied, delivered with other content, replayed and failed."""
+    told = terms(328_17)
+    posted(told)
+    webhook = received(
+        told, status=Webhook.Status.FAILED, attempts=5, last_error="it broke", error_kind="it broke"
+    )
+    other = body(told, amount="999.13", payer_inn="500100732259")
+    ConflictingDelivery.objects.create(webhook=webhook, difference="amount_kopecks, inn", body=other)
+    received(terms(1_00), status=Webhook.Status.APPLIED)
+    acts.begin(Act.Kind.REPLAY, {webhook.pk}, User.objects.earliest("pk"), "repaired")
+    inbox.keep_rejected(b'{"amount": "0"}', "amount: must be greater than zero")
+    inbox.keep_ignored(b'{"amount": "1"}', "outgoing", "tbank")
+    Verification.objects.create(took=timedelta(seconds=1), rows_looked_at=3)
+    TaskResult.objects.create(
+        task_id=f"webhook-{webhook.pk}-1", status="FAILURE", traceback="ValueError: it broke"
+    )
+    now = datetime.now(UTC)
+    Beat.objects.create(name="worker@host", kind=Beat.Kind.WORKER, processes=1, seen_at=now)
+    Alert.objects.create(cause="stalled", level=3, text="late", to_do="look", size=1, began_at=now)
+    issue("a program", "read:all")
+    Group.objects.create(name="readers")
+    owner = User.objects.create_user("owner", "owner@example.com")
+    TOTPDevice.objects.create(user=owner, name="phone")
+    StaticDevice.objects.create(user=owner, name="codes").token_set.create(token="abc")
+
+
+def shown_models() -> list[type[Model]]:
+    return sorted(admin.site._registry, key=lambda model: model._meta.label)
+
+
+def routes() -> list[str]:
+    """Each route below /admin/, with its arguments as <name>; not the one that takes what is left over."""
+    return sorted({*_routes(admin.site.get_urls(), "/admin/"), "/admin/language/"})
+
+
+def _routes(patterns: Any, prefix: str) -> Iterator[str]:
+    for each in patterns:
+        route = prefix + str(each.pattern).removesuffix("$").removeprefix("^")
+        if isinstance(each, URLResolver):
+            yield from _routes(each.url_patterns, route)
+        elif isinstance(each, URLPattern) and "(?P<url>" not in route:
+            yield re.sub(r"\(\?P<(\w+)>.*?\)", r"<\1>", route)
+
+
+def filled(route: str, value: str) -> str:
+    return _ARGUMENT.sub(lambda _: value, route)
+
+
+def model_of(route: str) -> type[Model] | None:
+    """Whose pages the route belongs to."""
+    return next(
+        (
+            model
+            for model in shown_models()
+            if route.startswith(f"/admin/{model._meta.app_label}/{model._meta.model_name}/")
+        ),
+        None,
+    )
