@@ -13,6 +13,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
 from api.keys import issue, normal_scopes, revoke
+from api.lookups import StrictAdmin
 from api.models import ApiKey
 
 _STATES = {
@@ -38,7 +39,7 @@ class ApiKeyForm(forms.ModelForm):  # type: ignore[type-arg]  # Django's own cla
 
 
 @admin.register(ApiKey)
-class ApiKeyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # as above
+class ApiKeyAdmin(StrictAdmin):
     """A key is shown on the page that answers the form: it goes into no message, session, log or redirect."""
 
     form = ApiKeyForm

@@ -9,4 +9,5 @@ class AdminConfig(DjangosAdminConfig):
 
     def ready(self) -> None:
         super().ready()
-        import_string("config.second_factors.take_over")()  # now that there are models
+        for pages in ("config.second_factors", "config.users"):
+            import_string(f"{pages}.take_over")()  # now that there are models

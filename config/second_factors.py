@@ -3,11 +3,12 @@
 django-otp marks none of its words for translation, and shows every detail of an app's code.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 from django.apps import apps
 from django.contrib import admin
-from django.http import HttpRequest
+from django.http import Http404, HttpRequest, HttpResponse
 from django.urls import reverse
 from django.utils.html import format_html
 from django.utils.translation import gettext as _
@@ -16,6 +17,8 @@ from django_otp.plugins.otp_static.admin import StaticDeviceAdmin
 from django_otp.plugins.otp_static.models import StaticDevice, StaticToken
 from django_otp.plugins.otp_totp.admin import TOTPDeviceAdmin
 from django_otp.plugins.otp_totp.models import TOTPDevice
+
+from api.lookups import StrictAdmin
 
 APPS = {"otp_static": gettext_lazy("One-time codes"), "otp_totp": gettext_lazy("Second factors")}
 WORDS = (
@@ -37,23 +40,56 @@ WORDS = (
 )
 
 
-class OneTimeCodesAdmin(StaticDeviceAdmin):  # type: ignore[misc]  # django-otp has no types
+class SuperusersOnly(StrictAdmin):
+    """What these pages show opens other people's accounts: no permission is enough."""
+
+    def has_module_permission(self, request: HttpRequest) -> bool:
+        return request.user.is_superuser
+
+    def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return request.user.is_superuser
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return request.user.is_superuser
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return request.user.is_superuser
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return request.user.is_superuser
+
+
+class OneTimeCodesAdmin(SuperusersOnly, StaticDeviceAdmin):  # type: ignore[misc]  # django-otp has no types
     search_help_text = gettext_lazy("a user's name or e-mail address")
 
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
         return [(None, {"fields": _fields(obj)})]
 
 
-class AppsAdmin(TOTPDeviceAdmin):  # type: ignore[misc]  # as above
+class AppsAdmin(SuperusersOnly, TOTPDeviceAdmin):  # type: ignore[misc]  # as above
     search_help_text = OneTimeCodesAdmin.search_help_text
 
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
         return [(None, {"fields": [*_fields(obj), *(["qrcode_link"] if obj else [])]})]
 
+    def config_view(self, request: HttpRequest, pk: int) -> HttpResponse:
+        return _found(super().config_view, request, pk)
+
+    def qrcode_view(self, request: HttpRequest, pk: int) -> HttpResponse:
+        return _found(super().qrcode_view, request, pk)
+
     @admin.display(description=gettext_lazy("QR code"))
     def qrcode_link(self, device: Any) -> str:
         page = reverse("admin:otp_totp_totpdevice_config", args=[device.pk])
         return format_html('<a href="{}">{}</a>', page, _("show"))
+
+
+def _found(view: Callable[[HttpRequest, int], HttpResponse], request: HttpRequest, pk: int) -> HttpResponse:
+    """Call a view of django-otp's, which looks a device up without expecting that there is none."""
+    try:
+        return view(request, pk)
+    except TOTPDevice.DoesNotExist as exc:
+        raise Http404 from exc
 
 
 def _fields(device: Any) -> list[str]:

@@ -21,11 +21,13 @@ class Site(AdminSite):
 
     def index(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> TemplateResponse:
         """The dashboard, for whoever may see webhooks, and below it Django's list of tables."""
-        told = dashboard.context() if dashboard.may_see(request) else {}
+        told = dashboard.context(request) if dashboard.may_see(request) else {}
         return super().index(request, {**told, **(extra_context or {})})
 
     def get_urls(self) -> list[URLPattern | URLResolver]:
-        return [path("time-zone/", self.admin_view(self.time_zone), name="time_zone"), *super().get_urls()]
+        """Without Django's redirect to a row's page outside: no row has one, and it takes any table's key."""
+        djangos = [url for url in super().get_urls() if getattr(url, "name", "") != "view_on_site"]
+        return [path("time-zone/", self.admin_view(self.time_zone), name="time_zone"), *djangos]
 
     def time_zone(self, request: HttpRequest) -> HttpResponse:
         return viewing.choose(request, self)

@@ -8,9 +8,8 @@ from zoneinfo import ZoneInfo, available_timezones
 from django import forms
 from django.conf import settings
 from django.contrib.admin import AdminSite
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.http.response import HttpResponseBase
-from django.shortcuts import redirect
 from django.template.response import TemplateResponse
 from django.urls import reverse
 from django.utils import timezone, translation
@@ -86,7 +85,8 @@ def choose(request: HttpRequest, site: AdminSite) -> HttpResponse:
 def _chosen(request: HttpRequest, name: str) -> HttpResponse:
     back = request.GET.get("next", "")
     is_ours = url_has_allowed_host_and_scheme(back, {request.get_host()}, require_https=request.is_secure())
-    answer = redirect(back if is_ours else reverse("admin:index"))
+    # Not redirect(), which takes a word for the name of a view.
+    answer = HttpResponseRedirect(back if is_ours else reverse("admin:index"))
     if name:
         answer.set_cookie(
             COOKIE, name, max_age=COOKIE_SECONDS, path=ADMIN, samesite="Lax", secure=request.is_secure()

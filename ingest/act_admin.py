@@ -9,7 +9,7 @@ from django.utils.translation import gettext_lazy as _
 
 from ingest import acts, unrecognized
 from ingest.models import Act, ActedWebhook, UnrecognizedDelivery, Webhook
-from ledger.browsing import ReadOnlyAdmin
+from ledger.browsing import ReadOnlyAdmin, may_view
 
 SHOWN_MAX = 20  # webhooks of an act
 _BY_NOW = {
@@ -39,14 +39,15 @@ class ActAdmin(ReadOnlyAdmin):
         act = self.get_object(request, object_id)
         context = {**(extra_context or {})}
         if act and act.kind in unrecognized.KINDS:
-            may_see = request.user.has_perm("ingest.view_unrecognizeddelivery")
+            may_see = may_view(request.user, UnrecognizedDelivery)
             context |= _progress_of_deliveries(act, may_see=may_see)
         elif act:
-            context |= _progress(act)
+            context |= _progress(act, with_webhooks=may_view(request.user, Webhook))
         return super().change_view(request, object_id, form_url, context)
 
 
-def _progress(act: Act) -> dict[str, Any]:
+def _progress(act: Act, *, with_webhooks: bool) -> dict[str, Any]:
+    """How far it is, in numbers; and the webhooks that it is about."""
     progress = acts.progress(act)
     names, statuses = dict(acts.Outcome.choices), dict(Webhook.Status.choices)
     mine = ActedWebhook.objects.filter(act=act)
@@ -61,8 +62,11 @@ def _progress(act: Act) -> dict[str, Any]:
             (count, _BY_NOW.get(status) or statuses[status], status)
             for status, count in progress.by_now.items()
         ],
-        "failed_again": _shown(failed_again) if progress.by_now[Webhook.Status.FAILED] else [],
-        "about": _shown(mine),
+        "with_webhooks": with_webhooks,
+        "failed_again": _shown(failed_again)
+        if with_webhooks and progress.by_now[Webhook.Status.FAILED]
+        else [],
+        "about": _shown(mine) if with_webhooks else [],
     }
 
 

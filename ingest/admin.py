@@ -1,10 +1,11 @@
 """The inbox in the admin: what the bank told us, what became of it, and what a person can do about it."""
 
 from datetime import timedelta
-from typing import Any
+from typing import Any, cast
 
 from django.contrib import admin
 from django.contrib.admin.options import IncorrectLookupParameters
+from django.contrib.auth.models import AnonymousUser
 from django.core.exceptions import PermissionDenied
 from django.db.models import Prefetch, QuerySet
 from django.http import Http404, HttpRequest, HttpResponse
@@ -17,7 +18,7 @@ from django.utils.text import Truncator
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from ingest import asking, finding, grouping, story
+from ingest import asking, finding, grouping, rendering, story
 from ingest.act_admin import ActAdmin  # noqa: F401 registers the audit trail's pages
 from ingest.comparing import named
 from ingest.delivered_admin import DeliveredAdmin
@@ -31,12 +32,13 @@ from ingest.models import (
     Webhook,
 )
 from ingest.unrecognized_admin import UnrecognizedDeliveryAdmin  # noqa: F401 registers its pages
-from ledger.browsing import ReadOnlyAdmin, link, list_link, moment_text
+from ledger.browsing import ReadOnlyAdmin, Viewer, link, list_link, moment_text
 from ledger.models import Payment
 from ledger.money import rubles_text
 
 SHOWN_MAX = 20  # of a list inside a page
 ERROR_CHARS_SHOWN = 80
+DRIFT_CHARS_SHOWN = 1000  # in the list
 
 
 class KindFilter(admin.SimpleListFilter):
@@ -85,6 +87,8 @@ class WebhookAdmin(DeliveredAdmin):
         "error",
     ]  # fmt: skip
     list_filter = ["status", ReceivedFilter, KindFilter]
+    linked_lookups = ["id__gte"]
+    fields_of = {"payment": Payment, "conflicts": ConflictingDelivery}
     change_list_template = "admin/ingest/webhook/change_list.html"
     fieldsets = [
         (None, {"fields": [
@@ -182,13 +186,22 @@ class WebhookAdmin(DeliveredAdmin):
         context = {**(extra_context or {}), **asking.may(request.user), "has_conflict": has_conflict}
         return super().change_view(request, object_id, form_url, context)
 
-    def events(self, webhook: Webhook) -> list[story.Event]:
-        """What happened to it, as far as this room knows."""
-        return story.told(webhook)
+    def get_object(
+        self, request: HttpRequest, object_id: str, from_field: str | None = None
+    ) -> Webhook | None:
+        webhook: Any = super().get_object(request, object_id, from_field)
+        if webhook:
+            webhook.viewer = request.user  # for the story, and in this Python object alone
+        return cast(Webhook | None, webhook)
+
+    def events(self, webhook: Webhook, viewer: Viewer) -> list[story.Event]:
+        """What happened to it, as far as this room knows and `viewer` may see."""
+        return story.told(webhook, viewer)
 
     @admin.display(description="")
     def story(self, webhook: Webhook) -> str:
-        events = story.in_order(self.events(webhook))
+        viewer = getattr(webhook, "viewer", AnonymousUser())
+        events = story.in_order(self.events(webhook, viewer))
         return render_to_string("admin/ingest/webhook/story.html", {"events": events})
 
     @admin.display(description=gettext_lazy("operation"))
@@ -200,7 +213,9 @@ class WebhookAdmin(DeliveredAdmin):
     def known_to_the_bank_as(self, webhook: Webhook) -> str:
         if webhook.source == BANK:
             return _("the operation id")
-        return ", ".join(finding.banks_ids(webhook)) or _("a name of its own, let go of with the body")
+        return ", ".join(finding.banks_ids(webhook)[:SHOWN_MAX]) or _(
+            "a name of its own, let go of with the body"
+        )
 
     @admin.display(description=gettext_lazy("status"))
     def state(self, webhook: Webhook) -> str:
@@ -237,6 +252,7 @@ class WebhookAdmin(DeliveredAdmin):
 @admin.register(RejectedDelivery)
 class RejectedDeliveryAdmin(DeliveredAdmin):
     list_display = ["received_at", "source", "source_address", "reason"]
+    linked_lookups = ["received_at__gte"]
     fields = ["received_at", "source", "source_address", "reason", "body_indented", "body_bytes"]
 
 
@@ -249,6 +265,7 @@ class IgnoredDeliveryAdmin(RejectedDeliveryAdmin):
 class ConflictingDeliveryAdmin(DeliveredAdmin):
     list_display = ["received_at", "source", "source_address", "webhook", "differing", "is_resolved"]
     list_filter = [("resolved_in", admin.EmptyFieldListFilter)]
+    linked_lookups = ["received_at__gte", "webhook__exact"]
     fields = [
         "received_at", "source", "source_address", "webhook", "differing", "resolved_in", "body_indented",
         "body_bytes",
@@ -285,10 +302,14 @@ class ConflictingDeliveryAdmin(DeliveredAdmin):
 
 @admin.register(Verification)
 class VerificationAdmin(ReadOnlyAdmin):
-    list_display = ["ended_at", "result", "rows_looked_at", "took"]
+    list_display = ["ended_at", "result_shortly", "rows_looked_at", "took"]
     fields = ["ended_at", "result", "rows_looked_at", "took"]
     ordering = ["-id"]
 
     @admin.display(description=gettext_lazy("result"))
     def result(self, verification: Verification) -> str:
-        return verification.drift or _("all is right")
+        return verification.drift[: rendering.BLOCK_CHARS_MAX] or _("all is right")
+
+    @admin.display(description=gettext_lazy("result"))
+    def result_shortly(self, verification: Verification) -> str:
+        return Truncator(self.result(verification)).chars(DRIFT_CHARS_SHOWN)

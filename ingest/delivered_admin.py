@@ -2,15 +2,19 @@
 
 from typing import Any
 
-import msgspec
 from django.contrib import admin
+from django.contrib.admin.exceptions import DisallowedModelAdminLookup
 from django.contrib.admin.options import IncorrectLookupParameters
-from django.db.models import QuerySet
-from django.http import Http404, HttpRequest
+from django.core.exceptions import PermissionDenied
+from django.db.models import Model, QuerySet
+from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import get_object_or_404
+from django.urls import URLPattern, path, reverse
 from django.utils.html import format_html
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
+from ingest import rendering
 from ingest.models import (
     ConflictingDelivery,
     IgnoredDelivery,
@@ -18,14 +22,9 @@ from ingest.models import (
     UnrecognizedDelivery,
     Webhook,
 )
-from ingest.signing import claimed_payload
 from ledger.browsing import ReadOnlyAdmin
 
 Delivered = Webhook | RejectedDelivery | IgnoredDelivery | UnrecognizedDelivery | ConflictingDelivery
-
-
-def _block(text: str) -> str:
-    return format_html('<pre class="delivered">{}</pre>', text)
 
 
 class DeliveredAdmin(ReadOnlyAdmin):
@@ -47,23 +46,35 @@ class DeliveredAdmin(ReadOnlyAdmin):
         request.GET = query  # type: ignore[assignment]
         try:
             return self.get_changelist_instance(request).get_queryset(request)
-        except IncorrectLookupParameters as wrong:
-            raise Http404 from wrong
+        except (IncorrectLookupParameters, DisallowedModelAdminLookup) as exc:
+            raise Http404 from exc
         finally:
             request.GET = whole
+
+    def get_urls(self) -> list[URLPattern]:
+        download = self.admin_site.admin_view(self.body_view)
+        return [path("<int:key>/body/", download, name=_body_page(self.model)), *super().get_urls()]
+
+    def body_view(self, request: HttpRequest, key: int) -> HttpResponse:
+        """The bytes as a file, whatever their length."""
+        if not self.has_view_permission(request):
+            raise PermissionDenied
+        row = get_object_or_404(self.model, pk=key)
+        name = f'attachment; filename="{self.opts.model_name}-{key}"'
+        return HttpResponse(row.body, "application/octet-stream", headers={"Content-Disposition": name})
 
     @admin.display(description=gettext_lazy("body, indented"))
     def body_indented(self, row: Delivered) -> str:
         if isinstance(row, Webhook) and not row.body:
             return _("let go of with time")
-        payload = claimed_payload(bytes(row.body))
-        try:
-            # Indents without reading the numbers, which stay as the bank wrote them.
-            text = msgspec.json.format(payload.decode(), indent=2)
-        except (UnicodeDecodeError, msgspec.DecodeError, RecursionError):
-            text = _("not JSON")
-        return _block(text)
+        return rendering.block(rendering.indented(bytes(row.body)))
 
     @admin.display(description=gettext_lazy("body, the exact bytes"))
     def body_bytes(self, row: Delivered) -> str:
-        return _block(repr(bytes(row.body))[2:-1])
+        download = reverse(f"admin:{_body_page(type(row))}", args=[row.pk])
+        shown = rendering.block(rendering.exact(bytes(row.body)))
+        return format_html('{}<a href="{}">{}</a>', shown, download, _("download"))
+
+
+def _body_page(model: type[Model]) -> str:
+    return f"{model._meta.app_label}_{model._meta.model_name}_body"

@@ -15,8 +15,8 @@ from ingest.doors import DOORS_BY_NAME
 from ingest.exceptions import InvalidDelivery, TurnedAway
 from ingest.models import ActedWebhook, ConflictingDelivery, KeptDelivery, Webhook
 from ingest.signing import claimed_payload
-from ledger.browsing import link
-from ledger.models import Payment
+from ledger.browsing import Viewer, link, link_for, may_view
+from ledger.models import BalanceLog, Payment
 from ledger.money import rubles_text
 
 SHOWN_MAX = 20  # of a kind
@@ -34,14 +34,14 @@ class Event:
     traceback: str = ""
 
 
-def told(webhook: Webhook) -> list[Event]:
-    """All but the attempts, which the worker knows."""
+def told(webhook: Webhook, viewer: Viewer) -> list[Event]:
+    """All but the attempts, which the worker knows; of other models' rows only what `viewer` may see."""
     return [
         Event(webhook.received_at, "received", _("Delivered for the first time, and stored"), _from(webhook)),
         *_repeats(webhook),
-        *_conflicts(webhook),
+        *_conflicts(webhook, viewer),
         *_acts(webhook),
-        *_posting(webhook),
+        *_posting(webhook, viewer),
         *_standing(webhook),
     ]
 
@@ -67,17 +67,18 @@ def _repeats(webhook: Webhook) -> Iterator[Event]:
         yield Event(newest[-2].received_at, "repeated", "…", text.format(shown=SHOWN_MAX, all=count))
 
 
-def _conflicts(webhook: Webhook) -> Iterator[Event]:
+def _conflicts(webhook: Webhook, viewer: Viewer) -> Iterator[Event]:
     newest = webhook.conflicting_deliveries.select_related("resolved_in").order_by("-id")[:SHOWN_MAX]
     for one in newest:
-        words = [link(one, _("the delivery")), _from(one), _resolution(one)]
-        yield Event(
-            one.received_at,
-            "conflict" if one.resolved_in_id is None else "resolved",
-            _("Delivered again, with other content: a conflict, nothing was posted for it"),
-            format_html("{} {}: {}", *words),
-            _compared(webhook, one),
-        )
+        mark = "conflict" if one.resolved_in_id is None else "resolved"
+        title = _("Delivered again, with other content: a conflict, nothing was posted for it")
+        if may_view(viewer, ConflictingDelivery):
+            words = [link(one, _("the delivery")), _from(one), _resolution(one)]
+            yield Event(
+                one.received_at, mark, title, format_html("{} {}: {}", *words), _compared(webhook, one)
+            )
+        else:
+            yield Event(one.received_at, mark, title, _resolution(one))
 
 
 def _resolution(one: ConflictingDelivery) -> str:
@@ -103,26 +104,39 @@ def _acts(webhook: Webhook) -> Iterator[Event]:
         yield Event(one.act.at, "act", title, text)
 
 
-def _posting(webhook: Webhook) -> Iterator[Event]:
+def _posting(webhook: Webhook, viewer: Viewer) -> Iterator[Event]:
+    posted = _("Applied: posted to the ledger")
+    if not may_view(viewer, Payment):
+        if webhook.applied_at:
+            yield Event(webhook.applied_at, "applied", posted)
+        return
     payments = Payment.objects.select_related("organization", "log_line")
     payment = payments.filter(operation_id=webhook.operation_id).first()
     if payment is None:
         return
-    line = payment.log_line
-    before, after = line.balance_after_kopecks - line.amount_kopecks, line.balance_after_kopecks
-    text = format_html(
-        _("{amount} is line {seq} of {inn}: the balance went from {before} to {after}"),
-        amount=link(payment, rubles_text(payment.amount_kopecks)),
-        seq=link(line, line.seq),
-        inn=link(payment.organization, payment.organization.inn),
-        before=rubles_text(before),
-        after=rubles_text(after),
-    )
+    text = _effect(payment, viewer)
     if payment.terms == webhook.terms:
-        yield Event(payment.created_at, "applied", _("Applied: posted to the ledger"), text)
+        yield Event(payment.created_at, "applied", posted, text)
     else:
         title = _("The ledger has this operation under other terms")
         yield Event(payment.created_at, "conflict", title, text, compare(webhook.terms, payment.terms))
+
+
+def _effect(payment: Payment, viewer: Viewer) -> str:
+    """The payment, and for who may see the log, its line there."""
+    amount = link(payment, rubles_text(payment.amount_kopecks))
+    if not may_view(viewer, BalanceLog):
+        return amount
+    line = payment.log_line
+    before, after = line.balance_after_kopecks - line.amount_kopecks, line.balance_after_kopecks
+    return format_html(
+        _("{amount} is line {seq} of {inn}: the balance went from {before} to {after}"),
+        amount=amount,
+        seq=link(line, line.seq),
+        inn=link_for(viewer, payment.organization, payment.organization.inn),
+        before=rubles_text(before),
+        after=rubles_text(after),
+    )
 
 
 def _standing(webhook: Webhook) -> Iterator[Event]:

@@ -22,7 +22,7 @@ from ingest import acts, asking, unrecognized
 from ingest.delivered_admin import DeliveredAdmin
 from ingest.doors import DOORS_BY_NAME
 from ingest.exceptions import NoWebhooks
-from ingest.models import BANK, Act, UnrecognizedDelivery
+from ingest.models import BANK, Act, UnrecognizedDelivery, Webhook
 from ledger import among  # noqa: F401 registers the look-up id__among
 from ledger.browsing import link
 
@@ -104,6 +104,8 @@ class SourceFilter(admin.SimpleListFilter):
 class UnrecognizedDeliveryAdmin(DeliveredAdmin):
     list_display = ["received_at", "source", "source_address", "reason", "state"]
     list_filter = [StateFilter, AgeFilter, SourceFilter]
+    linked_lookups = ["received_at__gte"]
+    fields_of = {"last_act": Act, "became": Webhook}
     fields = [
         "received_at", "source", "source_address", "reason", "state", "last_act", "became", "body_indented",
         "body_bytes",

@@ -82,7 +82,9 @@ class PaymentAdmin(ReadOnlyAdmin):
         "line",
         "created_at",
     ]
+    fields_of = {"line": BalanceLog}
     prefetched = ["organization"]
+    linked_lookups = ["id__gte"]
     ordering = ["-id"]
     search_fields = ["operation_id", "organization__inn"]
     search_help_text = gettext_lazy("an operation id, or an organization's INN")

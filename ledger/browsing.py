@@ -1,19 +1,23 @@
 """Admin pages over tables of millions of rows that nobody may change."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import cached_property
 from typing import Any, cast
 
-from django.contrib import admin
 from django.contrib.admin.views.main import ChangeList
+from django.contrib.auth.models import AnonymousUser, User
 from django.core.paginator import Paginator
 from django.db.models import Model, QuerySet
 from django.http import HttpRequest
 from django.urls import reverse
 from django.utils import timezone
 from django.utils.formats import date_format
-from django.utils.html import format_html
+from django.utils.html import conditional_escape, format_html
+
+from api.lookups import StrictAdmin, StrictChangeList
+
+Viewer = User | AnonymousUser
 
 
 class BoundedPaginator(Paginator):  # type: ignore[type-arg]  # Django's own class takes no argument
@@ -27,14 +31,14 @@ class BoundedPaginator(Paginator):  # type: ignore[type-arg]  # Django's own cla
         return rows.order_by()[: self.rows_max].count()
 
 
-class IndexedChangeList(ChangeList):
+class IndexedChangeList(StrictChangeList):
     """Rows in the order the page's author chose for its index; no column can be sorted by."""
 
     def get_ordering_field(self, field_name: Any) -> None:
         return None
 
 
-class ReadOnlyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # as above
+class ReadOnlyAdmin(StrictAdmin):
     """Shows rows to whoever has the view permission, and lets nobody change them, superusers included.
 
     A list costs a bounded number of rows however long the table is. It shows the first thousand;
@@ -48,7 +52,7 @@ class ReadOnlyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # as above
     # Not joined: from a few organizations the server would read on to all their payments, and sort them.
     list_select_related = ()
     prefetched: Sequence[str] = ()
-    show_facets = admin.ShowFacets.NEVER  # each facet is a count
+    fields_of: Mapping[Any, type[Model]] = {}  # fields that show another model's row, by that model
 
     class Media:
         css = {"all": ["ledger/admin.css"]}
@@ -61,6 +65,19 @@ class ReadOnlyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # as above
 
     def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
         return False
+
+    def get_fieldsets(self, request: HttpRequest, obj: Model | None = None) -> Any:
+        """Leave out what shows rows of another model to a viewer who may not see that model."""
+        shown_fieldsets = []
+        for title, options in super().get_fieldsets(request, obj):
+            shown = [
+                name
+                for name in options["fields"]
+                if name not in self.fields_of or may_view(request.user, self.fields_of[name])
+            ]
+            if shown:
+                shown_fieldsets.append((title, {**options, "fields": shown}))
+        return shown_fieldsets
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         return super().get_queryset(request).prefetch_related(*self.prefetched)
@@ -88,6 +105,15 @@ def link(row: Model, text: object) -> str:
     """A link to the row's admin page; `text` is escaped."""
     page = f"admin:{row._meta.app_label}_{row._meta.model_name}_change"
     return format_html('<a href="{}">{}</a>', reverse(page, args=[row.pk]), text)
+
+
+def may_view(viewer: Viewer, model: type[Model]) -> bool:
+    return viewer.has_perm(f"{model._meta.app_label}.view_{model._meta.model_name}")
+
+
+def link_for(viewer: Viewer, row: Model, text: object) -> str:
+    """A link for who may see the row, else only `text`, escaped."""
+    return link(row, text) if may_view(viewer, type(row)) else conditional_escape(str(text))
 
 
 def list_link(model: type[Model], text: object, **query: str) -> str:

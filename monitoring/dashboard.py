@@ -1,6 +1,6 @@
 """The admin's front page: whether money flows, said in one sentence, and the figures behind it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -12,7 +12,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
 from ingest.models import RejectedDelivery, Verification, Webhook
-from ledger.browsing import list_url
+from ledger.browsing import list_url, may_view
 from ledger.models import Payment
 from ledger.money import grouped
 from monitoring import charts, figures, troubles
@@ -77,10 +77,11 @@ def may_see(request: HttpRequest) -> bool:
     return request.user.has_perm("ingest.view_webhook")
 
 
-def context() -> dict[str, Any]:
-    """What the template monitoring/dashboard.html shows."""
+def context(request: HttpRequest) -> dict[str, Any]:
+    """What the template monitoring/dashboard.html shows; of a verification only to who may see it."""
+    with_drift = may_view(request.user, Verification)
     told = Figures(clock.now())
-    found = troubles.of_rows(told)
+    found = [trouble if with_drift else replace(trouble, detail="") for trouble in troubles.of_rows(told)]
     shown = lines(told, found)
     return {
         "read_at": timezone.localtime(told.now),
@@ -91,6 +92,7 @@ def context() -> dict[str, Any]:
         "charts": [_last_hour(told), _last_day(told)],
         "signs": [(sign, age_of(sign.age)) for sign in told.signs],
         "beats_url": list_url(Beat),
+        "with_verification": with_drift,
         "verification": told.verification,
         "verified_rows": told.verification and grouped(told.verification.rows_looked_at),
         "verification_level": _verification_level(told).css,

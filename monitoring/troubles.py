@@ -76,7 +76,7 @@ class Trouble:
     text: str
     to_do: str
     url: str = ""  # the admin's page about it
-    detail: str = ""  # for whoever may see webhooks
+    detail: str = ""  # for who may see the rows at `url`
     size: int = 1  # how much of it there is
 
 

@@ -13,13 +13,15 @@ from django_celery_results.models import GroupResult, TaskResult
 from ingest import asking, story
 from ingest.admin import ERROR_CHARS_SHOWN, WebhookAdmin
 from ingest.models import Act, Webhook
-from ledger.browsing import ReadOnlyAdmin, link
+from ledger.browsing import ReadOnlyAdmin, Viewer, link, may_view
 from ledger.operation_id import as_operation_id
 from worker.applying import BatchFailed
 from worker.attempts import webhook_id_of
 from worker.models import Beat
 
 SHOWN_MAX = 20  # results on a webhook's page
+STORY_TRACE_CHARS_MAX = 4_000  # of each
+TRACE_CHARS_MAX = 50_000  # on a result's own page
 CAUSE_ENDS = "\nThe above exception was the direct cause of the following exception:\n"  # as Python writes it
 NAMED_MAX = 5  # of the results that have no webhook behind them
 
@@ -56,9 +58,11 @@ def attempts_of(webhook_id: int) -> Q:
 class AttemptedWebhookAdmin(WebhookAdmin):
     """The inbox's page, and with it what Celery kept of the webhook's attempts."""
 
-    def events(self, webhook: Webhook) -> list[story.Event]:
+    def events(self, webhook: Webhook, viewer: Viewer) -> list[story.Event]:
+        if not may_view(viewer, TaskResult):
+            return super().events(webhook, viewer)
         newest = TaskResult.objects.filter(attempts_of(webhook.pk)).order_by("-id")[:SHOWN_MAX]
-        return [*super().events(webhook), *map(_attempt, newest)]
+        return [*super().events(webhook, viewer), *map(_attempt, newest)]
 
 
 def _attempt(result: TaskResult) -> story.Event:
@@ -67,9 +71,14 @@ def _attempt(result: TaskResult) -> story.Event:
         result.date_done,
         "applied" if went_well else "attempt",
         _("An attempt on its own went well") if went_well else _("An attempt on its own failed"),
-        format_html("{} {}", last_line(result), link(result, _("the result"))),
-        traceback=result.traceback or "",
+        format_html("{} {}", end_of(last_line(result), STORY_TRACE_CHARS_MAX), link(result, _("the result"))),
+        traceback=end_of(result.traceback, STORY_TRACE_CHARS_MAX),
     )
+
+
+def end_of(text: str | None, chars_max: int) -> str:
+    """A traceback's end names the error."""
+    return (text or "")[-chars_max:]
 
 
 def last_line(result: TaskResult) -> str:
@@ -91,7 +100,7 @@ class TaskResultAdmin(ReadOnlyAdmin):
         "date_created",
         "date_done",
         "worker",
-        "result",
+        "data",
         "trace",
     ]
     list_filter = ["status"]
@@ -132,7 +141,11 @@ class TaskResultAdmin(ReadOnlyAdmin):
 
     @admin.display(description=gettext_lazy("traceback"))
     def trace(self, result: TaskResult) -> str:
-        return format_html("<pre>{}</pre>", result.traceback or _("none"))
+        return format_html("<pre>{}</pre>", end_of(result.traceback, TRACE_CHARS_MAX) or _("none"))
+
+    @admin.display(description=gettext_lazy("Result Data"))
+    def data(self, result: TaskResult) -> str:
+        return end_of(result.result, TRACE_CHARS_MAX)
 
 
 @admin.register(Beat)
