@@ -7,7 +7,7 @@ from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, URLResolver, path
 
-from config import viewing
+from config import sections, viewing
 from config.login import LoginForm, second_factor_needed
 from monitoring import dashboard
 
@@ -23,6 +23,11 @@ class Site(AdminSite):
         """The dashboard, for whoever may see webhooks, and below it Django's list of tables."""
         told = dashboard.context(request) if dashboard.may_see(request) else {}
         return super().index(request, {**told, **(extra_context or {})})
+
+    def get_app_list(self, request: HttpRequest, app_label: str | None = None) -> list[Any]:
+        """By use on the front page; an app's own page lists its tables as Django does."""
+        apps: list[Any] = super().get_app_list(request, app_label)
+        return apps if app_label else sections.by_use(apps)
 
     def get_urls(self) -> list[URLPattern | URLResolver]:
         """Without Django's redirect to a row's page outside: no row has one, and it takes any table's key."""
