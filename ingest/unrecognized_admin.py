@@ -104,7 +104,6 @@ class SourceFilter(admin.SimpleListFilter):
 class UnrecognizedDeliveryAdmin(DeliveredAdmin):
     list_display = ["received_at", "source", "source_address", "reason", "state"]
     list_filter = [StateFilter, AgeFilter, SourceFilter]
-    linked_lookups = ["received_at__gte"]
     fields_of = {"last_act": Act, "became": Webhook}
     fields = [
         "received_at", "source", "source_address", "reason", "state", "last_act", "became", "body_indented",

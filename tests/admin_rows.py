@@ -35,6 +35,7 @@ def one_of_each() -> None:
     received(terms(1_00), status=Webhook.Status.APPLIED)
     acts.begin(Act.Kind.REPLAY, {webhook.pk}, User.objects.earliest("pk"), "repaired")
     inbox.keep_rejected(b'{"amount": "0"}', "amount: must be greater than zero")
+    inbox.keep_unrecognized(b'{"amount": "2"}', b'{"amount": "2"}', "typeOfOperation new", "tbank")
     inbox.keep_ignored(b'{"amount": "1"}', "outgoing", "tbank")
     Verification.objects.create(took=timedelta(seconds=1), rows_looked_at=3)
     TaskResult.objects.create(

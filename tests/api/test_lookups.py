@@ -32,6 +32,7 @@ ALLOWED = {
     "ingest.ConflictingDelivery": {"resolved_in__isempty", "received_at__gte", "webhook__exact"},
     "ingest.IgnoredDelivery": {"received_at__gte"},
     "ingest.RejectedDelivery": {"received_at__gte"},
+    "ingest.UnrecognizedDelivery": {"state", "received", "source"},
     "ingest.Webhook": {"status__exact", "status__isnull", "received", "error_kind", "id__gte"},
     "ledger.Payment": {"id__gte"},
     "otp_static.StaticDevice": OF_DEVICES,

@@ -36,6 +36,7 @@ SECRETS: dict[str, set[str]] = {
     IVANOV: {"view_conflictingdelivery"},
     "of-the-rejected": {"view_rejecteddelivery"},
     "of-the-ignored": {"view_ignoreddelivery"},
+    "of-the-unrecognized": {"view_unrecognizeddelivery"},
     "of-the-traceback": {"view_taskresult"},
     "of-the-drift": {"view_verification"},
     "of-the-act": {"view_act", "view_webhook"},
@@ -55,6 +56,7 @@ def rows() -> None:
     sent = body(other, amount="999.13", payer_inn=IVANOV)
     ConflictingDelivery.objects.create(webhook=webhook, difference="amount_kopecks, inn", body=sent)
     inbox.keep_rejected(b'"of-the-rejected"', "of-the-rejected")
+    inbox.keep_unrecognized(b'"unrecognized"', b'"unrecognized"', "of-the-unrecognized", "tbank")
     inbox.keep_ignored(b'"of-the-ignored"', "of-the-ignored", "tbank")
     TaskResult.objects.create(
         task_id=f"webhook-{webhook.pk}-2", status="FAILURE", traceback="of-the-traceback"
