@@ -18,6 +18,7 @@ SHOWN = {
             "Conflicting deliveries",
             "Rejected deliveries",
             "Ignored deliveries",
+            "Unrecognized deliveries",
         ),
     ],
     "acts": ["Acts"],
