@@ -5,7 +5,7 @@ from django.db import migrations, models
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("ingest", "0011_unrecognized_deliveries"),
+        ("ingest", "0011b_misconfiguration"),
     ]
 
     operations = [
