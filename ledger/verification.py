@@ -153,11 +153,14 @@ def _pages_of_lines(after: int, last: int) -> Iterator[list[Line]]:
 def _rest_of_log(lines: QuerySet[BalanceLog, Line], seq: int | None) -> Iterator[list[Line]]:
     """One organization's lines from number `seq` on.
 
-    Between two numbers, because with a LIMIT alone MariaDB reads the log from line 1 for each page.
+    Between two numbers, because with a LIMIT alone MariaDB reads the log from line 1 for each page. The
+    beginning of the next page is read before the page: when line n is committed so are those before it, and
+    a worker that fills the page while it is read would otherwise leave a gap between the two.
     """
     while seq is not None:
+        following = lines.filter(seq__gte=seq + ROWS_PER_PAGE).aggregate(seq=Min("seq"))["seq"]
         yield list(lines.filter(seq__gte=seq, seq__lt=seq + ROWS_PER_PAGE))
-        seq = lines.filter(seq__gte=seq + ROWS_PER_PAGE).aggregate(seq=Min("seq"))["seq"]
+        seq = following
 
 
 def _explain(line: Line, seq: int, balance: int) -> Drift:

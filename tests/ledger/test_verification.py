@@ -209,6 +209,24 @@ def test_a_gap_wider_than_a_page_hides_nothing_behind_it(
 
 
 @pytest.mark.django_db
+def test_lines_posted_between_two_pages_are_no_drift(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second page holds half its lines when it is read, and the third one begins right afterwards."""
+    monkeypatch.setattr(verification, "ROWS_PER_PAGE", 10)
+    posted(*(terms() for _ in range(16)))
+    pages: list[int] = []
+
+    def post_more(what: str, rows: int) -> None:
+        if what == "lines":
+            pages.append(rows)
+            if len(pages) == 2:
+                posted(*(terms() for _ in range(6)))
+
+    assert list(verify(post_more)) == []
+    assert pages[:2] == [9, 7]
+    assert found() == []
+
+
+@pytest.mark.django_db
 def test_the_statements_do_not_grow_with_the_organizations(
     django_assert_num_queries: DjangoAssertNumQueries,
 ) -> None:
