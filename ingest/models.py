@@ -133,6 +133,11 @@ class KeptDelivery(models.Model):
     class Meta:
         abstract = True
 
+    @classmethod
+    def disposable(cls) -> "models.QuerySet[Self]":
+        """Those that retention may delete by their age."""
+        return cls.objects.all()
+
 
 class RejectedDelivery(KeptDelivery):
     """Answered 400: it can never become valid."""
@@ -208,6 +213,11 @@ class ConflictingDelivery(KeptDelivery):
 
     def __str__(self) -> str:
         return gettext("other {fields}").format(fields=named(self.difference))
+
+    @classmethod
+    def disposable(cls) -> "models.QuerySet[Self]":
+        """An open conflict waits for a person, however old it is."""
+        return cls.objects.filter(resolved_in__isnull=False)
 
 
 class Verification(models.Model):

@@ -212,11 +212,6 @@ class Figures:
         return total(list(self.minutes.values())[-minutes - 1 :])
 
 
-def webhooks_since(moment: datetime) -> int:
-    """The key of the first webhook received since then."""
-    return key_at(Webhook.objects.all(), "received_at", moment)
-
-
 def payments_since(moment: datetime) -> int:
     """The key of the first payment posted since then."""
     return key_at(Payment.objects.all(), "created_at", moment)

@@ -41,3 +41,15 @@ class Minute(models.Model):
 
     def __str__(self) -> str:
         return f"{self.began_at:%Y-%m-%d %H:%M}"
+
+
+class Checkpoint(models.Model):
+    """How far a task has come that goes through a table in its own time; the next run goes on from there."""
+
+    task = models.CharField(max_length=64, primary_key=True)
+    key = models.BigIntegerField(help_text="primary key of the last row that is done")
+
+    objects: ClassVar[models.Manager["Checkpoint"]] = models.Manager()
+
+    def __str__(self) -> str:
+        return f"{self.task}: {self.key}"

@@ -25,9 +25,10 @@ GRANT SELECT, INSERT, DELETE, CREATE ON ingest_verification TO 'prihod'@'%';
 GRANT SELECT, INSERT, UPDATE, CREATE ON ingest_act TO 'prihod'@'%';
 GRANT SELECT, INSERT, UPDATE, CREATE ON ingest_actedwebhook TO 'prihod'@'%';
 
--- Signs of life, and what was counted.
+-- Signs of life, what was counted, and how far tasks have come.
 GRANT SELECT, INSERT, UPDATE, DELETE, CREATE ON worker_beat TO 'prihod'@'%';
 GRANT SELECT, INSERT, UPDATE, DELETE, CREATE ON worker_minute TO 'prihod'@'%';
+GRANT SELECT, INSERT, UPDATE, CREATE ON worker_checkpoint TO 'prihod'@'%';
 
 -- Open alerts, and whose turn it is to look.
 GRANT SELECT, INSERT, UPDATE, DELETE, CREATE ON monitoring_alert TO 'prihod'@'%';
@@ -80,6 +81,7 @@ REVOKE CREATE ON ingest_act FROM 'prihod'@'%';
 REVOKE CREATE ON ingest_actedwebhook FROM 'prihod'@'%';
 REVOKE CREATE ON worker_beat FROM 'prihod'@'%';
 REVOKE CREATE ON worker_minute FROM 'prihod'@'%';
+REVOKE CREATE ON worker_checkpoint FROM 'prihod'@'%';
 REVOKE CREATE ON monitoring_alert FROM 'prihod'@'%';
 REVOKE CREATE ON monitoring_watch FROM 'prihod'@'%';
 REVOKE CREATE ON api_apikey FROM 'prihod'@'%';
