@@ -88,6 +88,13 @@ def one_or_more(text: str) -> int:
     return number
 
 
+def hour_of_day(text: str) -> int:
+    """Raises ValueError."""
+    if int(text) not in range(24):
+        raise ValueError(text)
+    return int(text)
+
+
 def read_auth(text: str) -> str:
     """Raises ValueError."""
     if text not in {"key", "none"}:

@@ -84,6 +84,12 @@ KEPT_DELIVERIES_DAYS = env.int("KEPT_DELIVERIES_DAYS", default=90)  # 0 is for e
 BODIES_KEPT_DAYS = env.int("BODIES_KEPT_DAYS", default=0)
 RESULTS_KEPT_DAYS = env.int("RESULTS_KEPT_DAYS", default=90)
 
+# The nightly verification of the books (worker/verifying.py).
+VERIFY_AT_HOUR: int = env.get_value("VERIFY_AT_HOUR", cast=environment.hour_of_day, default=3)
+VERIFY_ROWS_PER_SECOND_MAX: int = env.get_value(
+    "VERIFY_ROWS_PER_SECOND_MAX", cast=environment.one_or_more, default=50_000
+)
+
 # /metrics. Without the folder, each process tells only what it has counted itself.
 METRICS_DIR: Path | None = env.get_value("PROMETHEUS_MULTIPROC_DIR", cast=share_counts_in, default=None)
 METRICS_TOKEN: str = env.str("METRICS_TOKEN", default="")

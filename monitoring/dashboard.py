@@ -20,7 +20,7 @@ from monitoring.durations import age_of, duration
 from monitoring.figures import HOUR, Figures
 from monitoring.models import Alert
 from monitoring.troubles import LATELY_MINUTES, Level, Trouble, kept_url, state_url
-from worker import clock
+from worker import clock, verifying
 from worker.counting import DAY, Counted
 from worker.models import Beat
 
@@ -89,6 +89,7 @@ def context() -> dict[str, Any]:
         "verification_level": _verification_level(told).css,
         "verification_age": told.verification and age_of(told.now - told.verification.ended_at),
         "verifications_url": list_url(Verification),
+        "verified_next": timezone.localtime(verifying.scheduled_after(told.now)),
     }
 
 

@@ -137,10 +137,8 @@ def _rows() -> Iterator[Finding]:
     yield Finding("inbox", found, to_do.get(troubles.STALLED, ""))
     yield Finding("inbox", f"{told.failed} webhooks are failed", to_do.get("failed", ""))
     yield Finding("inbox", f"{told.conflicts} conflicts are open", to_do.get("conflicts", ""))
-    last = told.verification
-    found = (
-        f"verified at {last.ended_at:%Y-%m-%d %H:%M} UTC: {last.drift or 'all is right'}"
-        if last
-        else "was never verified"
-    )
+    found = "was never verified"
+    if last := told.verification:
+        result = last.drift.partition("\n")[0] or "all is right"
+        found = f"verified at {last.ended_at:%Y-%m-%d %H:%M} UTC: {result}"
     yield Finding("ledger", found, to_do.get("drift") or to_do.get("not verified", ""))

@@ -43,6 +43,18 @@ class Minute(models.Model):
         return f"{self.began_at:%Y-%m-%d %H:%M}"
 
 
+class Lease(models.Model):
+    """What only one process at a time may do; of one that died it ends by itself."""
+
+    name = models.CharField(max_length=64, primary_key=True)
+    until = models.DateTimeField(help_text="by the database's clock")
+
+    objects: ClassVar[models.Manager["Lease"]] = models.Manager()
+
+    def __str__(self) -> str:
+        return f"{self.name} until {self.until:%Y-%m-%d %H:%M:%S}"
+
+
 class Checkpoint(models.Model):
     """How far a task has come that goes through a table in its own time; the next run goes on from there."""
 

@@ -1,5 +1,6 @@
 from collections.abc import Callable, Iterator
 from typing import Any
+from unittest.mock import ANY
 from uuid import UUID
 
 import pytest
@@ -147,6 +148,14 @@ PLANTED: dict[str, tuple[Callable[[], object], tuple[object, ...]]] = {
     "line and payment in a foreign log": (
         lambda: move(payment(3), line(3)),
         ("balance_after_kopecks", VASILEK, 3, 18_00, 123_50),
+    ),
+    "changed moment of a line": (
+        lambda: line(2).update(created_at=MIDNIGHT_IN_MOSCOW),
+        ("created_at", ROMASHKA, 2, ANY, str(MIDNIGHT_IN_MOSCOW)),
+    ),
+    "changed moment of a payment": (
+        lambda: payment(2).update(created_at=MIDNIGHT_IN_MOSCOW),
+        ("created_at", ROMASHKA, 2, str(MIDNIGHT_IN_MOSCOW), ANY),
     ),
     "payment without a line": (add_payment, ("lines_of_payment", ROMASHKA, None, 1, 0)),
 }

@@ -163,12 +163,22 @@ def test_one_of_two_workers_falls_silent(boss: Client) -> None:
 
 
 @pytest.mark.usefixtures("alive")
-def test_books_that_nobody_verified(boss: Client) -> None:
-    words = "The books were not verified {}: manage.py verify_ledger"
-    assert troubles(shown(boss)) == [("warning", words.format("yet"))]
+def test_books_that_were_not_verified(boss: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = "The books were not verified for {}"
+    assert troubles(shown(boss)) == []
+    assert "The scheduler verifies the books every night, next on" in boss.get("/admin/").content.decode()
+
+    now = timezone.now()
+    with monkeypatch.context() as patch:
+        patch.setattr(timezone, "now", lambda: now - timedelta(hours=25))
+        posted(terms())
+    assert troubles(shown(boss)) == []
+    with monkeypatch.context() as patch:
+        patch.setattr(clock, "now", lambda: now + timedelta(hours=2))
+        assert ("warning", words.format("27 h")) in troubles(shown(boss))
 
     verification(days=3)
-    assert troubles(shown(boss)) == [("warning", words.format("for 3 days"))]
+    assert troubles(shown(boss)) == [("warning", words.format("3 days"))]
 
     verification(days=1)
     assert troubles(shown(boss)) == []
