@@ -77,5 +77,4 @@ def _drifts(progress: Progress, former: Verification | None) -> Iterator[Drift]:
 
 
 def _newest(rows: QuerySet[Any]) -> int:
-    key: int = rows.aggregate(key=Max("pk", default=0))["key"]
-    return key
+    return rows.aggregate(key=Max("pk"))["key"] or 0

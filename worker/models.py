@@ -47,7 +47,7 @@ class Lease(models.Model):
     """What only one process at a time may do; of one that died it ends by itself."""
 
     name = models.CharField(max_length=64, primary_key=True)
-    until = models.DateTimeField(help_text="by the database's clock")
+    until = models.DateTimeField()  # by the database's clock
 
     objects: ClassVar[models.Manager["Lease"]] = models.Manager()
 
@@ -59,7 +59,7 @@ class Checkpoint(models.Model):
     """How far a task has come that goes through a table in its own time; the next run goes on from there."""
 
     task = models.CharField(max_length=64, primary_key=True)
-    key = models.BigIntegerField(help_text="primary key of the last row that is done")
+    key = models.BigIntegerField()  # primary key of the last row that is done
 
     objects: ClassVar[models.Manager["Checkpoint"]] = models.Manager()
 

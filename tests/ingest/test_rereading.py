@@ -5,12 +5,16 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from django.db.models import F, Value
+from django.db.models import Case, F, Value, When
 
 from ingest.models import Webhook
+from ingest.reconciliation import reconcile
 from ingest.rereading import reread
-from tests.cast import IVANOV, ROMASHKA, received, terms
+from ledger.models import Organization
+from ledger.verification import verify
+from tests.cast import IVANOV, ROMASHKA, VASILEK, received, terms
 from tests.planting import bare_tables, undone
+from worker import applying
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -47,6 +51,25 @@ def test_each_changed_term_is_drift(told: Any, subtests: pytest.Subtests) -> Non
         with subtests.test(body), undone():
             told.update(body=body)
             assert [what for what, *_ in found()] == ["body"]
+
+
+def test_two_organizations_that_were_swapped_with_their_webhooks_are_drift() -> None:
+    for told in (terms(100_00), terms(1_00, inn=VASILEK)):
+        received(told)
+    applying.apply_batch(10)
+    swapped = {
+        name: Case(When(**{name: ROMASHKA}, then=Value(VASILEK)), default=Value(ROMASHKA))
+        for name in ("inn", "payer_inn")
+    }
+    with bare_tables():
+        Organization.objects.update(inn=swapped["inn"])
+        Webhook.objects.update(payer_inn=swapped["payer_inn"])
+
+        assert [*verify()] == []
+        assert [(drift.what, drift.expected, drift.found) for drift in reconcile()] == [
+            ("inn", ROMASHKA, VASILEK),
+            ("inn", VASILEK, ROMASHKA),
+        ]
 
 
 def test_a_body_that_retention_emptied_says_nothing(told: Any) -> None:

@@ -13,14 +13,14 @@ class Migration(migrations.Migration):
             name="Checkpoint",
             fields=[
                 ("task", models.CharField(max_length=64, primary_key=True, serialize=False)),
-                ("key", models.BigIntegerField(help_text="primary key of the last row that is done")),
+                ("key", models.BigIntegerField()),
             ],
         ),
         migrations.CreateModel(
             name="Lease",
             fields=[
                 ("name", models.CharField(max_length=64, primary_key=True, serialize=False)),
-                ("until", models.DateTimeField(help_text="by the database's clock")),
+                ("until", models.DateTimeField()),
             ],
         ),
     ]
