@@ -174,7 +174,8 @@ OPERATION_ID_IN_PATH = {
 AT = {
     "name": "at",
     "in": "query",
-    "description": "The balance at this instant, with what was posted in it",
+    "description": "The balance at this instant, with what was posted in it; final if `settled` is true: "
+    "at once where something was posted later, otherwise 10 minutes after the instant",
     "schema": MOMENT,
 }
 LIMIT = {
@@ -197,7 +198,12 @@ AFTER = {
     "schema": {"type": "integer", "minimum": 1},
 }
 FROM = {"name": "from", "in": "query", "description": "Only what was posted since then", "schema": MOMENT}
-TO = {"name": "to", "in": "query", "description": "Only what was posted before", "schema": MOMENT}
+TO = {
+    "name": "to",
+    "in": "query",
+    "description": "Only what was posted before; final if `settled` is true",
+    "schema": MOMENT,
+}
 NO_ORGANIZATION = _errors("No such organization, or none of this key's", "Organization not found")
 
 BANK_WEBHOOK = {
@@ -270,8 +276,10 @@ def _other_bank(name: str, source: str, media_type: str, schema: Json, security:
             "tags": ours["tags"],
             "operationId": f"deliver_{source}",
             "summary": f"Deliver what {name} tells of an operation",
-            "description": "Its body is the bank's own, and read by the bank's documentation. What is no "
-            "payment to credit is answered `ignored`. This door is there when the bank's secrets are set.",
+            "description": "Its body is the bank's own, and read by the bank's documentation. What is known "
+            "to be no payment to credit is answered `ignored`. What may be one, and is not recognized or "
+            "names no INN to credit, is answered `unrecognized`, and kept until a person has processed it "
+            "again or dismissed it. This endpoint exists when the bank's secrets are set.",
             "security": security,
             "requestBody": {"required": True, "content": {media_type: {"schema": schema}}},
             "responses": {status: _without_examples(told) for status, told in answers.items()},
@@ -295,6 +303,7 @@ BALANCE = _read(
             {
                 "A whole sum": Balance(SAMPLE_INN, rubles(145_000_00)),
                 "A sum with kopecks": Balance(SAMPLE_INN, rubles(145_100_50)),
+                "At an instant before the first payment": Balance(SAMPLE_INN, rubles(0), settled=True),
             },
         ),
         400: _errors(

@@ -7,8 +7,8 @@ from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.utils.translation import gettext_lazy as _
 
-from ingest import acts
-from ingest.models import Act, ActedWebhook, Webhook
+from ingest import acts, unrecognized
+from ingest.models import Act, ActedWebhook, UnrecognizedDelivery, Webhook
 from ledger.browsing import ReadOnlyAdmin
 
 SHOWN_MAX = 20  # webhooks of an act
@@ -37,7 +37,12 @@ class ActAdmin(ReadOnlyAdmin):
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: Any = None
     ) -> HttpResponse:
         act = self.get_object(request, object_id)
-        context = {**(extra_context or {}), **(_progress(act) if act else {})}
+        context = {**(extra_context or {})}
+        if act and act.kind in unrecognized.KINDS:
+            may_see = request.user.has_perm("ingest.view_unrecognizeddelivery")
+            context |= _progress_of_deliveries(act, may_see=may_see)
+        elif act:
+            context |= _progress(act)
         return super().change_view(request, object_id, form_url, context)
 
 
@@ -58,6 +63,19 @@ def _progress(act: Act) -> dict[str, Any]:
         ],
         "failed_again": _shown(failed_again) if progress.by_now[Webhook.Status.FAILED] else [],
         "about": _shown(mine),
+    }
+
+
+def _progress_of_deliveries(act: Act, *, may_see: bool) -> dict[str, Any]:
+    progress = acts.progress(act)
+    names = dict(UnrecognizedDelivery.Outcome.choices) | {"": acts.Outcome.PENDING.label}
+    about = act.unrecognized_deliveries.defer("body").order_by("id")
+    return {
+        "act": act,
+        "progress": progress,
+        "outcomes": [(count, names[outcome]) for outcome, count in progress.outcomes.items()],
+        "is_about_deliveries": True,
+        "deliveries": about[:SHOWN_MAX] if may_see else [],
     }
 
 

@@ -1,5 +1,7 @@
 """What persons do about webhooks: replay and dismiss failed ones, resolve conflicts; each for a reason.
 
+What they do about unrecognized deliveries is in ingest/unrecognized.py.
+
 An act begins as rows, committed together: who, why, and each webhook that it is about. Then it is carried
 out a chunk at a time, each in one transaction with what became of its webhooks, by whoever comes by: the
 request, a worker, the sweeper. So an act survives whoever carries it out, reaches each webhook once, and
@@ -16,9 +18,16 @@ from django.contrib.auth.models import User
 from django.db import transaction
 from django.db.models import Count, F, QuerySet, Value
 
-from ingest import doorbell
+from ingest import doorbell, unrecognized
 from ingest.exceptions import NoWebhooks
-from ingest.models import ACT_REASON_CHARS_MAX, Act, ActedWebhook, ConflictingDelivery, Webhook
+from ingest.models import (
+    ACT_REASON_CHARS_MAX,
+    Act,
+    ActedWebhook,
+    ConflictingDelivery,
+    UnrecognizedDelivery,
+    Webhook,
+)
 from ledger import among  # noqa: F401 registers the look-up id__among
 from ledger.inserting import insert_selected
 
@@ -56,6 +65,14 @@ def begin_on_all(kind: Act.Kind, webhooks: QuerySet[Webhook], by: User, reason: 
     return _begin(Act(kind=kind, by=by, by_name=by.get_username()), reason, write_down)
 
 
+def begin_on_deliveries(
+    kind: Act.Kind, deliveries: QuerySet[UnrecognizedDelivery], by: User, reason: str
+) -> Act:
+    """As `begin_on_all`, about the open ones of `deliveries` that no other act has still to reach."""
+    act = Act(kind=kind, by=by, by_name=by.get_username())
+    return _begin(act, reason, lambda act: unrecognized.claim(act, deliveries))
+
+
 def _begin(act: Act, reason: str, write_down: Callable[[Act], int]) -> Act:
     act.reason = reason.strip()[:ACT_REASON_CHARS_MAX]
     if not act.reason:
@@ -86,6 +103,8 @@ def carry_out(act_id: int, *, wait: bool = False) -> int:
         act = Act.objects.select_for_update(skip_locked=not wait).filter(pk=act_id).first()
         if act is None:
             return 0
+        if act.kind in unrecognized.KINDS:
+            return unrecognized.carry_out(act)
         pending = ActedWebhook.objects.filter(act=act, outcome=Outcome.PENDING).order_by("id")
         chunk = dict(pending.values_list("webhook_id", "id")[:CHUNK_WEBHOOKS])
         became = _ACTS[Act.Kind(act.kind)](act, chunk.keys())
@@ -100,7 +119,8 @@ def carry_out(act_id: int, *, wait: bool = False) -> int:
 def unfinished() -> list[int]:
     """The acts that have webhooks to reach, oldest first."""
     pending = ActedWebhook.objects.filter(outcome=Outcome.PENDING)
-    return sorted(pending.order_by().values_list("act_id", flat=True).distinct())
+    about_webhooks = pending.order_by().values_list("act_id", flat=True).distinct()
+    return sorted({*about_webhooks, *unrecognized.unfinished()})
 
 
 def _replay(_: Act, webhook_ids: Collection[int]) -> dict[int, str]:
@@ -166,6 +186,9 @@ class Progress:
 
 def progress(act: Act) -> Progress:
     """Counted from the rows, at this moment. A webhook may have been replayed by others since."""
+    if act.kind in unrecognized.KINDS:
+        deliveries = act.unrecognized_deliveries.values_list("outcome").annotate(Count("id")).order_by()
+        return Progress(Counter(dict(deliveries)))
     # With all outcomes named, the index of outcome and act has it all.
     mine = ActedWebhook.objects.filter(act=act, outcome__in=Outcome.values)
     outcomes = Counter(dict(mine.values_list("outcome").annotate(Count("id")).order_by()))

@@ -3,7 +3,6 @@
 from datetime import timedelta
 from typing import Any
 
-import msgspec
 from django.contrib import admin
 from django.contrib.admin.options import IncorrectLookupParameters
 from django.core.exceptions import PermissionDenied
@@ -21,6 +20,7 @@ from django.utils.translation import gettext_lazy
 from ingest import asking, finding, grouping, story
 from ingest.act_admin import ActAdmin  # noqa: F401 registers the audit trail's pages
 from ingest.comparing import named
+from ingest.delivered_admin import DeliveredAdmin
 from ingest.models import (
     BANK,
     Act,
@@ -30,47 +30,13 @@ from ingest.models import (
     Verification,
     Webhook,
 )
-from ingest.signing import claimed_payload
+from ingest.unrecognized_admin import UnrecognizedDeliveryAdmin  # noqa: F401 registers its pages
 from ledger.browsing import ReadOnlyAdmin, link, list_link, moment_text
 from ledger.models import Payment
 from ledger.money import rubles_text
 
 SHOWN_MAX = 20  # of a list inside a page
 ERROR_CHARS_SHOWN = 80
-
-Delivered = Webhook | RejectedDelivery | IgnoredDelivery | ConflictingDelivery
-
-
-def _block(text: str) -> str:
-    return format_html('<pre class="delivered">{}</pre>', text)
-
-
-class DeliveredAdmin(ReadOnlyAdmin):
-    """Rows with the bytes that came in."""
-
-    ordering = ["-id"]
-
-    class Media:
-        css = {"all": ["ingest/admin.css"]}
-
-    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
-        return super().get_queryset(request).defer("body")
-
-    @admin.display(description=gettext_lazy("body, indented"))
-    def body_indented(self, row: Delivered) -> str:
-        if isinstance(row, Webhook) and not row.body:
-            return _("let go of with time")
-        payload = claimed_payload(bytes(row.body))
-        try:
-            # Indents without reading the numbers, which stay as the bank wrote them.
-            text = msgspec.json.format(payload.decode(), indent=2)
-        except (UnicodeDecodeError, msgspec.DecodeError, RecursionError):
-            text = _("not JSON")
-        return _block(text)
-
-    @admin.display(description=gettext_lazy("body, the exact bytes"))
-    def body_bytes(self, row: Delivered) -> str:
-        return _block(repr(bytes(row.body))[2:-1])
 
 
 class KindFilter(admin.SimpleListFilter):
@@ -185,7 +151,7 @@ class WebhookAdmin(DeliveredAdmin):
         """Asks about the webhooks with the primary keys in `ids`, or with `all=1` those that match the list's
         own query in the address; a POST with a reason begins the act.
         """
-        if kind not in Act.Kind:
+        if kind not in asking.KINDS:
             raise Http404
         if not asking.may_act(request.user, Act.Kind(kind)):
             raise PermissionDenied
@@ -198,23 +164,10 @@ class WebhookAdmin(DeliveredAdmin):
         return asking.to_list(asking.ask_about(request, self.admin_site, Act.Kind(kind), webhook_ids))
 
     def _act_on_all(self, request: HttpRequest, kind: Act.Kind) -> HttpResponse:
-        matching = self._matching(request)
+        matching = self.matching(request)
         if (reason := asking.reason_in(request)) is None:
             return asking.ask_about_all(request, self.admin_site, kind, matching)
         return asking.begin_on_all(request, kind, matching, reason)
-
-    def _matching(self, request: HttpRequest) -> QuerySet[Webhook]:
-        """What the list would show for this address, all of it."""
-        whole = request.GET
-        query = whole.copy()
-        del query["all"]
-        request.GET = query  # type: ignore[assignment]
-        try:
-            return self.get_changelist_instance(request).get_queryset(request)
-        except IncorrectLookupParameters as wrong:
-            raise Http404 from wrong
-        finally:
-            request.GET = whole
 
     def failures_view(self, request: HttpRequest) -> HttpResponse:
         if not self.has_view_permission(request):

@@ -10,9 +10,11 @@ from ingest.models import Webhook
 
 
 class Taken(Struct):
-    """The operation is in the inbox, since now or since before; or there is none to credit in it."""
+    """The operation is in the inbox, since now or since before. Or the delivery holds none to credit; or it
+    may hold one, and waits for a person.
+    """
 
-    status: Literal["success", "already processed", "ignored"]
+    status: Literal["success", "already processed", "ignored", "unrecognized"]
 
 
 class Operation(Struct):

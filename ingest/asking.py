@@ -34,6 +34,7 @@ _PERMISSIONS = {
     Act.Kind.DISMISS: "ingest.dismiss_webhook",
     Act.Kind.RESOLVE: "ingest.resolve_conflict",
 }
+KINDS = tuple(_PERMISSIONS)  # of acts about webhooks
 
 
 def may_act(user: User | AnonymousUser, kind: Act.Kind) -> bool:
@@ -42,7 +43,7 @@ def may_act(user: User | AnonymousUser, kind: Act.Kind) -> bool:
 
 def may(user: User | AnonymousUser) -> dict[str, bool]:
     """For templates: may_replay, may_dismiss, may_resolve."""
-    return {f"may_{kind.value}": may_act(user, kind) for kind in Act.Kind}
+    return {f"may_{kind.value}": may_act(user, kind) for kind in KINDS}
 
 
 def ready_for(kind: Act.Kind, webhooks: QuerySet[Webhook]) -> QuerySet[Webhook]:

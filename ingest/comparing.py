@@ -15,7 +15,8 @@ _NAMES: dict[str, str | Promise] = {
     "amount_kopecks": _("amount"),
     "document_number": _("document number"),
     "document_date": _("document date"),
-    "bank_id": _("bank's id"),  # no term, but it may differ
+    "bank_id": _("bank's id"),  # these are no terms, but they may differ
+    "source": _("source"),
 }
 
 
@@ -46,6 +47,11 @@ def compare(first: PaymentTerms, other: PaymentTerms) -> list[Compared]:
         for name in (each.name for each in fields(PaymentTerms))
         if name != "operation_id"
     ]
+
+
+def compare_sources(first: str, other: str) -> list[Compared]:
+    """Only where they differ; of most conflicts they don't."""
+    return [] if first == other else [Compared(_NAMES["source"], first, other, differs=True)]
 
 
 def _text(terms: PaymentTerms, name: str) -> str:

@@ -11,7 +11,7 @@ from django.http import HttpResponse
 from api.answers import answer
 from ingest.answers import Taken
 from ingest.banks import tbank, tochka
-from ingest.banks.telling import Credit, Ignored
+from ingest.banks.telling import Credit, Meaning
 from ingest.inbox import Stored
 from ingest.models import BANK
 from ingest.parsing import parse
@@ -37,7 +37,7 @@ class Door:
     """
 
     name: str
-    read: Callable[[bytes], Credit | Ignored]
+    read: Callable[[bytes], Meaning]
     acknowledge: Callable[[Stored], HttpResponse] = acknowledge
 
 

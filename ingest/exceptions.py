@@ -5,6 +5,10 @@ class InvalidDelivery(Exception):
         super().__init__(f"{field}: {wrong}")
 
 
+class NotJson(InvalidDelivery):
+    """What came is no JSON: it was mangled on its way, and says nothing."""
+
+
 class TurnedAway(Exception):
     """This delivery is not the bank's; the message is for our log, and quotes nothing of the delivery."""
 

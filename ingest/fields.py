@@ -14,6 +14,7 @@ from uuid import UUID
 import msgspec
 from django.conf import settings
 
+from api import iso8601
 from ingest.exceptions import InvalidDelivery
 from ledger.inn import is_inn
 from ledger.operation_id import as_operation_id
@@ -31,8 +32,7 @@ _MISSING = re.compile(r"Object missing required field `(\w+)`(?: - at `\$\.([\w.
 _WRONG_TYPE = re.compile(r"(Expected .+) - at `\$\.([\w.]+)`$")
 _JSON_NUMBER = re.compile(r"-?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?0*[0-9]{1,3})?")
 _PLAIN_DECIMAL = re.compile(r"[0-9]+\.?[0-9]*|\.[0-9]+")
-# ISO 8601 dates and times; datetime.fromisoformat alone would take any character between the two.
-_ISO_8601 = re.compile(r"[0-9W-]{7,10}(?:[Tt ][0-9:.,]{2,32}(?:[Zz]|[+-][0-9:]{2,8})?)?")
+_LOOKS_LIKE_A_DATE = re.compile(r"[0-9W-]{7,10}(?:[Tt ][0-9:.,]{2,32}(?:[Zz]|[+-][0-9:]{2,8})?)?")
 
 
 def decoded(body: bytes, decoder: "msgspec.json.Decoder[Told]") -> Told:
@@ -123,15 +123,22 @@ def words(text: str, field: str, *, chars_max: int) -> str:
 
 def document_date(text: str, field: str) -> datetime:
     """The instant in UTC; without an offset `text` is read in BANK_TIME_ZONE."""
-    if not _ISO_8601.fullmatch(text):
-        raise InvalidDelivery(field, "must be an ISO 8601 date and time")
-    try:
-        date = datetime.fromisoformat(text.upper())
-        if date.tzinfo is None:
-            date = date.replace(tzinfo=settings.BANK_TIME_ZONE)
-        date = date.astimezone(UTC)
-    except (ValueError, OverflowError):
-        raise InvalidDelivery(field, "is not a date that exists") from None
+    date = _instant(text)
+    if date is None:
+        is_close = _LOOKS_LIKE_A_DATE.fullmatch(text)
+        wrong = "is not a date that exists" if is_close else "must be an ISO 8601 date and time"
+        raise InvalidDelivery(field, wrong)
     if not DOCUMENT_DATE_MIN <= date <= DOCUMENT_DATE_MAX:
         raise InvalidDelivery(field, "must lie between the years 1000 and 9999")
     return date
+
+
+def _instant(text: str) -> datetime | None:
+    """The instant in UTC; None if there is no such day or offset."""
+    try:
+        date = iso8601.parse(text)
+        if date.tzinfo is None:
+            date = date.replace(tzinfo=settings.BANK_TIME_ZONE)
+        return date.astimezone(UTC)
+    except (ValueError, OverflowError):
+        return None

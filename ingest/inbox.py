@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import fields, replace
 from enum import Enum
 from functools import cache
+from hashlib import sha256
 from typing import Any, NamedTuple
 from uuid import UUID, uuid4
 
@@ -14,7 +15,7 @@ from django.db.models import Field
 from django.utils import timezone
 
 from ingest.banks.telling import BankId
-from ingest.metrics import CONFLICTS
+from ingest.metrics import CONFLICTS, UNRECOGNIZED
 from ingest.models import (
     BANK,
     REASON_CHARS_MAX,
@@ -24,6 +25,7 @@ from ingest.models import (
     KeptDelivery,
     RejectedDelivery,
     RepeatedDelivery,
+    UnrecognizedDelivery,
     Webhook,
 )
 from ledger.terms import PaymentTerms
@@ -52,7 +54,8 @@ def store(
 
     With a `bank_id` that was told before, its first telling decides which operation is meant, whatever the
     terms make of it now. A new one on an operation that is stored already is a conflict even with equal
-    terms: the bank has renamed a payment, or two payments look alike, and only a person can tell.
+    terms: the bank has renamed a payment, or two payments look alike, and only a person can tell. So is an
+    operation that another source has stored: operation ids are one space for all sources.
     Raises django.db.DatabaseError when nothing could be stored.
     """
     if bank_id is None:
@@ -102,7 +105,8 @@ def _store(terms: PaymentTerms, body: bytes, source: str, address: str, another_
         first = Webhook.objects.filter(operation_id=terms.operation_id).first()
         if first is None:  # another constraint than the unique key
             raise
-        difference = ", ".join(filter(None, [another_name, _difference(first.terms, terms)]))
+        another_source = "" if first.source == source else "source"
+        difference = ", ".join(filter(None, [another_name, another_source, _difference(first.terms, terms)]))
         return _store_beside(first, difference, body, source, address)
     return Stored.NEW
 
@@ -162,6 +166,29 @@ def keep_ignored(body: bytes, reason: str, source: str, address: str = "") -> No
     """Keep a delivery that is no payment to credit, for the admins."""
     reason = reason[:REASON_CHARS_MAX]
     _keep(IgnoredDelivery(body=body, reason=reason, source=source, source_address=address))
+
+
+def keep_unrecognized(body: bytes, payload: bytes, reason: str, source: str, address: str = "") -> None:
+    """Keep a delivery that may be money, until a person has closed it.
+
+    `payload` is the part of `body` that was verified. A known one is kept already: the bank repeats itself.
+    """
+    delivery = UnrecognizedDelivery(
+        body=body,
+        reason=reason[:REASON_CHARS_MAX],
+        source=source,
+        source_address=address,
+        digest=sha256(payload).hexdigest(),
+    )
+    try:
+        with transaction.atomic():
+            delivery.save(force_insert=True)
+    except IntegrityError:
+        if not UnrecognizedDelivery.objects.filter(source=source, digest=delivery.digest).exists():
+            raise  # another constraint than the unique key
+        return
+    UNRECOGNIZED.inc()
+    log.warning("delivery unrecognized", door=source, reason=delivery.reason)
 
 
 def _keep(delivery: KeptDelivery) -> None:

@@ -17,6 +17,9 @@ DELIVERY_SECONDS = Histogram(
     buckets=(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5),
 )
 CONFLICTS = Counter("prihod_conflicting_deliveries", "Operations told again with other terms")
+UNRECOGNIZED = Counter(
+    "prihod_unrecognized_deliveries", "Deliveries kept because they may be money that no adapter recognizes"
+)
 RINGS = Counter("prihod_doorbell_rings", "Rings that the broker took, or had enough of")
 RING_FAILURES = Counter("prihod_doorbell_failures", "Rings that the broker did not take")
 

@@ -1,8 +1,9 @@
 """The inbox: every webhook the bank told us, and what became of it."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import ClassVar, Self
 
+from django.conf import settings
 from django.contrib.auth.models import User
 from django.db import models
 from django.db.models import F, Q
@@ -134,8 +135,8 @@ class KeptDelivery(models.Model):
         abstract = True
 
     @classmethod
-    def disposable(cls) -> "models.QuerySet[Self]":
-        """Those that retention may delete by their age."""
+    def deletable(cls) -> "models.QuerySet[Self]":
+        """Those that may be deleted when they are old."""
         return cls.objects.all()
 
 
@@ -165,6 +166,77 @@ class IgnoredDelivery(KeptDelivery):
 
     def __str__(self) -> str:
         return self.reason
+
+
+class UnrecognizedDelivery(KeptDelivery):
+    """Answered 200: authentic, possibly money, and nothing that the adapter can credit or knows to ignore.
+
+    It is open until a person has closed it, and an open one is never deleted: it may be all there is of a
+    payment. A bank that repeats itself repeats the payload, which is stored once for each source.
+    """
+
+    class Outcome(models.TextChoices):
+        UNTRIED = "", _("open")
+        TRIED = "tried", _("open, processed again and still unrecognized")
+        STORED = "stored", _("stored as a webhook")
+        REPEATED = "repeated", _("was stored already")
+        CONFLICTING = "conflict", _("a conflict with a webhook")
+        IGNORED = "ignored", _("known to be no payment")
+        DISMISSED = "dismissed", _("dismissed")
+
+    OPEN = (Outcome.UNTRIED, Outcome.TRIED)
+
+    reason = models.CharField(_("reason"), max_length=REASON_CHARS_MAX)
+    body = models.BinaryField(_("body"), help_text=_("the bytes as received"))
+    digest = models.CharField(max_length=64, help_text=_("SHA-256 of the payload that was verified"))
+    outcome = models.CharField(
+        _("state"), max_length=9, choices=Outcome.choices, blank=True, default=Outcome.UNTRIED
+    )
+    # The last act about it. With an empty outcome: the act has still to reach it. No constraint, so that the
+    # endpoint's INSERT checks nothing.
+    closed_in = models.ForeignKey(
+        "Act",
+        on_delete=models.DO_NOTHING,
+        db_constraint=False,
+        db_index=False,
+        null=True,
+        related_name="unrecognized_deliveries",
+        verbose_name=_("last act"),
+    )
+    webhook = models.ForeignKey(  # that it became, or met
+        Webhook,
+        on_delete=models.DO_NOTHING,
+        db_constraint=False,
+        db_index=False,
+        null=True,
+        related_name="+",
+        verbose_name=_("webhook"),
+    )
+
+    class Meta:
+        verbose_name = _("unrecognized delivery")
+        verbose_name_plural = _("unrecognized deliveries")
+        # The first counts the open ones, and finds those that an act has still to reach.
+        indexes = [models.Index(fields=["outcome", "closed_in"], name="unrecognized_outcome")]
+        constraints = [models.UniqueConstraint(fields=["source", "digest"], name="unrecognized_once")]
+        permissions = [
+            ("process_unrecognized", "Can process unrecognized deliveries again"),
+            ("dismiss_unrecognized", "Can dismiss unrecognized deliveries"),
+        ]
+
+    def __str__(self) -> str:
+        return self.reason
+
+    @classmethod
+    def waiting(cls) -> "models.QuerySet[Self]":
+        """The open ones."""
+        return cls.objects.filter(outcome__in=cls.OPEN)
+
+    @classmethod
+    def deletable(cls) -> "models.QuerySet[Self]":
+        """Closed ones, and only as long after the act as others are kept after their receipt."""
+        long_ago = timezone.now() - timedelta(days=settings.KEPT_DELIVERIES_DAYS)
+        return cls.objects.exclude(outcome__in=cls.OPEN).filter(closed_in__at__lt=long_ago)
 
 
 class RepeatedDelivery(KeptDelivery):
@@ -215,7 +287,7 @@ class ConflictingDelivery(KeptDelivery):
         return gettext("other {fields}").format(fields=named(self.difference))
 
     @classmethod
-    def disposable(cls) -> "models.QuerySet[Self]":
+    def deletable(cls) -> "models.QuerySet[Self]":
         """An open conflict waits for a person, however old it is."""
         return cls.objects.filter(resolved_in__isnull=False)
 
@@ -247,12 +319,17 @@ class Verification(models.Model):
 
 
 class Act(models.Model):
-    """A person did something about webhooks, for a reason. Never changed; the database refuses."""
+    """A person did something about webhooks or unrecognized deliveries, for a reason.
+
+    Never changed; the database refuses.
+    """
 
     class Kind(models.TextChoices):
         REPLAY = "replay", _("replay")
         DISMISS = "dismiss", _("dismissal")
         RESOLVE = "resolve", _("resolution of conflicts")
+        PROCESS = "process", _("processing of unrecognized deliveries")
+        DISCARD = "discard", _("dismissal of unrecognized deliveries")
 
     kind = models.CharField(_("kind"), max_length=7, choices=Kind.choices)
     at = models.DateTimeField(_("when"), default=timezone.now)

@@ -10,7 +10,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
 from ingest.banks.telling import Credit
-from ingest.comparing import Compared, compare
+from ingest.comparing import Compared, compare, compare_sources
 from ingest.doors import DOORS_BY_NAME
 from ingest.exceptions import InvalidDelivery, TurnedAway
 from ingest.models import ActedWebhook, ConflictingDelivery, KeptDelivery, Webhook
@@ -90,7 +90,9 @@ def _compared(webhook: Webhook, one: ConflictingDelivery) -> Sequence[Compared]:
         told = DOORS_BY_NAME[one.source].read(claimed_payload(bytes(one.body)))
     except (KeyError, InvalidDelivery, TurnedAway):  # the doors or the rules were other ones when it came
         return ()
-    return compare(webhook.terms, told.terms) if isinstance(told, Credit) else ()
+    if not isinstance(told, Credit):
+        return ()
+    return [*compare_sources(webhook.source, one.source), *compare(webhook.terms, told.terms)]
 
 
 def _acts(webhook: Webhook) -> Iterator[Event]:

@@ -11,7 +11,7 @@ from api.models import ApiKey
 from api.reading import NotFound, for_readers
 from ingest import doorbell, doorkeeper, inbox
 from ingest.answers import Operation, Taken
-from ingest.banks.telling import Credit, Ignored
+from ingest.banks.telling import Ignored, Meaning, Unrecognized
 from ingest.doorkeeper import Guard
 from ingest.doors import Door
 from ingest.exceptions import InvalidDelivery, TurnedAway
@@ -46,7 +46,8 @@ def _deliver(request: HttpRequest, door: Door, guard: Guard) -> HttpResponse:
         if len(request.body) < int(length):  # cut off on its way: whole, it may be valid
             log.info("delivery arrived incomplete", door=door.name)
             return unavailable("body: arrived incomplete, please send it again")
-        told = door.read(doorkeeper.verified_payload(request, guard))
+        payload = doorkeeper.verified_payload(request, guard)
+        told = door.read(payload)
     except TurnedAway as reason:
         doorkeeper.complain(door.name, str(reason), request)
         return error(401, "not authorized", WWW_Authenticate=CHALLENGE)
@@ -54,10 +55,13 @@ def _deliver(request: HttpRequest, door: Door, guard: Guard) -> HttpResponse:
         inbox.keep_rejected(request.body, str(invalid), door.name, addresses.text_of(request))
         log.info("delivery rejected", door=door.name, reason=str(invalid))
         return error(400, str(invalid))
-    return _take_in(told, request.body, door, addresses.text_of(request))
+    return _take_in(told, request.body, payload, door, addresses.text_of(request))
 
 
-def _take_in(told: Credit | Ignored, body: bytes, door: Door, address: str) -> HttpResponse:
+def _take_in(told: Meaning, body: bytes, payload: bytes, door: Door, address: str) -> HttpResponse:
+    if isinstance(told, Unrecognized):
+        inbox.keep_unrecognized(body, payload, told.reason, door.name, address)
+        return answer(Taken("unrecognized"))
     if isinstance(told, Ignored):
         inbox.keep_ignored(body, told.reason, door.name, address)
         log.debug("delivery ignored", door=door.name, reason=told.reason)

@@ -41,7 +41,10 @@ class OrganizationAdmin(ReadOnlyAdmin):
     def get_urls(self) -> list[URLPattern]:
         download = self.admin_site.admin_view(self.download_view)
         return [
-            path("<int:key>/statement.csv", download, name="ledger_organization_statement"),
+            *(
+                path(f"<int:key>/statement.{kind}", download, {"kind": kind}, f"ledger_organization_{kind}")
+                for kind in organization_page.KINDS
+            ),
             *super().get_urls(),
         ]
 
@@ -54,10 +57,10 @@ class OrganizationAdmin(ReadOnlyAdmin):
             context |= organization_page.context(request, shown)
         return super().change_view(request, object_id, form_url, context)
 
-    def download_view(self, request: HttpRequest, key: int) -> HttpResponseBase:
+    def download_view(self, request: HttpRequest, key: int, kind: str) -> HttpResponseBase:
         if not (self.has_view_permission(request) and organization_page.may_see_log(request)):
             raise PermissionDenied
-        return organization_page.download(request, get_object_or_404(Organization, pk=key))
+        return organization_page.download(request, get_object_or_404(Organization, pk=key), kind)
 
 
 @admin.register(Payment)

@@ -4,16 +4,23 @@ from decimal import Decimal
 from typing import Annotated
 from uuid import UUID
 
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 from api.answers import Moment
 
 Rubles = Annotated[int | Decimal, Meta(description="Rubles: exact, with two decimals unless it is whole")]
 
 
+Settled = Annotated[
+    bool,
+    Meta(description="Whether this answer about the past is final; in the answer to `at` or `to` only"),
+]
+
+
 class Balance(Struct):
     inn: str
     balance: Rubles
+    settled: Settled | UnsetType = UNSET
 
 
 class Line(Struct):
@@ -33,3 +40,4 @@ class History(Struct):
 
     inn: str
     history: list[Line]
+    settled: Settled | UnsetType = UNSET

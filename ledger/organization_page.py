@@ -16,13 +16,14 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
-from ledger import charts, queries, spreadsheet, statement
+from ledger import charts, queries, spreadsheet, statement, workbook
 from ledger.browsing import link, list_link, moment_text
 from ledger.downloading import InTurn, TurnTaken
 from ledger.models import BalanceLog, Organization, Payment
 from ledger.money import grouped, rubles_text
 from ledger.statement import CHUNK_LINES, PAGE_LINES, Period, Statement
 
+KINDS = ("xlsx", "csv")  # of files that a statement is taken away in
 DAY_MIN, DAY_MAX = date(1900, 1, 1), date(2999, 12, 31)
 
 
@@ -103,8 +104,11 @@ def _statement_context(request: HttpRequest, organization: Organization) -> dict
         "lines": [_shown(line, is_linked=links_to_payments) for line in lines],
         "older": _query(told.period, lines[-1].seq) if lines and lines[-1].seq > told.oldest else None,
         "newer": _newer(told, lines),
-        "download_url": reverse("admin:ledger_organization_statement", args=[organization.pk]),
+        "download_urls": {
+            kind: reverse(f"admin:ledger_organization_{kind}", args=[organization.pk]) for kind in KINDS
+        },
         "is_whole": not (told.period.first or told.period.last),
+        "is_changing": told.period.last and not told.is_settled,
     }
 
 
@@ -147,21 +151,31 @@ def _tip(line: BalanceLog) -> str:
     )
 
 
-def download(request: HttpRequest, organization: Organization) -> HttpResponseBase:
-    """The statement as CSV; on the page is told that its period makes no sense, or its turn is to come."""
+def download(request: HttpRequest, organization: Organization, kind: str) -> HttpResponseBase:
+    """Return the statement as a file of this `kind`: csv or xlsx.
+
+    Why there is none, such as a period that makes no sense, is said on the page.
+    """
     form = StatementForm(request.GET)
     page = f"{reverse('admin:ledger_organization_change', args=[organization.pk])}?{request.GET.urlencode()}"
     if not form.is_valid():
         return redirect(page)
     told = statement.of(organization, form.period())
+    if kind == "xlsx" and told.count > workbook.LINES_MAX:
+        too_long = _(
+            "An Excel file holds up to {lines} lines here. Choose a shorter period, or take the CSV."
+        )
+        messages.warning(request, too_long.format(lines=grouped(workbook.LINES_MAX)))
+        return redirect(page)
     encoding = form.cleaned_data["encoding"] or spreadsheet.UTF_8
-    name = f"statement_{organization.inn}_{told.first_day:%Y-%m-%d}_{told.last_day:%Y-%m-%d}.csv"
-    headers = {"Content-Disposition": f'attachment; filename="{name}"'}
-    chunks = spreadsheet.encoded(told, encoding)
+    content_type = workbook.CONTENT_TYPE if kind == "xlsx" else f"text/csv; charset={encoding}"
+    chunks = workbook.encoded(told) if kind == "xlsx" else spreadsheet.encoded(told, encoding)
     if told.count > CHUNK_LINES:  # so many are sent before a slow reader holds up anything
         try:
             chunks = InTurn(chunks)
         except TurnTaken:
             messages.warning(request, _("Another long statement is being downloaded. Try again in a minute."))
             return redirect(page)
-    return StreamingHttpResponse(chunks, content_type=f"text/csv; charset={encoding}", headers=headers)
+    name = f"statement_{organization.inn}_{told.first_day:%Y-%m-%d}_{told.last_day:%Y-%m-%d}.{kind}"
+    headers = {"Content-Disposition": f'attachment; filename="{name}"'}
+    return StreamingHttpResponse(chunks, content_type=content_type, headers=headers)

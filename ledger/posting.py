@@ -16,12 +16,14 @@ from uuid import UUID
 
 import structlog
 from django.db import IntegrityError, connection, transaction
-from django.db.models import DateTimeField, F, Max, OuterRef, QuerySet, Subquery, Sum, Value, Window
-from django.db.models.functions import Coalesce, RowNumber
+from django.db.models import F, Max, OuterRef, QuerySet, Subquery, Sum, Window
+from django.db.models.functions import Coalesce, Greatest, RowNumber
 from django.db.transaction import TransactionManagementError
-from django.utils import timezone
 
-from ledger import among  # noqa: F401 registers the look-up id__among
+from ledger import (
+    among,  # noqa: F401 registers the look-up id__among
+    clock,
+)
 from ledger.exceptions import OrganizationsMissing
 from ledger.inserting import insert_selected
 from ledger.models import BalanceLog, Organization, Payment
@@ -38,6 +40,11 @@ _TERMS = [field.name for field in fields(PaymentTerms)]
 # of an organization because it is the only one of its batch.
 _ORGANIZATION = Subquery(Organization.objects.filter(inn=OuterRef("inn")).values("id"))
 _PAYMENT = Subquery(Payment.objects.filter(operation_id=OuterRef("operation_id")).values("id"))
+_NEWEST_LINE_CREATED_AT = Subquery(
+    BalanceLog.objects.filter(organization__inn=OuterRef("inn"), seq=F("organization__last_seq")).values(
+        "created_at"
+    )
+)
 
 
 class Outcome(Enum):
@@ -55,7 +62,7 @@ def open_organizations(inns: Collection[str]) -> None:
     """
     if connection.in_atomic_block:
         raise TransactionManagementError("organizations are opened before the posting transaction")
-    now = timezone.now()
+    now = clock.now()
     organizations = [Organization(inn=inn, opened_at=now) for inn in sorted(inns)]
     Organization.objects.bulk_create(organizations, ignore_conflicts=True)
 
@@ -84,13 +91,12 @@ def post(told: QuerySet[Any], organizations: Mapping[str, int]) -> None:
     """
     if not connection.in_atomic_block:
         raise TransactionManagementError("posting belongs into its caller's transaction")
-    now = Value(timezone.now(), DateTimeField())
     # Nobody else adds payments of organizations that we hold: what has a higher key from here on is ours.
     newest = Payment.objects.aggregate(key=Max("pk", default=-1))["key"]
-    written = _write_payments(told, now)
+    written = _write_payments(told)
     if not written:
         return
-    if _write_lines(newest, organizations.values(), now) != written:
+    if _write_lines(newest, organizations.values()) != written:
         raise IntegrityError("a payment of an organization that the caller does not hold")
     _bring_balances_to_newest_line(organizations.values())
     _report_after_commit(told, written)
@@ -107,8 +113,14 @@ def posted_before(told: QuerySet[Any]) -> dict[UUID, Outcome]:
     }
 
 
-def _write_payments(told: QuerySet[Any], now: Value) -> int:
-    """Returns how many."""
+def _write_payments(told: QuerySet[Any]) -> int:
+    """Write a payment for each row of `told`; return their number.
+
+    Its time is the database's, taken under the organization's lock, and not before that of the newest line:
+    the database's clock may have been set back, or be another server's after a failover. So the times of a
+    log never decrease, as ledger/queries.py needs.
+    """
+    now = clock.now_in_sql()
     return insert_selected(
         Payment,
         told.order_by("pk"),
@@ -117,11 +129,11 @@ def _write_payments(told: QuerySet[Any], now: Value) -> int:
         amount_kopecks=F("amount_kopecks"),
         document_number=F("document_number"),
         document_date=F("document_date"),
-        created_at=now,
+        created_at=Greatest(now, Coalesce(_NEWEST_LINE_CREATED_AT, now)),
     )
 
 
-def _write_lines(after: int, organization_ids: Collection[int], now: Value) -> int:
+def _write_lines(after: int, organization_ids: Collection[int]) -> int:
     """The rule of crediting: a line's number is one more than that of the line before, and the balance after
     it is the one before, plus its amount. The organization's row says what its newest line was.
 
@@ -142,7 +154,7 @@ def _write_lines(after: int, organization_ids: Collection[int], now: Value) -> i
         amount_kopecks=F("amount_kopecks"),
         balance_after_kopecks=Subquery(its.values("balance_kopecks"))
         + Window(Sum("amount_kopecks"), **since_newest),
-        created_at=now,
+        created_at=F("created_at"),
     )
 
 

@@ -5,10 +5,14 @@ from itertools import takewhile
 
 from django.db.models import OuterRef, QuerySet
 
+from ledger import clock
 from ledger.models import BalanceLog, Organization
 
 FAN_OUT = 32  # places of a log looked at in one query: four queries find a moment in a million lines
 INSTANT = timedelta(microseconds=1)  # the resolution of created_at
+# Longer than a posting takes from its time to its commit: six statements at most, each sent within
+# wait_timeout, 60 s, and answered within read_timeout, 30 s (config/environment.py).
+SETTLED_AFTER = timedelta(minutes=10)
 SEQ_MAX = 2**63 - 1
 
 
@@ -19,6 +23,18 @@ def find_organization(inn: str) -> Organization | None:
 def balance_at(organization: Organization, at: datetime) -> int:
     """Kopecks: the balance after all lines of that instant, 0 where the log hadn't begun."""
     return balance_after(organization, newest_seq(organization, at))
+
+
+def is_settled(organization: Organization, at: datetime) -> bool:
+    """Return whether no line can be added to the log any more with a time of `at` or before.
+
+    A later line proves it, since the times of a log never decrease. Without one, a posting that took its time
+    by then may be uncommitted still. Ask this before what it is said of, not afterwards.
+    """
+    if at < clock.now() - SETTLED_AFTER:
+        return True
+    newest = organization.log.filter(seq=organization.last_seq).values_list("created_at", flat=True)
+    return any(created_at > at for created_at in newest)  # here: at its offset `at` may be no moment in UTC
 
 
 def history(
@@ -75,10 +91,11 @@ def balance_after(organization: Organization, seq: int) -> int:
 def newest_seq(organization: Organization, at: datetime) -> int:
     """The seq of the newest line written at `at` or before, 0 if there is none.
 
-    Lines are written in the order of seq, under the organization's lock, and get their time there. So the
-    place is found by narrowing it down, through the unique key, and inserting pays for no index by time. The
-    clocks of two workers may disagree; then lines as near to each other as that count as written in some
-    order, and always in the same: which places are looked at does not depend on how long the log became.
+    Lines are written in the order of seq, under the organization's lock, and get their time there, none an
+    earlier one than the line before. So the place is found by narrowing it down, through the unique key, and
+    inserting pays for no index by time. Lines of earlier releases have the times of workers whose clocks may
+    disagree; those as near to each other as that count as written in some order, and always in the same:
+    which places are looked at does not depend on how long the log became.
     """
     found, step = 0, 1
     while step * FAN_OUT <= organization.last_seq:

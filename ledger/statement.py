@@ -6,11 +6,9 @@ between: whatever is posted while somebody reads, opening + turnover = closing.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import date, datetime, time, timedelta, tzinfo
+from datetime import UTC, date, datetime, time, timedelta, tzinfo
 
-from django.utils import timezone
-
-from ledger import queries
+from ledger import clock, queries
 from ledger.models import BalanceLog, Organization
 
 PAGE_LINES = 50
@@ -36,7 +34,8 @@ class Period:
         return self._midnight(self.last + timedelta(days=1)) if self.last else None
 
     def _midnight(self, day: date) -> datetime:
-        return datetime.combine(day, time(), tzinfo=self.zone)
+        """In UTC: an hour that clocks repeat can't be told apart by arithmetic in the zone's own time."""
+        return datetime.combine(day, time(), tzinfo=self.zone).astimezone(UTC)
 
 
 @dataclass(frozen=True)
@@ -49,6 +48,8 @@ class Statement:
     newest: int
     opening: int
     closing: int
+    read_at: datetime  # by the database's clock
+    is_settled: bool  # no line can be added to the period any more
 
     @property
     def turnover(self) -> int:
@@ -94,13 +95,15 @@ class Statement:
     @property
     def end(self) -> datetime:
         """The last instant of the period, or now if that is to come."""
-        now, until = timezone.now(), self.period.until
-        return min(until - queries.INSTANT, now) if until else now
+        until = self.period.until
+        return min(until - queries.INSTANT, self.read_at) if until else self.read_at
 
 
 def of(organization: Organization, period: Period) -> Statement:
     """The statement of the log as far as `organization`, just read, knows it."""
-    oldest, newest = queries.seqs_within(organization, period.since, period.until)
+    now, until = clock.now(), period.until
+    is_settled = until is not None and queries.is_settled(organization, until - queries.INSTANT)
+    oldest, newest = queries.seqs_within(organization, period.since, until)
     return Statement(
         organization,
         period,
@@ -108,4 +111,6 @@ def of(organization: Organization, period: Period) -> Statement:
         newest,
         opening=queries.balance_after(organization, oldest - 1),
         closing=queries.balance_after(organization, newest),
+        read_at=now,
+        is_settled=is_settled,
     )

@@ -5,7 +5,9 @@ from contextlib import suppress
 from datetime import datetime
 
 from django.http import HttpRequest, HttpResponse
+from msgspec import UNSET
 
+from api import iso8601
 from api.answers import answer, error, json_only
 from api.models import ApiKey
 from api.reading import NotFound, for_readers
@@ -30,8 +32,10 @@ def balance(request: HttpRequest, key: ApiKey, inn: str) -> HttpResponse:
     except ValueError as wrong:
         return error(400, str(wrong))
     organization = _find(key, inn)
-    kopecks = organization.balance_kopecks if at is None else queries.balance_at(organization, at)
-    return answer(Balance(organization.inn, rubles(kopecks)))
+    if at is None:
+        return answer(Balance(organization.inn, rubles(organization.balance_kopecks)))
+    settled = queries.is_settled(organization, at)
+    return answer(Balance(organization.inn, rubles(queries.balance_at(organization, at)), settled))
 
 
 @json_only("GET", "HEAD")
@@ -49,6 +53,7 @@ def history(request: HttpRequest, key: ApiKey, inn: str) -> HttpResponse:
     except ValueError as wrong:
         return error(400, str(wrong))
     organization = _find(key, inn)
+    settled = queries.is_settled(organization, until - queries.INSTANT) if until else UNSET
     lines = queries.history(
         organization,
         limit=min(limit, HISTORY_LINES_MAX),
@@ -57,7 +62,7 @@ def history(request: HttpRequest, key: ApiKey, inn: str) -> HttpResponse:
         since=since,
         until=until,
     )
-    return answer(History(organization.inn, [_line(line) for line in lines]))
+    return answer(History(organization.inn, [_line(line) for line in lines], settled))
 
 
 def _find(key: ApiKey, inn: str) -> Organization:
@@ -85,7 +90,7 @@ def _moment(request: HttpRequest, name: str) -> datetime | None:
     if text is None:
         return None
     with suppress(ValueError):
-        moment = datetime.fromisoformat(text)
+        moment = iso8601.parse(text)
         if moment.tzinfo is not None and moment.year >= YEAR_MIN:
             return moment
     raise ValueError(f"{name}: must be an ISO 8601 date and time with an offset (in which + is written %2B)")

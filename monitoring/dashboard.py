@@ -19,7 +19,7 @@ from monitoring import charts, figures, troubles
 from monitoring.durations import age_of, duration
 from monitoring.figures import HOUR, Figures
 from monitoring.models import Alert
-from monitoring.troubles import LATELY_MINUTES, Level, Trouble, kept_url, state_url
+from monitoring.troubles import LATELY_MINUTES, Level, Trouble, kept_url, state_url, unrecognized_url
 from worker import clock, verifying
 from worker.counting import DAY, Counted
 from worker.models import Beat
@@ -185,6 +185,13 @@ def tiles(told: Figures) -> list[Tile]:
             _("within a day"),
             kept_url(ConflictingDelivery, told),
             Level.WARNING if told.conflicts else Level.QUIET,
+        ),
+        Tile(
+            _("Unrecognized"),
+            str(told.unrecognized),
+            _("wait for a person"),
+            unrecognized_url(),
+            Level.WARNING if told.unrecognized else Level.QUIET,
         ),
         Tile(_("Rejected"), grouped(told.rejected), _("within a day"), kept_url(RejectedDelivery, told)),
     ]

@@ -137,6 +137,8 @@ def _rows() -> Iterator[Finding]:
     yield Finding("inbox", found, to_do.get(troubles.STALLED, ""))
     yield Finding("inbox", f"{told.failed} webhooks are failed", to_do.get("failed", ""))
     yield Finding("inbox", f"{told.conflicts} conflicts are open", to_do.get("conflicts", ""))
+    found = f"{told.unrecognized} unrecognized deliveries are open"
+    yield Finding("inbox", found, to_do.get("unrecognized", ""))
     found = "was never verified"
     if last := told.verification:
         result = last.drift.partition("\n")[0] or "all is right"

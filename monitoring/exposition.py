@@ -61,6 +61,11 @@ class _DatabaseFigures(Collector):
         yield _gauge("prihod_backlog", "Webhooks received and not yet applied", told.backlog.number)
         yield _gauge("prihod_oldest_waiting_seconds", "Age of the oldest of them, 0 without any", waiting)
         yield _gauge("prihod_failed_waiting", "Failed webhooks that wait for a person", told.failed.number)
+        yield _gauge(
+            "prihod_unrecognized_waiting",
+            "Unrecognized deliveries that wait for a person",
+            told.unrecognized.number,
+        )
         alive = [sign.beat for sign in told.signs if not sign.is_silent]
         workers = [beat for beat in alive if beat.kind == Beat.Kind.WORKER]
         yield _gauge("prihod_workers_alive", "Workers that were heard of lately", len(workers))

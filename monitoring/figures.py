@@ -7,11 +7,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from django.db.models import QuerySet
 
-from ingest.models import ConflictingDelivery, RejectedDelivery, Verification, Webhook
+from ingest.models import (
+    ConflictingDelivery,
+    RejectedDelivery,
+    UnrecognizedDelivery,
+    Verification,
+    Webhook,
+)
 from ledger.bisection import key_at
 from ledger.models import Payment
 from ledger.money import grouped
@@ -69,7 +75,12 @@ def failed() -> Bounded:
     return _counted(Webhook.objects.failed())
 
 
-def _counted(rows: QuerySet[Webhook]) -> Bounded:
+def unrecognized() -> Bounded:
+    """Unrecognized deliveries that no person has closed, however old they are."""
+    return _counted(UnrecognizedDelivery.waiting())
+
+
+def _counted(rows: QuerySet[Any]) -> Bounded:
     return Bounded(rows.order_by()[:COUNTED_MAX].count())
 
 
@@ -200,6 +211,10 @@ class Figures:
     def conflicts(self) -> int:
         """Within a day."""
         return conflicts(self.now - DAY)
+
+    @cached_property
+    def unrecognized(self) -> Bounded:
+        return unrecognized()
 
     @cached_property
     def rejected(self) -> int:

@@ -18,7 +18,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
 from ingest import doorbell, inbox
-from ingest.models import ConflictingDelivery, Verification, Webhook
+from ingest.models import ConflictingDelivery, UnrecognizedDelivery, Verification, Webhook
 from ledger.browsing import list_url
 from ledger.money import grouped
 from monitoring.durations import age_of, duration
@@ -40,6 +40,7 @@ _ENTRIES = {  # of the runbook, by cause
     "silent scheduler": "no-scheduler",
     "failed": "failed-webhooks",
     "conflicts": "conflicts",
+    "unrecognized": "unrecognized-deliveries",
     "not verified": "books-not-verified",
     "no broker": "broker-away",
     "no database": "database-away",
@@ -84,7 +85,7 @@ def runbook(cause: str) -> str:
 
 def of_rows(told: Figures) -> list[Trouble]:
     """What the database's rows tell of. Raises as the database does."""
-    rules: list[Rule] = [_stalled, _drift, _silent, _failed, _conflicts, _unverified]
+    rules: list[Rule] = [_stalled, _drift, _silent, _failed, _conflicts, _unrecognized, _unverified]
     return [trouble for rule in rules for trouble in rule(told)]
 
 
@@ -206,6 +207,23 @@ def _conflicts(told: Figures) -> Iterator[Trouble]:
         )
 
 
+def _unrecognized(told: Figures) -> Iterator[Trouble]:
+    if told.unrecognized:
+        text = ngettext(
+            "{n} delivery of a bank is not recognized: it may be money that is in no balance",
+            "{n} deliveries of banks are not recognized: they may be money that is in no balance",
+            told.unrecognized.number,
+        )
+        yield Trouble(
+            "unrecognized",
+            Level.WARNING,
+            text.format(n=told.unrecognized),
+            _("read why in the admin; process them again when the adapter knows them, or dismiss them"),
+            unrecognized_url(),
+            size=told.unrecognized.number,
+        )
+
+
 def _unverified(told: Figures) -> Iterator[Trouble]:
     if told.verified_at and not is_verified(told):
         text = _("The books were not verified for {age}")
@@ -284,6 +302,11 @@ def see_to_storage() -> str:
 def state_url(status: Webhook.Status) -> str:
     """The list of the webhooks in this state."""
     return list_url(Webhook, status__exact=status.value)
+
+
+def unrecognized_url() -> str:
+    """The list of the unrecognized deliveries that are open."""
+    return list_url(UnrecognizedDelivery, state="open")
 
 
 def kept_url(model: Any, told: Figures) -> str:

@@ -6,7 +6,17 @@ from html.parser import HTMLParser
 # What stays as it is in any language: names, abbreviations, and what one types.
 NOT_ENGLISH = {
     *("Prihod", "English", "JSON", "CSV", "UTC", "API", "JavaScript", "Celery", "id", "ID", "QR", "TOTP"),
-    *("bank", "manage.py", "verify_ledger", "read:all", "FAILURE", "Operators", "Auditors"),
+    *(
+        "bank",
+        "tbank",
+        "tochka",
+        "manage.py",
+        "verify_ledger",
+        "read:all",
+        "FAILURE",
+        "Operators",
+        "Auditors",
+    ),
     # In Django's own Russian; the last three have none.
     *("Control", "Command", "Mac", "LDAP", "Single", "Sing-On", "Search", "True", "False"),
 }

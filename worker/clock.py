@@ -1,15 +1,5 @@
-"""The database's clock, the one that all workers share: their own may be a day apart."""
+"""The database's clock, under the name by which workers and monitoring know it."""
 
-from datetime import UTC, datetime
+from ledger.clock import now
 
-from django.db import connection
-from django.utils import timezone
-
-
-def now() -> datetime:
-    if connection.vendor == "sqlite":  # there the machine's clock is the only one
-        return timezone.now()
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT UTC_TIMESTAMP(6)")
-        moment: datetime = cursor.fetchone()[0]
-    return moment.replace(tzinfo=UTC)
+__all__ = ["now"]

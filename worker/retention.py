@@ -46,7 +46,7 @@ def kinds(*, thorough: bool) -> list[Kind]:
     """
     days = settings.BODIES_KEPT_DAYS
     bodies = Kind("raw bodies of webhooks", _for(days), partial(_bodies, days, thorough), _empty)
-    kept = [model.disposable() for model in KeptDelivery.__subclasses__()]
+    kept = [model.deletable() for model in KeptDelivery.__subclasses__()]
     return [
         bodies,
         *(_rows(rows, "received_at", settings.KEPT_DELIVERIES_DAYS) for rows in kept),

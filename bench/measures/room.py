@@ -128,4 +128,4 @@ def organizations() -> Iterator[str]:
     page = reverse("admin:ledger_organization_change", args=[most])
     yield page
     yield f"{page}?first=2024-01-01&last=2024-01-01"
-    yield f"{reverse('admin:ledger_organization_statement', args=[most])}?first=2024-01-01&last=2024-01-01"
+    yield f"{reverse('admin:ledger_organization_csv', args=[most])}?first=2024-01-01&last=2024-01-01"

@@ -19,6 +19,7 @@ GRANT SELECT, INSERT, DELETE, CREATE ON ingest_rejecteddelivery TO 'prihod'@'%';
 GRANT SELECT, INSERT, UPDATE, DELETE, CREATE ON ingest_repeateddelivery TO 'prihod'@'%';
 GRANT SELECT, INSERT, UPDATE, DELETE, CREATE ON ingest_conflictingdelivery TO 'prihod'@'%';
 GRANT SELECT, INSERT, DELETE, CREATE ON ingest_ignoreddelivery TO 'prihod'@'%';
+GRANT SELECT, INSERT, UPDATE, DELETE, CREATE ON ingest_unrecognizeddelivery TO 'prihod'@'%';
 GRANT SELECT, INSERT, CREATE ON ingest_bankoperation TO 'prihod'@'%';
 GRANT SELECT, INSERT, DELETE, CREATE ON ingest_verification TO 'prihod'@'%';
 
@@ -78,6 +79,7 @@ REVOKE CREATE ON ingest_rejecteddelivery FROM 'prihod'@'%';
 REVOKE CREATE ON ingest_repeateddelivery FROM 'prihod'@'%';
 REVOKE CREATE ON ingest_conflictingdelivery FROM 'prihod'@'%';
 REVOKE CREATE ON ingest_ignoreddelivery FROM 'prihod'@'%';
+REVOKE CREATE ON ingest_unrecognizeddelivery FROM 'prihod'@'%';
 REVOKE CREATE ON ingest_bankoperation FROM 'prihod'@'%';
 REVOKE CREATE ON ingest_verification FROM 'prihod'@'%';
 REVOKE CREATE ON ingest_act FROM 'prihod'@'%';

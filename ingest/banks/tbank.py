@@ -10,70 +10,69 @@ import json
 from datetime import datetime
 from uuid import UUID, uuid5
 
-import msgspec
-
 from ingest import fields
-from ingest.banks.telling import BANK_ID_CHARS_MAX, BankId, Credit, Ignored, nobodys
-from ingest.fields import FIELD_CHARS_SHOWN
+from ingest.banks import words
+from ingest.banks.reading import Facts, facts_in
+from ingest.banks.telling import BANK_ID_CHARS_MAX, BankId, Credit, Ignored, Meaning, Unrecognized
+from ingest.exceptions import InvalidDelivery, NotJson
 from ledger.operation_id import as_operation_id
 from ledger.terms import PaymentTerms
 
 SOURCE = "tbank"
 NAMESPACE = UUID("2903e94d-6036-5c2e-b36e-299064a6345d")  # uuid5(NAMESPACE_URL, "https://www.tbank.ru/")
-BOOKED = "transaction"
-INCOMING = "credit"
-RUBLES = "643"  # ISO 4217
+BOOKED = words.known(["Transaction"])
+NOT_BOOKED = words.known(["Authorization"])
+INCOMING = words.known(["Credit"])
+OUTGOING = words.known(["Debit"])
 
 
-class Event(msgspec.Struct, rename="camel"):
-    operation_status: str
-    type_of_operation: str
+def read(body: bytes) -> Meaning:
+    """What `body` comes to; raises NotJson.
+
+    That it is meant for us, the credentials have shown that this endpoint demands: the bank has them from us.
+    """
+    try:
+        operation = facts_in(body)
+        operation.require_unique()
+        return _ignored(operation) or _credit(operation)
+    except NotJson:
+        raise
+    except InvalidDelivery as exc:
+        return Unrecognized(str(exc))
 
 
-class Payer(msgspec.Struct):
-    inn: str
-    acct: str
+def _ignored(operation: Facts) -> Ignored | None:
+    """Why it is known to be no payment to credit; None if it is one. Raises InvalidDelivery for the rest."""
+    for name, credited, not_credited, wrong in [
+        ("operationStatus", BOOKED, NOT_BOOKED, "is not booked"),
+        ("typeOfOperation", INCOMING, OUTGOING, "is not credited"),
+    ]:
+        word = operation.text(name)
+        if words.folded(word) in not_credited:
+            return Ignored(f"{name} {word} {wrong}")
+        if words.folded(word) not in credited:
+            raise words.unknown(word, name)
+    account_currency = operation.written("accountCurrencyDigitalCode")
+    if not words.is_rubles(account_currency, "accountCurrencyDigitalCode"):
+        return Ignored(f"currency {account_currency} is not credited")
+    currency = operation.written("operationCurrencyDigitalCode")
+    if not words.is_rubles(currency, "operationCurrencyDigitalCode"):
+        raise InvalidDelivery("operationCurrencyDigitalCode", f"is {currency}, and the account is in rubles")
+    return None
 
 
-class IncomingTransaction(msgspec.Struct, rename="camel"):
-    operation_id: str
-    account_number: str
-    account_amount: msgspec.Raw  # a number or a string
-    account_currency_digital_code: str
-    operation_currency_digital_code: str
-    document_number: str
-    doc_date: str
-    payer: Payer
-
-
-_event = msgspec.json.Decoder(Event)
-_incoming_transaction = msgspec.json.Decoder(IncomingTransaction)
-
-
-def read(body: bytes) -> Credit | Ignored:
-    """What `body` comes to; raises InvalidDelivery."""
-    event = fields.decoded(body, _event)
-    # The bank's pages spell these in both cases.
-    if event.operation_status.lower() != BOOKED:
-        return Ignored(f"operationStatus {event.operation_status[:FIELD_CHARS_SHOWN]} is not booked")
-    if event.type_of_operation.lower() != INCOMING:
-        return Ignored(f"typeOfOperation {event.type_of_operation[:FIELD_CHARS_SHOWN]} is not credited")
-    told = fields.decoded(body, _incoming_transaction)
-    for currency in (told.operation_currency_digital_code, told.account_currency_digital_code):
-        if currency != RUBLES:
-            return Ignored(f"currency {currency[:FIELD_CHARS_SHOWN]} is not credited")
-    if nobodys(told.payer.inn):
-        return Ignored("payer.inn names nobody: a test, or a payer without an INN")
-    number = fields.document_number(told.document_number, "documentNumber")
-    date = fields.document_date(told.doc_date, "docDate")
+def _credit(operation: Facts) -> Credit:
+    payer = operation.part("payer")
+    number = fields.document_number(operation.written("documentNumber"), "documentNumber")
+    date = fields.document_date(operation.text("docDate"), "docDate")
     terms = PaymentTerms(
-        operation_id=_operation_id(told.account_number, told.payer.acct, number, date),
-        inn=fields.inn(told.payer.inn, "payer.inn"),
-        amount_kopecks=fields.amount_kopecks(bytes(told.account_amount), "accountAmount"),
+        operation_id=_operation_id(operation.written("accountNumber"), payer.written("acct"), number, date),
+        inn=payer.inn("inn"),
+        amount_kopecks=operation.kopecks("accountAmount"),
         document_number=number,
         document_date=date,
     )
-    bank_id = fields.words(told.operation_id, "operationId", chars_max=BANK_ID_CHARS_MAX)
+    bank_id = fields.words(operation.written("operationId"), "operationId", chars_max=BANK_ID_CHARS_MAX)
     return Credit(terms, BankId(alias(bank_id), bank_id))
 
 

@@ -26,11 +26,16 @@ class Credit:
 
 @dataclass(frozen=True, slots=True)
 class Ignored:
-    """Truly the bank's word, and no payment to credit: answered 200, and kept for a while."""
+    """Truly the bank's word, and known to be no payment to credit: answered 200, and kept for a while."""
 
     reason: str
 
 
-def nobodys(inn: str) -> bool:
-    """Whether `inn` is empty or all zeros, as banks write it for nobody, and in their sample bodies."""
-    return not inn.strip("0")
+@dataclass(frozen=True, slots=True)
+class Unrecognized:
+    """Truly the bank's word, and possibly money: answered 200, and kept until a person has closed it."""
+
+    reason: str
+
+
+Meaning = Credit | Ignored | Unrecognized

@@ -6,80 +6,100 @@ The body is a JWT, which the door has verified; here comes its payload. docs/ban
 
 from uuid import UUID, uuid5
 
-import msgspec
 from django.conf import settings
 
 from ingest import fields
-from ingest.banks.telling import BANK_ID_CHARS_MAX, Credit, Ignored, nobodys
-from ingest.exceptions import TurnedAway
-from ingest.fields import FIELD_CHARS_SHOWN
+from ingest.banks import words
+from ingest.banks.reading import Facts, facts_in
+from ingest.banks.telling import BANK_ID_CHARS_MAX, Credit, Ignored, Meaning, Unrecognized
+from ingest.exceptions import InvalidDelivery, TurnedAway
 from ledger.terms import PaymentTerms
 
 SOURCE = "tochka"
 NAMESPACE = UUID("f60be8d2-5601-5723-8aab-c9e125be5f68")  # uuid5(NAMESPACE_URL, "https://tochka.com/")
-CREDITED = "incomingPayment"
-RUBLES = "RUB"
+CREDITED = words.known(["incomingPayment"])
+OUTGOING = words.known(["outgoingPayment"])
+# Money that came in, without its payer's INN.
+WITHOUT_PAYER = words.known(["incomingSbpPayment", "incomingSbpB2BPayment", "acquiringInternetPayment"])
+# The status of an acquiringInternetPayment of which the buyer's money is only held.
+HELD = words.known(["AUTHORIZED"])
+# What the payloads of the bank's pages have for an id. Its tests of an address may be those.
+SAMPLES = {
+    "paymentId": ["0000000000"],
+    "qrcId": ["AS10006DPRTEFPFS9HJ9SQSDSVRHJD3L"],
+    "operationId": ["A22001100263820100000533E625FCB3", "beeac8a4-6047-3f38-8922-a664e6b5c43b"],
+}
 
 
-class Event(msgspec.Struct):
-    webhook_type: str = msgspec.field(name="webhookType")
+def read(payload: bytes) -> Meaning:
+    """What `payload` comes to; raises TurnedAway where nothing in it says that it is meant for us.
 
-
-class Side(msgspec.Struct):
-    inn: str
-    currency: str
-
-
-class Recipient(msgspec.Struct):
-    amount: msgspec.Raw  # a string such as "40.0"
-    currency: str
-
-
-class IncomingPayment(msgspec.Struct):
-    payer: Side = msgspec.field(name="SidePayer")
-    recipient: Recipient = msgspec.field(name="SideRecipient")
-    document_number: str = msgspec.field(name="documentNumber")
-    date: str
-    payment_id: str = msgspec.field(name="paymentId")
-    customer_code: str = msgspec.field(name="customerCode")
-
-
-_event = msgspec.json.Decoder(Event)
-_incoming_payment = msgspec.json.Decoder(IncomingPayment)
-
-
-def read(payload: bytes) -> Credit | Ignored:
-    """What `payload` comes to; raises InvalidDelivery, or TurnedAway from another customer's payment.
-
-    The bank signs for all its customers with one key, so whoever has an account there has its signature
-    on payments to himself.
+    The bank signs for all its customers with one key, so each of them has its signature on events of their
+    own. Every event of the bank has a customer code, which is checked before anything else.
     """
-    kind = fields.decoded(payload, _event).webhook_type
-    if kind != CREDITED:
-        return Ignored(f"webhookType {kind[:FIELD_CHARS_SHOWN]} is not credited")
-    payment = fields.decoded(payload, _incoming_payment)
-    for currency in (payment.payer.currency, payment.recipient.currency):
-        if currency != RUBLES:
-            return Ignored(f"currency {currency[:FIELD_CHARS_SHOWN]} is not credited")
-    if nobodys(payment.payer.inn):  # so is the documented sample, and a test may be that
-        return Ignored("SidePayer.inn names nobody: a test, or a payer without an INN")
-    if payment.customer_code not in settings.TOCHKA_CUSTOMER_CODES:
-        raise TurnedAway("another customer's payment")
-    own_id = fields.words(payment.payment_id, "paymentId", chars_max=BANK_ID_CHARS_MAX)
+    try:
+        event = facts_in(payload)
+        is_ours = event.written("customerCode") in settings.TOCHKA_CUSTOMER_CODES
+    except InvalidDelivery:
+        raise TurnedAway("no customer code") from None
+    if not is_ours or "customerCode" in event.repeated:
+        raise TurnedAway("another customer's event")
+    try:
+        event.require_unique()
+        return _ignored(event) or _credit(event)
+    except InvalidDelivery as exc:
+        return Unrecognized(str(exc))
+
+
+def _ignored(event: Facts) -> Ignored | None:
+    """Why it is known to be no payment to credit; None if it is one. Raises InvalidDelivery for the rest."""
+    kind = event.text("webhookType")
+    word = words.folded(kind)
+    if word in OUTGOING:
+        return Ignored(f"webhookType {kind} is not credited")
+    if word in WITHOUT_PAYER:
+        return _ignored_without_payer(event, kind)
+    if word not in CREDITED:
+        raise words.unknown(kind, "webhookType")
+    if _is_sample(event) and not event.part("SidePayer").text("inn").strip("0"):
+        return Ignored("the sample of the bank's documentation: a test")
+    currency = event.part("SideRecipient").written("currency")
+    if not words.is_rubles(currency, "SideRecipient.currency"):
+        return Ignored(f"currency {currency} is not credited")
+    currency = event.part("SidePayer").written("currency")
+    if not words.is_rubles(currency, "SidePayer.currency"):
+        raise InvalidDelivery("SidePayer.currency", f"is {currency}, and the recipient's are rubles")
+    return None
+
+
+def _ignored_without_payer(event: Facts, kind: str) -> Ignored:
+    if _is_sample(event):
+        return Ignored("the sample of the bank's documentation: a test")
+    if "status" in event.fields and words.folded(event.text("status")) in HELD:
+        return Ignored(f"{kind}: the buyer's money is only held")
+    raise InvalidDelivery("webhookType", f"{kind} names no payer's INN, so there is no balance to credit")
+
+
+def _is_sample(event: Facts) -> bool:
+    return any(event.fields.get(name) in ids for name, ids in SAMPLES.items())
+
+
+def _credit(event: Facts) -> Credit:
+    own_id = fields.words(event.written("paymentId"), "paymentId", chars_max=BANK_ID_CHARS_MAX)
     return Credit(
         PaymentTerms(
             operation_id=operation_id(own_id),
-            inn=fields.inn(payment.payer.inn, "SidePayer.inn"),
-            amount_kopecks=fields.amount_kopecks(bytes(payment.recipient.amount), "SideRecipient.amount"),
-            document_number=fields.document_number(payment.document_number, "documentNumber"),
-            document_date=fields.document_date(payment.date, "date"),
+            inn=event.part("SidePayer").inn("inn"),
+            amount_kopecks=event.part("SideRecipient").kopecks("amount"),
+            document_number=fields.document_number(event.written("documentNumber"), "documentNumber"),
+            document_date=fields.document_date(event.text("date"), "date"),
         )
     )
 
 
 def payment_id(payload: bytes) -> str:
     """What Tochka calls the payment in `payload`; raises InvalidDelivery."""
-    return fields.decoded(payload, _incoming_payment).payment_id
+    return facts_in(payload).written("paymentId")
 
 
 def operation_id(payment_id: str) -> UUID:

@@ -9,7 +9,7 @@ class Migration(migrations.Migration):
 
     # MySQL ends a transaction at each CREATE TRIGGER.
     atomic = False
-    dependencies = [("ingest", "0009_words_of_pages")]
+    dependencies = [("ingest", "0011_unrecognized_deliveries")]
     operations = [
         migrations.RunPython(
             lambda apps, editor: triggers.create(editor.connection, WEBHOOKS),

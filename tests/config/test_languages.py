@@ -15,13 +15,15 @@ from django_otp.plugins.otp_totp.models import TOTPDevice
 
 from api.keys import issue
 from api.models import ApiKey
-from ingest import acts
+from ingest import acts, asking, unrecognized
+from ingest.banks.telling import Unrecognized
 from ingest.models import (
     Act,
     ConflictingDelivery,
     IgnoredDelivery,
     RejectedDelivery,
     RepeatedDelivery,
+    UnrecognizedDelivery,
     Verification,
     Webhook,
 )
@@ -64,6 +66,12 @@ def pages(client: Client) -> Iterator[str]:
                 yield page(model, name, row.pk)
 
 
+@pytest.fixture(autouse=True)
+def a_reason_in_russian(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Adapters give theirs in English, as the answers to the banks are."""
+    monkeypatch.setattr(unrecognized, "_read", lambda _: Unrecognized("не то слово"))
+
+
 def happened() -> dict[str, Webhook]:
     """Something of everything, told without a Latin word where people write it; webhooks by status."""
     anna = User.objects.get()
@@ -77,8 +85,10 @@ def happened() -> dict[str, Webhook]:
     ConflictingDelivery.objects.create(webhook=failed, difference="amount_kopecks", body=told)
     resolved = ConflictingDelivery.objects.create(webhook=applied, difference="amount_kopecks", body=told)
     RepeatedDelivery.objects.create(webhook=failed)
-    for kind in (RejectedDelivery, IgnoredDelivery):
+    for kind in (RejectedDelivery, IgnoredDelivery, UnrecognizedDelivery):
         kind.objects.create(reason="не тот счёт", body=b"{}")
+    everything = UnrecognizedDelivery.objects.all()
+    acts.carry_out(acts.begin_on_deliveries(Act.Kind.PROCESS, everything, anna, WHY).pk)
     for kind, webhook in [
         (Act.Kind.REPLAY, applied),
         (Act.Kind.DISMISS, failed),
@@ -124,10 +134,19 @@ def test_what_acts_ask_and_say_is_russian_too(anna: Client) -> None:
         for kind in ("replay", "dismiss", "resolve")
     ]
     ids = {"ids": "1 2 3 4"}
-    said += [anna.post(f"/admin/ingest/webhook/act/{kind}/", {**ids, "reason": ""}) for kind in Act.Kind]
+    said += [anna.post(f"/admin/ingest/webhook/act/{kind}/", {**ids, "reason": ""}) for kind in asking.KINDS]
     said += [
         anna.post(f"/admin/ingest/webhook/act/{kind}/", {**ids, "reason": WHY}, follow=True)
-        for kind in Act.Kind
+        for kind in asking.KINDS
+    ]
+    unrecognized = page(UnrecognizedDelivery, "changelist")
+    said += [
+        anna.post(unrecognized, {"action": f"{act}_selected", **chosen}) for act in ("process", "dismiss")
+    ]
+    said += [anna.get(f"{unrecognized}act/discard/?ids=1")]
+    said += [
+        anna.post(f"{unrecognized}act/{kind}/", {"ids": "1", "reason": WHY}, follow=True)
+        for kind in ("process", "discard", "process")
     ]
     said += [anna.post("/admin/ingest/webhook/act/replay/", {"ids": "", "reason": WHY}, follow=True)]
 

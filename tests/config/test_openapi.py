@@ -126,6 +126,11 @@ def with_query(query: str) -> Scene:
     return lambda path, method: ask(path, method, QUERY_STRING=query)
 
 
+def in_the_past(path: str, method: str) -> HttpResponse:
+    post(0)
+    return ask(path, method, QUERY_STRING="at=2020-01-01T00:00:00Z")
+
+
 def under(scene: Scene, **settings: Any) -> Scene:
     def scene_under(path: str, method: str) -> HttpResponse:
         with override_settings(**settings):
@@ -159,6 +164,7 @@ SCENES: dict[str, Scene] = {
     "malformed request": sending(b"{}", HTTP_HOST="evil.example"),
     "A whole sum": after(lambda: post(0)),
     "A sum with kopecks": after(lambda: post(0), lambda: post(1)),
+    "At an instant before the first payment": in_the_past,
     "Two payments": after(lambda: post(0), lambda: post(1)),
     "limit: must be a positive whole number": with_query("limit=0"),
     "before, after: give one of them": with_query("before=2&after=1"),

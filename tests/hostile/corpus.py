@@ -5,6 +5,7 @@ fields where bytes are changed at random, so that no chance makes it right. BAIT
 valid if a request were read otherwise than it is written (smuggling, pipelining behind a refused request).
 """
 
+import base64
 import json
 import random
 from collections.abc import Callable
@@ -163,6 +164,9 @@ def _date(chance: random.Random) -> str:
             "10000-01-01T00:00:00Z",
             "2024-13-01",
             "2024-04-27T25:00:00Z",
+            "2024-04-27T24:00:00Z",
+            "2024-04-27T21.5Z",
+            "2024-04-27T21:00+03:60",
             "now()",
         ),
         *(
@@ -254,6 +258,40 @@ def _json(chance: random.Random) -> tuple[str, bytes]:
         ]
     )  # fmt: skip
     return "webhook", request("POST", WEBHOOK, body)
+
+
+@kind("other banks, without their proof")
+def _other_banks(chance: random.Random) -> tuple[str, bytes]:
+    """Bodies that the adapters would credit, ignore or keep, if anything said that they are the bank's."""
+    event = {
+        "operationStatus": "Transaction",
+        "typeOfOperation": chance.choice(["Credit", "Сredit", "Debit", None, 1]),
+        "operationCurrencyDigitalCode": chance.choice(["643", "840", 810, "₽"]),
+        "accountCurrencyDigitalCode": "643",
+        "accountNumber": "40702810110011000430",
+        "accountAmount": 100,
+        "docDate": "2024-04-27T21:00:00Z",
+        "documentNumber": "328",
+        "operationId": str(UUID(int=chance.getrandbits(128))),
+        "payer": chance.choice([{"inn": BAIT, "acct": ""}, {"inn": "12345", "acct": ""}, None]),
+        "webhookType": chance.choice(["incomingPayment", "inсomingPayment", "unheard-of"]),
+        "customerCode": chance.choice(["300123123", None]),
+    }
+    body = json.dumps(event).encode()
+    parts = [json.dumps({"alg": alg}).encode() for alg in ("none", "HS256", "RS256")]
+    token = b".".join(
+        base64.urlsafe_b64encode(part).rstrip(b"=") for part in (chance.choice(parts), body, b"x")
+    )
+    shown = [
+        b"X: y",
+        b"Authorization: Bearer guessed-by-somebody",
+        b"Authorization: Basic YTpi",
+        b"Authorization:",
+    ]
+    path, sent = chance.choice(
+        [("/api/webhook/tbank/", body), ("/api/webhook/tochka/", body), ("/api/webhook/tochka/", token)]
+    )
+    return "webhook", request("POST", path, sent, chance.choice(shown))
 
 
 @kind("encodings")

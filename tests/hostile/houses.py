@@ -17,6 +17,7 @@ PRODUCTION = {
     "DEBUG": "0",
     "SECRET_KEY": "only-for-the-hostile-suite-" * 3,
     "WEBHOOK_AUTH": "none",
+    "TBANK_BEARER_TOKENS": "only-for-the-hostile-suite",
     "KEPT_DELIVERIES_MAX": str(KEPT_MAX),
     "WORKER_PROCESSES": "1",
 }
@@ -70,6 +71,8 @@ def credited_exactly(house: House, kopecks: int) -> list[str]:
     wrong = []
     if latest["kopecks"] != {HONEST: kopecks}:
         wrong.append(f"the ledger has {latest['kopecks']}, and honest were {kopecks}")
+    if latest["kept"]["UnrecognizedDelivery"]:
+        wrong.append("unrecognized deliveries are kept, and no attack has shown a bank's proof")
     wrong += [
         f"{count} {name} are kept"
         for name, count in latest["kept"].items()

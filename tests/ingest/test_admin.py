@@ -1,6 +1,7 @@
 import re
 from datetime import timedelta
 from html import unescape
+from uuid import uuid4
 
 import pytest
 from django.db import connection
@@ -18,6 +19,7 @@ from ingest.models import (
     IgnoredDelivery,
     RejectedDelivery,
     RepeatedDelivery,
+    UnrecognizedDelivery,
     Webhook,
 )
 from ledger.browsing import BoundedPaginator
@@ -34,6 +36,7 @@ REPLAY = "/admin/ingest/webhook/act/replay/"
 DISMISS = "/admin/ingest/webhook/act/dismiss/"
 RESOLVE = "/admin/ingest/webhook/act/resolve/"
 WHY = "the bug is repaired"
+KINDS = [Webhook, RejectedDelivery, IgnoredDelivery, UnrecognizedDelivery, ConflictingDelivery]
 
 
 @pytest.fixture
@@ -196,10 +199,11 @@ def test_conflicting_deliveries_are_found_by_operation_id(boss: Client) -> None:
     assert listed(boss, ConflictingDelivery, q="nonsense") == []
 
 
-@pytest.mark.parametrize("model", [Webhook, RejectedDelivery, IgnoredDelivery, ConflictingDelivery])
+@pytest.mark.parametrize("model", KINDS)
 def test_not_even_a_superuser_changes_what_the_bank_sent(boss: Client, model: type[Model]) -> None:
     inbox.keep_rejected(b"1", "amount: is missing")
     inbox.keep_ignored(b"1", "outgoing", "tbank")
+    inbox.keep_unrecognized(b"1", b"1", "unknown", "tbank")
     conflicting_with(failed())
     row = model.objects.get()
     before = model.objects.values().get()
@@ -213,11 +217,12 @@ def test_not_even_a_superuser_changes_what_the_bank_sent(boss: Client, model: ty
     assert model.objects.values().get() == before
 
 
-@pytest.mark.parametrize("model", [Webhook, RejectedDelivery, IgnoredDelivery, ConflictingDelivery])
+@pytest.mark.parametrize("model", KINDS)
 def test_a_list_costs_the_same_few_statements_and_reads_no_body(boss: Client, model: type[Model]) -> None:
     def fill() -> None:
         inbox.keep_rejected(b"1", "amount: is missing")
         inbox.keep_ignored(b"1", "outgoing", "tbank")
+        inbox.keep_unrecognized(b"1", uuid4().bytes, "unknown", "tbank")
         conflicting_with(failed())
 
     fill()

@@ -13,13 +13,15 @@ from ingest.models import (
     IgnoredDelivery,
     RejectedDelivery,
     RepeatedDelivery,
+    UnrecognizedDelivery,
     Webhook,
 )
 from tests.cast import MIDNIGHT_IN_MOSCOW, received, terms
 
 pytestmark = pytest.mark.django_db
 WRITTEN_AT_THE_DOOR: list[type[Model]] = [
-    *(Webhook, BankOperation, RejectedDelivery, IgnoredDelivery, RepeatedDelivery, ConflictingDelivery)
+    *(Webhook, BankOperation, RejectedDelivery, IgnoredDelivery, RepeatedDelivery, ConflictingDelivery),
+    UnrecognizedDelivery,
 ]
 VALUES: dict[str, Any] = {
     "operation_id": terms().operation_id,

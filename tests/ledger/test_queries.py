@@ -1,6 +1,7 @@
 """The past of a balance, on a log whose line n is n rubles, written n hours after MIDNIGHT_IN_MOSCOW."""
 
 import json
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
@@ -34,13 +35,15 @@ def written(lines: int, inn: str = ROMASHKA) -> Organization:
     return append(Organization.objects.create(inn=inn, opened_at=at(0)), lines)
 
 
-def append(organization: Organization, lines: int, clock: timedelta = timedelta()) -> Organization:
+def append(
+    organization: Organization, lines: int, clock: timedelta = timedelta(), times: Sequence[datetime] = ()
+) -> Organization:
     """Straight into the tables, because posting takes the time from the clock."""
     seqs = range(organization.last_seq + 1, organization.last_seq + lines + 1)
     common: Any = {"document_number": "1", "document_date": at(0), "organization": organization}
     payments = [
-        Payment(operation_id=uuid4(), amount_kopecks=seq * 1_00, created_at=at(seq) + clock, **common)
-        for seq in seqs
+        Payment(operation_id=uuid4(), amount_kopecks=seq * 1_00, created_at=created_at, **common)
+        for seq, created_at in zip(seqs, times or [at(seq) + clock for seq in seqs], strict=True)
     ]
     Payment.objects.bulk_create(payments)
     keys = dict(Payment.objects.values_list("operation_id", "id"))  # MySQL returns none
@@ -143,8 +146,8 @@ def asked(path: str, status: int = 200, **query: str) -> Any:
 def test_the_balance_and_the_history_can_be_asked_for_a_time_in_any_offset() -> None:
     written(10)
 
-    assert asked(BALANCE, at="2024-04-28T00:00:00Z") == {"inn": ROMASHKA, "balance": 6}
-    assert asked(BALANCE, at="2024-04-28T03:00:00+03:00") == {"inn": ROMASHKA, "balance": 6}
+    assert asked(BALANCE, at="2024-04-28T00:00:00Z") == {"inn": ROMASHKA, "balance": 6, "settled": True}
+    assert asked(BALANCE, at="2024-04-28T03:00:00+03:00") == {"inn": ROMASHKA, "balance": 6, "settled": True}
     assert asked(BALANCE, at="2020-01-01T00:00Z")["balance"] == 0
     assert asked(BALANCE, at="9999-12-31T23:59:59-23:00")["balance"] == 55
     period = {"from": "2024-04-28T00:00:00+03:00", "to": "2024-04-28T03:00:00+03:00"}
@@ -154,7 +157,18 @@ def test_the_balance_and_the_history_can_be_asked_for_a_time_in_any_offset() -> 
 
 @pytest.mark.parametrize(
     "value",
-    ["", "now", "2024-04-28", "2024-04-28T00:00:00", "2024-04-28T00:00:00 03:00", "0001-01-01T00:00Z", "1"],
+    [
+        *(
+            "",
+            "now",
+            "2024-04-28",
+            "2024-04-28T00:00:00",
+            "2024-04-28T00:00:00 03:00",
+            "0001-01-01T00:00Z",
+            "1",
+        ),
+        *("2024-04-27T24:00:00Z", "2024-04-27T21.5Z"),
+    ],
 )
 @pytest.mark.parametrize(("path", "name"), [("", "at"), ("history/", "from"), ("history/", "to")])
 def test_what_is_no_moment_is_refused(path: str, name: str, value: str) -> None:

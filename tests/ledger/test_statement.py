@@ -3,7 +3,7 @@
 import csv
 import io
 import re
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from itertools import chain, pairwise
 from typing import Any
 from xml.etree import ElementTree as ET
@@ -68,6 +68,35 @@ def test_a_day_of_a_clock_change_has_its_own_length() -> None:
 
     assert period.since == datetime(2024, 3, 30, 23, tzinfo=UTC)
     assert period.until == datetime(2024, 3, 31, 22, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("zone", "day"),
+    [
+        ("Africa/Cairo", date(2024, 11, 1)),  # back to 23:00 at midnight
+        ("America/Santiago", date(2024, 4, 7)),
+        ("Asia/Beirut", date(2024, 10, 27)),
+        ("America/Nuuk", date(2024, 10, 27)),
+        ("America/Havana", date(2024, 11, 3)),  # back to midnight at one o'clock
+        ("Africa/Cairo", date(2024, 4, 26)),  # without a midnight: on to 01:00
+        ("America/Santiago", date(2024, 9, 8)),
+        ("America/Havana", date(2024, 3, 10)),
+        ("Antarctica/Casey", date(2021, 3, 14)),  # back by three hours at midnight
+        ("Australia/Lord_Howe", date(2024, 4, 7)),  # by half an hour
+        ("Pacific/Apia", date(2011, 12, 31)),  # the day before was left out
+    ],
+)
+def test_each_line_is_on_the_statement_of_the_day_that_it_is_shown_with(zone: str, day: date) -> None:
+    at = datetime.combine(day, time(), tzinfo=UTC) - 2 * DAY
+    lines = [at + n * timedelta(minutes=15) for n in range(4 * 24 * 4)]
+    organization = append(Organization.objects.create(inn=ROMASHKA, opened_at=at), len(lines), times=lines)
+
+    for shown in (day - DAY, day, day + DAY):
+        told = stated(organization, shown, shown, ZoneInfo(zone))
+        expected = [
+            seq for seq, at in enumerate(lines, start=1) if at.astimezone(ZoneInfo(zone)).date() == shown
+        ]
+        assert seqs(told) == expected
 
 
 def test_an_open_end_reaches_as_far_as_the_log() -> None:
@@ -184,6 +213,37 @@ def test_no_document_number_is_a_formula(number: str, encoding: str, codec: str)
     cells = [cell for row in parsed(content, codec) for cell in row]
     assert not [cell for cell in cells if cell.lstrip(" \t\r\n\u00a0\u200b?")[:1] in {*"=+-@＝＋－＠"} - {""}]
     assert [cell for cell in cells if cell.startswith("'")]
+
+
+BEFORE_A_CELL = ["1,", "1;", "1:", "1|", '1,"', '1;"', "1, ", "1,\t", "1;\r\n", "1,\ufeff", "1;;", ",", '"";']
+
+
+def test_no_document_number_is_a_formula_behind_a_separator() -> None:
+    signs = set("=+-@＝＋－＠﹦﹢﹣﹫")
+    posted(
+        *(
+            terms(document_number=f"{before}{sign}cmd|' /C calc'!A0")
+            for before in BEFORE_A_CELL
+            for sign in signs
+        )
+    )
+
+    _, content = downloaded(superuser(), Organization.objects.get())
+
+    lines = content.decode("utf-8-sig").splitlines()
+    assert len(lines) == 5 + len(BEFORE_A_CELL) * len(signs) + 2
+    for separator in ",;:|\t":
+        cells = [cell for line in lines for cell in line.split(separator)]
+        assert not [cell for cell in cells if cell.strip('" ')[:1] in signs]
+
+
+@pytest.mark.parametrize(
+    "number", ["000123", "1-2", "3/4", "1E5", "1,5", "TRUE", "A=5", "№ 5 - доп", "2+2", "a@b"]
+)
+def test_programs_read_a_document_number_as_the_bank_wrote_it(number: str) -> None:
+    posted(terms(document_number=number))
+
+    assert parsed(downloaded(superuser(), Organization.objects.get())[1], "utf-8-sig")[5][3] == number
 
 
 def test_what_windows_1251_lacks_becomes_a_question_mark_and_decomposed_letters_are_composed() -> None:

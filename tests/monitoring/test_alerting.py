@@ -16,7 +16,7 @@ from django.db import OperationalError, connection
 from django.utils import timezone
 from kombu.exceptions import OperationalError as BrokerAway
 
-from ingest import doorbell
+from ingest import doorbell, inbox
 from ingest.models import ConflictingDelivery, Verification, Webhook
 from monitoring import alerting, telling, troubles
 from monitoring.alerting import LOOKS_MIN, DatabaseWatch, Looked
@@ -140,13 +140,15 @@ def test_many_causes_at_once_are_one_message_the_worst_first(receiver: Receiver)
     old = received(received_at=clock.now() - timedelta(hours=1))
     ConflictingDelivery.objects.create(webhook=old, difference="inn", body=b"{}")
     received(status=Webhook.Status.FAILED)
+    inbox.keep_unrecognized(b"{}", b"{}", "why", "tbank")
     looks(LOOKS_MIN)
 
     assert len(receiver.told) == 1
     levels = [news["level"] for news in receiver.told[0]["alerts"]]
     assert levels == sorted(levels)  # bad, warning
     assert {cause for cause, _ in receiver.states()} == {
-        *("no worker", "no scheduler", "stalled", "conflicts", "failed", "not verified")
+        *("no worker", "no scheduler", "stalled", "conflicts", "failed", "not verified"),
+        "unrecognized",
     }
 
 

@@ -6,7 +6,13 @@ import pytest
 from django.test import Client
 from django.utils import timezone
 
-from ingest.models import ConflictingDelivery, RejectedDelivery, Verification, Webhook
+from ingest.models import (
+    ConflictingDelivery,
+    RejectedDelivery,
+    UnrecognizedDelivery,
+    Verification,
+    Webhook,
+)
 from monitoring import dashboard
 from monitoring.dashboard import duration
 from monitoring.models import Alert
@@ -203,7 +209,10 @@ def test_each_figure_leads_to_the_rows_behind_it(boss: Client) -> None:
     done = received(status=APPLIED, applied_at=clock.now())
     conflict = ConflictingDelivery.objects.create(webhook=done, difference="amount_kopecks", body=b"{}")
     rejected = RejectedDelivery.objects.create(reason="amount: missing", body=b"{}")
+    unrecognized = UnrecognizedDelivery.objects.create(reason="currency: 'X' is not known", body=b"{}")
+    UnrecognizedDelivery.objects.create(reason="closed", body=b"{}", digest="1", outcome="dismissed")
     old = timezone.now() - timedelta(days=2)
+    UnrecognizedDelivery.objects.update(received_at=old)
     ConflictingDelivery.objects.create(webhook=done, difference="inn", body=b"{}", received_at=old)
     page = shown(boss)
 
@@ -212,6 +221,7 @@ def test_each_figure_leads_to_the_rows_behind_it(boss: Client) -> None:
         ("Failed", "1", [failed]),
         ("Delay, median", None, [done]),
         ("Conflicts", "1", [conflict]),
+        ("Unrecognized", "1", [unrecognized]),
         ("Rejected", "1", [rejected]),
         ("Received", "3", [done, failed, queued]),
     ]:

@@ -7,7 +7,7 @@ from django.core.management import call_command
 from django.db import connection
 from django.utils import timezone
 
-from ingest import doorbell
+from ingest import doorbell, inbox
 from ingest.models import Verification, Webhook
 from monitoring import doctor
 from tests.cast import received
@@ -82,6 +82,7 @@ def test_an_empty_house_is_told_to_start_its_programs() -> None:
 def test_silence_backlog_failures_and_drift_are_named_with_what_to_do() -> None:
     Beat.objects.filter(kind=Beat.Kind.WORKER).update(seen_at=clock.now() - timedelta(minutes=5))
     Verification.objects.update(drift="balance of 7707083893: 1 expected, 2 found")
+    inbox.keep_unrecognized(b"{}", b"{}", "why", "tbank")
     received()
     Webhook.objects.update(status=Webhook.Status.FAILED)
     received()
@@ -93,6 +94,8 @@ def test_silence_backlog_failures_and_drift_are_named_with_what_to_do() -> None:
     for part in ("worker", "inbox", "ledger"):
         assert f"!!  {part}" in told
     assert "manage.py replay --failed" in told
+    assert "1 unrecognized deliveries are open" in told
+    assert "docs/runbook.md#unrecognized-deliveries" in told
     assert "2 found" in told
 
 

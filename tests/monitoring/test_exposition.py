@@ -7,6 +7,7 @@ from django.db import OperationalError
 from django.test import Client
 from prometheus_client.parser import text_string_to_metric_families
 
+from ingest import inbox
 from ingest.models import Verification, Webhook
 from monitoring import figures
 from tests.cast import received
@@ -58,6 +59,8 @@ def test_with_a_token_only_its_bearer_sees_them(settings: Any, debug: bool) -> N
 def test_gauges_are_the_dashboards_figures() -> None:
     received()
     received(status=Webhook.Status.FAILED)
+    for reason in ("one", "another"):
+        inbox.keep_unrecognized(b"{}", reason.encode(), reason, "tbank")
     beat(Beat.Kind.WORKER, "one", 4)
     beat(Beat.Kind.WORKER, "two", 2)
     beat(Beat.Kind.SCHEDULER, "three", 1)
@@ -70,6 +73,7 @@ def test_gauges_are_the_dashboards_figures() -> None:
     assert gauges["prihod_backlog"] == 1
     assert 0 <= gauges["prihod_oldest_waiting_seconds"] < 60
     assert gauges["prihod_failed_waiting"] == 1
+    assert gauges["prihod_unrecognized_waiting"] == 2
     assert gauges["prihod_workers_alive"] == 1
     assert gauges["prihod_worker_processes_alive"] == 4
     assert gauges["prihod_schedulers_alive"] == 1

@@ -4,8 +4,8 @@ from typing import Any
 import pytest
 from django.db import connection
 
-from ingest import inbox
-from ingest.models import Verification, Webhook
+from ingest import inbox, unrecognized
+from ingest.models import UnrecognizedDelivery, Verification, Webhook
 from ledger.models import Payment
 from monitoring import figures
 from monitoring.figures import Bounded, Figures
@@ -159,8 +159,15 @@ def test_no_figure_reads_a_large_table() -> None:
         for told in [terms()]
     )
     posted(*(terms() for _ in range(500)))
+    UnrecognizedDelivery.objects.bulk_create(
+        UnrecognizedDelivery(
+            digest=str(n), reason="why", body=b"{}", outcome="" if n % 100 == 0 else "stored"
+        )
+        for n in range(1000)
+    )
     asked: list[Any] = [figures.backlog, figures.failed, figures.oldest_waiting, figures.newest_received]
     asked += [lambda: figures.delays(now), lambda: figures.minutes(now), lambda: figures.conflicts(now)]
+    asked += [figures.unrecognized, unrecognized.unfinished]
     asked += [lambda: figures.payments_since(now - MINUTE)]
 
     assert Payment.objects.count() == 500

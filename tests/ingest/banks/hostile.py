@@ -9,7 +9,10 @@ from tests.ingest.banks.conftest import sample
 
 _numbers = st.integers() | st.floats()
 _texts = st.text(max_size=80) | st.sampled_from(
-    ["0", "1e999999", "-1", "٣", "\0", "9999-12-31", "NaN", "0" * 12]
+    [
+        *("0", "1e999999", "-1", "٣", "\0", "9999-12-31", "NaN", "0" * 12, "\ud800", "\ufeff", "\u202e"),
+        *("Сredit", "ＤＥＢＩＴ", "руб", "₽", "643.0", "12345", "2024-04-27T24:00:00Z", "incomingPayment"),
+    ]
 )
 _anything = st.recursive(
     st.none() | st.booleans() | _numbers | _texts,

@@ -1,0 +1,228 @@
+"""Unrecognized deliveries in the admin: what may be money, and what a person does about it."""
+
+from contextlib import suppress
+from datetime import timedelta
+from typing import Any, cast
+
+from django.contrib import admin, messages
+from django.contrib.admin.options import IncorrectLookupParameters
+from django.contrib.auth.models import AnonymousUser, User
+from django.core.exceptions import PermissionDenied
+from django.db import OperationalError
+from django.db.models import Q, QuerySet
+from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import redirect
+from django.template.response import TemplateResponse
+from django.urls import URLPattern, path, reverse
+from django.utils import timezone
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
+
+from ingest import acts, asking, unrecognized
+from ingest.delivered_admin import DeliveredAdmin
+from ingest.doors import DOORS_BY_NAME
+from ingest.exceptions import NoWebhooks
+from ingest.models import BANK, Act, UnrecognizedDelivery
+from ledger import among  # noqa: F401 registers the look-up id__among
+from ledger.browsing import link
+
+SHOWN_MAX = 20
+_LIST = "admin:ingest_unrecognizeddelivery_changelist"
+_ACT = "admin:ingest_unrecognizeddelivery_act"
+_PERMISSIONS = {
+    Act.Kind.PROCESS: "ingest.process_unrecognized",
+    Act.Kind.DISCARD: "ingest.dismiss_unrecognized",
+}
+
+
+def may_act(user: User | AnonymousUser, kind: Act.Kind) -> bool:
+    return user.has_perms(["ingest.view_unrecognizeddelivery", _PERMISSIONS[kind]])
+
+
+class StateFilter(admin.SimpleListFilter):
+    title = gettext_lazy("state")
+    parameter_name = "state"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, Any]]:
+        closed = [each for each in UnrecognizedDelivery.Outcome if each not in UnrecognizedDelivery.OPEN]
+        return [("open", _("open")), *((each.value, each.label) for each in closed)]
+
+    def queryset(
+        self, request: HttpRequest, queryset: QuerySet[UnrecognizedDelivery]
+    ) -> QuerySet[UnrecognizedDelivery]:
+        state = self.value()
+        if state is None:
+            return queryset
+        if state not in dict(self.lookup_choices):  # an act on all that match must not mean more
+            raise IncorrectLookupParameters
+        return queryset.filter(outcome__in=UnrecognizedDelivery.OPEN if state == "open" else [state])
+
+
+class AgeFilter(admin.SimpleListFilter):
+    title = gettext_lazy("received")
+    parameter_name = "received"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [
+            ("day", _("in the past 24 hours")),
+            ("week", _("in the past 7 days")),
+            ("earlier", _("earlier")),
+        ]
+
+    def queryset(
+        self, request: HttpRequest, queryset: QuerySet[UnrecognizedDelivery]
+    ) -> QuerySet[UnrecognizedDelivery]:
+        now = timezone.now()
+        match self.value():
+            case None:
+                return queryset
+            case "day":
+                return queryset.filter(received_at__gte=now - timedelta(days=1))
+            case "week":
+                return queryset.filter(received_at__gte=now - timedelta(days=7))
+            case "earlier":
+                return queryset.filter(received_at__lt=now - timedelta(days=7))
+        raise IncorrectLookupParameters
+
+
+class SourceFilter(admin.SimpleListFilter):
+    """By the endpoints that there are: to ask the table for its sources would read the whole of it."""
+
+    title = gettext_lazy("source")
+    parameter_name = "source"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [(name, name) for name in DOORS_BY_NAME if name != BANK]
+
+    def queryset(
+        self, request: HttpRequest, queryset: QuerySet[UnrecognizedDelivery]
+    ) -> QuerySet[UnrecognizedDelivery]:
+        return queryset if (source := self.value()) is None else queryset.filter(source=source)
+
+
+@admin.register(UnrecognizedDelivery)
+class UnrecognizedDeliveryAdmin(DeliveredAdmin):
+    list_display = ["received_at", "source", "source_address", "reason", "state"]
+    list_filter = [StateFilter, AgeFilter, SourceFilter]
+    fields = [
+        "received_at", "source", "source_address", "reason", "state", "last_act", "became", "body_indented",
+        "body_bytes",
+    ]  # fmt: skip
+    search_fields = ["reason"]
+    search_help_text = gettext_lazy("A part of the reason, or the address that it came from.")
+    actions = ["process_selected", "dismiss_selected"]
+    change_form_template = "admin/ingest/unrecognized/change_form.html"
+
+    def find(self, rows: QuerySet[UnrecognizedDelivery], text: str) -> QuerySet[UnrecognizedDelivery]:
+        return rows.filter(Q(reason__icontains=text) | Q(source_address=text))
+
+    def get_urls(self) -> list[URLPattern]:
+        view = self.admin_site.admin_view(self.act_view)
+        return [path("act/<str:kind>/", view, name=_ACT.partition(":")[2]), *super().get_urls()]
+
+    @admin.display(description=gettext_lazy("state"))
+    def state(self, delivery: UnrecognizedDelivery) -> str:
+        return str(delivery.get_outcome_display())
+
+    @admin.display(description=gettext_lazy("last act"))
+    def last_act(self, delivery: UnrecognizedDelivery) -> str:
+        act = delivery.closed_in
+        return link(act, f"{act} — {act.by_name}: {act.reason}") if act else _("none")
+
+    @admin.display(description=gettext_lazy("webhook"))
+    def became(self, delivery: UnrecognizedDelivery) -> str:
+        return link(delivery.webhook, delivery.webhook) if delivery.webhook else _("none")
+
+    def has_process_permission(self, request: HttpRequest) -> bool:
+        return may_act(request.user, Act.Kind.PROCESS)
+
+    def has_dismiss_permission(self, request: HttpRequest) -> bool:
+        return may_act(request.user, Act.Kind.DISCARD)
+
+    @admin.action(permissions=["process"], description=gettext_lazy("Process again"))
+    def process_selected(
+        self, request: HttpRequest, selected: QuerySet[UnrecognizedDelivery]
+    ) -> HttpResponse | None:
+        return self._ask(request, Act.Kind.PROCESS, selected)
+
+    @admin.action(permissions=["dismiss"], description=gettext_lazy("Dismiss"))
+    def dismiss_selected(
+        self, request: HttpRequest, selected: QuerySet[UnrecognizedDelivery]
+    ) -> HttpResponse | None:
+        return self._ask(request, Act.Kind.DISCARD, selected)
+
+    def _ask(
+        self, request: HttpRequest, kind: Act.Kind, selected: QuerySet[UnrecognizedDelivery]
+    ) -> HttpResponse:
+        query = request.GET.copy()
+        if request.POST.get("select_across") == "1":
+            query["all"] = "1"
+            return redirect(f"{reverse(_ACT, args=[kind.value])}?{query.urlencode()}")
+        return self._question(request, kind, list(selected.values_list("id", flat=True)))
+
+    def act_view(self, request: HttpRequest, kind: str) -> HttpResponse:
+        """Ask about the deliveries with the primary keys in `ids`, or with `all=1` about those that match the
+        list's own query in the address. A POST with a reason begins the act.
+        """
+        if kind not in unrecognized.KINDS:
+            raise Http404
+        if not may_act(request.user, Act.Kind(kind)):
+            raise PermissionDenied
+        ids: list[int] | None = None
+        if request.GET.get("all") != "1":
+            given = asking.primary_keys(request.POST if request.method == "POST" else request.GET)
+            ids = sorted(given)[: asking.CHOSEN_MAX]
+        if (reason := asking.reason_in(request)) is None:
+            return self._question(request, Act.Kind(kind), ids)
+        return self._begin(request, Act.Kind(kind), self._meant(request, ids), reason)
+
+    def _meant(self, request: HttpRequest, ids: list[int] | None) -> QuerySet[UnrecognizedDelivery]:
+        if ids is None:
+            return cast("QuerySet[UnrecognizedDelivery]", self.matching(request))
+        return UnrecognizedDelivery.objects.filter(id__among=ids)
+
+    def _question(self, request: HttpRequest, kind: Act.Kind, ids: list[int] | None) -> TemplateResponse:
+        """The page that says what the act will do, and asks for its reason."""
+        ready = unrecognized.claimable(self._meant(request, ids))
+        count = ready.order_by().count()
+        own_page = reverse(_ACT, args=[kind.value])
+        context = {
+            **self.admin_site.each_context(request),
+            "title": {
+                Act.Kind.PROCESS: _("Process unrecognized deliveries again"),
+                Act.Kind.DISCARD: _("Dismiss unrecognized deliveries"),
+            }[kind],
+            "opts": UnrecognizedDelivery._meta,
+            "kind": kind.value,
+            "ready": count,
+            "in_background": count > unrecognized.CHUNK_DELIVERIES,
+            "first": [(link(each, each), each) for each in ready.defer("body").order_by("id")[:SHOWN_MAX]],
+            "form": asking.ReasonForm(request.POST if "reason" in request.POST else None),
+            "ids": " ".join(map(str, ids or [])),
+            "action": request.get_full_path() if ids is None else own_page,
+        }
+        return TemplateResponse(request, "admin/ingest/unrecognized/act.html", context)
+
+    def _begin(
+        self, request: HttpRequest, kind: Act.Kind, meant: QuerySet[UnrecognizedDelivery], reason: str
+    ) -> HttpResponse:
+        """Begin the act and carry out its first chunk; then show what happened."""
+        try:
+            act = acts.begin_on_deliveries(kind, meant, cast(User, request.user), reason)
+        except NoWebhooks:
+            messages.warning(request, _("There is nothing to do: none of these deliveries is open."))
+            return redirect(_LIST)
+        with suppress(OperationalError):  # it is begun: a worker or the scheduler carries it out
+            acts.carry_out(act.pk)
+        return redirect("admin:ingest_act_change", act.pk)
+
+    def change_view(
+        self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: Any = None
+    ) -> HttpResponse:
+        context = {
+            **(extra_context or {}),
+            "open_states": UnrecognizedDelivery.OPEN,
+            "may_process": may_act(request.user, Act.Kind.PROCESS),
+            "may_dismiss": may_act(request.user, Act.Kind.DISCARD),
+        }
+        return super().change_view(request, object_id, form_url, context)

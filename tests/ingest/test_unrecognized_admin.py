@@ -1,0 +1,178 @@
+"""What a person sees of unrecognized deliveries, and does about them."""
+
+import json
+from html import unescape
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import Group, User
+from django.test import Client
+from django.utils import timezone
+
+from ingest import doorbell, inbox, unrecognized
+from ingest.banks import tbank, words
+from ingest.models import Act, UnrecognizedDelivery, Webhook
+from monitoring.figures import HOUR
+from tests.browsers import listed, page, staff, superuser
+from tests.ingest.banks.conftest import sample
+
+pytestmark = pytest.mark.django_db
+LIST = "/admin/ingest/unrecognizeddelivery/"
+PROCESS, DISCARD = f"{LIST}act/process/", f"{LIST}act/discard/"
+WHY = "the adapter knows it now"
+Outcome = UnrecognizedDelivery.Outcome
+
+
+@pytest.fixture
+def boss() -> Client:
+    return superuser()
+
+
+@pytest.fixture(autouse=True)
+def silent_bell(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doorbell, "ring", lambda: None)
+
+
+def kept(number: int = 1, source: str = "tbank") -> UnrecognizedDelivery:
+    own = {"operationId": str(number), "documentNumber": str(number), "typeOfOperation": "Zachislenie"}
+    body = json.dumps(sample("tbank_transaction", **own)).encode()
+    inbox.keep_unrecognized(body, body, f"unknown {number}", source, "10.0.0.1")
+    return UnrecognizedDelivery.objects.latest("id")
+
+
+def said(answer: Any) -> str:
+    assert answer.status_code == 200
+    return unescape(answer.content.decode())
+
+
+def states() -> list[str]:
+    return list(UnrecognizedDelivery.objects.order_by("id").values_list("outcome", flat=True))
+
+
+def test_the_body_is_shown_and_an_open_one_has_both_buttons(boss: Client) -> None:
+    one = kept()
+
+    content = said(boss.get(page(UnrecognizedDelivery, "change", one.pk)))
+
+    assert '"typeOfOperation": "Zachislenie"' in content
+    assert "10.0.0.1" in content
+    assert f"{PROCESS}?ids={one.pk}" in content
+    assert f"{DISCARD}?ids={one.pk}" in content
+
+
+def test_one_processed_again_becomes_a_webhook_and_the_page_says_so(
+    boss: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other = kept(1), kept(2)
+    monkeypatch.setattr(tbank, "INCOMING", words.known(["Zachislenie"]))
+    assert "1 open delivery" in said(boss.get(f"{PROCESS}?ids={one.pk}"))
+
+    content = said(boss.post(PROCESS, {"ids": str(one.pk), "reason": WHY}, follow=True))
+
+    assert "1 of 1 delivery reached" in content
+    assert "stored as a webhook" in content
+    assert states() == [Outcome.STORED, Outcome.UNTRIED]
+    act = Act.objects.get()
+    assert (act.kind, act.by_name, act.reason) == ("process", "anna", WHY)
+    closed = said(boss.get(page(UnrecognizedDelivery, "change", one.pk)))
+    assert page(Webhook, "change", Webhook.objects.get().pk) in closed
+    assert page(Act, "change", act.pk) in closed
+    assert PROCESS not in closed
+    assert PROCESS in said(boss.get(page(UnrecognizedDelivery, "change", other.pk)))
+
+
+def test_the_selected_are_dismissed_for_a_reason(boss: Client) -> None:
+    one, two = kept(1), kept(2)
+    chosen = {"action": "dismiss_selected", "_selected_action": [one.pk, two.pk]}
+
+    assert "2 open deliveries" in said(boss.post(LIST, chosen))
+    assert "This field is required" in said(boss.post(DISCARD, {"ids": f"{one.pk} {two.pk}", "reason": " "}))
+    assert states() == [Outcome.UNTRIED] * 2
+    said(boss.post(DISCARD, {"ids": f"{one.pk} {two.pk}", "reason": WHY}, follow=True))
+
+    assert states() == [Outcome.DISMISSED] * 2
+    again = said(boss.post(DISCARD, {"ids": f"{one.pk}", "reason": WHY}, follow=True))
+    assert "none of these deliveries is open" in again
+    assert Act.objects.count() == 1
+
+
+def test_all_that_match_are_meant_and_no_others(boss: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept(1), kept(2), kept(3, source="tochka")
+    monkeypatch.setattr(unrecognized, "CHUNK_DELIVERIES", 1)
+    ticked = {"action": "dismiss_selected", "select_across": "1", "_selected_action": ["1"]}
+
+    asked = boss.post(f"{LIST}?source=tbank&state=open", ticked, follow=True)
+    assert "2 open deliveries" in said(asked)
+    address = asked.redirect_chain[-1][0]
+    content = said(boss.post(address, {"reason": WHY}, follow=True))
+
+    assert "1 of 2 deliveries reached" in content
+    assert UnrecognizedDelivery.objects.filter(closed_in=None).get().source == "tochka"
+
+
+def test_the_list_filters_by_state_age_and_source_and_finds_reasons(boss: Client) -> None:
+    kept(1), kept(2, source="tochka"), kept(3)
+    UnrecognizedDelivery.objects.filter(reason="unknown 3").update(
+        outcome=Outcome.DISMISSED, received_at=timezone.now() - 240 * HOUR
+    )
+
+    assert listed(boss, UnrecognizedDelivery) == ["unknown 3", "unknown 2", "unknown 1"]
+    assert listed(boss, UnrecognizedDelivery, state="open") == ["unknown 2", "unknown 1"]
+    assert listed(boss, UnrecognizedDelivery, state="dismissed") == ["unknown 3"]
+    assert listed(boss, UnrecognizedDelivery, source="tochka") == ["unknown 2"]
+    assert listed(boss, UnrecognizedDelivery, received="day") == ["unknown 2", "unknown 1"]
+    assert listed(boss, UnrecognizedDelivery, received="earlier") == ["unknown 3"]
+    assert listed(boss, UnrecognizedDelivery, q="known 1") == ["unknown 1"]
+    assert len(listed(boss, UnrecognizedDelivery, q="10.0.0.1")) == 3
+
+
+@pytest.mark.parametrize("query", ["state=opn", "received=year"])
+def test_a_filter_that_does_not_exist_means_nothing(boss: Client, query: str) -> None:
+    kept()
+
+    assert boss.get(f"{LIST}?{query}").status_code == 302
+    assert boss.post(f"{DISCARD}?all=1&{query}", {"reason": WHY}).status_code == 404
+    assert states() == [Outcome.UNTRIED]
+
+
+@pytest.mark.parametrize("kind", ["replay", "dismiss", "nonsense"])
+def test_another_kind_of_act_is_not_there(boss: Client, kind: str) -> None:
+    assert boss.get(f"{LIST}act/{kind}/?ids={kept().pk}").status_code == 404
+    assert boss.get("/admin/ingest/webhook/act/process/?ids=1").status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("permissions", "processing", "dismissing"),
+    [
+        (["view_unrecognizeddelivery"], 403, 403),
+        (["view_unrecognizeddelivery", "process_unrecognized"], 200, 403),
+        (["view_unrecognizeddelivery", "dismiss_unrecognized"], 403, 200),
+        (["process_unrecognized", "dismiss_unrecognized", "replay_webhook", "view_webhook"], 403, 403),
+    ],
+)
+def test_each_act_needs_its_permission(permissions: list[str], processing: int, dismissing: int) -> None:
+    olga, one = staff(*permissions), kept()
+
+    assert olga.get(f"{PROCESS}?ids={one.pk}").status_code == processing
+    assert olga.get(f"{DISCARD}?ids={one.pk}").status_code == dismissing
+    if processing == 403:
+        assert olga.post(PROCESS, {"ids": str(one.pk), "reason": WHY}).status_code == 403
+        assert states() == [Outcome.UNTRIED]
+
+
+def test_who_may_not_see_the_deliveries_sees_none_on_the_page_of_an_act(boss: Client) -> None:
+    one = kept()
+    boss.post(DISCARD, {"ids": str(one.pk), "reason": WHY})
+    act = page(Act, "change", Act.objects.get().pk)
+
+    assert "unknown 1" in said(boss.get(act))
+    assert "unknown 1" not in said(staff("view_webhook").get(act))
+
+
+def test_operators_see_and_act_and_auditors_see() -> None:
+    for group, may_process in (("Operators", True), ("Auditors", False)):
+        person = User.objects.create_user(group, is_staff=True)
+        person.groups.add(Group.objects.get(name=group))
+        assert person.has_perm("ingest.view_unrecognizeddelivery")
+        assert person.has_perm("ingest.process_unrecognized") is may_process
+        assert person.has_perm("ingest.dismiss_unrecognized") is may_process
