@@ -11,7 +11,9 @@ import random
 import signal
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,7 @@ from worker import applying, attempts
 FOLDER = Path(os.environ["FAULTS_FOLDER"])
 POISON = "POISON-"
 REPAIRED = FOLDER / "repaired"
+Claim = Callable[[], applying.Claimed]
 
 
 class Injected(Exception):
@@ -50,7 +53,7 @@ POINTS: list[tuple[str, Any, str, str]] = [
     ("stored", inbox, "store", "after"),  # committed, not rung, not answered
     ("rung", doorbell, "ring", "after"),  # not answered
     ("locked", applying, "lock_free", "after"),
-    ("claimed", applying, "_claim", "after"),
+    ("claimed", applying, "_lock", "after"),
     ("marked", applying, "_mark_applied", "after"),  # not posted
     ("logged", posting, "_bring_balances_to_newest_line", "before"),
     ("posted", applying, "post", "after"),  # not committed
@@ -112,18 +115,21 @@ def _poison() -> None:
 
 def _no_organization_lock() -> None:
     vars(Organization.objects)["select_for_update"] = lambda **_: Organization.objects.all()
-    look, bring = applying._look, posting._bring_balances_to_newest_line
+    bring = posting._bring_balances_to_newest_line
 
-    def look_past_others(claimable: Any, reach: int) -> list[tuple[int, str]]:
+    def walk_past_others(webhooks_max: int, _last: str | None) -> Iterator[tuple[str, list[int]]]:
         # Otherwise a foreign key's lock on the organization, or the webhooks' own, would stand in for it.
         connection.disable_constraint_checking()
-        return look(claimable.select_for_update(skip_locked=True), reach)
+        free = Webhook.objects.queued().select_for_update(skip_locked=True)
+        rows = sorted(free.values_list("payer_inn", "pk")[:webhooks_max])
+        for inn, its in groupby(rows, itemgetter(0)):
+            yield inn, [key for _, key in its]
 
     def dawdle_and_bring(organization_ids: Collection[int]) -> None:
         time.sleep(0.05)  # two at once are rare on a fast machine, and certain with this
         bring(organization_ids)
 
-    applying._look, posting._bring_balances_to_newest_line = look_past_others, dawdle_and_bring
+    applying._walk, posting._bring_balances_to_newest_line = walk_past_others, dawdle_and_bring
 
 
 def _acknowledge_before_commit() -> None:
@@ -139,19 +145,21 @@ def _acknowledge_before_commit() -> None:
 
 
 def _mark_apart() -> None:
-    def claim_and_mark(claimable: Any, webhooks_max: int) -> list[int]:
+    def claim_and_mark(claim: Claim) -> list[int]:
         with transaction.atomic():
-            _, webhook_ids = applying._claim(claimable, webhooks_max)
+            _, webhook_ids = claim()
             if webhook_ids:
                 applying._mark_applied(webhook_ids)
         return webhook_ids
 
-    def apply_in_two_transactions(claimable: Any, webhooks_max: int) -> list[int]:
+    def apply_in_two_transactions(claim: Claim) -> list[int]:
         try:
-            webhook_ids = claim_and_mark(claimable, webhooks_max)
+            webhook_ids = claim_and_mark(claim)
         except OrganizationsMissing as missing:
             applying.open_organizations(missing.inns)
-            return apply_in_two_transactions(claimable, webhooks_max)
+            return apply_in_two_transactions(claim)
+        except applying.Overtaken:
+            return apply_in_two_transactions(claim)
         told = Webhook.objects.filter(id__in=webhook_ids).telling_terms()
         with transaction.atomic():
             inns = set(told.values_list("inn", flat=True))
@@ -170,8 +178,8 @@ def _doorbell_blocks() -> None:
 def _retry_posts_again() -> None:
     apply = applying._apply
 
-    def apply_again_now_and_then(claimable: Any, webhooks_max: int) -> list[int]:
-        webhook_ids = apply(claimable, webhooks_max)
+    def apply_again_now_and_then(claim: Claim) -> list[int]:
+        webhook_ids = apply(claim)
         if webhook_ids and random.random() < 0.1:
             told = Webhook.objects.filter(id__in=webhook_ids).telling_terms()
             with transaction.atomic():

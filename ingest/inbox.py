@@ -131,7 +131,10 @@ class _Insert(NamedTuple):
 @cache
 def _insert_of(names: tuple[str, ...]) -> _Insert:
     """The INSERT of a webhook by the fields of these names; columns and conversions are the model's."""
-    others = {field.name: field for field in Webhook._meta.concrete_fields if not field.primary_key}
+    writable = [
+        field for field in Webhook._meta.concrete_fields if not field.primary_key and not field.generated
+    ]
+    others = {field.name: field for field in writable}
     told = [others.pop(name) for name in names]
     columns = ", ".join(connection.ops.quote_name(str(field.column)) for field in [*told, *others.values()])
     places = ", ".join(["%s"] * (len(told) + len(others)))

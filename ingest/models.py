@@ -6,7 +6,7 @@ from typing import ClassVar, Self
 from django.conf import settings
 from django.contrib.auth.models import User
 from django.db import models
-from django.db.models import F, Q
+from django.db.models import Case, F, Q, When
 from django.utils import timezone
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
@@ -30,7 +30,7 @@ class WebhookQuerySet(models.QuerySet["Webhook"]):
         return self.filter(status=Webhook.Status.RECEIVED)
 
     def queued(self) -> "WebhookQuerySet":
-        """Received and in the common queue: applied in batches, oldest first."""
+        """Received and in the common queue, oldest first. Batches take them by `queued_inn`."""
         return self.received().filter(next_attempt_at=None).order_by("id")
 
     def due(self, now: datetime) -> "WebhookQuerySet":
@@ -79,12 +79,23 @@ class Webhook(models.Model):
         _("cause of the failure"), max_length=ERROR_KIND_CHARS_MAX, blank=True, default="", db_default=""
     )
 
+    # The payer while the webhook is in the common queue, else NULL: its index is the queue by organization.
+    # The database computes it, so no writer can forget it, nor a process of the previous version.
+    queued_inn = models.GeneratedField(
+        expression=Case(When(status=Status.RECEIVED, next_attempt_at=None, then=F("payer_inn"))),
+        output_field=models.CharField(max_length=12, null=True),
+        db_persist=False,
+    )
+
     objects = WebhookQuerySet.as_manager()
 
     class Meta:
         verbose_name = _("webhook")
         verbose_name_plural = _("webhooks")
-        indexes = [models.Index(fields=["status", "next_attempt_at"], name="webhook_to_do")]
+        indexes = [
+            models.Index(fields=["status", "next_attempt_at"], name="webhook_to_do"),
+            models.Index(fields=["queued_inn", "id"], name="webhook_queued"),
+        ]
         constraints = [models.CheckConstraint(condition=Q(amount_kopecks__gt=0), name="webhook_positive")]
         permissions = [
             ("replay_webhook", "Can replay failed webhooks"),

@@ -19,6 +19,7 @@ from ingest.error_kind import with_kind
 from ingest.models import Webhook, WebhookQuerySet
 from worker import clock, transactions
 from worker.metrics import ATTEMPTS, FAILED
+from worker.noting import notes_of_the_dead
 
 log = structlog.get_logger(__name__)
 
@@ -41,15 +42,17 @@ def take_apart(webhook_ids: Iterable[int]) -> None:
         log.debug("taken apart", operation_ids=[str(webhook.operation_id) for webhook in moved])
 
 
-def take_head_apart() -> None:
-    """Somebody died with a batch, perhaps because of one webhook in it.
+def take_dead_apart() -> None:
+    """Take apart the batches that processes of this machine died with, perhaps of one webhook in each.
 
-    Its transaction is rolled back and its webhooks are mostly the oldest of the queue again; whoever claims
-    them next would die of them too. Behind held organizations it was another batch, and the next one
-    dies too; the head moves on with each, and the sweeper sets the stalled apart.
+    Their transactions are rolled back, and the next process to claim these webhooks might die of them, too. A
+    note stays until none of its webhooks is queued: the server may not have noticed the death yet, and still
+    have them locked. Where notes are lost with their machine, the sweeper sets the stalled apart.
     """
-    queued = Webhook.objects.queued()[: settings.BATCH_WEBHOOKS_MAX]
-    take_apart(queued.values_list("pk", flat=True))
+    for note, webhook_ids in notes_of_the_dead().items():
+        take_apart(webhook_ids)
+        if not Webhook.objects.queued().filter(id__in=webhook_ids).exists():
+            note.unlink(missing_ok=True)
 
 
 def send_due() -> list[Signature]:

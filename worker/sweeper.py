@@ -29,19 +29,20 @@ CHILD_SECONDS_MAX = 300.0  # whoever takes longer hangs
 
 
 def sweep() -> None:
-    """1. Take the oldest stalled webhooks out of the common queue.
+    """1. Take out of the common queue what processes died with, and the oldest stalled webhooks.
     2. Fail those whose last attempt died.
     3. Have the acts of persons carried out that nobody is at.
     4. Send out the attempts that are due, and ring if the common queue isn't empty.
     5. Without a broker, do here what could not be sent.
     """
+    attempts.take_dead_apart()
     _set_stalled_apart()
     attempts.give_up_on_exhausted()
     if acts.unfinished() and not doorbell.ring_now(doorbell.ACTS_TASK):
         _in_a_child(partial(acting.carry_out_for, settings.SWEEP_EVERY_SECONDS))
     _make(attempts.send_due())
     if Webhook.objects.queued().exists() and not doorbell.ring_now() and not _in_a_child(_apply_queue):
-        attempts.take_head_apart()
+        attempts.take_dead_apart()
 
 
 def _set_stalled_apart() -> None:

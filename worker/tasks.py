@@ -2,12 +2,13 @@
 
 import time
 from collections import Counter
+from collections.abc import Collection
 
 import structlog
 from billiard.exceptions import WorkerLostError
 from celery import Task, shared_task
 from celery.exceptions import Ignore
-from celery.signals import task_failure
+from celery.signals import task_failure, worker_ready
 from django.conf import settings
 from django.db import connection
 from structlog.contextvars import bind_contextvars
@@ -40,6 +41,9 @@ def apply_received() -> None:
         attempts.take_apart(failed.webhook_ids)
         attempts.send_due()
         doorbell.ring()  # for what is behind them
+    except Exception:
+        doorbell.ring()  # others may have passed over what came for organizations locked here
+        raise
 
 
 @shared_task(ignore_result=True)
@@ -47,7 +51,7 @@ def apply_webhooks(webhook_ids: list[int]) -> None:
     """The first attempt of some webhooks, together. If that fails each is due again, alone."""
     begun = attempts.begin_all(webhook_ids, 1)
     try:
-        applied = applying.apply_these(begun)
+        applied = _apply_these(begun)
     except applying.BatchFailed as failed:
         operation_ids = [str(begun[webhook_id]) for webhook_id in failed.webhook_ids]
         log.warning("a few are taken apart", operation_ids=operation_ids, error=repr(failed.__cause__))
@@ -57,7 +61,6 @@ def apply_webhooks(webhook_ids: list[int]) -> None:
         raise
     else:
         attempts.take_back(set(begun) - applied, 1)
-    doorbell.ring()  # others may have passed over what came while we held its organization
 
 
 @shared_task
@@ -71,7 +74,7 @@ def apply_webhook(webhook_id: int, attempt: int) -> str:
         raise Ignore
     bind_contextvars(operation_id=str(operation_id), attempt=attempt)
     try:
-        was_made = applying.apply_these([webhook_id])
+        was_made = _apply_these([webhook_id])
     except Exception as fault:
         if transactions.is_transient(fault):
             attempts.take_back([webhook_id], attempt)
@@ -81,8 +84,14 @@ def apply_webhook(webhook_id: int, attempt: int) -> str:
     if not was_made:
         attempts.take_back([webhook_id], attempt)
         raise Ignore
-    doorbell.ring()  # likewise
     return Webhook.objects.values_list("status", flat=True).get(id=webhook_id)
+
+
+def _apply_these(webhook_ids: Collection[int]) -> set[int]:
+    try:
+        return applying.apply_these(webhook_ids)
+    finally:
+        doorbell.ring()  # likewise
 
 
 @shared_task(ignore_result=True)
@@ -121,14 +130,17 @@ def verify() -> None:
 
 
 @task_failure.connect
-def take_the_head_apart(sender: Task[..., object], exception: BaseException, **_: object) -> None:
-    """A process died with its batch. Runs in the worker's main process."""
-    if not isinstance(exception, WorkerLostError):
-        return
+def notice_a_lost_process(sender: Task[..., object], exception: BaseException, **_: object) -> None:
+    if isinstance(exception, WorkerLostError) and sender.name == apply_received.name:
+        take_the_dead_apart()
+
+
+@worker_ready.connect
+def take_the_dead_apart(**_: object) -> None:
+    """Processes of this worker, or of one before, died with batches. Runs in the worker's main process."""
     connection.close()  # Celery stored the result with it, and nothing in this process would renew it
     try:
-        if sender.name == apply_received.name:
-            attempts.take_head_apart()
-            attempts.send_due()
+        attempts.take_dead_apart()
+        attempts.send_due()
     finally:
         connection.close()  # the pool processes forked from here on must not inherit it

@@ -30,7 +30,7 @@ def let_groups_see_and_act(apps: Any, editor: Any) -> None:
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("ingest", "0009_words_of_pages"),
+        ("ingest", "0010_queued_inn"),
     ]
 
     operations = [

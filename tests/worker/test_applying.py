@@ -1,3 +1,4 @@
+import threading
 import time
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -17,7 +18,6 @@ from tests.cast import (
     IVANOV,
     MIDNIGHT_IN_MOSCOW,
     ROMASHKA,
-    SAMPLE,
     VASILEK,
     balances,
     opened,
@@ -35,9 +35,9 @@ T = TypeVar("T")
 
 
 @pytest.fixture(autouse=True)
-def _looks_anew(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The tests before have left it at keys that this one's webhooks may get again."""
-    monkeypatch.setattr(applying, "LOOKOUT", applying.Lookout())
+def _new_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tests before have left it somewhere on its way around."""
+    monkeypatch.setattr(applying, "TURN", applying.Turn())
 
 
 def statuses() -> list[str]:
@@ -158,17 +158,19 @@ def test_webhooks_are_applied_by_name() -> None:
     assert apply_these([second.pk, second.pk + 1000]) == set()
     assert apply_these([first.pk, second.pk]) == {first.pk}
     assert balances() == {ROMASHKA: 200_00}
+    assert applying.TURN.last is None
 
 
 def test_the_statements_of_a_batch_do_not_grow_with_it(
     django_assert_num_queries: DjangoAssertNumQueries, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(applying, "reset_queries", lambda: None)  # it would empty what is counted here
+    applying.TURN.last = IVANOV
     opened(ROMASHKA, VASILEK)
     for size in (LINES_LOGGED_MAX + 1, 40):
         for number in range(size):
             received(terms(inn=(ROMASHKA, VASILEK)[number % 2]))
-        with django_assert_num_queries(11):  # BEGIN and COMMIT with them
+        with django_assert_num_queries(12):  # BEGIN and COMMIT with them
             apply_batch(100)
 
 
@@ -190,6 +192,8 @@ def test_claiming_and_asking_cost_index_lookups_however_many_are_applied() -> No
 
     with transaction.atomic():
         assert_index_lookups_only(lambda: list(Webhook.objects.queued().select_for_update()[:100]))
+    for last in (None, IVANOV, VASILEK):
+        assert_index_lookups_only(lambda last=last: list(applying._walk(100, last)))  # type: ignore[misc]
     assert_index_lookups_only(lambda: list(Webhook.objects.due(timezone.now())[:100]))
     assert_index_lookups_only(lambda: Client().get(f"/api/operations/{some.operation_id}/"))
 
@@ -263,23 +267,39 @@ def impatient(act: Callable[[], T]) -> Callable[[], T]:
 
 
 @locks_rows
-def test_an_attempt_that_comes_between_look_and_mark_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Somebody fails a webhook that we are about to mark: it stays failed, and the others are applied."""
-    first, second = received(), received()
-    real_mark, looked = applying._mark_applied, []
+def test_an_attempt_that_comes_between_look_and_lock_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A webhook fails after it was found: it stays failed, and the others are applied."""
+    first, _ = received(), received()
+    real_lock, looked = applying._lock, []
 
-    def mark(webhook_ids: list[int]) -> None:
+    def lock(webhook_ids: list[int], *, in_queue: bool) -> list[int]:
         if not looked:
             at_once([lambda: Webhook.objects.filter(id=first.pk).update(status=Webhook.Status.FAILED)])
-        looked.append(list(webhook_ids))
-        real_mark(webhook_ids)
+        looked.append(None)
+        return real_lock(webhook_ids, in_queue=in_queue)
 
-    monkeypatch.setattr(applying, "_mark_applied", mark)
+    monkeypatch.setattr(applying, "_lock", lock)
     assert apply_batch(10) == 1
 
-    assert looked == [[first.pk, second.pk], [second.pk]]
     assert statuses() == ["failed", "applied"]
     assert balances() == {ROMASHKA: 100_00}
+
+
+@locks_rows
+def test_a_webhook_that_a_foreign_session_locks_delays_no_batch() -> None:
+    """The server would let each of them wait for 5 seconds."""
+    opened(ROMASHKA)
+    first = received()
+    for _ in range(5):
+        received()
+    began = time.monotonic()
+    with transaction.atomic():
+        list(Webhook.objects.filter(pk=first.pk).select_for_update())
+        assert at_once([lambda: drain(2)]) == [5]
+        assert at_once([lambda: apply_these([first.pk])]) == [set()]
+        assert time.monotonic() - began < 4
+
+    assert drain(2) == 1
 
 
 @locks_rows
@@ -300,119 +320,33 @@ def test_an_organization_that_somebody_holds_holds_up_no_other() -> None:
     assert drain(2) == 5
 
 
-def test_two_held_organizations_with_a_long_backlog_hold_up_no_third(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each of them fills the batch's first look, and then the second."""
-    opened(ROMASHKA, VASILEK, IVANOV)
-    for inn in [ROMASHKA] * 3 + [VASILEK] * 3 + [IVANOV]:
-        received(terms(inn=inn))
-    monkeypatch.setattr(applying, "LOOKED_AT_MAX", 8)
-    real_lock_free = applying.lock_free
-    monkeypatch.setattr(applying, "lock_free", lambda inns: real_lock_free(inns - {ROMASHKA, VASILEK}))
-
-    assert apply_batch(1) == 1
-
-    assert balances()[IVANOV] == 100_00
-
-
-def test_a_long_backlog_of_one_organization_keeps_no_other_waiting() -> None:
-    for _ in range(30):
-        received()
-    quiet = received(terms(inn=VASILEK))
-
-    assert apply_batch(4) == 4
-
-    quiet.refresh_from_db()
-    assert quiet.status == "applied"
-    assert balances() == {ROMASHKA: 3 * 100_00, VASILEK: 100_00}
-
-
-@pytest.mark.parametrize("hot", [[ROMASHKA], [ROMASHKA, SAMPLE]])
-def test_nor_one_whose_webhook_stands_in_the_middle_of_it(
-    hot: list[str], monkeypatch: pytest.MonkeyPatch
+@locks_rows
+def test_what_came_while_its_organization_was_held_is_not_left_behind(
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Also where its organization has to be opened first, which has the batch looked for again."""
-    monkeypatch.setattr(applying, "NEWEST_LOOKED_AT", 2)
-    opened(*hot)
-    for inn in hot * 15:
-        received(terms(inn=inn))
-    quiet = received(terms(inn=VASILEK))
-    for inn in hot * 15:
-        received(terms(inn=inn))
-
-    assert apply_batch(8) == 8
-
-    quiet.refresh_from_db()
-    assert quiet.status == "applied"
-
-
-def test_each_part_of_a_backlog_is_looked_through_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(applying, "NEWEST_LOOKED_AT", 2)
-    monkeypatch.setattr(applying, "LOOKED_THROUGH_MAX", 10)
-    opened(ROMASHKA, VASILEK)
-    first = received()
-    for _ in range(39):
-        received()
-    quiet = received(terms(inn=VASILEK))
-    for _ in range(40):
-        received()
-    looked_to = []
-
-    while Webhook.objects.received().filter(pk=quiet.pk).exists():
-        assert apply_batch(4) == 4
-        looked_to.append(applying.LOOKOUT.looked_to - first.pk)
-
-    assert looked_to == [13, 23, 33, 40]
-
-
-def test_no_organization_gets_more_than_half_of_a_batch_while_others_wait() -> None:
-    seen = [(1, ROMASHKA), (2, ROMASHKA), (3, ROMASHKA), (4, ROMASHKA), (5, VASILEK), (6, VASILEK)]
-
-    assert [key for key, _ in applying._share(seen, 4)] == [1, 2, 5, 6]
-    assert [key for key, _ in applying._share(seen[:5], 4)] == [1, 2, 5, 3]
-    assert [key for key, _ in applying._share(seen[:4], 4)] == [1, 2, 3, 4]
-
-
-@locks_rows
-def test_a_batch_of_many_organizations_leaves_some_for_other_workers(monkeypatch: pytest.MonkeyPatch) -> None:
-    inns = [f"77{number:08}" for number in range(16)]
-    opened(*inns)
-    for _ in range(4):
-        for inn in inns:
-            received(terms(1_00, inn=inn))
-    monkeypatch.setattr(applying, "NEWEST_LOOKED_AT", 0)
-    real_post, others = applying.post, []
-
-    def post(*args: Any) -> None:
-        if not others:
-            others.append(None)
-            others[:] = at_once([lambda: apply_batch(16)])
-        real_post(*args)
-
-    monkeypatch.setattr(applying, "post", post)
-    assert apply_batch(16) == 16
-
-    assert others == [16]
-    assert sorted(balances().values()) == [0] * 8 + [4_00] * 8
-
-
-@locks_rows
-def test_what_came_while_we_held_its_organization_is_not_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Between our look and our lock somebody applies all we saw, and passes over what comes then."""
+    """Between look and lock another process applies all that was found, and passes over what comes then."""
     opened(ROMASHKA)
     received()
-    real_lock_free, looks = applying.lock_free, []
+    real_lock_free, locked = applying.lock_free, []
+    this_thread = threading.get_ident()
 
     def lock_free(inns: set[str]) -> dict[str, int]:
-        looks.append(None)
-        if len(looks) == 1:
-            at_once([lambda: apply_batch(10)])
+        if threading.get_ident() != this_thread:
+            return real_lock_free(inns)
+        if not locked:
+            assert at_once([lambda: apply_batch(10)]) == [1]
+        free = real_lock_free(inns)
+        if not locked:
             at_once([lambda: received(terms(2_00))])
-        return real_lock_free(inns)
+            assert at_once([lambda: apply_batch(10)]) == [0]
+        locked.append(free)
+        return free
 
     monkeypatch.setattr(applying, "lock_free", lock_free)
     assert apply_batch(10) == 1
 
     assert balances() == {ROMASHKA: 102_00}
+    assert len(locked) == 2
 
 
 @locks_rows

@@ -1,8 +1,12 @@
 """Webhooks that fail: taken apart, tried again later, and failed in the end."""
 
+import multiprocessing
+import os
+import tempfile
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +14,7 @@ import structlog
 from billiard.exceptions import WorkerLostError
 from celery import current_app
 from celery.exceptions import Ignore
-from celery.signals import task_failure
+from celery.signals import task_failure, worker_ready
 from django.db import DataError, OperationalError, connection, transaction
 from django.db.models import QuerySet
 from django.utils import timezone
@@ -21,6 +25,8 @@ from ingest.models import Webhook
 from tests.cast import ROMASHKA, balances, opened, posted, received, terms
 from tests.threads import at_once, locks_rows
 from worker import applying, attempts, sweeper, tasks, transactions
+from worker.marks import mark_of
+from worker.noting import noted, notes_of_the_dead
 
 pytestmark = pytest.mark.django_db(transaction=True)
 Sent = Callable[[], list[Any]]
@@ -32,6 +38,11 @@ def rings(monkeypatch: pytest.MonkeyPatch) -> list[None]:
     rung: list[None] = []
     monkeypatch.setattr(doorbell, "ring", lambda: rung.append(None))
     return rung
+
+
+@pytest.fixture
+def notes_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
 
 
 @pytest.fixture
@@ -289,22 +300,93 @@ def test_the_sweeper_does_not_fail_a_last_attempt_that_is_still_running(settings
     assert webhook.status == "received"
 
 
-def test_a_lost_process_has_the_head_of_the_queue_taken_apart(sent: Sent, settings: Settings) -> None:
-    settings.BATCH_WEBHOOKS_MAX = 2
-    webhooks = [received() for _ in range(3)]
+def die_with(*webhooks: Webhook) -> None:
+    """In a process of its own, which leaves its note behind."""
 
-    for fault in (ValueError("no process was lost"), WorkerLostError("signal 9")):
-        assert sent() == []
-        task_failure.send(sender=tasks.apply_received, task_id="x", exception=fault)
+    def die() -> None:
+        with noted([webhook.pk for webhook in webhooks]):
+            os._exit(1)
 
-    assert [kwargs["webhook_ids"] for _, kwargs, _ in sent()] == [[webhook.pk for webhook in webhooks[:2]]]
-    assert list(Webhook.objects.queued()) == webhooks[2:]
+    process = multiprocessing.get_context("fork").Process(target=die)
+    process.start()
+    process.join()
+
+
+@pytest.mark.usefixtures("notes_of_its_own")
+def test_the_batch_that_a_process_died_with_is_taken_apart(sent: Sent) -> None:
+    """And not the one that this process is at."""
+    webhooks = [received() for _ in range(5)]
+    die_with(*webhooks[2:4])
+
+    with noted([webhooks[4].pk]):
+        for fault in (ValueError("no process was lost"), WorkerLostError("signal 9")):
+            assert sent() == []
+            task_failure.send(sender=tasks.apply_received, task_id="x", exception=fault)
+
+    assert [kwargs["webhook_ids"] for _, kwargs, _ in sent()] == [[webhook.pk for webhook in webhooks[2:4]]]
+    assert list(Webhook.objects.queued()) == [*webhooks[:2], webhooks[4]]
+    assert notes_of_the_dead() == {}
+
+
+@pytest.mark.usefixtures("notes_of_its_own")
+def test_a_worker_that_starts_takes_apart_what_the_one_before_died_with(sent: Sent) -> None:
+    webhook = received()
+    die_with(webhook)
+
+    worker_ready.send(sender=None)
+
+    assert [kwargs["webhook_id"] for _, kwargs, _ in sent()] == [webhook.pk]
 
 
 @locks_rows
+@pytest.mark.usefixtures("notes_of_its_own")
+def test_a_note_stays_as_long_as_the_dead_process_has_its_webhooks_locked(sent: Sent) -> None:
+    """The server may notice a death later than the worker."""
+    webhook = received()
+    die_with(webhook)
+    with transaction.atomic():
+        Webhook.objects.select_for_update().get(pk=webhook.pk)
+        at_once([attempts.take_dead_apart])
+    assert Webhook.objects.queued().exists()
+
+    sweeper.sweep()
+
+    assert not Webhook.objects.queued().exists()
+    assert notes_of_the_dead() == {}
+
+
+@pytest.mark.usefixtures("notes_of_its_own")
+@pytest.mark.parametrize("content", ["", "12 x", "\0"])
+def test_a_damaged_note_takes_nothing_apart(content: str) -> None:
+    """The process may have died while it wrote, and others may write into the folder."""
+    received()
+    for name in (f"batch-{2**22 + 1}", "batch-", "batch-x"):  # above the highest process id
+        mark_of(name).write_text(content)
+
+    attempts.take_dead_apart()
+
+    assert Webhook.objects.queued().count() == 1
+
+
+@pytest.mark.usefixtures("notes_of_its_own")
+def test_a_note_follows_no_link(tmp_path: Path) -> None:
+    """Other users may write into the folder."""
+    precious = tmp_path / "precious"
+    precious.write_text("content")
+    mark_of(f"batch-{os.getpid()}").symlink_to(precious)
+
+    with noted([1]):
+        pass
+
+    assert precious.read_text() == "content"
+
+
+@locks_rows
+@pytest.mark.usefixtures("notes_of_its_own")
 def test_a_lost_process_is_heard_of_also_after_the_database_was_away(sent: Sent) -> None:
     """The main process has no task around it that would renew its connection."""
     webhook = received()
+    die_with(webhook)
     with suppress(OperationalError), connection.cursor() as cursor:
         cursor.execute("KILL CONNECTION_ID()")
 
@@ -403,3 +485,39 @@ def test_a_worker_whose_clock_is_a_day_ahead_puts_nothing_off_for_a_day(
 @pytest.mark.parametrize("task_id", ["", "webhook", "webhook-", "webhook-x-1", "celery-17-attempt", "17"])
 def test_a_task_about_something_else_has_no_webhook(task_id: str) -> None:
     assert attempts.webhook_id_of(task_id) is None
+
+
+@pytest.mark.parametrize("fault", [RuntimeError("poison"), OperationalError(1205, "database is locked")])
+def test_a_failing_attempt_or_batch_rings_for_what_was_passed_over_meanwhile(
+    fault: Exception, rings: list[None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The attempt locks its organization; a worker that comes for another webhook of it passes over it."""
+
+    def post(*_: object) -> None:
+        raise fault
+
+    monkeypatch.setattr(transactions, "PAUSE_SECONDS", 0)
+    monkeypatch.setattr(applying, "post", post)
+    alone, *together = (received(next_attempt_at=long_ago()) for _ in range(3))
+    with pytest.raises(type(fault) if isinstance(fault, OperationalError) else applying.BatchFailed):
+        tasks.apply_webhook(alone.pk, 1)
+    assert len(rings) == 1
+    with suppress(OperationalError):
+        tasks.apply_webhooks([webhook.pk for webhook in together])
+    assert len(rings) == 2
+    received()
+    with suppress(OperationalError):
+        tasks.apply_received()
+    assert len(rings) == 3
+
+
+def test_a_doubled_message_of_a_shared_attempt_does_nothing() -> None:
+    webhook_ids = [received(next_attempt_at=long_ago()).pk for _ in range(2)]
+    tasks.apply_webhooks(webhook_ids)
+    before = list(Webhook.objects.values())
+
+    tasks.apply_webhooks(webhook_ids)
+
+    assert list(Webhook.objects.values()) == before
+    assert balances() == {ROMASHKA: 200_00}
+    assert applying.apply_these([]) == set()

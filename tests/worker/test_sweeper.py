@@ -141,6 +141,38 @@ def test_a_webhook_that_kills_whoever_applies_it_does_not_kill_the_sweeper(
 
 
 @pytest.mark.usefixtures("no_broker")
+def test_a_webhook_that_kills_every_process_fails_in_bounded_time_behind_a_backlog(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, settings: Any
+) -> None:
+    """It is in no batch of the oldest webhooks, and the queue is always longer than a batch."""
+    settings.BATCH_WEBHOOKS_MAX = 4
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    opened(ROMASHKA, VASILEK)
+    for _ in range(60):
+        received()
+    deadly = received(terms(inn=VASILEK, document_number="DEADLY"))
+    good = received(terms(inn=VASILEK))
+    real_post = applying.post
+
+    def post(told: QuerySet[Any], organizations: Any) -> None:
+        if told.filter(document_number="DEADLY"):
+            os._exit(1)
+        real_post(told, organizations)
+
+    monkeypatch.setattr(applying, "post", post)
+    for _ in range(settings.ATTEMPTS_MAX + 3):
+        sweeper.sweep()
+        for _ in range(8):
+            received()
+        Webhook.objects.received().exclude(next_attempt_at=None).update(next_attempt_at=long_ago())
+
+    deadly.refresh_from_db()
+    good.refresh_from_db()
+    assert (deadly.status, deadly.last_error) == ("failed", attempts.DIED)
+    assert good.status == "applied"
+
+
+@pytest.mark.usefixtures("no_broker")
 def test_beat_runs_what_is_due_in_its_own_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     swept: list[None] = []
     monkeypatch.setattr(sweeper, "sweep", lambda: swept.append(None))
