@@ -10,9 +10,9 @@ from django.utils import timezone
 
 from ingest import verifying as books
 from ingest.models import Verification, Webhook
-from ledger.models import BalanceLog
+from ledger.models import BalanceLog, Payment
 from tests.cast import posted, received, terms
-from tests.planting import bare_tables
+from tests.planting import bare_tables, unguarded
 from worker import clock, tasks, verifying
 from worker.models import Lease
 from worker.verifying import is_due, scheduled_after, scheduled_before
@@ -25,9 +25,10 @@ def applied(amount_kopecks: int, at: datetime) -> None:
     """A webhook that was posted at `at`."""
     told = terms(amount_kopecks)
     received(told, status=Webhook.Status.APPLIED, applied_at=at)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(timezone, "now", lambda: at)
-        posted(told)
+    posted(told)
+    with unguarded(Payment, BalanceLog):
+        Payment.objects.filter(operation_id=told.operation_id).update(created_at=at)
+        BalanceLog.objects.filter(payment__operation_id=told.operation_id).update(created_at=at)
 
 
 def verified(ago: timedelta, **fields: Any) -> Verification:
