@@ -52,13 +52,15 @@ _LINE: Columns = {
     "balance_after_kopecks": "line * (line + 1) DIV 2",
     "created_at": _WHEN,
 }
+# What the columns say, so that verify_ledger finds the same in it.
+_BODY_OF = f"""CONCAT('{{{{"operation_id": "', {{operation_id}}, '", "amount": ', ROUND(line / 100, 2),
+    ', "payer_inn": "', {_INN}, '", "document_number": "PAY-', number, '", "document_date": "',
+    DATE_FORMAT({_WHEN}, '%Y-%m-%dT%H:%i:%sZ'), '"}}}}')"""
 _WEBHOOK: Columns = {
     **_TOLD,
     "payer_inn": _INN,
     "source": "'bank'",
-    "body": """CONCAT('{"operation_id": "ccf0a86d-041b-4991-bcf7-e2352f7b8a4a", "amount": ', line / 100,
-        ', "payer_inn": "1234567890", "document_number": "PAY-', number,
-        '", "document_date": "2024-04-27T21:00:00Z"}')""",
+    "body": _BODY_OF.format(operation_id="MD5(number)"),
     "received_at": _WHEN,
     "status": "'applied'",
     "applied_at": _WHEN,
@@ -68,7 +70,9 @@ _WEBHOOK: Columns = {
 }
 _QUEUED: Columns = {
     **_WEBHOOK,
-    "operation_id": "MD5(UUID())",  # an own one each time, at a random place in the index as a bank's are
+    # An own one each time, at a random place in the index as a bank's are; read again for the body.
+    "operation_id": "@operation := MD5(UUID())",
+    "body": _BODY_OF.format(operation_id="@operation"),
     "received_at": "UTC_TIMESTAMP(6)",
     "status": "'received'",
     "applied_at": "NULL",

@@ -54,6 +54,8 @@ NUMBERS: dict[str, tuple[float, float, float]] = {
     "KEPT_DELIVERIES_DAYS": (90, 0, 36_500),
     "BODIES_KEPT_DAYS": (0, 0, 36_500),
     "RESULTS_KEPT_DAYS": (90, 0, 36_500),
+    "VERIFY_AT_HOUR": (3, 0, 23),
+    "VERIFY_ROWS_PER_SECOND_MAX": (50_000, 1, 10_000_000),
 }
 
 

@@ -27,5 +27,6 @@ def fixed(sweep_every_seconds: float) -> dict[str, Any]:
             "sweep": {"task": "worker.tasks.sweep", "schedule": sweep_every_seconds},
             "count minutes": {"task": "worker.tasks.count_minutes", "schedule": 20.0},
             "prune": {"task": "worker.tasks.prune", "schedule": 600.0},
+            "verify": {"task": "worker.tasks.verify", "schedule": 60.0},  # if it is due: VERIFY_AT_HOUR
         },
     }

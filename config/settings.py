@@ -87,6 +87,10 @@ KEPT_DELIVERIES_DAYS = env.whole("KEPT_DELIVERIES_DAYS")  # 0 is for ever, as in
 BODIES_KEPT_DAYS = env.whole("BODIES_KEPT_DAYS")
 RESULTS_KEPT_DAYS = env.whole("RESULTS_KEPT_DAYS")
 
+# The nightly verification of the books (worker/verifying.py).
+VERIFY_AT_HOUR = env.whole("VERIFY_AT_HOUR")
+VERIFY_ROWS_PER_SECOND_MAX = env.whole("VERIFY_ROWS_PER_SECOND_MAX")
+
 # /metrics. Without the folder, each process tells only what it has counted itself.
 METRICS_DIR: Path | None = env.get_value("PROMETHEUS_MULTIPROC_DIR", cast=share_counts_in, default=None)
 METRICS_TOKEN: str = env.str("METRICS_TOKEN", default="")

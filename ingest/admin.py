@@ -302,8 +302,8 @@ class ConflictingDeliveryAdmin(DeliveredAdmin):
 
 @admin.register(Verification)
 class VerificationAdmin(ReadOnlyAdmin):
-    list_display = ["ended_at", "result_shortly", "rows_looked_at", "took"]
-    fields = ["ended_at", "result", "rows_looked_at", "took"]
+    list_display = ["ended_at", "is_whole", "result_shortly", "rows_looked_at", "took"]
+    fields = ["ended_at", "is_whole", "result", "drifts_found", "rows_looked_at", "took"]
     ordering = ["-id"]
 
     @admin.display(description=gettext_lazy("result"))

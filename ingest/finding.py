@@ -17,7 +17,7 @@ from ingest.exceptions import InvalidDelivery
 from ingest.models import BankOperation, Webhook
 from ingest.signing import claimed_payload
 from ledger import among  # noqa: F401 registers the look-up id__among
-from ledger.bisection import key_at
+from ledger.bisection import SAMPLE_ROWS, key_at
 from ledger.inn import is_inn
 from ledger.models import Payment
 from ledger.operation_id import as_operation_id
@@ -59,9 +59,8 @@ def kopecks_in(text: str) -> int | None:
 
 def received_since(rows: QuerySet[Webhook], moment: datetime) -> QuerySet[Webhook]:
     """Those of `rows` that came since then. Keys grow with time: a few look-ups find where to begin."""
-    return rows.filter(
-        id__gte=key_at(Webhook.objects.all(), "received_at", moment - CLOCKS_DIFFER), received_at__gte=moment
-    )
+    first = key_at(Webhook.objects.all(), "received_at", moment - CLOCKS_DIFFER)
+    return rows.filter(id__gte=first - SAMPLE_ROWS, received_at__gte=moment)
 
 
 def operations_called(text: str) -> set[UUID]:

@@ -300,14 +300,27 @@ class ConflictingDelivery(KeptDelivery):
     def __str__(self) -> str:
         return gettext("other {fields}").format(fields=named(self.difference))
 
+    @classmethod
+    def deletable(cls) -> "models.QuerySet[Self]":
+        """An open conflict waits for a person, however old it is."""
+        return cls.objects.filter(resolved_in__isnull=False)
+
 
 class Verification(models.Model):
-    """One run of verify_ledger: to its end, or to the first drift."""
+    """One verification of the books, of all or of what is new since the last one without drift.
+
+    The keys are those of the newest rows when it began: without drift, all up to them is proven.
+    """
 
     ended_at = models.DateTimeField(_("ended"), default=timezone.now)
     took = models.DurationField(_("took"))
     rows_looked_at = models.BigIntegerField(_("rows looked at"))
     drift = models.TextField(_("drift"), blank=True, default="", help_text=_("empty: all is right"))
+    drifts_found = models.PositiveIntegerField(_("drifts found"), default=0, db_default=0)
+    is_whole = models.BooleanField(_("of all the books"), default=True, db_default=True)
+    payments_to = models.BigIntegerField(default=0, db_default=0)
+    lines_to = models.BigIntegerField(default=0, db_default=0)
+    webhooks_to = models.BigIntegerField(default=0, db_default=0)
 
     objects: ClassVar[models.Manager["Verification"]] = models.Manager()
 

@@ -1,7 +1,7 @@
 """The admin's front page: whether money flows, said in one sentence, and the figures behind it."""
 
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from django.http import HttpRequest
@@ -28,12 +28,13 @@ from monitoring.troubles import (
     state_url,
     unrecognized_url,
 )
-from worker import clock
+from worker import clock, verifying
 from worker.counting import DAY, Counted
 from worker.models import Beat
 
 REFRESHED_EVERY_SECONDS = 15
 DETAIL_CHARS_SHOWN = 200
+PERIODS = {"hour": HOUR, "day": DAY}  # by their names in the list of the webhooks
 
 
 @dataclass(frozen=True)
@@ -98,6 +99,7 @@ def context(request: HttpRequest) -> dict[str, Any]:
         "verification_level": _verification_level(told).css,
         "verification_age": told.verification and age_of(told.now - told.verification.ended_at),
         "verifications_url": list_url(Verification),
+        "verified_next": timezone.localtime(verifying.scheduled_after(told.now)),
     }
 
 
@@ -211,13 +213,13 @@ def _last_hour(told: Figures) -> Chart:
     svg = charts.flow(
         points, tick_minutes=10, label=_("Received and applied in each minute of the last hour")
     )
-    return _chart(_("Last hour, by the minute"), svg, minutes, told, HOUR)
+    return _chart(_("Last hour, by the minute"), svg, minutes, told, "hour")
 
 
 def _last_day(told: Figures) -> Chart:
     points = charts.buckets(told.minutes, 10)
     svg = charts.flow(points, tick_minutes=180, label=_("Received and applied a minute, over the last day"))
-    return _chart(_("Last day, a minute on average"), svg, told.minutes, told, DAY)
+    return _chart(_("Last day, a minute on average"), svg, told.minutes, told, "day")
 
 
 def _chart(
@@ -225,16 +227,16 @@ def _chart(
     svg: SafeString,
     minutes: dict[Any, Counted | None],
     told: Figures,
-    window: timedelta,
+    period: str,
 ) -> Chart:
     received, applied = figures.total(list(minutes.values()))
-    since = told.now - window
+    since = told.now - PERIODS[period]
     return Chart(
         heading,
         svg,
         grouped(received),
         grouped(applied),
-        list_url(Webhook, id__gte=str(figures.webhooks_since(since))),
+        list_url(Webhook, received=period),
         list_url(Payment, id__gte=str(figures.payments_since(since))),
         sum(1 for counted in minutes.values() if counted is None),
     )

@@ -152,10 +152,8 @@ def _rows() -> Iterator[Finding]:
     yield Finding(
         "inbox", f"refused because of settings: {names or 'nothing'}", to_do.get("misconfigured", "")
     )
-    last = told.verification
-    found = (
-        f"verified at {last.ended_at:%Y-%m-%d %H:%M} UTC: {last.drift or 'all is right'}"
-        if last
-        else "was never verified"
-    )
+    found = "was never verified"
+    if last := told.verification:
+        result = last.drift.partition("\n")[0] or "all is right"
+        found = f"verified at {last.ended_at:%Y-%m-%d %H:%M} UTC: {result}"
     yield Finding("ledger", found, to_do.get("drift") or to_do.get("not verified", ""))

@@ -82,7 +82,9 @@ class _DatabaseFigures(Collector):
         yield _gauge("prihod_schedulers_alive", "Schedulers likewise", len(alive) - len(workers))
         if last := told.verification:
             yield _gauge("prihod_drift", "1 if the last verification found drift", int(bool(last.drift)))
-            yield _gauge("prihod_verified_at", "When that was, in Unix time", last.ended_at.timestamp())
+        if told.verified_at:
+            meant = "End of the last verification, without one the first payment, in Unix time"
+            yield _gauge("prihod_verified_at", meant, told.verified_at.timestamp())
 
 
 def _gauge(name: str, what: str, value: float) -> Metric:

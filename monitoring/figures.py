@@ -144,6 +144,13 @@ def last_verification() -> Verification | None:
     return Verification.objects.order_by("-pk").first()
 
 
+def verified_at() -> datetime | None:
+    """The end of the last verification; without one the first payment, before which nothing is to verify."""
+    if last := last_verification():
+        return last.ended_at
+    return Payment.objects.filter(pk__gt=0).order_by("pk").values_list("created_at", flat=True).first()
+
+
 def minutes(now: datetime) -> dict[datetime, Counted | None]:
     """Received and applied in each minute of the last day, oldest first; the last one isn't over yet.
 
@@ -227,14 +234,13 @@ class Figures:
     def verification(self) -> Verification | None:
         return last_verification()
 
+    @cached_property
+    def verified_at(self) -> datetime | None:
+        return verified_at()
+
     def last(self, minutes: int) -> Counted:
         """Received and applied within so many minutes, and the one that isn't over yet."""
         return total(list(self.minutes.values())[-minutes - 1 :])
-
-
-def webhooks_since(moment: datetime) -> int:
-    """The key of the first webhook received since then."""
-    return key_at(Webhook.objects.all(), "received_at", moment)
 
 
 def payments_since(moment: datetime) -> int:

@@ -105,8 +105,8 @@ def is_stalled(told: Figures) -> bool:
 
 
 def is_verified(told: Figures) -> bool:
-    """Lately, with whatever result."""
-    return told.verification is not None and told.now - told.verification.ended_at < VERIFIED_WITHIN
+    """Lately, with either result, or there was nothing to verify until lately."""
+    return told.verified_at is None or told.now - told.verified_at < VERIFIED_WITHIN
 
 
 def _misconfigured(told: Figures) -> Iterator[Trouble]:
@@ -262,17 +262,13 @@ def _unrecognized(told: Figures) -> Iterator[Trouble]:
 
 
 def _unverified(told: Figures) -> Iterator[Trouble]:
-    if not is_verified(told):
-        last = told.verification
-        text = _("The books were not verified yet: {command}")
-        if last:
-            text = _("The books were not verified for {age}: {command}")
-        age = age_of(told.now - last.ended_at) if last else ""
+    if told.verified_at and not is_verified(told):
+        text = _("The books were not verified for {age}")
         yield Trouble(
             "not verified",
             Level.WARNING,
-            text.format(age=age, command="manage.py verify_ledger"),
-            _("manage.py verify_ledger, and daily by cron"),
+            text.format(age=age_of(told.now - told.verified_at)),
+            _("see the scheduler's log for why; manage.py verify_ledger verifies at once"),
             list_url(Verification),
         )
 

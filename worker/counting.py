@@ -14,7 +14,7 @@ from typing import Any
 from django.db.models import Count, Q, QuerySet
 
 from ingest.models import Webhook
-from ledger.bisection import key_at
+from ledger.bisection import SAMPLE_ROWS, key_at
 from ledger.models import Payment
 from worker import clock
 from worker.models import Minute
@@ -57,9 +57,12 @@ def count_minutes() -> int:
 
 
 def first_minute(now: datetime) -> datetime:
-    """That of the first webhook, or of `now` if there is none; before it is nothing to count."""
-    first = Webhook.objects.filter(pk__gt=0).order_by("pk").values_list("received_at", flat=True).first()
-    return begun(first or now)
+    """The minute of the first webhook, or of `now` if there is none; before it is nothing to count.
+
+    Of the oldest few, because the first may come from a clock that was ahead.
+    """
+    oldest = Webhook.objects.filter(pk__gt=0).order_by("pk").values_list("received_at", flat=True)
+    return begun(min([*oldest[:SAMPLE_ROWS], now]))
 
 
 def counts(minutes: Sequence[datetime]) -> dict[datetime, Counted]:
@@ -80,5 +83,6 @@ def _counts(rows: QuerySet[Any], field: str, minutes: Sequence[datetime]) -> dic
         f"minute_{n}": Count("pk", filter=Q(**{f"{field}__gte": minute, f"{field}__lt": minute + MINUTE}))
         for n, minute in enumerate(minutes)
     }
-    found = rows.filter(pk__gte=first, pk__lt=behind).aggregate(**within)
+    # A few more rows on each side: beside rows of a bad clock the keys are a little off.
+    found = rows.filter(pk__gte=first - SAMPLE_ROWS, pk__lt=behind + SAMPLE_ROWS).aggregate(**within)
     return {minute: found[f"minute_{n}"] for n, minute in enumerate(minutes)}

@@ -41,3 +41,27 @@ class Minute(models.Model):
 
     def __str__(self) -> str:
         return f"{self.began_at:%Y-%m-%d %H:%M}"
+
+
+class Lease(models.Model):
+    """What only one process at a time may do; of one that died it ends by itself."""
+
+    name = models.CharField(max_length=64, primary_key=True)
+    until = models.DateTimeField()  # by the database's clock
+
+    objects: ClassVar[models.Manager["Lease"]] = models.Manager()
+
+    def __str__(self) -> str:
+        return f"{self.name} until {self.until:%Y-%m-%d %H:%M:%S}"
+
+
+class Checkpoint(models.Model):
+    """How far a task has come that goes through a table in its own time; the next run goes on from there."""
+
+    task = models.CharField(max_length=64, primary_key=True)
+    key = models.BigIntegerField()  # primary key of the last row that is done
+
+    objects: ClassVar[models.Manager["Checkpoint"]] = models.Manager()
+
+    def __str__(self) -> str:
+        return f"{self.task}: {self.key}"

@@ -1,7 +1,8 @@
-"""What is let go of with time: raw bodies, kept deliveries, results of tasks, sessions. The ledger never.
+"""What is deleted with time: raw bodies, kept deliveries, results of tasks, sessions. The ledger never.
 
-Rows go in small batches, each in a transaction of its own: the door and the workers wait for none of them,
-and a run that is cut off has done what it has done.
+Each row goes by its own age, so that no row of a bad clock decides about others. Rows go in small batches,
+each in a transaction of its own: the endpoint and the workers wait for none of them, and a run that is cut
+off has done what it has done.
 """
 
 import time
@@ -17,11 +18,12 @@ from django.db.models import QuerySet
 from django_celery_results.models import TaskResult
 
 from ingest.models import KeptDelivery, Webhook
-from ledger.bisection import key_at
 from worker import clock, transactions
+from worker.models import Checkpoint
 
 BATCH_ROWS = 1000
 ENDED = [Webhook.Status.APPLIED, Webhook.Status.DISMISSED]
+BODIES = "empty raw bodies"  # the name of its checkpoint
 
 Keys = list[Any]
 
@@ -32,15 +34,15 @@ class Kind:
 
     name: str
     kept: str  # for how long, in words
-    batches: Callable[[], Iterator[Keys]]  # of what is older
+    batches: Callable[[], Iterator[Keys]]  # of what is older; a batch may be empty
     let_go: Callable[[Keys], object]
 
 
 def kinds(*, thorough: bool) -> list[Kind]:
     """Everything that doesn't stay for ever.
 
-    Bodies are looked for from the newest that is old enough, back to where there are none any more;
-    `thorough` looks on from there, for those of webhooks that ended late.
+    Bodies are emptied from the oldest on, and each run goes on where the one before was cut off. `thorough`
+    looks at each webhook, for those that ended late and those of a clock that was ahead.
     """
     days = settings.BODIES_KEPT_DAYS
     bodies = Kind("raw bodies of webhooks", _for(days), partial(_bodies, days, thorough), _empty)
@@ -49,66 +51,78 @@ def kinds(*, thorough: bool) -> list[Kind]:
         bodies,
         *(_rows(rows, "received_at", settings.KEPT_DELIVERIES_DAYS) for rows in kept),
         _rows(TaskResult.objects.all(), "date_done", settings.RESULTS_KEPT_DAYS),
-        Kind("sessions", "expired", _expired_sessions, lambda keys: _sessions(keys).delete()),
+        # By clearsessions' rule. Django leaves that to its user, and each login to the admin makes one.
+        _kind(Session.objects.all(), "expired", lambda: {"expire_date__lt": clock.now()}),
     ]
 
 
 def prune(watch: Callable[[Kind, int], object], *, thorough: bool, seconds_max: float = float("inf")) -> None:
-    """Let go of everything old, for so long at most; `watch` is told of each batch that is gone."""
-    until = time.monotonic() + seconds_max
-    for kind in kinds(thorough=thorough):
+    """Delete everything old, for so long at most; `watch` is called with each batch that is gone.
+
+    Each kind has its share of the time, so that a long backlog of one doesn't hold up the others.
+    """
+    them = kinds(thorough=thorough)
+    for kind in them:
+        until, is_over = time.monotonic() + seconds_max / len(them), False
         for keys in kind.batches():
-            transactions.run(partial(kind.let_go, keys))
-            watch(kind, len(keys))
-            if time.monotonic() > until:
-                return
+            if is_over:  # only now, so that the batch before is noted as done
+                break
+            if keys:
+                transactions.run(partial(kind.let_go, keys))
+                watch(kind, len(keys))
+            is_over = time.monotonic() > until
 
 
 def count() -> dict[str, int]:
-    """How many of each kind a thorough prune would let go of."""
+    """How many of each kind a thorough prune would delete."""
     return {kind.name: sum(map(len, kind.batches())) for kind in kinds(thorough=True)}
 
 
 def _rows(rows: QuerySet[Any], field: str, days: int) -> Kind:
-    def batches() -> Iterator[Keys]:
-        behind, last = _key_of_age(rows, field, days), 0
-        while keys := _keys(rows.filter(pk__gt=last, pk__lt=behind).order_by("pk")[:BATCH_ROWS]):
-            yield keys
-            last = keys[-1]
-
-    name = str(rows.model._meta.verbose_name_plural)
-    return Kind(name, _for(days), batches, lambda keys: rows.filter(pk__in=keys).delete())
+    return (
+        _kind(rows, _for(days), lambda: _older(field, days)) if days else _kind(rows.none(), _for(days), dict)
+    )
 
 
 def _for(days: int) -> str:
     return f"older than {days} days" if days else "kept for ever"
 
 
-def _expired_sessions() -> Iterator[Keys]:
-    """By clearsessions' rule. Django leaves them to somebody else, and each login of the admin makes one."""
-    last = ""
-    while keys := _keys(
-        Session.objects.filter(expire_date__lt=clock.now(), pk__gt=last).order_by("pk")[:BATCH_ROWS]
-    ):
-        yield keys
-        last = keys[-1]
+def _older(field: str, days: int) -> dict[str, Any]:
+    return {f"{field}__lt": clock.now() - timedelta(days=days)}
 
 
-def _sessions(keys: Keys) -> QuerySet[Session]:
-    # By their end once more: whoever comes back meanwhile keeps his.
-    return Session.objects.filter(pk__in=keys, expire_date__lt=clock.now())
+def _kind(rows: QuerySet[Any], kept: str, due: Callable[[], dict[str, Any]]) -> Kind:
+    """Rows that are deleted when they are `due`, a condition that is asked again at the deletion."""
+
+    def batches() -> Iterator[Keys]:
+        old = rows.filter(**due()).order_by("pk")
+        keys = _keys(old[:BATCH_ROWS])
+        while keys:
+            yield keys
+            keys = _keys(old.filter(pk__gt=keys[-1])[:BATCH_ROWS])
+
+    name = str(rows.model._meta.verbose_name_plural)
+    return Kind(name, kept, batches, lambda keys: rows.filter(pk__in=keys, **due()).delete())
 
 
 def _bodies(days: int, thorough: bool) -> Iterator[Keys]:  # noqa: FBT001 called by partial
-    webhooks = Webhook.objects.all()
-    behind = _key_of_age(webhooks, "received_at", days)
-    while looked_at := _keys(webhooks.filter(pk__lt=behind).order_by("-pk")[:BATCH_ROWS]):
-        ended = webhooks.filter(pk__gte=looked_at[-1], pk__lt=behind, status__in=ENDED)
-        if keys := _keys(ended.exclude(body=b"")):
-            yield keys
-        elif not thorough:
+    """By pages of webhooks along the primary key, up to the first of which most are younger; or of all."""
+    if not days:
+        return
+    done = Checkpoint(task=BODIES, key=0)
+    if not thorough:
+        done = Checkpoint.objects.filter(task=BODIES).first() or done
+    webhooks = Webhook.objects.order_by("pk")
+    older = _older("received_at", days)
+    while page := _keys(webhooks.filter(pk__gt=done.key)[:BATCH_ROWS]):
+        old = webhooks.filter(pk__gte=page[0], pk__lte=page[-1], **older)
+        yield _keys(old.filter(status__in=ENDED).exclude(body=b""))
+        if not thorough and 2 * old.count() < len(page):
             return
-        behind = looked_at[-1]
+        done.key = page[-1]
+        if not thorough:
+            done.save()
 
 
 def _empty(keys: Keys) -> None:
@@ -118,8 +132,3 @@ def _empty(keys: Keys) -> None:
 
 def _keys(rows: QuerySet[Any]) -> Keys:
     return list(rows.values_list("pk", flat=True))
-
-
-def _key_of_age(rows: QuerySet[Any], field: str, days: int) -> int:
-    """The first key that is younger than so many days; with 0 days all are."""
-    return key_at(rows, field, clock.now() - timedelta(days=days)) if days else 0

@@ -15,7 +15,17 @@ from structlog.contextvars import bind_contextvars
 
 from ingest import doorbell
 from ingest.models import Webhook
-from worker import acting, applying, attempts, counting, retention, sweeper, transactions, trial
+from worker import (
+    acting,
+    applying,
+    attempts,
+    counting,
+    retention,
+    sweeper,
+    transactions,
+    trial,
+    verifying,
+)
 
 log = structlog.get_logger(__name__)
 
@@ -136,6 +146,11 @@ def prune() -> None:
 @shared_task(ignore_result=True)
 def count_minutes() -> None:
     counting.count_minutes()
+
+
+@shared_task(ignore_result=True)
+def verify() -> None:
+    verifying.start_if_due()
 
 
 @task_failure.connect

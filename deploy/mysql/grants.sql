@@ -5,6 +5,8 @@
 -- Before the first migration, and again before an update that brings tables. A privilege on a table that isn't
 -- there yet can be granted only together with CREATE, which is taken back below. Who had all of prihod.* before
 -- loses that with REVOKE SELECT, INSERT, UPDATE, DELETE ON prihod.* FROM 'prihod'@'%'.
+--
+-- After the migration, and after each time that this file was run, column_grants.sql.
 
 -- The ledger only grows: no UPDATE and no DELETE, even if its triggers were gone.
 GRANT SELECT, INSERT, CREATE ON ledger_payment TO 'prihod'@'%';
@@ -27,9 +29,11 @@ GRANT SELECT, INSERT, UPDATE, CREATE ON ingest_misconfiguration TO 'prihod'@'%';
 GRANT SELECT, INSERT, UPDATE, CREATE ON ingest_act TO 'prihod'@'%';
 GRANT SELECT, INSERT, UPDATE, CREATE ON ingest_actedwebhook TO 'prihod'@'%';
 
--- Signs of life, and what was counted.
+-- Signs of life, what was counted, and how far tasks have come.
 GRANT SELECT, INSERT, UPDATE, DELETE, CREATE ON worker_beat TO 'prihod'@'%';
 GRANT SELECT, INSERT, UPDATE, DELETE, CREATE ON worker_minute TO 'prihod'@'%';
+GRANT SELECT, INSERT, UPDATE, CREATE ON worker_checkpoint TO 'prihod'@'%';
+GRANT SELECT, INSERT, UPDATE, CREATE ON worker_lease TO 'prihod'@'%';
 
 -- Open alerts, and whose turn it is to look.
 GRANT SELECT, INSERT, UPDATE, DELETE, CREATE ON monitoring_alert TO 'prihod'@'%';
@@ -84,6 +88,8 @@ REVOKE CREATE ON ingest_act FROM 'prihod'@'%';
 REVOKE CREATE ON ingest_actedwebhook FROM 'prihod'@'%';
 REVOKE CREATE ON worker_beat FROM 'prihod'@'%';
 REVOKE CREATE ON worker_minute FROM 'prihod'@'%';
+REVOKE CREATE ON worker_checkpoint FROM 'prihod'@'%';
+REVOKE CREATE ON worker_lease FROM 'prihod'@'%';
 REVOKE CREATE ON monitoring_alert FROM 'prihod'@'%';
 REVOKE CREATE ON monitoring_watch FROM 'prihod'@'%';
 REVOKE CREATE ON api_apikey FROM 'prihod'@'%';

@@ -1,6 +1,6 @@
 from django.db import migrations
 
-from ingest.guarding import GUARDED
+from ingest.guarding import ACTS
 from ledger import triggers
 
 
@@ -12,7 +12,7 @@ class Migration(migrations.Migration):
     dependencies = [("ingest", "0004_acts")]
     operations = [
         migrations.RunPython(
-            lambda apps, editor: triggers.create(editor.connection, GUARDED),
-            lambda apps, editor: triggers.drop(editor.connection, GUARDED),
+            lambda apps, editor: triggers.create(editor.connection, ACTS),
+            lambda apps, editor: triggers.drop(editor.connection, ACTS),
         ),
     ]

@@ -5,7 +5,7 @@ from django.db import migrations, models
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("ingest", "0011b_misconfiguration"),
+        ("ingest", "0012b_verified_until"),
     ]
 
     operations = [

@@ -20,6 +20,7 @@ from tests.acceptance.house import House
 from tests.servers import ROOT
 
 GRANTS = (ROOT / "deploy/mysql/grants.sql").read_text()
+COLUMN_GRANTS = (ROOT / "deploy/mysql/column_grants.sql").read_text()
 GRANT = re.compile(r"^GRANT (.+), CREATE ON (\w+) TO 'prihod'@'%';$", re.MULTILINE)
 GRANTED = {table: set(rights.split(", ")) for rights, table in GRANT.findall(GRANTS)}
 MIGRATION = "SELECT, INSERT, UPDATE, DELETE, CREATE, ALTER, DROP, INDEX, REFERENCES, TRIGGER"
@@ -47,14 +48,12 @@ def guarded(new_house: HouseBuilder, django_db_blocker: DjangoDbBlocker) -> Iter
     database = url.path.lstrip("/")
     users = {name: f"{name}_{uuid4().hex[:8]}" for name in ("prihod", "prihod_migration")}
     statements = [f"CREATE USER '{user}'@'%' IDENTIFIED BY 'pass'" for user in users.values()]
-    statements += [
-        f"GRANT {MIGRATION} ON {database}.* TO '{users['prihod_migration']}'@'%'",
-        f"USE {database}",
-    ]
-    script = "\n".join(line for line in GRANTS.splitlines() if not line.startswith("--"))
-    statements += [
-        line for line in script.replace("'prihod'@", f"'{users['prihod']}'@").split(";") if line.strip()
-    ]
+    statements += [f"GRANT {MIGRATION} ON {database}.* TO '{users['prihod_migration']}'@'%'"]
+
+    def of_script(script: str) -> list[str]:
+        lines = "\n".join(line for line in script.splitlines() if not line.startswith("--"))
+        granted = lines.replace("'prihod'@", f"'{users['prihod']}'@").split(";")
+        return [f"USE {database}", *(line for line in granted if line.strip())]
 
     def run(*them: str) -> None:
         with django_db_blocker.unblock(), connection._nodb_cursor() as cursor:
@@ -65,10 +64,11 @@ def guarded(new_house: HouseBuilder, django_db_blocker: DjangoDbBlocker) -> Iter
         return url._replace(netloc=f"{users[user]}:pass@{url.hostname}").geturl()
 
     try:
-        run(*statements)
+        run(*statements, *of_script(GRANTS))
         house.environment["DATABASE_URL"] = url_of("prihod_migration")
         migrated = house.manage("migrate")
         assert migrated.returncode == 0, migrated.stderr
+        run(*of_script(COLUMN_GRANTS))
         house.environment["DATABASE_URL"] = url_of("prihod")
         yield house
     finally:
@@ -142,6 +142,22 @@ FORBIDDEN = [
     "CREATE TABLE mine (id INT)",
     "DROP TRIGGER ledger_payment_no_update",
     "UPDATE django_migrations SET name = 'x'",
+    "UPDATE ledger_organization SET inn = '7707083893'",
+    *(
+        f"UPDATE ingest_webhook SET {column} = {column}"
+        for column in (
+            "operation_id",
+            "payer_inn",
+            "amount_kopecks",
+            "document_number",
+            "document_date",
+            "received_at",
+            "source",
+            "source_address",
+        )
+    ),
+    "UPDATE ingest_actedwebhook SET webhook_id = 1",
+    "DROP TRIGGER ledger_organization_no_update",
 ]
 TRY_EACH = """
 from django.db import DatabaseError, connection
@@ -149,7 +165,7 @@ for statement in FORBIDDEN:
     try:
         connection.cursor().execute(statement)
     except DatabaseError as refused:
-        assert refused.args[0] in {1142, 1370}, refused  # table or trigger: denied
+        assert refused.args[0] in {1142, 1143, 1370}, refused  # table, column or trigger: denied
     else:
         raise SystemExit(f"was not refused: {statement}")
 """

@@ -85,10 +85,10 @@ def test_the_inboxs_own_insert_writes_what_the_model_would() -> None:
     inbox.store(told, b"\x00'%s\xff")
     ours = Webhook.objects.get()
     alike = {field.attname: getattr(ours, field.attname) for field in Webhook._meta.concrete_fields}
-    ours.delete()
 
+    another = terms().operation_id
     Webhook.objects.create(
-        operation_id=told.operation_id,
+        operation_id=another,
         payer_inn=told.inn,
         amount_kopecks=told.amount_kopecks,
         document_number=told.document_number,
@@ -97,9 +97,9 @@ def test_the_inboxs_own_insert_writes_what_the_model_would() -> None:
         received_at=ours.received_at,
     )
 
-    models = Webhook.objects.values().get()
+    models = Webhook.objects.values().get(operation_id=another)
     assert ours.terms == told
-    assert {**models, "id": ours.id} == {**alike, "id": ours.id}
+    assert {**models, "id": ours.id, "operation_id": told.operation_id} == alike
 
 
 def test_no_default_of_the_inboxs_insert_is_made_anew_for_each_row() -> None:

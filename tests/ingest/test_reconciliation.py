@@ -58,7 +58,7 @@ def test_an_inbox_and_its_ledger_agree(books: None) -> None:
 
     assert list(reconcile(lambda what, count: rows.append((what, count)))) == []
 
-    assert rows == [("payments against the inbox", 3), ("webhooks", 6)]
+    assert rows == [("payments against the inbox", 3), ("webhooks", 6), ("bodies", 6)]
 
 
 @committed

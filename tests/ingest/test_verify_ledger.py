@@ -2,17 +2,19 @@ import json
 from collections.abc import Iterator
 from io import StringIO
 from typing import Any
+from unittest.mock import ANY
 
 import pytest
 from django.core.management import CommandError, call_command
 from django.db import DatabaseError, connection
 from django.utils import timezone
 
+from ingest import verifying
 from ingest.management.commands import verify_ledger
 from ingest.models import Verification, Webhook
 from ledger.models import BalanceLog, Organization
-from tests.cast import ROMASHKA, VASILEK, posted, received, terms
-from tests.planting import bare_tables, remove
+from tests.cast import MIDNIGHT_IN_MOSCOW, ROMASHKA, VASILEK, posted, received, terms
+from tests.planting import bare_tables, remove, undone
 
 committed = pytest.mark.django_db(transaction=True)
 
@@ -69,6 +71,9 @@ def test_a_right_ledger_for_programs(books: None) -> None:
     assert told == {
         "right": True,
         "drift": None,
+        "drifts": [],
+        "drifts_found": 0,
+        "whole": True,
         "organizations": 2,
         "lines": 3,
         "payments": 3,
@@ -122,6 +127,92 @@ def test_drift_between_inbox_and_ledger_is_found_too(bare_books: None) -> None:
 
 
 @committed
+def test_an_orphan_that_can_not_be_removed_hides_no_other_drift(bare_books: None) -> None:
+    """The application's user can write such a line with foreign_key_checks = 0, and never delete it."""
+    organization = Organization.objects.get(inn=ROMASHKA)
+    line = BalanceLog.objects.get(organization=organization, seq=1)
+    line.pk, line.seq, line.organization_id = 10**6, 1, 10**6
+    line.save(force_insert=True)
+    Organization.objects.filter(inn=VASILEK).update(balance_kopecks=7_01)
+
+    code, told = run_for_programs()
+
+    assert code == 1
+    found = [(drift["what"], drift["inn"]) for drift in told["drifts"]]
+    assert ("balance_kopecks", VASILEK) in found
+    assert told["drifts_found"] == len(found) > 1
+    kept = Verification.objects.get()
+    assert (kept.drifts_found, kept.drift.count("\n") + 1) == (len(found), len(found))
+
+
+@committed
+def test_more_drifts_than_are_shown_are_counted(bare_books: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(verifying, "DRIFTS_SHOWN_MAX", 1)
+    Organization.objects.update(balance_kopecks=1)
+
+    code, output = run()
+    assert code == 1
+    assert output.count("Drift: ") == 1
+    assert "\n2 drifts, of which these are the first 1\n" in output
+    monkeypatch.setattr(verifying, "DRIFTS_COUNTED_MAX", 1)
+    assert run_for_programs()[1]["drifts_found"] == 1
+
+
+# What a run finds of new rows alone; the others of test_verification.py are its, too.
+NEW = {
+    "changed balance": lambda: Organization.objects.filter(inn=VASILEK).update(balance_kopecks=1),
+    "changed balance after a line": lambda: line(3).update(balance_after_kopecks=1),
+    "changed amount of a line": lambda: line(3).update(amount_kopecks=1),
+    "changed moment of a line": lambda: line(3).update(created_at=MIDNIGHT_IN_MOSCOW),
+    "removed line": lambda: remove(line(3)),
+    "removed line before the newest": lambda: remove(line(4)),
+    "line of no organization": lambda: line(4).update(organization=99, seq=1),
+    "line of another payment": lambda: line(4).update(payment=line(3).values("payment")[:1]),
+    "webhook with another amount": lambda: Webhook.objects.filter(amount_kopecks=3_00).update(
+        amount_kopecks=1
+    ),
+    "webhook with another body": lambda: Webhook.objects.filter(amount_kopecks=3_00).update(body=b"{}"),
+}
+
+
+def line(seq: int) -> Any:
+    return BalanceLog.objects.filter(organization__inn=ROMASHKA, seq=seq)
+
+
+@committed
+def test_an_incremental_run_finds_drift_in_what_is_new(
+    books: None, subtests: pytest.Subtests, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(verifying, "OVERLAP_ROWS", 0)
+    run()
+    for told in (terms(3_00), terms(4_00)):
+        received(told, status=Webhook.Status.APPLIED, applied_at=timezone.now())
+        posted(told)
+    with bare_tables():
+        for name, damage in NEW.items():
+            with subtests.test(name), undone():
+                damage()
+                assert run("--incremental")[0] == 1
+        assert run("--incremental") == (0, ANY)
+
+
+@committed
+def test_drift_in_what_is_old_is_found_by_a_whole_run_and_looked_for_until_it_is_gone(
+    bare_books: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(verifying, "OVERLAP_ROWS", 0)
+    run()
+    BalanceLog.objects.filter(amount_kopecks=20_50).update(amount_kopecks=20_51)
+
+    assert run("--incremental")[0] == 0
+    assert run()[0] == 1
+    assert run("--incremental")[0] == 1
+    BalanceLog.objects.filter(amount_kopecks=20_51).update(amount_kopecks=20_50)
+    assert run("--incremental")[0] == 0
+    assert [kept.is_whole for kept in Verification.objects.order_by("pk")] == [True, False, True, True, True]
+
+
+@committed
 def test_a_database_that_can_not_be_read_is_exit_code_2() -> None:
     with connection.cursor() as cursor:
         cursor.execute("ALTER TABLE ledger_balancelog RENAME TO elsewhere")
@@ -143,7 +234,7 @@ def test_a_long_run_at_a_terminal_shows_a_bar(
 
     assert run()[0] == 0
 
-    assert "webhooks" in capsys.readouterr().err
+    assert "bodies" in capsys.readouterr().err
 
 
 @committed
@@ -159,7 +250,7 @@ def test_the_result_is_kept_for_the_dashboard(bare_books: None) -> None:
 
 @pytest.mark.django_db
 def test_only_the_newest_results_are_kept(books: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(verify_ledger, "KEPT_MAX", 2)
+    monkeypatch.setattr(verifying, "KEPT_MAX", 2)
     for _ in range(4):
         run()
     assert Verification.objects.count() == 2
@@ -169,10 +260,10 @@ def test_only_the_newest_results_are_kept(books: None, monkeypatch: pytest.Monke
 def test_whoever_may_only_read_still_hears_the_result(
     books: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def refuse(**_: object) -> None:
+    def refuse(*_: object, **__: object) -> None:
         raise DatabaseError("INSERT command denied")
 
-    monkeypatch.setattr(Verification.objects, "create", refuse)
+    monkeypatch.setattr(Verification, "save", refuse)
     code, output = run()
 
     assert (code, output.startswith("All is right")) == (0, True)

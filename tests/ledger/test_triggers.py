@@ -1,6 +1,7 @@
 """The database refuses by itself to change or remove what was posted."""
 
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from importlib import import_module
 
 import pytest
@@ -8,11 +9,13 @@ from django.core.management import CommandError
 from django.db import DatabaseError, connection, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.migrations.state import ProjectState
-from django.db.models import F
+from django.db.models import Case, F, Value, When
+from django.db.models.functions import Concat
 
+from ingest.models import Webhook
 from ledger import triggers
-from ledger.models import BalanceLog, Payment
-from tests.cast import posted, terms
+from ledger.models import BalanceLog, Organization, Payment
+from tests.cast import IVANOV, ROMASHKA, VASILEK, posted, received, terms
 from tests.planting import remove
 
 sqlite_only = pytest.mark.skipif(connection.vendor != "sqlite", reason="about its REPLACE")
@@ -79,6 +82,38 @@ def test_what_was_posted_can_not_be_changed_or_removed(payment: Payment, subtest
             with connection.constraint_checks_disabled(), pytest.raises(DatabaseError, match="only grows"):
                 act()
             assert rows() == before
+
+
+FIXED: dict[str, Callable[[], object]] = {
+    "INN": lambda: Organization.objects.filter(inn=ROMASHKA).update(inn=IVANOV),
+    "INN with a blank behind": lambda: Organization.objects.update(inn=Concat("inn", Value(" "))),
+    "opening": lambda: Organization.objects.update(opened_at=datetime(2020, 1, 1, tzinfo=UTC)),
+    "key": lambda: Organization.objects.update(id=F("id") + 1000),
+    "no INN": lambda: execute("UPDATE ledger_organization SET inn = NULL"),
+    "removal": lambda: remove(Organization.objects.all()),
+    "two that change their INNs": lambda: Organization.objects.update(
+        inn=Case(When(inn=ROMASHKA, then=Value(VASILEK)), default=Value(ROMASHKA))
+    ),
+}
+
+
+def test_who_an_organization_is_can_not_be_changed(payment: Payment, subtests: pytest.Subtests) -> None:
+    posted(terms(inn=VASILEK))
+    before = list(Organization.objects.order_by("id").values())
+    for name, act in FIXED.items():
+        with subtests.test(name):
+            with connection.constraint_checks_disabled(), pytest.raises(DatabaseError, match="only grows"):
+                act()
+            assert list(Organization.objects.order_by("id").values()) == before
+
+    Organization.objects.update(balance_kopecks=F("balance_kopecks") + 1, last_seq=F("last_seq") + 1)
+
+
+def test_a_webhook_can_not_be_removed(transactional_db: None) -> None:
+    received()
+    with pytest.raises(DatabaseError, match="only grows"):
+        remove(Webhook.objects.all())
+    assert Webhook.objects.exists()
 
 
 def test_an_upsert_can_not_change_a_payment_either(payment: Payment) -> None:

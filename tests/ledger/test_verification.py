@@ -1,5 +1,6 @@
 from collections.abc import Callable, Iterator
 from typing import Any
+from unittest.mock import ANY
 from uuid import UUID
 
 import pytest
@@ -148,6 +149,14 @@ PLANTED: dict[str, tuple[Callable[[], object], tuple[object, ...]]] = {
         lambda: move(payment(3), line(3)),
         ("balance_after_kopecks", VASILEK, 3, 18_00, 123_50),
     ),
+    "changed moment of a line": (
+        lambda: line(2).update(created_at=MIDNIGHT_IN_MOSCOW),
+        ("created_at", ROMASHKA, 2, ANY, str(MIDNIGHT_IN_MOSCOW)),
+    ),
+    "changed moment of a payment": (
+        lambda: payment(2).update(created_at=MIDNIGHT_IN_MOSCOW),
+        ("created_at", ROMASHKA, 2, str(MIDNIGHT_IN_MOSCOW), ANY),
+    ),
     "payment without a line": (add_payment, ("lines_of_payment", ROMASHKA, None, 1, 0)),
 }
 
@@ -206,6 +215,24 @@ def test_a_gap_wider_than_a_page_hides_nothing_behind_it(
     of(ROMASHKA).update(last_seq=50)
 
     assert found()[0] == ("missing_line", ROMASHKA, 3, 3, 50)
+
+
+@pytest.mark.django_db
+def test_lines_posted_between_two_pages_are_no_drift(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second page holds half its lines when it is read, and the third one begins right afterwards."""
+    monkeypatch.setattr(verification, "ROWS_PER_PAGE", 10)
+    posted(*(terms() for _ in range(16)))
+    pages: list[int] = []
+
+    def post_more(what: str, rows: int) -> None:
+        if what == "lines":
+            pages.append(rows)
+            if len(pages) == 2:
+                posted(*(terms() for _ in range(6)))
+
+    assert list(verify(post_more)) == []
+    assert pages[:2] == [9, 7]
+    assert found() == []
 
 
 @pytest.mark.django_db

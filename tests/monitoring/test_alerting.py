@@ -137,7 +137,7 @@ def test_ten_times_as_many_failures_are_told_before_their_time(receiver: Receive
 
 def test_many_causes_at_once_are_one_message_the_worst_first(receiver: Receiver) -> None:
     Beat.objects.all().delete()
-    Verification.objects.all().delete()
+    Verification.objects.update(ended_at=clock.now() - timedelta(days=2))
     old = received(received_at=clock.now() - timedelta(hours=1))
     ConflictingDelivery.objects.create(webhook=old, difference="inn", body=b"{}")
     received(status=Webhook.Status.FAILED)

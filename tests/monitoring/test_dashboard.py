@@ -14,12 +14,14 @@ from ingest.models import (
     Verification,
     Webhook,
 )
+from ledger.models import Payment
 from monitoring import dashboard
 from monitoring.dashboard import duration
 from monitoring.models import Alert
 from monitoring.troubles import Level
 from tests.browsers import staff, superuser
 from tests.cast import ROMASHKA, posted, received, terms
+from tests.planting import unguarded
 from worker import applying, clock
 from worker.beats import beat
 from worker.models import Beat
@@ -187,12 +189,22 @@ def test_one_of_two_workers_falls_silent(boss: Client) -> None:
 
 
 @pytest.mark.usefixtures("alive")
-def test_books_that_nobody_verified(boss: Client) -> None:
-    words = "The books were not verified {}: manage.py verify_ledger"
-    assert troubles(shown(boss)) == [("warning", words.format("yet"))]
+def test_books_that_were_not_verified(boss: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = "The books were not verified for {}"
+    assert troubles(shown(boss)) == []
+    assert "The scheduler verifies the books every night, next on" in boss.get("/admin/").content.decode()
+
+    now = timezone.now()
+    posted(terms())
+    with unguarded(Payment):
+        Payment.objects.update(created_at=now - timedelta(hours=25))
+    assert troubles(shown(boss)) == []
+    with monkeypatch.context() as patch:
+        patch.setattr(clock, "now", lambda: now + timedelta(hours=2))
+        assert ("warning", words.format("27 h")) in troubles(shown(boss))
 
     verification(days=3)
-    assert troubles(shown(boss)) == [("warning", words.format("for 3 days"))]
+    assert troubles(shown(boss)) == [("warning", words.format("3 days"))]
 
     verification(days=1)
     assert troubles(shown(boss)) == []

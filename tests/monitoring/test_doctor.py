@@ -71,7 +71,7 @@ def test_what_the_settings_silence_is_not_said(settings: Any, monkeypatch: pytes
     assert "ledger.I001" not in examined()[0]
 
 
-def test_an_empty_house_is_told_to_start_its_programs_and_to_verify() -> None:
+def test_an_empty_house_is_told_to_start_its_programs() -> None:
     told, status = examined()
     assert status == 1
     assert told.count("none is known to run") == 2

@@ -1,4 +1,4 @@
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from io import StringIO
 from typing import Any
 
@@ -25,6 +25,12 @@ def aged(rows: type[Model], field: str) -> None:
     rows._default_manager.update(**{field: timezone.now() - LONG_AGO})
 
 
+def conflicting(webhook: Webhook, **fields: Any) -> ConflictingDelivery:
+    return ConflictingDelivery.objects.create(
+        webhook=webhook, body=b"{}", difference="amount_kopecks", **fields
+    )
+
+
 def an_old_house() -> None:
     """Of each kind one, all of them old; of webhooks one applied, one failed, one received."""
     applied = received()
@@ -32,7 +38,7 @@ def an_old_house() -> None:
     received()
     inbox.store(applied.terms, bytes(applied.body))
     inbox.keep_rejected(b"garbage", "body: must be valid JSON")
-    ConflictingDelivery.objects.create(webhook=applied, body=b"{}", difference="amount_kopecks")
+    conflicting(applied, resolved_in_id=1)
     Webhook.objects.filter(status=Webhook.Status.RECEIVED).update(status=Webhook.Status.FAILED)
     received()
     TaskResult.objects.create(task_id="webhook-1-1")
@@ -108,21 +114,103 @@ def test_a_dry_run_counts_the_same_and_changes_nothing(monkeypatch: pytest.Monke
     assert pruned() == would.replace("would go", "gone")
 
 
-def test_the_scheduler_stops_where_no_bodies_are_left_and_the_command_goes_on(
+def applied_and_aged(webhooks: int) -> list[int]:
+    """Their keys, oldest first."""
+    for _ in range(webhooks):
+        received()
+    apply_batch(100)
+    aged(Webhook, "received_at")
+    return list(Webhook.objects.order_by("pk").values_list("pk", flat=True))
+
+
+def with_bodies() -> list[int]:
+    return list(Webhook.objects.exclude(body=b"").order_by("pk").values_list("pk", flat=True))
+
+
+def test_a_prune_of_bodies_that_is_cut_off_goes_on_in_the_next_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retention, "BATCH_ROWS", 2)
+    keys = applied_and_aged(7)
+    left = []
+    for _ in range(4):
+        retention.prune(lambda *_: None, thorough=False, seconds_max=0)
+        left.append(with_bodies())
+
+    assert left == [keys[2:], keys[4:], keys[6:], []]
+
+
+def test_a_body_of_a_webhook_that_ended_late_is_emptied_by_the_command(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(retention, "BATCH_ROWS", 2)
-    for _ in range(6):
-        received()
-    apply_batch(10)
-    aged(Webhook, "received_at")
-    keys = list(Webhook.objects.order_by("pk").values_list("pk", flat=True))
-    Webhook.objects.filter(pk__in=keys[2:]).update(body=b"")
+    late = received(status=Webhook.Status.FAILED)
+    applied_and_aged(6)
+    tasks.prune()
+    assert with_bodies() == [late.pk]
+    Webhook.objects.filter(pk=late.pk).update(status=Webhook.Status.DISMISSED)
 
     tasks.prune()
-    assert Webhook.objects.exclude(body=b"").count() == 2
+    assert with_bodies() == [late.pk]
     pruned()
-    assert Webhook.objects.exclude(body=b"").count() == 0
+    assert with_bodies() == []
+
+
+def test_rows_become_old_behind_those_that_were_emptied_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retention, "BATCH_ROWS", 2)
+    keys = applied_and_aged(9)
+    Webhook.objects.filter(pk__in=keys[4:]).update(received_at=timezone.now())
+    tasks.prune()
+    assert with_bodies() == keys[4:]
+
+    aged(Webhook, "received_at")
+    tasks.prune()
+    assert with_bodies() == []
+
+
+@pytest.mark.parametrize("thorough", [True, False])
+@pytest.mark.parametrize("bad", [datetime(2000, 1, 1, tzinfo=UTC), datetime(2099, 1, 1, tzinfo=UTC)])
+def test_a_row_of_a_bad_clock_takes_no_other_with_it(bad: datetime, thorough: bool) -> None:
+    """The newest of each kind, and one in the middle: those of the year 2000 go; the others are of today."""
+    for _ in range(40):
+        webhook = received()
+        inbox.keep_rejected(b"garbage", "body: must be valid JSON")
+        TaskResult.objects.create(task_id=f"webhook-{webhook.pk}-1")
+    apply_batch(100)
+    for rows, field in (
+        (Webhook, "received_at"),
+        (RejectedDelivery, "received_at"),
+        (TaskResult, "date_done"),
+    ):
+        keys = list(rows._default_manager.order_by("pk").values_list("pk", flat=True))
+        rows._default_manager.filter(pk__in=[keys[19], keys[-1]]).update(**{field: bad})
+
+    retention.prune(lambda *_: None, thorough=thorough)
+
+    left = 38 if bad.year == 2000 else 40
+    assert (len(with_bodies()), RejectedDelivery.objects.count(), TaskResult.objects.count()) == (left,) * 3
+
+
+def test_an_open_conflict_stays_however_old_it_is() -> None:
+    webhook = received()
+    conflict = conflicting(webhook)
+    conflicting(webhook, resolved_in_id=1)
+    aged(ConflictingDelivery, "received_at")
+
+    assert "conflicting deliveries, older than 365 days: 1 would go" in pruned(dry_run=True)
+    tasks.prune()
+    pruned()
+
+    assert list(ConflictingDelivery.objects.all()) == [conflict]
+
+
+def test_a_backlog_of_one_kind_does_not_hold_up_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retention, "BATCH_ROWS", 1)
+    applied_and_aged(3)
+    inbox.keep_rejected(b"garbage", "body: must be valid JSON")
+    aged(RejectedDelivery, "received_at")
+
+    retention.prune(lambda *_: None, thorough=False, seconds_max=0)
+
+    assert (len(with_bodies()), RejectedDelivery.objects.count()) == (2, 0)
 
 
 def test_a_short_run_leaves_the_rest_for_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -155,7 +243,8 @@ def test_expired_sessions_go_and_the_others_stay(monkeypatch: pytest.MonkeyPatch
 
 def test_a_session_that_was_renewed_meanwhile_stays() -> None:
     renewed = session("renewed", days=1)
-    retention._sessions([renewed.pk]).delete()
+    sessions = next(kind for kind in retention.kinds(thorough=False) if kind.name == "sessions")
+    sessions.let_go([renewed.pk])
     assert Session.objects.exists()
 
 

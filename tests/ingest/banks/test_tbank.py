@@ -61,6 +61,15 @@ def test_a_booked_credit_credits_the_payer_once(from_tbank: Deliver) -> None:
     assert not ConflictingDelivery.objects.exists()
 
 
+def test_a_changed_webhook_is_drift(from_tbank: Deliver) -> None:
+    from_tbank(sample("tbank_transaction"))
+    Webhook.objects.update(payer_inn=VASILEK)
+
+    assert [(drift.what, drift.expected, drift.found) for drift in reconcile()] == [
+        ("inn", ROMASHKA, VASILEK)
+    ]
+
+
 @pytest.mark.parametrize("order", [["authorization", "transaction"], ["transaction", "authorization"]])
 def test_an_authorization_and_its_transaction_credit_once(from_tbank: Deliver, order: list[str]) -> None:
     answers = {kind: from_tbank(sample(f"tbank_{kind}")) for kind in order}

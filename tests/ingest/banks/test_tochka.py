@@ -50,6 +50,21 @@ def test_an_incoming_payment_credits_the_payer_once(from_tochka: Deliver) -> Non
     assert not [*verify(), *reconcile()]
 
 
+def test_a_changed_webhook_is_drift_whatever_keys_are_configured_by_then(
+    from_tochka: Deliver, settings: Settings
+) -> None:
+    from_tochka(sample("tochka_incoming"))
+    settings.WEBHOOK_GUARDS = {}
+    Webhook.objects.update(amount_kopecks=1)
+
+    assert [(drift.what, drift.expected, drift.found) for drift in reconcile()] == [
+        ("amount_kopecks", 40_00, 1)
+    ]
+
+    settings.TOCHKA_CUSTOMER_CODES = []  # what another customer was paid says nothing about us
+    assert not [*reconcile()]
+
+
 def test_a_payment_told_again_with_another_amount_is_a_conflict(from_tochka: Deliver) -> None:
     from_tochka(sample("tochka_incoming"))
 
