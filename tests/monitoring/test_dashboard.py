@@ -188,6 +188,7 @@ def test_one_of_two_workers_falls_silent(boss: Client) -> None:
     assert troubles(shown(boss)) == [("bad", "No worker has been heard of for 10 min")]
 
 
+@pytest.mark.django_db(transaction=True)
 @pytest.mark.usefixtures("alive")
 def test_books_that_were_not_verified(boss: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     words = "The books were not verified for {}"
