@@ -12,7 +12,6 @@ act on the same one, one wins and the other is told.
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
-from hashlib import blake2b
 
 import structlog
 from django.contrib.auth.models import User
@@ -20,6 +19,7 @@ from django.db import transaction
 from django.db.models import Count, F, Q, QuerySet, Value
 
 from ingest import doorbell, unrecognized
+from ingest.confirming import digest
 from ingest.exceptions import ChangedMeanwhile, NoWebhooks
 from ingest.models import (
     ACT_REASON_CHARS_MAX,
@@ -56,7 +56,7 @@ def fingerprint(kind: Act.Kind, webhooks: QuerySet[Webhook]) -> str:
     A confirmation page carries it, and `begin` compares. It changes with each webhook that fails or is moved,
     with one that is replayed and fails again, and for a resolution with each conflicting delivery.
     """
-    return _digest(_would_move(kind, webhooks))
+    return digest(_would_move(kind, webhooks))
 
 
 def _would_move(kind: Act.Kind, webhooks: QuerySet[Webhook]) -> list[tuple[int, int]]:
@@ -70,10 +70,6 @@ def _would_move(kind: Act.Kind, webhooks: QuerySet[Webhook]) -> list[tuple[int, 
     moved_before = Count("acted", filter=Q(acted__outcome=Outcome.DONE))
     ready = ready_for(kind, Webhook.objects.filter(pk__in=webhooks.order_by().values("pk")))
     return list(ready.values_list("id").annotate(moved=moved_before).order_by("id")[:ACTED_ON_MAX])
-
-
-def _digest(pairs: Collection[tuple[int, int]]) -> str:
-    return blake2b(repr(pairs).encode(), digest_size=16).hexdigest() if pairs else ""
 
 
 def begin(
@@ -112,11 +108,15 @@ def begin_on_all(
 
 
 def begin_on_deliveries(
-    kind: Act.Kind, deliveries: QuerySet[UnrecognizedDelivery], by: User, reason: str
+    kind: Act.Kind,
+    deliveries: QuerySet[UnrecognizedDelivery],
+    by: User,
+    reason: str,
+    shown: str | None = None,
 ) -> Act:
     """As `begin_on_all`, about the open ones of `deliveries` that no other act has still to reach."""
     act = Act(kind=kind, by=by, by_name=by.get_username())
-    return _begin(act, reason, lambda act: unrecognized.claim(act, deliveries), None)
+    return _begin(act, reason, lambda act: unrecognized.claim(act, deliveries, shown), None)
 
 
 def _begin(act: Act, reason: str, write_down: Callable[[Act], int], shown: str | None) -> Act:
@@ -150,7 +150,7 @@ def _confirm(act: Act, shown: str | None) -> None:
     if shown is None and act.kind != Act.Kind.RESOLVE:
         return
     would_move = _would_move(Act.Kind(act.kind), Webhook.objects.filter(acted__act=act))
-    if shown is not None and would_move and _digest(would_move) != shown:
+    if shown is not None and would_move and digest(would_move) != shown:
         raise ChangedMeanwhile
     if act.kind == Act.Kind.RESOLVE:
         _mark_resolved([conflict_id for _, conflict_id in would_move], act)

@@ -11,11 +11,13 @@ from django.db.models import Q, QuerySet
 
 from ingest import doorbell, inbox
 from ingest.banks.telling import Credit, Meaning, Unrecognized
+from ingest.confirming import digest
 from ingest.doors import DOORS_BY_NAME
-from ingest.exceptions import InvalidDelivery, TurnedAway
+from ingest.exceptions import ChangedMeanwhile, InvalidDelivery, TurnedAway
 from ingest.inbox import Stored
 from ingest.models import REASON_CHARS_MAX, Act, BankOperation, UnrecognizedDelivery, Webhook
 from ingest.signing import claimed_payload
+from ledger import among  # noqa: F401 registers the look-up id__among
 
 log = structlog.get_logger(__name__)
 
@@ -36,9 +38,29 @@ def claimable(deliveries: QuerySet[UnrecognizedDelivery]) -> QuerySet[Unrecogniz
     return deliveries.filter(_CLAIMABLE)
 
 
-def claim(act: Act, deliveries: QuerySet[UnrecognizedDelivery]) -> int:
-    """Have the act reach what is claimable of `deliveries`; return how many these are."""
-    return claimable(deliveries).order_by().update(closed_in=act, outcome=Outcome.UNTRIED)
+def fingerprint(deliveries: QuerySet[UnrecognizedDelivery]) -> str:
+    """Return a digest of what an act would claim of `deliveries` at this moment; empty if that is nothing.
+
+    A confirmation page carries it. It changes with each delivery that arrives, is closed, or is processed
+    again and stays open.
+    """
+    return digest(_claims(claimable(deliveries)))
+
+
+def _claims(deliveries: QuerySet[UnrecognizedDelivery]) -> list[tuple[int, int | None]]:
+    return list(deliveries.order_by("id").values_list("id", "closed_in_id"))
+
+
+def claim(act: Act, deliveries: QuerySet[UnrecognizedDelivery], shown: str | None = None) -> int:
+    """Have the act reach what is claimable of `deliveries`; return how many these are.
+
+    `shown` is the fingerprint that was confirmed. Raises ChangedMeanwhile if they are others by now.
+    """
+    claims = _claims(claimable(deliveries).select_for_update())
+    if shown is not None and claims and digest(claims) != shown:
+        raise ChangedMeanwhile
+    claimed = UnrecognizedDelivery.objects.filter(id__among={delivery_id for delivery_id, _ in claims})
+    return claimed.update(closed_in=act, outcome=Outcome.UNTRIED)
 
 
 def unfinished() -> set[int]:

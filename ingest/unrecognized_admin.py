@@ -21,7 +21,7 @@ from django.utils.translation import gettext_lazy
 from ingest import acts, asking, unrecognized
 from ingest.delivered_admin import DeliveredAdmin
 from ingest.doors import DOORS_BY_NAME
-from ingest.exceptions import NoWebhooks
+from ingest.exceptions import ChangedMeanwhile, NoWebhooks
 from ingest.models import BANK, Act, UnrecognizedDelivery, Webhook
 from ledger import among  # noqa: F401 registers the look-up id__among
 from ledger.browsing import link
@@ -175,7 +175,7 @@ class UnrecognizedDeliveryAdmin(DeliveredAdmin):
             ids = sorted(given)[: asking.CHOSEN_MAX]
         if (reason := asking.reason_in(request)) is None:
             return self._question(request, Act.Kind(kind), ids)
-        return self._begin(request, Act.Kind(kind), self._meant(request, ids), reason)
+        return self._begin(request, Act.Kind(kind), ids, reason)
 
     def _meant(self, request: HttpRequest, ids: list[int] | None) -> QuerySet[UnrecognizedDelivery]:
         if ids is None:
@@ -184,7 +184,11 @@ class UnrecognizedDeliveryAdmin(DeliveredAdmin):
 
     def _question(self, request: HttpRequest, kind: Act.Kind, ids: list[int] | None) -> TemplateResponse:
         """The page that says what the act will do, and asks for its reason."""
-        ready = unrecognized.claimable(self._meant(request, ids))
+        meant = self._meant(request, ids)
+        shown = unrecognized.fingerprint(
+            meant
+        )  # first: what changes before the next query is asked about again
+        ready = unrecognized.claimable(meant)
         count = ready.order_by().count()
         own_page = reverse(_ACT, args=[kind.value])
         context = {
@@ -196,6 +200,7 @@ class UnrecognizedDeliveryAdmin(DeliveredAdmin):
             "opts": UnrecognizedDelivery._meta,
             "kind": kind.value,
             "ready": count,
+            "shown": shown,
             "in_background": count > unrecognized.CHUNK_DELIVERIES,
             "first": [(link(each, each), each) for each in ready.defer("body").order_by("id")[:SHOWN_MAX]],
             "form": asking.ReasonForm(request.POST if "reason" in request.POST else None),
@@ -205,14 +210,19 @@ class UnrecognizedDeliveryAdmin(DeliveredAdmin):
         return TemplateResponse(request, "admin/ingest/unrecognized/act.html", context)
 
     def _begin(
-        self, request: HttpRequest, kind: Act.Kind, meant: QuerySet[UnrecognizedDelivery], reason: str
+        self, request: HttpRequest, kind: Act.Kind, ids: list[int] | None, reason: str
     ) -> HttpResponse:
         """Begin the act and carry out its first chunk; then show what happened."""
         try:
-            act = acts.begin_on_deliveries(kind, meant, cast(User, request.user), reason)
+            shown = request.POST.get("shown", "")
+            by = cast(User, request.user)
+            act = acts.begin_on_deliveries(kind, self._meant(request, ids), by, reason, shown)
         except NoWebhooks:
             messages.warning(request, _("There is nothing to do: none of these deliveries is open."))
             return redirect(_LIST)
+        except ChangedMeanwhile:
+            messages.warning(request, _("Nothing is done yet: this has changed since the page was shown."))
+            return self._question(request, kind, ids)
         with suppress(OperationalError):  # it is begun: a worker or the scheduler carries it out
             acts.carry_out(act.pk)
         return redirect("admin:ingest_act_change", act.pk)

@@ -147,8 +147,8 @@ def test_what_acts_ask_and_say_is_russian_too(anna: Client) -> None:
     ]
     said += [anna.get(f"{unrecognized}act/discard/?ids=1")]
     said += [
-        anna.post(f"{unrecognized}act/{kind}/", {"ids": "1", "reason": WHY}, follow=True)
-        for kind in ("process", "discard", "process")
+        anna.post(act, {**hidden_fields(anna.get(act, {"ids": "1"})), "reason": WHY}, follow=True)
+        for act in (f"{unrecognized}act/{kind}/" for kind in ("process", "discard", "process"))
     ]
     said += [anna.post("/admin/ingest/webhook/act/replay/", {"ids": "", "reason": WHY}, follow=True)]
 

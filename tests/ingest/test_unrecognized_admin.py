@@ -13,7 +13,7 @@ from ingest import doorbell, inbox, unrecognized
 from ingest.banks import tbank, words
 from ingest.models import Act, UnrecognizedDelivery, Webhook
 from monitoring.figures import HOUR
-from tests.browsers import listed, page, staff, superuser
+from tests.browsers import hidden_fields, listed, page, staff, superuser
 from tests.ingest.banks.conftest import sample
 
 pytestmark = pytest.mark.django_db
@@ -65,9 +65,10 @@ def test_one_processed_again_becomes_a_webhook_and_the_page_says_so(
 ) -> None:
     one, other = kept(1), kept(2)
     monkeypatch.setattr(tbank, "INCOMING", words.known(["Zachislenie"]))
-    assert "1 open delivery" in said(boss.get(f"{PROCESS}?ids={one.pk}"))
+    asked = boss.get(f"{PROCESS}?ids={one.pk}")
+    assert "1 open delivery" in said(asked)
 
-    content = said(boss.post(PROCESS, {"ids": str(one.pk), "reason": WHY}, follow=True))
+    content = said(boss.post(PROCESS, {**hidden_fields(asked), "reason": WHY}, follow=True))
 
     assert "1 of 1 delivery reached" in content
     assert "stored as a webhook" in content
@@ -85,10 +86,11 @@ def test_the_selected_are_dismissed_for_a_reason(boss: Client) -> None:
     one, two = kept(1), kept(2)
     chosen = {"action": "dismiss_selected", "_selected_action": [one.pk, two.pk]}
 
-    assert "2 open deliveries" in said(boss.post(LIST, chosen))
+    asked = boss.post(LIST, chosen)
+    assert "2 open deliveries" in said(asked)
     assert "This field is required" in said(boss.post(DISCARD, {"ids": f"{one.pk} {two.pk}", "reason": " "}))
     assert states() == [Outcome.UNTRIED] * 2
-    said(boss.post(DISCARD, {"ids": f"{one.pk} {two.pk}", "reason": WHY}, follow=True))
+    said(boss.post(DISCARD, {**hidden_fields(asked), "reason": WHY}, follow=True))
 
     assert states() == [Outcome.DISMISSED] * 2
     again = said(boss.post(DISCARD, {"ids": f"{one.pk}", "reason": WHY}, follow=True))
@@ -104,10 +106,36 @@ def test_all_that_match_are_meant_and_no_others(boss: Client, monkeypatch: pytes
     asked = boss.post(f"{LIST}?source=tbank&state=open", ticked, follow=True)
     assert "2 open deliveries" in said(asked)
     address = asked.redirect_chain[-1][0]
-    content = said(boss.post(address, {"reason": WHY}, follow=True))
+    content = said(boss.post(address, {**hidden_fields(asked), "reason": WHY}, follow=True))
 
     assert "1 of 2 deliveries reached" in content
     assert UnrecognizedDelivery.objects.filter(closed_in=None).get().source == "tochka"
+
+
+def test_a_delivery_that_arrived_after_the_page_was_shown_is_asked_about_again(boss: Client) -> None:
+    kept(1)
+    address = f"{DISCARD}?all=1&state=open"
+    asked = boss.get(address)
+    kept(2)
+
+    again = boss.post(address, {**hidden_fields(asked), "reason": WHY})
+
+    assert "this has changed since the page was shown" in said(again)
+    assert "2 open deliveries" in said(again)
+    assert not Act.objects.exists()
+    boss.post(address, {**hidden_fields(again), "reason": WHY})
+    assert states() == [Outcome.DISMISSED] * 2
+
+
+def test_a_delivery_processed_again_after_the_page_was_shown_is_asked_about_again(boss: Client) -> None:
+    one = kept(1)
+    asked = boss.get(f"{DISCARD}?ids={one.pk}")
+    boss.post(PROCESS, {**hidden_fields(boss.get(f"{PROCESS}?ids={one.pk}")), "reason": WHY})
+    assert states() == [Outcome.TRIED]
+
+    boss.post(DISCARD, {**hidden_fields(asked), "reason": WHY})
+
+    assert states() == [Outcome.TRIED]
 
 
 def test_the_list_filters_by_state_age_and_source_and_finds_reasons(boss: Client) -> None:
@@ -162,7 +190,7 @@ def test_each_act_needs_its_permission(permissions: list[str], processing: int, 
 
 def test_who_may_not_see_the_deliveries_sees_none_on_the_page_of_an_act(boss: Client) -> None:
     one = kept()
-    boss.post(DISCARD, {"ids": str(one.pk), "reason": WHY})
+    boss.post(DISCARD, {**hidden_fields(boss.get(f"{DISCARD}?ids={one.pk}")), "reason": WHY})
     act = page(Act, "change", Act.objects.get().pk)
 
     assert "unknown 1" in said(boss.get(act))
