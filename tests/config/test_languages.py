@@ -127,13 +127,13 @@ def test_no_page_in_russian_says_anything_in_english(anna: Client) -> None:
 
 
 def test_what_acts_ask_and_say_is_russian_too(anna: Client) -> None:
-    happened()
-    webhooks, chosen = page(Webhook, "changelist"), {"_selected_action": ["1", "2", "3", "4"]}
+    keys = [str(webhook.pk) for webhook in happened().values()]
+    webhooks, chosen = page(Webhook, "changelist"), {"_selected_action": keys}
     said = [
         anna.post(webhooks, {"action": f"{kind}_selected", **chosen})
         for kind in ("replay", "dismiss", "resolve")
     ]
-    ids = {"ids": "1 2 3 4"}
+    ids = {"ids": " ".join(keys)}
     said += [anna.post(f"/admin/ingest/webhook/act/{kind}/", {**ids, "reason": ""}) for kind in asking.KINDS]
     acts = {kind: f"/admin/ingest/webhook/act/{kind}/" for kind in asking.KINDS}
     said += [anna.post(act, {**ids, "reason": WHY}) for act in acts.values()]  # not as they were shown
@@ -141,20 +141,21 @@ def test_what_acts_ask_and_say_is_russian_too(anna: Client) -> None:
         anna.post(act, {**hidden_fields(anna.get(act, ids)), "reason": WHY}, follow=True)
         for act in acts.values()
     ]
-    unrecognized = page(UnrecognizedDelivery, "changelist")
+    unrecognized, key = page(UnrecognizedDelivery, "changelist"), str(UnrecognizedDelivery.objects.get().pk)
     said += [
-        anna.post(unrecognized, {"action": f"{act}_selected", **chosen}) for act in ("process", "dismiss")
+        anna.post(unrecognized, {"action": f"{act}_selected", "_selected_action": [key]})
+        for act in ("process", "dismiss")
     ]
-    said += [anna.get(f"{unrecognized}act/discard/?ids=1")]
+    said += [anna.get(f"{unrecognized}act/discard/?ids={key}")]
     said += [
-        anna.post(act, {**hidden_fields(anna.get(act, {"ids": "1"})), "reason": WHY}, follow=True)
+        anna.post(act, {**hidden_fields(anna.get(act, {"ids": key})), "reason": WHY}, follow=True)
         for act in (f"{unrecognized}act/{kind}/" for kind in ("process", "discard", "process"))
     ]
     said += [anna.post("/admin/ingest/webhook/act/replay/", {"ids": "", "reason": WHY}, follow=True)]
 
-    key = {"_selected_action": [ApiKey.objects.get().pk], "action": "revoke_selected"}
-    said += [anna.post(page(ApiKey, "changelist"), key)]
-    said += [anna.post(page(ApiKey, "changelist"), key | {"sure": "1"}, follow=True)]
+    revoked = {"_selected_action": [ApiKey.objects.get().pk], "action": "revoke_selected"}
+    said += [anna.post(page(ApiKey, "changelist"), revoked)]
+    said += [anna.post(page(ApiKey, "changelist"), revoked | {"sure": "1"}, follow=True)]
     said += [anna.get(page(ApiKey, "history", ApiKey.objects.get().pk))]
     said += [anna.post(page(ApiKey, "add"), {"name": "касса", "scopes": "read:all"})]
     said += [anna.post(page(ApiKey, "add"), {"name": "касса", "scopes": "?", "expires_at_0": "01.01.2020"})]
