@@ -167,7 +167,7 @@ NEW = {
     "removed line": lambda: remove(line(3)),
     "removed line before the newest": lambda: remove(line(4)),
     "line of no organization": lambda: line(4).update(organization=99, seq=1),
-    "line of another payment": lambda: line(4).update(payment=line(3).values("payment")[:1]),
+    "line of another payment": lambda: line(4).update(payment=line(3).get().payment_id),
     "webhook with another amount": lambda: Webhook.objects.filter(amount_kopecks=3_00).update(
         amount_kopecks=1
     ),
