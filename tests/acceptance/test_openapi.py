@@ -1,11 +1,15 @@
 """schemathesis reads the API's document from a running house, and asks the house whether it is true."""
 
+from pathlib import Path
+
 import schemathesis
+from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
 from schemathesis.core.failures import Failure
 from schemathesis.engine import StopReason, events, from_schema
 from schemathesis.openapi.checks import RejectedPositiveData
 
 from tests.acceptance.conftest import HouseBuilder
+from tests.ingest.test_signing import pem
 
 SEED = 20261124
 EXAMPLES_MAX = 20  # of each kind, for each operation
@@ -13,9 +17,16 @@ EXCLUSIVE = {"error": "before, after: give one of them"}
 TOKEN = "only-the-bank-knows-this"
 
 
-def test_schemathesis_finds_nothing(new_house: HouseBuilder) -> None:
-    """All its checks, in all its phases, at doors that ask who is there."""
-    with new_house(READ_AUTH="key", WEBHOOK_BEARER_TOKENS=TOKEN) as house:
+def test_schemathesis_finds_nothing(new_house: HouseBuilder, tmp_path: Path) -> None:
+    """All its checks, in all its phases, at endpoints that ask for credentials; it knows those of our own."""
+    key_file = tmp_path / "tochka.pem"
+    key_file.write_bytes(pem(generate_private_key(65537, 2048).public_key()))
+    others = {
+        "TBANK_BEARER_TOKENS": f"{TOKEN}-of-another-bank",
+        "TOCHKA_PUBLIC_KEY_FILE": str(key_file),
+        "TOCHKA_CUSTOMER_CODES": "300000000",
+    }
+    with new_house(READ_AUTH="key", WEBHOOK_BEARER_TOKENS=TOKEN, **others) as house:
         key = house.manage("apikey", "create", "--name", "schemathesis", "--read-all").stdout.strip()
         found, tried, reason = run(f"{house.url}/api/openapi.json", key)
 
