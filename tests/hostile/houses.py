@@ -76,7 +76,7 @@ def credited_exactly(house: House, kopecks: int) -> list[str]:
     wrong = []
     if latest["kopecks"] != {HONEST: kopecks}:
         wrong.append(f"the ledger has {latest['kopecks']}, and honest were {kopecks}")
-    if latest["kept"]["UnrecognizedDelivery"]:
+    if any(name.startswith("UnrecognizedDelivery") for name in latest["kept"]):
         wrong.append("unrecognized deliveries are kept, and no attack has shown a bank's proof")
     wrong += [
         f"{count} {name} are kept"
