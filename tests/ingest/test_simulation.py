@@ -415,6 +415,6 @@ def test_the_key_is_taken_from_stdin_where_no_list_of_processes_shows_it(
     assert parser.parse_args(["--api-key", "-"]).api_key == "prihod_0123456789ab_secret"
 
 
-def test_the_address_follows_the_port_in_the_settings(settings: Any) -> None:
-    settings.PORT = 8123
-    assert Command().create_parser("manage.py", "simulate_bank").parse_args([]).url == "http://127.0.0.1:8123"
+def test_the_address_is_that_of_the_settings(settings: Any) -> None:
+    settings.URL = "http://[::1]:8123"
+    assert Command().create_parser("manage.py", "simulate_bank").parse_args([]).url == "http://[::1]:8123"

@@ -239,10 +239,12 @@ def test_a_payload_of_ours_with_a_field_given_twice_is_unrecognized() -> None:
     assert tochka.read(told) == Unrecognized("date: is given twice")
 
 
-def test_without_a_guard_the_door_is_not_there(settings: Settings) -> None:
+def test_without_credentials_in_the_settings_the_bank_is_asked_to_send_again(settings: Settings) -> None:
     settings.WEBHOOK_GUARDS = {}
+    response = Client().post("/api/webhook/tochka/", b"", content_type="text/plain")
 
-    assert Client().post("/api/webhook/tochka/", b"", content_type="text/plain").status_code == 404
+    assert (response.status_code, response.has_header("Retry-After")) == (503, True)
+    assert not UnrecognizedDelivery.objects.exists()
 
 
 def test_a_conflict_is_shown_also_when_the_customer_is_ours_no_more(
