@@ -18,6 +18,7 @@ from django.db.models import QuerySet
 from django_celery_results.models import TaskResult
 
 from ingest.models import KeptDelivery, Webhook
+from ledger.bisection import SAMPLE_ROWS
 from worker import clock, transactions
 from worker.models import Checkpoint
 
@@ -107,7 +108,7 @@ def _kind(rows: QuerySet[Any], kept: str, due: Callable[[], dict[str, Any]]) -> 
 
 
 def _bodies(days: int, thorough: bool) -> Iterator[Keys]:  # noqa: FBT001 called by partial
-    """By pages of webhooks along the primary key, up to the first of which most are younger; or of all."""
+    """By pages of webhooks along the primary key, up to where they are younger; or of all."""
     if not days:
         return
     done = Checkpoint(task=BODIES, key=0)
@@ -118,11 +119,25 @@ def _bodies(days: int, thorough: bool) -> Iterator[Keys]:  # noqa: FBT001 called
     while page := _keys(webhooks.filter(pk__gt=done.key)[:BATCH_ROWS]):
         old = webhooks.filter(pk__gte=page[0], pk__lte=page[-1], **older)
         yield _keys(old.filter(status__in=ENDED).exclude(body=b""))
-        if not thorough and 2 * old.count() < len(page):
+        rows_done = len(page) if thorough else _rows_before_younger(page, set(_keys(old)))
+        if not rows_done:
             return
-        done.key = page[-1]
+        done.key = page[rows_done - 1]
         if not thorough:
             done.save()
+
+
+def _rows_before_younger(page: Keys, old: set[Any]) -> int:
+    """How many rows of the page come before the first that is to be looked at again, because it is younger.
+
+    One that is followed by more old rows than younger ones comes from a clock that was ahead: passed over.
+    """
+    for position, key in enumerate(page):
+        if key not in old:
+            behind = page[position + 1 :]
+            if len(behind) < SAMPLE_ROWS or 2 * len(old.intersection(behind)) <= len(behind):
+                return position
+    return len(page)
 
 
 def _empty(keys: Keys) -> None:

@@ -166,6 +166,32 @@ def test_rows_become_old_behind_those_that_were_emptied_before(monkeypatch: pyte
     assert with_bodies() == []
 
 
+def test_the_younger_rows_of_a_page_are_emptied_when_they_are_old(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A page is not done as long as some of its rows are still to become old."""
+    monkeypatch.setattr(retention, "BATCH_ROWS", 5)
+    keys = applied_and_aged(9)
+    Webhook.objects.filter(pk__in=keys[3:]).update(received_at=timezone.now())
+    retention.prune(lambda *_: None, thorough=False)
+    assert with_bodies() == keys[3:]
+
+    aged(Webhook, "received_at")
+    retention.prune(lambda *_: None, thorough=False)
+    assert with_bodies() == []
+
+
+def test_a_webhook_of_a_clock_that_was_ahead_does_not_hold_up_those_behind_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(retention, "BATCH_ROWS", 20)
+    keys = applied_and_aged(40)
+    ahead = [keys[3], keys[18]]
+    Webhook.objects.filter(pk__in=ahead).update(received_at=datetime(2099, 1, 1, tzinfo=UTC))
+
+    retention.prune(lambda *_: None, thorough=False)
+
+    assert with_bodies() == ahead
+
+
 @pytest.mark.parametrize("thorough", [True, False])
 @pytest.mark.parametrize("bad", [datetime(2000, 1, 1, tzinfo=UTC), datetime(2099, 1, 1, tzinfo=UTC)])
 def test_a_row_of_a_bad_clock_takes_no_other_with_it(bad: datetime, thorough: bool) -> None:
