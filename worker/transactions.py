@@ -69,12 +69,15 @@ def run(transaction: Callable[[], T], tries_max: int = TRIES_MAX) -> T:
     """Call `transaction` until it succeeds, at most `tries_max` times while its faults are transient.
 
     `transaction` opens and closes its own atomic block. After a lost connection nobody knows
-    whether it was committed; it must look at the rows again and find out.
+    whether it was committed; it must look at the rows again and find out. Inside another atomic block it is
+    called once, because only the whole of that block can be run again.
     """
     for tries in range(1, tries_max + 1):
         try:
             return transaction()
         except (DatabaseError, InterfaceError) as fault:
+            if connection.in_atomic_block:
+                raise
             connection.close()  # a new one costs a millisecond, a half-dead one costs the next transaction
             if tries == tries_max or not is_transient(fault):
                 raise

@@ -16,7 +16,7 @@ from ingest import doorbell
 from ingest.models import Webhook
 from ledger.models import BalanceLog, Organization, Payment
 from tests.cast import ROMASHKA, VASILEK, balances, opened, received, terms
-from worker import applying, attempts, sweeper, tasks, trial
+from worker import applying, attempts, sweeper, tasks, transactions, trial
 
 pytestmark = pytest.mark.django_db(transaction=True)
 Sent = Callable[[], list[Any]]
@@ -160,3 +160,25 @@ def test_a_trial_leaves_nothing_behind() -> None:
 def test_a_trial_names_what_was_raised_and_not_its_wrapper() -> None:
     with broken_release():
         assert isinstance(trial.posting_fault(), AttributeError)
+
+
+@pytest.mark.parametrize("times", [1, 100])
+def test_a_trial_is_tried_again_after_a_transient_fault_and_names_one_that_stays(
+    times: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not what the broken connection or transaction says afterwards."""
+    monkeypatch.setattr(transactions, "PAUSE_SECONDS", 0)
+    locked = OperationalError(
+        *(["database is locked"] if connection.vendor == "sqlite" else [1213, "Deadlock"])
+    )
+    faults, real_post = iter([locked] * times), applying.post
+
+    def post(told: QuerySet[Any], organizations: Any) -> None:
+        if fault := next(faults, None):
+            raise fault
+        real_post(told, organizations)
+
+    monkeypatch.setattr(applying, "post", post)
+
+    assert trial.posting_fault() is (None if times == 1 else locked)
+    assert Organization.objects.count() == 0
