@@ -49,10 +49,12 @@ def clone(tmp_path: Path) -> Path:
 
 
 def make(clone: Path, target: str, **environment: str) -> "subprocess.Popen[str]":
+    """As at a terminal, also where a `make` runs the suite: one below another names its folders."""
+    ours = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
     return subprocess.Popen(
         ["make", f"PYTHON={clone}/python", target],
         cwd=clone,
-        env={**os.environ, "MAKEFLAGS": "", **environment},
+        env={**ours, **environment},
         start_new_session=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
