@@ -12,7 +12,7 @@ from typing import cast
 from uuid import uuid4
 
 import structlog
-from django.db import transaction
+from django.db import connection, transaction
 from django.utils import timezone
 
 from ingest.models import Webhook
@@ -31,8 +31,19 @@ def posting_fault() -> Exception | None:
 
     What is transient says nothing yet: then it is tried once more.
     """
+    fault: Exception | None = None
+    for _ in range(TRIES_MAX):
+        fault = _fault_of_one_try()
+        if fault is None or not transactions.is_transient(fault):
+            break
+        if not connection.in_atomic_block:
+            connection.close()  # it may be the connection that failed
+    return fault
+
+
+def _fault_of_one_try() -> Exception | None:
     try:
-        applied = transactions.run(_apply_and_roll_back, TRIES_MAX)
+        applied = _apply_and_roll_back()
     except applying.BatchFailed as exc:
         return cast(Exception, exc.__cause__)
     except Exception as exc:  # noqa: BLE001 a bug in a release can raise anything
