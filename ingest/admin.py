@@ -87,7 +87,6 @@ class WebhookAdmin(DeliveredAdmin):
         "error",
     ]  # fmt: skip
     list_filter = ["status", ReceivedFilter, KindFilter]
-    linked_lookups = ["id__gte"]
     fields_of = {"payment": Payment, "conflicts": ConflictingDelivery}
     change_list_template = "admin/ingest/webhook/change_list.html"
     fieldsets = [

@@ -33,7 +33,7 @@ ALLOWED = {
     "ingest.IgnoredDelivery": {"received_at__gte"},
     "ingest.RejectedDelivery": {"received_at__gte"},
     "ingest.UnrecognizedDelivery": {"state", "received", "source"},
-    "ingest.Webhook": {"status__exact", "status__isnull", "received", "error_kind", "id__gte"},
+    "ingest.Webhook": {"status__exact", "status__isnull", "received", "error_kind"},
     "ledger.Payment": {"id__gte"},
     "otp_static.StaticDevice": OF_DEVICES,
     "otp_totp.TOTPDevice": OF_DEVICES,

@@ -20,7 +20,13 @@ from django.db.models import QuerySet
 
 from tests import waiting
 from tests.servers import ROOT, Redis, lacking, launch
-from worker import beats, clock, scheduling, sweeper
+from worker import (
+    beats,
+    clock,
+    scheduling,
+    sweeper,
+    tasks,  # noqa: F401 registers those that the scheduler runs
+)
 from worker.beats import EVERY_SECONDS, FORGOTTEN_AFTER, SchedulerBeats, beat
 from worker.marks import mark_of
 from worker.models import Beat
