@@ -13,10 +13,11 @@ from tests.turns import ONCE
 from tests.waiting import until
 
 pytestmark = ONCE
-# pip takes a package whose dist-info is there for installed, and ends with 1 after Ctrl-C.
+# pip takes a package whose dist-info is there for installed, and ends with 1 after Ctrl-C. It sleeps
+# briefly and repeatedly: a signal between the fork and the exec of a sleep is lost on that one.
 PYTHON = """#!/bin/sh
 stop() {
-    if [ "$STOP_AT" = "$1" ]; then trap 'exit 1' INT; touch reached; sleep 600; fi
+    if [ "$STOP_AT" = "$1" ]; then trap 'exit 1' INT; touch reached; while :; do sleep 0.1; done; fi
 }
 case "$*" in
 *"-m venv"*)

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from django.db import connection
+from django.db import connection, transaction
 
 from ingest.models import Verification
 from monitoring.models import Alert
@@ -114,7 +114,9 @@ def test_a_silent_scheduler_is_told_by_a_worker(start: Start, tmp_path: Path) ->
         until("a scheduler", Beat.objects.exists, log)
         start(receiver.server_port, *WORKER)
         until("both", lambda: Beat.objects.count() == 2, log)
-        scheduler.send_signal(signal.SIGSTOP)
+        with transaction.atomic():  # SQLite's lock is this test's then: stopped in a write, it would keep it
+            scheduler.send_signal(signal.SIGSTOP)
+            os.waitid(os.P_PID, scheduler.pid, os.WSTOPPED | os.WNOWAIT)
         until("the news", lambda: ("no scheduler", "new") in receiver.states(), log)
 
 
