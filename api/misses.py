@@ -22,7 +22,7 @@ def too_many(*callers: str, per_minute_max: int | None = None) -> int:
 
     Forms with passwords are counted so, too (config/hashing.py), under names that no reader has. Who is over
     the limit costs no write any more. Where counting fails the answer is 0: the limit keeps noise down, and
-    without it nobody guesses a key either.
+    guessing a key is hopeless without it, too.
     """
     most = MISSES_PER_MINUTE_MAX if per_minute_max is None else per_minute_max
     now = int(time.time())

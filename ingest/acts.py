@@ -203,7 +203,7 @@ def _dismiss(act: Act, webhook_ids: Collection[int]) -> dict[int, str]:
 
 
 def _resolve(act: Act, webhook_ids: Collection[int]) -> dict[int, str]:
-    """The webhooks as first told stand. Their conflicts were marked when the act was begun."""
+    """Return the outcomes. `begin` has marked the conflicts; the stored webhooks stay as they are."""
     marked = ConflictingDelivery.objects.filter(resolved_in=act, webhook_id__in=webhook_ids)
     done = dict.fromkeys(marked.values_list("webhook_id", flat=True), Outcome.DONE.value)
     return dict.fromkeys(webhook_ids, Outcome.RESOLVED.value) | done
