@@ -17,7 +17,7 @@ help: ## list the targets
 
 run: ## start web, worker and scheduler, and say what to try; Ctrl-C stops them
 	$(SET_UP) .venv/.base $(if $(filter mysql:%,$(DATABASE_URL)),.venv/.mysql)
-	exec $(IN_VENV) -m config.launcher
+	exec $(IN_VENV) -m devtools.run
 
 test: DATABASES := mariadb sqlite
 test: ## the whole suite, on SQLite and on MariaDB with Redis; TESTS="-k replay -x" is for pytest
@@ -27,26 +27,26 @@ test-all: DATABASES := mysql mariadb sqlite
 test-all: ## both of them, two databases at a time
 test test-mysql test-all:
 	$(SET_UP) .venv/.dev
-	$(ONE_AT_A_TIME) $(IN_VENV) -m tests.servers $(filter-out sqlite,$(DATABASES)) redis mysqlclient chromium promtool
+	$(ONE_AT_A_TIME) $(IN_VENV) -m tests.harness.servers $(filter-out sqlite,$(DATABASES)) redis mysqlclient chromium promtool
 	$(SET_UP_MYSQLCLIENT)
 	$(IN_VENV) -m tests $(DATABASES) -- $(TESTS)
 
 faults: ## break everything on purpose and look for lost money; SCENARIO= SEED= MINUTES= JOBS= NAME=, PLANTED=1 plants bugs
 	$(SET_UP) .venv/.base
-	$(ONE_AT_A_TIME) $(IN_VENV) -m tests.servers mariadb redis mysqlclient libfaketime
+	$(ONE_AT_A_TIME) $(IN_VENV) -m tests.harness.servers mariadb redis mysqlclient libfaketime
 	$(SET_UP_MYSQLCLIENT)
 	$(IN_VENV) -m faults $(SCENARIO) $(if $(SEED),--seed $(SEED)) $(if $(MINUTES),--minutes $(MINUTES)) \
-		$(if $(JOBS),--jobs $(JOBS)) $(if $(NAME),--name $(NAME)) $(if $(PLANTED),--planted)
+		$(if $(JOBS),--jobs $(JOBS)) $(if $(NAME),--name $(NAME)) $(if $(SEEDED_BUGS),--seeded-bugs)
 
 bench: ## measure how fast it is, against the usual designs; QUICK=1 takes 3 to 4 minutes, BENCH="latency" narrows it
 	$(SET_UP) .venv/.base
-	$(ONE_AT_A_TIME) $(IN_VENV) -m tests.servers mariadb redis mysqlclient wrk
+	$(ONE_AT_A_TIME) $(IN_VENV) -m tests.harness.servers mariadb redis mysqlclient wrk
 	$(SET_UP_MYSQLCLIENT)
 	$(IN_VENV) -m bench $(BENCH) $(if $(QUICK),--quick)
 
 screenshots: ## take the pictures in docs/screenshots anew, of a house started for that, with Chromium
 	$(SET_UP) .venv/.dev
-	$(ONE_AT_A_TIME) $(IN_VENV) -m tests.servers chromium
+	$(ONE_AT_A_TIME) $(IN_VENV) -m tests.harness.servers chromium
 	$(IN_VENV) -m tests.screenshots
 
 lint: ## ruff, mypy and the import rules
@@ -58,7 +58,7 @@ lint: ## ruff, mypy and the import rules
 
 messages: ## bring the Russian catalogue in line with the code, and say what is left to translate
 	$(SET_UP) .venv/.dev
-	$(IN_VENV) -m tests.catalogue
+	$(IN_VENV) -m tests.translations
 
 audit: ## look for known vulnerabilities in what is pinned; exits 2 where nobody can say
 	$(SET_UP) .venv/.audit

@@ -6,9 +6,9 @@ import sys
 
 from django.core.management import execute_from_command_line
 
-from api.command_line import misconfigured_in_one_line
+from core.cli import exit_on_misconfiguration
 
 if __name__ == "__main__":
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
-    with misconfigured_in_one_line():
+    with exit_on_misconfiguration():
         execute_from_command_line(sys.argv)

@@ -12,9 +12,9 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
-from api.keys import issue, normal_scopes, revoke
-from api.lookups import StrictAdmin
+from api.keys import issue, normalize_scopes, revoke
 from api.models import ApiKey
+from core.admin_lookups import StrictAdmin
 
 _STATES = {
     "valid": gettext_lazy("valid"),
@@ -29,7 +29,7 @@ class ApiKeyForm(forms.ModelForm):  # type: ignore[type-arg]  # Django's own cla
         fields = ["name", "scopes", "expires_at"]
 
     def clean_scopes(self) -> str:
-        return normal_scopes(self.cleaned_data["scopes"])
+        return normalize_scopes(self.cleaned_data["scopes"])
 
     def clean_expires_at(self) -> Any:
         expires_at = self.cleaned_data["expires_at"]

@@ -18,8 +18,8 @@ from django.db.models import Q
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
-from api.aside import aside
 from api.models import READ_ALL, ApiKey
+from core.best_effort import best_effort_write
 
 NOTED_EVERY = timedelta(minutes=1)
 SCOPES_MAX = 1000  # organizations of one key; all of them are looked through at each read
@@ -42,7 +42,7 @@ def issue(name: str, scopes: str, expires_at: datetime | None = None) -> tuple[A
         name=name,
         prefix=prefix,
         digest=_digest(key),
-        scopes=normal_scopes(scopes),
+        scopes=normalize_scopes(scopes),
         created_at=now,
         expires_at=expires_at,
     )
@@ -52,7 +52,7 @@ def issue(name: str, scopes: str, expires_at: datetime | None = None) -> tuple[A
     return row, key
 
 
-def normal_scopes(text: str) -> str:
+def normalize_scopes(text: str) -> str:
     """`text` as it is stored: each word once. Raises ValidationError."""
     words = sorted(set(text.replace(",", " ").split()))
     if words == [READ_ALL]:
@@ -69,7 +69,7 @@ def prefix_of(key: str) -> str | None:
     return shaped and shaped["prefix"]
 
 
-def look_up(key: str) -> ApiKey | None:
+def authenticate(key: str) -> ApiKey | None:
     """The row of this key if it is valid now. The time it takes doesn't tell how nearly right the key is."""
     prefix = prefix_of(key)
     row = ApiKey.objects.filter(prefix=prefix).first() if prefix else None
@@ -77,7 +77,7 @@ def look_up(key: str) -> ApiKey | None:
     return row if row and right and row.state(timezone.now()) == "valid" else None
 
 
-def note_use(row: ApiKey) -> None:
+def record_use(row: ApiKey) -> None:
     """Write down that the key was used, at most once a minute; nobody waits for that, or fails by it.
 
     A row that another session holds is being noted by it, or is about to be revoked: it is passed over.
@@ -87,7 +87,7 @@ def note_use(row: ApiKey) -> None:
     if row.last_used_at and row.last_used_at > long_ago:
         return
     unnoted = ApiKey.objects.filter(Q(last_used_at=None) | Q(last_used_at__lte=long_ago), pk=row.pk)
-    with aside("the use of an API key was not noted"), transaction.atomic():
+    with best_effort_write("API key use not recorded"), transaction.atomic():
         if list(unnoted.select_for_update(skip_locked=True).values_list("pk")):
             unnoted.update(last_used_at=now)
 

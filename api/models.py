@@ -45,8 +45,8 @@ class ApiKey(models.Model):
         return "expired" if self.expires_at and self.expires_at <= now else "valid"
 
 
-class MissCount(models.Model):
-    """Misses in one minute of all callers that share this bucket; see api/misses.py."""
+class FailedReadCount(models.Model):
+    """Misses in one minute of all callers that share this bucket; see api/throttling.py."""
 
     bucket = models.IntegerField(primary_key=True)
     minute = models.BigIntegerField()  # since 1970

@@ -16,12 +16,12 @@ from rich.markup import escape
 from rich.table import Table
 
 from bench import measures
-from bench.designs import DoesNotCount
-from bench.figures import Figure
-from bench.plot import PLOT, svg_of
-from bench.report import PAGE, README, RESULTS, Run, renew_pages, table_of
-from faults.house import HouseFailed, missing
-from tests.servers import ROOT, ServerFailed, lacking
+from bench.measurements import Measurement
+from bench.plot import PLOT, render_svg
+from bench.report import PAGE, README, RESULTS, Run, results_table, update_pages
+from bench.systems import InvalidRun
+from tests.harness.procfile_stack import StackFailed, missing_servers
+from tests.harness.servers import ROOT, ServerFailed, lacking
 
 WIDTH = 120
 LATEST, SOME = RESULTS / "latest.json", RESULTS / "some.json"
@@ -35,10 +35,10 @@ def main(arguments: Sequence[str]) -> int:
     if options.list:
         return say_what_there_is()
     if options.readme:
-        renew_pages(Run.read(LATEST))
+        update_pages(Run.read(LATEST))
         console.print(f"{README.name} and {PAGE.name} show {LATEST.relative_to(ROOT)}")
         return 0
-    if lacks := [*missing(), *filter(None, [lacking("wrk")])]:
+    if lacks := [*missing_servers(), *filter(None, [lacking("wrk")])]:
         console.print("!! The benchmark does NOT run:", *lacks, sep="\n!!   ", markup=False)
         return 1
     figures, failures = run_all(options.names or names(), options.rounds, quick=options.quick)
@@ -78,23 +78,23 @@ def say_what_there_is() -> int:
     return 0
 
 
-def run_all(chosen: Sequence[str], times: int, *, quick: bool) -> tuple[list[Figure], list[str]]:
+def run_all(chosen: Sequence[str], times: int, *, quick: bool) -> tuple[list[Measurement], list[str]]:
     """The figures of all that came to an end, and a sentence about each that didn't."""
-    figures: list[Figure] = []
+    figures: list[Measurement] = []
     failures: list[str] = []
     for name in chosen:
         console.print(f"[bold]{name}[/bold]")
         begun = time.monotonic()
         try:
             figures += joined([list(measure_named(name).measure(quick, say)) for _ in range(times)])
-        except (DoesNotCount, HouseFailed, ServerFailed) as failure:
+        except (InvalidRun, StackFailed, ServerFailed) as failure:
             failures.append(f"{name}: {failure}")
             console.print(f"[red]does not count[/red]: {escape(str(failure))}")
         say(f"took {time.monotonic() - begun:.0f} s")
     return figures, failures
 
 
-def joined(runs: Sequence[Sequence[Figure]]) -> Iterator[Figure]:
+def joined(runs: Sequence[Sequence[Measurement]]) -> Iterator[Measurement]:
     """The same figures, each with the rounds of all runs."""
     for first, *others in zip(*runs, strict=True):
         ours, theirs = list(first.ours), list(first.theirs)
@@ -110,12 +110,12 @@ def say(line: str) -> None:
 
 def keep(run: Run, *, whole: bool) -> None:
     """Show it; a run of only some measures leaves what the README shows alone."""
-    console.print(table_of(run.figures))
+    console.print(results_table(run.figures))
     file = LATEST if whole else SOME
     run.write(file)
     console.print(f"Kept in {file.relative_to(ROOT)}")
     if whole:
-        PLOT.write_text(svg_of(run))
+        PLOT.write_text(render_svg(run))
         console.print(f"Drawn in {PLOT.relative_to(ROOT)}")
 
 

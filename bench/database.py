@@ -16,8 +16,8 @@ from celery import current_app
 from django.conf import settings
 from django.db import connection
 
-from bench.designs import DATABASE_SETTINGS, DoesNotCount
-from faults.house import SHORT_TIMES, House
+from bench.systems import DATABASE_SETTINGS, InvalidRun
+from tests.harness.procfile_stack import SHORT_TIMES, ProcfileStack
 
 PRODUCTION = {
     "DJANGO_SETTINGS_MODULE": "config.settings",
@@ -41,13 +41,13 @@ from ledger.verification import Drift, verify  # noqa: E402 likewise
 
 
 @contextmanager
-def connected_to(house: House) -> Iterator[None]:
+def connected_to(stack: ProcfileStack) -> Iterator[None]:
     """Within the block, what this process asks or sends goes to the house's MariaDB and Redis."""
     server = connection.settings_dict  # which the sessions of all threads have in common
     options, broker = server["OPTIONS"], current_app.conf.broker_url
     connection.close()
-    server["OPTIONS"] = {**options, "unix_socket": str(house.mariadb.socket_path)}
-    current_app.conf.update(broker_url=house.broker.url)
+    server["OPTIONS"] = {**options, "unix_socket": str(stack.mariadb.socket_path)}
+    current_app.conf.update(broker_url=stack.broker.url)
     try:
         yield
     finally:
@@ -57,21 +57,21 @@ def connected_to(house: House) -> Iterator[None]:
 
 
 @contextmanager
-def house_of_workers(workers: int = 1, environment: Mapping[str, str] | None = None) -> Iterator[House]:
+def worker_stack(workers: int = 1, environment: Mapping[str, str] | None = None) -> Iterator[ProcfileStack]:
     """A house where nothing runs yet but its servers, and Django is connected to it. Each of its workers will
     have one process."""
     own = {**dict.fromkeys(SHORT_TIMES, ""), "WORKER_PROCESSES": "1", **(environment or {})}
-    house = House(workers=workers, database_settings=DATABASE_SETTINGS, environment=own, started=[])
-    with house, connected_to(house):
-        yield house
+    stack = ProcfileStack(workers=workers, database_settings=DATABASE_SETTINGS, environment=own, started=[])
+    with stack, connected_to(stack):
+        yield stack
 
 
-def require_right_books() -> None:
-    """What verify_ledger does, in this process, and both halves at once. Raises DoesNotCount."""
+def require_consistent_ledger() -> None:
+    """What verify_ledger does, in this process, and both halves at once. Raises InvalidRun."""
     with ThreadPoolExecutor() as sessions:
         for drift in sessions.map(_first_drift, (verify, reconcile)):
             if drift:
-                raise DoesNotCount(f"verify_ledger: {drift}")
+                raise InvalidRun(f"verify_ledger: {drift}")
 
 
 def _first_drift(look: Callable[[], Iterator[Drift]]) -> Drift | None:

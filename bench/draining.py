@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 from celery import Celery
 
-from bench.consuming import cpu_seconds
-from faults.house import House, wait_until
-from ingest.doorbell import TASK
+from bench.resource_usage import cpu_seconds
+from ingest.doorbell import APPLY_TASK
 from ingest.models import Webhook
+from tests.harness.procfile_stack import ProcfileStack, wait_until
 
 DRAIN_SECONDS_MAX = 300.0
 
@@ -30,22 +30,22 @@ class Drained:
         return self.database_cpu_seconds / (self.database_cpu_seconds + self.workers_cpu_seconds)
 
 
-def ring(house: House) -> None:
+def ring(stack: ProcfileStack) -> None:
     """One message, as the doorbell sends it."""
-    with Celery(broker=house.broker.url, set_as_current=False) as app:
-        app.send_task(TASK, ignore_result=True)
+    with Celery(broker=stack.broker.url, set_as_current=False) as app:
+        app.send_task(APPLY_TASK, ignore_result=True)
 
 
-def drain(house: House) -> Drained:
+def drain(stack: ProcfileStack) -> Drained:
     """Ring, and wait until the running workers have emptied the common queue."""
     webhooks = Webhook.objects.queued().count()
-    workers = pool_processes(house)
-    before = cpu_seconds([house.mariadb.pid]), cpu_seconds(workers)
+    workers = pool_processes(stack)
+    before = cpu_seconds([stack.mariadb.pid]), cpu_seconds(workers)
     begun = time.perf_counter()
-    ring(house)
+    ring(stack)
     wait_until(is_drained, "the queue is empty", DRAIN_SECONDS_MAX)
     seconds = time.perf_counter() - begun
-    database, own = cpu_seconds([house.mariadb.pid]) - before[0], cpu_seconds(workers) - before[1]
+    database, own = cpu_seconds([stack.mariadb.pid]) - before[0], cpu_seconds(workers) - before[1]
     return Drained(webhooks, seconds, database, own)
 
 
@@ -53,6 +53,6 @@ def is_drained() -> bool:
     return not Webhook.objects.queued().exists()
 
 
-def pool_processes(house: House) -> list[int]:
+def pool_processes(stack: ProcfileStack) -> list[int]:
     """Those that apply, one for each of the running workers."""
-    return [pid for worker in house.workers if worker.runs() for pid in worker.children()]
+    return [pid for worker in stack.workers if worker.runs() for pid in worker.children()]

@@ -66,7 +66,7 @@ _WEBHOOK: Columns = {
     "applied_at": _WHEN,
     "attempts": "0",
     "last_error": "''",
-    "error_kind": "''",
+    "error_fingerprint": "''",
 }
 _QUEUED: Columns = {
     **_WEBHOOK,
@@ -82,11 +82,11 @@ _FAILED: Columns = {
     "status": "'failed'",
     "attempts": "5",
     "last_error": "'ValueError: nobody knows'",
-    "error_kind": "'ValueError: nobody knows'",
+    "error_fingerprint": "'ValueError: nobody knows'",
 }
 _RESULT: Columns = {
     "task_id": "CONCAT('webhook-', number, '-', UUID())",
-    "task_name": "'worker.tasks.apply_webhook'",
+    "task_name": "'worker.tasks.retry_one'",
     "status": "IF(number MOD 2, 'FAILURE', 'SUCCESS')",
     "content_type": "'application/json'",
     "content_encoding": "'utf-8'",
@@ -99,7 +99,7 @@ _DELIVERY: Columns = {"received_at": _WHEN, "source": "'bank'"}
 _BODY: Columns = {"body": "'{}'"}
 _KEPT: Mapping[str, Columns] = {
     "ingest_rejecteddelivery": {**_DELIVERY, **_BODY, "reason": "'amount: must be a number'"},
-    "ingest_repeateddelivery": {**_DELIVERY, "webhook_id": "number"},
+    "ingest_duplicatedelivery": {**_DELIVERY, "webhook_id": "number"},
     "ingest_conflictingdelivery": {
         **_DELIVERY,
         **_BODY,
@@ -109,12 +109,12 @@ _KEPT: Mapping[str, Columns] = {
 }
 
 
-def inn_of(organization: int) -> str:
+def inn_of_organization(organization: int) -> str:
     """The INN of the organization with this number, which counts from 1."""
     return str(BEFORE_FIRST_INN + organization)
 
 
-def write_books(groups: Sequence[Group]) -> None:
+def fill_ledger(groups: Sequence[Group]) -> None:
     """Fill the empty tables: organizations numbered through all groups, their payments, their lines, and an
     applied webhook for each. A bar tells how far it is, at a terminal."""
     tables = {"ledger_payment": _PAYMENT, "ledger_balancelog": _LINE, "ingest_webhook": _WEBHOOK}
@@ -131,12 +131,12 @@ def write_books(groups: Sequence[Group]) -> None:
         cursor.execute("ANALYZE TABLE ledger_organization, ledger_payment, ledger_balancelog, ingest_webhook")
 
 
-def queue(webhooks: int, *, organizations: int, first: int = 1) -> None:
+def enqueue(webhooks: int, *, organizations: int, first: int = 1) -> None:
     """Put new webhooks into the common queue, for organizations number `first` and following, in turn."""
     _write("ingest_webhook", _QUEUED, Group(organizations, -(-webhooks // organizations)), first, webhooks)
 
 
-def write_trouble(rows: int) -> None:
+def write_failures(rows: int) -> None:
     """Failed webhooks, results of attempts and kept deliveries, so many of each, for the admins' lists."""
     everything = {
         "ingest_webhook": _FAILED,

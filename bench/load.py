@@ -32,7 +32,7 @@ OPEN_LOOP_CONNECTIONS = 64
 LATE_ANSWERS_SECONDS_MAX = 30.0  # after the last request; then an answer counts as missing
 
 
-class Answers(NamedTuple):
+class ClosedLoopResult(NamedTuple):
     """What a closed loop heard."""
 
     ok: int  # answered 200
@@ -44,7 +44,7 @@ class Answers(NamedTuple):
         return self.ok / self.seconds
 
 
-def closed_loop(port: int, seconds: int) -> Answers:
+def closed_loop(port: int, seconds: int) -> ClosedLoopResult:
     """As fast as the door answers, for so many seconds."""
     duration = ["--duration", f"{seconds}s", "--timeout", "10s"]
     how = ["--threads", "1", "--connections", str(CLOSED_LOOP_CONNECTIONS), *duration]
@@ -53,7 +53,7 @@ def closed_loop(port: int, seconds: int) -> Answers:
     said = subprocess.check_output(["wrk", *how, *what, *mix], text=True)
     told = json.loads(said.splitlines()[-1])
     ok = told["answers"] - told["not_200"]
-    return Answers(ok, told["answers"] + CLOSED_LOOP_CONNECTIONS, told["seconds"])
+    return ClosedLoopResult(ok, told["answers"] + CLOSED_LOOP_CONNECTIONS, told["seconds"])
 
 
 class Webhook(NamedTuple):
@@ -73,7 +73,7 @@ class Webhook(NamedTuple):
         ).encode()
 
 
-def webhooks(chance: random.Random, count: int) -> Iterator[Webhook]:
+def random_webhooks(chance: random.Random, count: int) -> Iterator[Webhook]:
     for _ in range(count):
         operation_id = UUID(int=chance.getrandbits(128), version=4)
         organization = 0 if chance.random() < HOT_SHARE else chance.randrange(1, ORGANIZATIONS)
@@ -82,7 +82,7 @@ def webhooks(chance: random.Random, count: int) -> Iterator[Webhook]:
 
 
 @dataclass
-class Sent:
+class SentWebhook:
     """One request of an open loop. `status` is 0 until it is answered, `seconds` count from `due`."""
 
     operation_id: UUID
@@ -94,13 +94,13 @@ class Sent:
 
 def open_loop(
     port: int, *, per_second: float, seconds: float, connections: int = OPEN_LOOP_CONNECTIONS
-) -> list[Sent]:
+) -> list[SentWebhook]:
     """Send at even distances, whatever is answered when. Returns when all is answered, or given up."""
     count = round(per_second * seconds)
-    prepared = [(each.operation_id, _request(each.body)) for each in webhooks(random.Random(), count)]
+    prepared = [(each.operation_id, _request(each.body)) for each in random_webhooks(random.Random(), count)]
     # With epoll the loop would sleep in whole milliseconds, and be late by as much as it wants to measure.
     with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(SelectSelector())) as runner:
-        return runner.run(_Clockwork(port, connections).run(prepared, per_second))
+        return runner.run(_Dispatcher(port, connections).run(prepared, per_second))
 
 
 def _request(body: bytes) -> bytes:
@@ -108,21 +108,23 @@ def _request(body: bytes) -> bytes:
     return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
 
 
-class _Clockwork:
+class _Dispatcher:
     """Hands out what is due to the lines that are free; what finds none waits here, and its clock runs."""
 
     def __init__(self, port: int, lines_max: int) -> None:
         self._port = port
         self._lines_max = lines_max
-        self._lines: set[_Line] = set()
-        self._free: deque[_Line] = deque()
-        self._waiting: deque[Sent] = deque()
+        self._lines: set[_Connection] = set()
+        self._free: deque[_Connection] = deque()
+        self._waiting: deque[SentWebhook] = deque()
         self._unanswered = 0
         self._all_answered = asyncio.Event()
 
-    async def run(self, prepared: Sequence[tuple[UUID, bytes]], per_second: float) -> list[Sent]:
+    async def run(self, prepared: Sequence[tuple[UUID, bytes]], per_second: float) -> list[SentWebhook]:
         begun = time.monotonic()
-        sent = [Sent(key, request, begun + n / per_second) for n, (key, request) in enumerate(prepared)]
+        sent = [
+            SentWebhook(key, request, begun + n / per_second) for n, (key, request) in enumerate(prepared)
+        ]
         self._unanswered = len(sent)
         for each in sent:
             await asyncio.sleep(max(0.0, each.due - time.monotonic()))
@@ -140,40 +142,40 @@ class _Clockwork:
         while self._waiting and (line := self._free_line()):
             line.send(self._waiting.popleft())
 
-    def _free_line(self) -> "_Line | None":
+    def _free_line(self) -> "_Connection | None":
         if len(self._lines) == self._lines_max:
             return self._free.popleft() if self._free else None
         # All lines are used, in turn, so that each web process gets its part. But none is opened before there
         # is something to say: a thread of the web process would wait for it.
-        line = _Line(self)
+        line = _Connection(self)
         self._lines.add(line)
         line.open(self._port)
         return line
 
-    def line_is_free(self, line: "_Line") -> None:
+    def line_is_free(self, line: "_Connection") -> None:
         self._free.append(line)
         self._hand_out()
 
-    def line_is_lost(self, line: "_Line") -> None:
+    def line_is_lost(self, line: "_Connection") -> None:
         self._lines.discard(line)
         if line in self._free:
             self._free.remove(line)
         self._hand_out()
 
-    def heard(self, sent: Sent, status: int) -> None:
+    def heard(self, sent: SentWebhook, status: int) -> None:
         sent.status, sent.seconds = status, time.monotonic() - sent.due
         self._unanswered -= 1
         if not self._unanswered:
             self._all_answered.set()
 
 
-class _Line(asyncio.Protocol):
+class _Connection(asyncio.Protocol):
     """One connection, kept alive, with one request at a time."""
 
-    def __init__(self, clockwork: _Clockwork) -> None:
+    def __init__(self, clockwork: _Dispatcher) -> None:
         self._clockwork = clockwork
         self._transport: asyncio.Transport | None = None
-        self._sent: Sent | None = None
+        self._sent: SentWebhook | None = None
         self._heard = b""
 
     def open(self, port: int) -> None:
@@ -190,7 +192,7 @@ class _Line(asyncio.Protocol):
         if self._sent:
             self._transport.write(self._sent.request)
 
-    def send(self, sent: Sent) -> None:
+    def send(self, sent: SentWebhook) -> None:
         """At once, or when the connection is there."""
         self._sent, self._heard = sent, b""
         if self._transport:

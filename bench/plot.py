@@ -4,9 +4,9 @@ import math
 from collections.abc import Iterator, Sequence
 from html import escape
 
-from bench.figures import Figure
-from bench.report import Run, written
-from tests.servers import ROOT
+from bench.measurements import Measurement
+from bench.report import Run, format_number
+from tests.harness.servers import ROOT
 
 PLOT = ROOT / "docs" / "performance.svg"
 LABELS, WIDTH, ROW, TOP, BOTTOM = 540, 1080, 26, 46, 34  # in pixels; LABELS is where the axis begins
@@ -27,7 +27,7 @@ text { font: 12px system-ui, sans-serif; fill: #24292f }
 """.strip()
 
 
-def svg_of(run: Run) -> str:
+def render_svg(run: Run) -> str:
     """Figures without a bar are left out, and those that are zero, for which a logarithm has no place."""
     figures = [
         figure for figure in run.figures if figure.bound and figure.bound.limit and min(figure.spread) > 0
@@ -54,7 +54,7 @@ def _caption(run: Run) -> str:
     return escape(f"{run.when}; {about.get('cores', '?')} cores, {told}; dot: median, line: all rounds")
 
 
-def _headrooms(figure: Figure) -> list[float]:
+def _headrooms(figure: Measurement) -> list[float]:
     """Median, worst and best round as factors of the bar: more than 1 is good, whatever is measured."""
     bound = figure.bound
     if bound is None:
@@ -83,12 +83,12 @@ class _Axis:
                 yield f'<text class="small" x="{x}" y="{TOP - 12}" text-anchor="middle">{tick:g}</text>'
 
 
-def _row(figure: Figure, axis: _Axis, y: float) -> Iterator[str]:
+def _row(figure: Measurement, axis: _Axis, y: float) -> Iterator[str]:
     median, one, other = map(axis.x, _headrooms(figure))
     kind = "holds" if figure.holds else "broken"
     unit = "×" if figure.theirs else figure.unit
     name = escape(f"{figure.measure}: {figure.what}")
-    value = escape(f"{written(figure.value)} {unit} ({figure.bound})")
+    value = escape(f"{format_number(figure.value)} {unit} ({figure.bound})")
     yield f'<text x="8" y="{y + 4}">{name}</text>'
     yield f'<line class="spread {kind}" x1="{one}" x2="{other}" y1="{y}" y2="{y}"/>'
     yield f'<circle class="{kind}" cx="{median}" cy="{y}" r="5"/>'

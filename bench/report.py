@@ -9,9 +9,9 @@ from typing import Any, Self
 
 from rich.table import Table
 
-from bench import machine
-from bench.figures import Bound, Figure
-from tests.servers import ROOT
+from bench import environment
+from bench.measurements import Bound, Measurement
+from tests.harness.servers import ROOT
 
 RESULTS = ROOT / "bench" / "results"
 README, PAGE = ROOT / "README.md", ROOT / "docs" / "performance.md"
@@ -27,13 +27,13 @@ class Run:
     when: str  # in UTC, to the second
     quick: bool
     machine: Mapping[str, str]
-    figures: Sequence[Figure]
+    figures: Sequence[Measurement]
     failures: Sequence[str]
 
     @classmethod
-    def now(cls, figures: Sequence[Figure], failures: Sequence[str], *, quick: bool) -> Self:
+    def now(cls, figures: Sequence[Measurement], failures: Sequence[str], *, quick: bool) -> Self:
         when = datetime.now(UTC).isoformat(timespec="seconds")
-        return cls(when, quick, machine.described(), figures, failures)
+        return cls(when, quick, environment.describe(), figures, failures)
 
     @classmethod
     def read(cls, file: Path) -> Self:
@@ -50,18 +50,18 @@ class Run:
         return bool(self.figures) and not self.failures and all(figure.holds for figure in self.figures)
 
 
-def _told(figure: Figure) -> dict[str, Any]:
+def _told(figure: Measurement) -> dict[str, Any]:
     """With what follows from the rounds, for readers that don't want to calculate."""
     least, most = figure.spread
     return {**asdict(figure), "value": figure.value, "min": least, "max": most, "holds": figure.holds}
 
 
-def _figure(told: Mapping[str, Any]) -> Figure:
+def _figure(told: Mapping[str, Any]) -> Measurement:
     own = {name: told[name] for name in ("measure", "what", "unit", "ours", "theirs")}
-    return Figure(**own, bound=told["bound"] and Bound(**told["bound"]))
+    return Measurement(**own, bound=told["bound"] and Bound(**told["bound"]))
 
 
-def table_of(figures: Sequence[Figure]) -> Table:
+def results_table(figures: Sequence[Measurement]) -> Table:
     table = Table(*COLUMNS, "verdict", title="Benchmark", title_justify="left")
     for column in table.columns[FIRST_NUMBER : COLUMNS.index("must")]:
         column.justify = "right"
@@ -70,36 +70,44 @@ def table_of(figures: Sequence[Figure]) -> Table:
     return table
 
 
-def verdict(figure: Figure) -> str:
+def verdict(figure: Measurement) -> str:
     if figure.bound is None:
         return ""
     return "[green]holds[/green]" if figure.holds else "[red]BROKEN[/red]"
 
 
-def cells(figure: Figure) -> tuple[str, ...]:
+def cells(figure: Measurement) -> tuple[str, ...]:
     """One for each of COLUMNS."""
-    peer = (written(_median(figure.ours)), written(_median(figure.theirs))) if figure.theirs else ("", "")
-    value = f"{written(figure.value)} {'×' if figure.theirs else figure.unit}"
-    rounds = f"{written(figure.spread[0])} … {written(figure.spread[1])}" if len(figure.ours) > 1 else ""
+    peer = (
+        (format_number(_median(figure.ours)), format_number(_median(figure.theirs)))
+        if figure.theirs
+        else ("", "")
+    )
+    value = f"{format_number(figure.value)} {'×' if figure.theirs else figure.unit}"
+    rounds = (
+        f"{format_number(figure.spread[0])} … {format_number(figure.spread[1])}"
+        if len(figure.ours) > 1
+        else ""
+    )
     return figure.measure, figure.what, *peer, value, rounds, str(figure.bound or "")
 
 
 def _median(values: Sequence[float]) -> float:
-    return Figure("", "", "", values).value
+    return Measurement("", "", "", values).value
 
 
-def written(value: float) -> str:
+def format_number(value: float) -> str:
     """To three digits; larger numbers whole."""
     return f"{value:,.0f}".replace(",", " ") if abs(value) >= 100 else f"{value:.3g}"
 
 
-def shown(run: Run) -> dict[Path, str]:
+def rendered_sections(run: Run) -> dict[Path, str]:
     """What stands between the marks of each page: the README has what must be, the other page has it all."""
     bounded = [figure for figure in run.figures if figure.bound]
     return {README: _markdown(run, bounded), PAGE: _markdown(run, run.figures)}
 
 
-def _markdown(run: Run, figures: Sequence[Figure]) -> str:
+def _markdown(run: Run, figures: Sequence[Measurement]) -> str:
     rows = [COLUMNS, ["---"] * 2 + ["---:"] * 4 + ["---"], *map(cells, figures)]
     told = ", ".join(f"{name} {value}" for name, value in run.machine.items())
     kind = "A quick run" if run.quick else "A run"
@@ -108,13 +116,13 @@ def _markdown(run: Run, figures: Sequence[Figure]) -> str:
     return "\n".join([*lines, ""])
 
 
-def renew_pages(run: Run) -> None:
-    for page, text in shown(run).items():
+def update_pages(run: Run) -> None:
+    for page, text in rendered_sections(run).items():
         before, after = _around_marks(page)
         page.write_text(f"{before}{BEGIN}{text}{END}{after}")
 
 
-def between_marks(page: Path) -> str:
+def section_of(page: Path) -> str:
     return page.read_text().partition(BEGIN)[2].partition(END)[0]
 
 

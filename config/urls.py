@@ -10,55 +10,60 @@ from django.views.decorators.csrf import csrf_exempt
 from django.views.generic import RedirectView
 from django.views.i18n import set_language
 
-from api.answers import error, unavailable
-from config import health, openapi
-from config.notices import as_page
-from config.viewing import ADMIN
+from backoffice.locale import ADMIN_PREFIX
+from core.db.transactions import is_transient
+from core.http import error_response, service_unavailable
 from ingest import views as ingest
-from ingest.doors import DOORS
+from ingest.banks.registry import ENDPOINTS
 from ledger import views as ledger
-from monitoring.exposition import metrics
-from worker.transactions import is_transient
+from monitoring.prometheus import metrics
+from web import health, openapi
+from web.notice_page import render_notice
 
 PROBES = {"healthz": health.healthz, "readyz": health.readyz, "metrics": metrics}
 
 
 def handler400(request: HttpRequest, exception: Exception) -> HttpResponse:
-    answer = error(400, "malformed request")
-    if request.path.startswith(ADMIN):
-        return as_page(answer, _("This address means nothing here"), _("A part of it is wrong or too long."))
+    answer = error_response(400, "malformed request")
+    if request.path.startswith(ADMIN_PREFIX):
+        return render_notice(
+            answer, _("This address means nothing here"), _("A part of it is wrong or too long.")
+        )
     return answer
 
 
 def handler404(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:
-    return error(404, "Not found")
+    return error_response(404, "Not found")
 
 
 def handler500(request: HttpRequest) -> HttpResponse:
     fault = sys.exception()
     will_pass = fault is not None and is_transient(fault)
     if will_pass:
-        answer = unavailable("temporarily unavailable, please try again")
+        answer = service_unavailable("temporarily unavailable, please try again")
         heading = _("The database can't do this now")
         sentence = _(
             "No payment is lost by it. Try again in a moment; if it lasts, manage.py doctor says why, and "
             "docs/runbook.md what to do."
         )
     else:
-        answer = error(500, "something failed here, and is logged")
+        answer = error_response(500, "something failed here, and is logged")
         heading, sentence = _("Something failed here"), _("The log says what. No payment is lost by it.")
-    return as_page(answer, heading, sentence) if request.path.startswith(ADMIN) else answer
+    return render_notice(answer, heading, sentence) if request.path.startswith(ADMIN_PREFIX) else answer
 
 
 urlpatterns = [
-    *(path(f"api/webhook/{door.name}/", ingest.webhook, {"door": door}) for door in DOORS),
+    *(
+        path(f"api/webhook/{endpoint.name}/", ingest.webhook, {"endpoint": endpoint})
+        for endpoint in ENDPOINTS
+    ),
     # A bank that was given the URL without its last slash would hear 404, and give the payment up.
-    *(path(f"api/webhook/{door.name}", ingest.webhook, {"door": door}) for door in DOORS),
+    *(path(f"api/webhook/{endpoint.name}", ingest.webhook, {"endpoint": endpoint}) for endpoint in ENDPOINTS),
     path("api/organizations/<str:inn>/balance/", ledger.balance),
     path("api/organizations/<str:inn>/balance/history/", ledger.history),
-    path("api/operations/<str:operation_id>/", ingest.operation),
+    path("api/operations/<str:operation_id>/", ingest.operation_status),
     path("api/openapi.json", openapi.openapi, name="openapi"),
-    path("api/docs/", openapi.page),
+    path("api/docs/", openapi.docs_page),
     # Also with DEBUG on, where Django would answer HTML. A path can hold line feeds, which . doesn't match.
     re_path(r"^api(?:/[\s\S]*)?\Z", csrf_exempt(handler404)),
     path("", RedirectView.as_view(url="/admin/")),

@@ -15,20 +15,20 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from faults.house import missing
-from faults.planted import PLANTED
-from faults.playing import Plan, end_by_way_of_every_with, one_by_one, several_at_a_time
-from faults.reporting import as_markdown, in_a_line, keep, table_of, totals
+from faults.reporting import format_line, markdown_table, results_table, save_results, totals
+from faults.runner import Plan, exit_cleanly_on_sigterm, run_in_parallel, run_sequentially
+from faults.scenario_run import RESULTS, Scenario
 from faults.scenarios import SCENARIOS
-from faults.stage import RESULTS, Scenario
-from tests.servers import NOT_WITHOUT_SERVERS, ROOT, servers_are_required
+from faults.seeded_bugs import SEEDED_BUGS
+from tests.harness.procfile_stack import missing_servers
+from tests.harness.servers import NOT_WITHOUT_SERVERS, ROOT, servers_are_required
 
 WIDTH = 110
 console = Console(highlight=False, width=WIDTH)
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Returns the exit status: 0 all green (with --planted: all seen), 1 anything else."""
+    """Returns the exit status: 0 all green (with --seeded-bugs: all seen), 1 anything else."""
     options = parse(arguments)
     if options.list:
         return say_what_there_is()
@@ -50,7 +50,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         "--jobs", type=int, default=1, help="scenarios at a time, but for those about seconds"
     )
     parser.add_argument("--name", help="of the kept results; latest or planted unless given")
-    parser.add_argument("--planted", action="store_true", help="plant bugs instead; each must turn red")
+    parser.add_argument("--seeded-bugs", action="store_true", help="plant bugs instead; each must turn red")
     parser.add_argument("--list", action="store_true", help="say which scenarios and planted bugs there are")
     parser.add_argument("--markdown", action="store_true", help="show kept results, named like their files")
     options = parser.parse_args(arguments)
@@ -63,7 +63,7 @@ def say_what_there_is() -> int:
     table = Table("name", "what happens", box=None)
     for scenario in SCENARIOS.values():
         table.add_row(scenario.name, scenario.sentence)
-    for bug in PLANTED:
+    for bug in SEEDED_BUGS:
         table.add_row(bug.name, bug.sentence)
     console.print(table)
     return 0
@@ -71,7 +71,7 @@ def say_what_there_is() -> int:
 
 def say_what_was_kept(names: Sequence[str]) -> int:
     for name in names or ["latest", "planted"]:
-        sys.stdout.write(as_markdown(json.loads((RESULTS / f"{name}.json").read_text())) + "\n\n")
+        sys.stdout.write(markdown_table(json.loads((RESULTS / f"{name}.json").read_text())) + "\n\n")
     return 0
 
 
@@ -79,13 +79,13 @@ def run_scenarios(options: argparse.Namespace, seed: int) -> int:
     skipped: dict[str, str] = {}
     plan = can_run(chosen(options.names, seed, options.minutes), skipped)
     results = []
-    for result in one_by_one(plan) if options.jobs == 1 else several_at_a_time(list(plan), options.jobs):
+    for result in run_sequentially(plan) if options.jobs == 1 else run_in_parallel(list(plan), options.jobs):
         results.append(result)
-        console.print(in_a_line(result))
+        console.print(format_line(result))
     results.sort(key=lambda result: (result.seed, list(SCENARIOS).index(result.scenario)))
-    console.print(table_of(results))
+    console.print(results_table(results))
     figures = {"seed": seed, "skipped": skipped, "totals": totals(results)}
-    say_where(keep(options.name or "latest", figures, results))
+    say_where(save_results(options.name or "latest", figures, results))
     if skipped and servers_are_required():
         console.print(NOT_WITHOUT_SERVERS)
         return 1
@@ -120,20 +120,20 @@ def matches(name: str, patterns: Sequence[str]) -> bool:
 
 
 def lacking_for(scenario: Scenario) -> str:
-    lacks = [] if scenario.house.get("embedded") else missing()
+    lacks = [] if scenario.stack.get("embedded") else missing_servers()
     return "; ".join([*lacks, *filter(None, [scenario.lacks()])])
 
 
 def run_planted(names: Sequence[str], seed: int, kept_as: str) -> int:
     table = Table("planted bug", "scenario", "seen by", "verdict", title="Planted bugs", title_justify="left")
     rows = []
-    for bug in (bug for bug in PLANTED if matches(bug.name, names)):
+    for bug in (bug for bug in SEEDED_BUGS if matches(bug.name, names)):
         result, sentence = bug.play(seed)
         rows.append({"planted": bug.name, "sentence": bug.sentence, "seen_by": sentence, **asdict(result)})
         console.print(f"{bug.name}: {sentence or 'NOT SEEN'}", markup=False)
         table.add_row(bug.name, bug.scenario, escape(sentence), "[red]red[/red]" if sentence else "NOT SEEN")
     console.print(table)
-    say_where(keep(kept_as, {"seed": seed, "runs": rows}, []))
+    say_where(save_results(kept_as, {"seed": seed, "runs": rows}, []))
     return 0 if rows and all(row["seen_by"] for row in rows) else 1
 
 
@@ -142,6 +142,6 @@ def say_where(file: Path) -> None:
 
 
 if __name__ == "__main__":
-    end_by_way_of_every_with()
+    exit_cleanly_on_sigterm()
     os.chdir(ROOT)
     sys.exit(main(sys.argv[1:]))

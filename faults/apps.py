@@ -8,4 +8,4 @@ class FaultsConfig(AppConfig):
 
     def ready(self) -> None:
         # Only now: what it wraps imports models, which aren't there while this module is loaded.
-        import_module("faults.injected").install()
+        import_module("faults.failpoints").install()

@@ -12,24 +12,24 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
-from faults.client import Bank, Entry, Terms
-from faults.house import DATABASE_ERRORS, House, execute
+from tests.harness.bank_client import Attempt, DeliveredTerms, RecordingBank
+from tests.harness.procfile_stack import DATABASE_ERRORS, ProcfileStack, execute
 
 
 @dataclass(frozen=True)
-class Stored:
+class InboxRow:
     """A row of the inbox."""
 
-    terms: Terms
+    terms: DeliveredTerms
     status: str
 
 
 @dataclass(frozen=True)
-class State:
+class DatabaseState:
     """The database after quiet, read once. Kept deliveries are counted by the operation they repeat."""
 
-    inbox: Mapping[UUID, Sequence[Stored]]
-    payments: Mapping[UUID, Sequence[Terms]]
+    inbox: Mapping[UUID, Sequence[InboxRow]]
+    payments: Mapping[UUID, Sequence[DeliveredTerms]]
     lines: Mapping[str, Sequence[tuple[int, UUID, int, int]]]  # seq, operation, amount, balance after
     organizations: Mapping[str, tuple[int, int]]  # balance, last seq
     repeated: Counter[UUID]
@@ -37,49 +37,51 @@ class State:
     rejected: int
 
 
-def read(house: House) -> State:
+def read(stack: ProcfileStack) -> DatabaseState:
     inbox, payments, lines = defaultdict(list), defaultdict(list), defaultdict(list)
     columns = "operation_id, {inn}, amount_kopecks, document_number"
-    for *webhook, status in house.sql(
+    for *webhook, status in stack.sql(
         f"SELECT {columns.format(inn='payer_inn')}, status FROM ingest_webhook"
     ):
         terms = _terms(webhook)
-        inbox[terms.operation_id].append(Stored(terms, status))
+        inbox[terms.operation_id].append(InboxRow(terms, status))
     joined = "FROM ledger_payment p JOIN ledger_organization o ON o.id = p.organization_id"
-    for told in house.sql(f"SELECT {columns.format(inn='inn')} {joined}"):
+    for told in stack.sql(f"SELECT {columns.format(inn='inn')} {joined}"):
         terms = _terms(told)
         payments[terms.operation_id].append(terms)
     line = "l.seq, p.operation_id, l.amount_kopecks, l.balance_after_kopecks"
-    for inn, seq, operation_id, amount, balance in house.sql(
+    for inn, seq, operation_id, amount, balance in stack.sql(
         f"SELECT o.inn, {line} FROM ledger_balancelog l JOIN ledger_payment p ON p.id = l.payment_id"
         " JOIN ledger_organization o ON o.id = l.organization_id ORDER BY o.id, l.seq"
     ):
         lines[inn].append((seq, UUID(str(operation_id)), amount, balance))
-    balances = house.sql("SELECT inn, balance_kopecks, last_seq FROM ledger_organization")
-    return State(
+    balances = stack.sql("SELECT inn, balance_kopecks, last_seq FROM ledger_organization")
+    return DatabaseState(
         inbox,
         payments,
         lines,
         {inn: (balance, last_seq) for inn, balance, last_seq in balances},
-        _kept(house, "ingest_repeateddelivery"),
-        _kept(house, "ingest_conflictingdelivery"),
-        int(house.sql("SELECT COUNT(*) FROM ingest_rejecteddelivery")[0][0]),
+        _kept(stack, "ingest_duplicatedelivery"),
+        _kept(stack, "ingest_conflictingdelivery"),
+        int(stack.sql("SELECT COUNT(*) FROM ingest_rejecteddelivery")[0][0]),
     )
 
 
-def _terms(told: Sequence[Any]) -> Terms:
+def _terms(told: Sequence[Any]) -> DeliveredTerms:
     operation_id, inn, amount, number = told
-    return Terms(UUID(str(operation_id)), inn, amount, number)
+    return DeliveredTerms(UUID(str(operation_id)), inn, amount, number)
 
 
-def _kept(house: House, table: str) -> Counter[UUID]:
+def _kept(stack: ProcfileStack, table: str) -> Counter[UUID]:
     query = f"SELECT operation_id FROM {table} k JOIN ingest_webhook w ON w.id = k.webhook_id"
-    return Counter(UUID(str(operation_id)) for (operation_id,) in house.sql(query))
+    return Counter(UUID(str(operation_id)) for (operation_id,) in stack.sql(query))
 
 
-def check(house: House, bank: Bank, must_fail: Callable[[Terms], bool]) -> list[str]:
+def check(
+    stack: ProcfileStack, bank: RecordingBank, must_fail: Callable[[DeliveredTerms], bool]
+) -> list[str]:
     """Every promise that is broken, as sentences. `must_fail` tells which webhooks end failed."""
-    state = read(house)
+    state = read(stack)
     return [
         *bank.wrong,
         *_answers(bank.log),
@@ -88,30 +90,30 @@ def check(house: House, bank: Bank, must_fail: Callable[[Terms], bool]) -> list[
         *_outcomes(state, must_fail),
         *_ledger(state, model(state, must_fail)),
         *_readings(bank, state),
-        *_guards(house),
-        *_verification(house),
+        *_guards(stack),
+        *_verification(stack),
     ]
 
 
-def by_operation(log: Sequence[Entry]) -> dict[UUID, list[Entry]]:
+def by_operation(log: Sequence[Attempt]) -> dict[UUID, list[Attempt]]:
     grouped = defaultdict(list)
     for entry in log:
         grouped[entry.delivery.terms.operation_id].append(entry)
     return grouped
 
 
-def _answers(log: Sequence[Entry]) -> Iterator[str]:
+def _answers(log: Sequence[Attempt]) -> Iterator[str]:
     """A valid delivery is never refused, an invalid one never taken."""
     for entry in log:
         if entry.outcome == ("refused" if entry.delivery.valid else "ok"):
             yield f"{_kind(entry)} delivery was answered {entry.answer}"
 
 
-def _kind(entry: Entry) -> str:
+def _kind(entry: Attempt) -> str:
     return "a valid" if entry.delivery.valid else "an invalid"
 
 
-def _inbox(log: Sequence[Entry], state: State) -> Iterator[str]:
+def _inbox(log: Sequence[Attempt], state: DatabaseState) -> Iterator[str]:
     """P1 and P2 at the door: every ok is there once, every unknown at most once, every refused never."""
     sent = by_operation(log)
     for operation_id in state.inbox.keys() - sent.keys():
@@ -132,7 +134,7 @@ def _inbox(log: Sequence[Entry], state: State) -> Iterator[str]:
             yield f"inbox: operation {operation_id} was called new under other terms than are stored"
 
 
-def _kept_deliveries(log: Sequence[Entry], state: State) -> Iterator[str]:
+def _kept_deliveries(log: Sequence[Attempt], state: DatabaseState) -> Iterator[str]:
     """What was answered "already processed" or 400 is kept, each delivery once; of a conflict, the same bytes
     may be kept only once.
     """
@@ -152,12 +154,12 @@ def _kept_deliveries(log: Sequence[Entry], state: State) -> Iterator[str]:
     yield from _counted("rejected", invalid, state.rejected, "error")
 
 
-def _heard(entry: Entry, word: str) -> bool:
+def _heard(entry: Attempt, word: str) -> bool:
     return word in entry.answer and entry.outcome in ("ok", "refused")
 
 
 def _counted(
-    what: str, entries: Sequence[Entry], found: int, word: str, least: int | None = None
+    what: str, entries: Sequence[Attempt], found: int, word: str, least: int | None = None
 ) -> Iterator[str]:
     heard = sum(_heard(entry, word) for entry in entries)
     perhaps = sum(entry.outcome in ("unknown", "reconnected") for entry in entries)
@@ -165,7 +167,7 @@ def _counted(
         yield f"kept deliveries: {what}: {heard} heard of, {perhaps} unknown, {found} kept"
 
 
-def _outcomes(state: State, must_fail: Callable[[Terms], bool]) -> Iterator[str]:
+def _outcomes(state: DatabaseState, must_fail: Callable[[DeliveredTerms], bool]) -> Iterator[str]:
     """P5: every webhook came to its end, and to the right one."""
     for operation_id, rows in state.inbox.items():
         for row in rows:
@@ -174,7 +176,7 @@ def _outcomes(state: State, must_fail: Callable[[Terms], bool]) -> Iterator[str]
                 yield f"inbox: operation {operation_id} ended {row.status} instead of {end}"
 
 
-def model(state: State, must_fail: Callable[[Terms], bool]) -> dict[str, dict[UUID, int]]:
+def model(state: DatabaseState, must_fail: Callable[[DeliveredTerms], bool]) -> dict[str, dict[UUID, int]]:
     """What one thread would have posted, with no fault: kopecks by operation, by organization."""
     ledger: dict[str, dict[UUID, int]] = defaultdict(dict)
     for rows in state.inbox.values():
@@ -184,7 +186,7 @@ def model(state: State, must_fail: Callable[[Terms], bool]) -> dict[str, dict[UU
     return ledger
 
 
-def _ledger(state: State, expected: Mapping[str, Mapping[UUID, int]]) -> Iterator[str]:
+def _ledger(state: DatabaseState, expected: Mapping[str, Mapping[UUID, int]]) -> Iterator[str]:
     """P2 and P3: what the model posts is posted, once, and each log adds up."""
     for operation_id, payments in state.payments.items():
         if len(payments) > 1:
@@ -213,7 +215,7 @@ def _chain(inn: str, lines: Sequence[tuple[int, UUID, int, int]]) -> Iterator[st
             return
 
 
-def _readings(bank: Bank, state: State) -> Iterator[str]:
+def _readings(bank: RecordingBank, state: DatabaseState) -> Iterator[str]:
     """P3 at every moment: what a reader has seen is still there, and the same."""
     for inn, reading in bank.readings.items():
         lines = {seq: rest for seq, *rest in state.lines.get(inn, ())}
@@ -223,11 +225,11 @@ def _readings(bank: Bank, state: State) -> Iterator[str]:
                 yield f"readers: {inn}: line {seq} was read, and is not in the ledger like that"
 
 
-def _guards(house: House) -> Iterator[str]:
+def _guards(stack: ProcfileStack) -> Iterator[str]:
     """P2 and P4 at their last line of defence: what the database itself must refuse, tried out."""
-    with closing(house.session()) as session:
+    with closing(stack.session()) as session:
         # Else a foreign key could refuse in place of the unique key that is tried.
-        execute(session, "PRAGMA foreign_keys = OFF" if house.embedded else "SET foreign_key_checks = 0")
+        execute(session, "PRAGMA foreign_keys = OFF" if stack.embedded else "SET foreign_key_checks = 0")
         for table in ("ledger_payment", "ledger_balancelog"):
             first = f"id = (SELECT id FROM (SELECT MIN(id) AS id FROM {table}) oldest)"
             update = f"UPDATE {table} SET amount_kopecks = amount_kopecks + 1 WHERE {first}"
@@ -260,7 +262,7 @@ def _tried(session: Any, what: str, statement: str) -> Iterator[str]:
             session.rollback()
 
 
-def _verification(house: House) -> Iterator[str]:
-    verified = house.manage("verify_ledger")
+def _verification(stack: ProcfileStack) -> Iterator[str]:
+    verified = stack.manage("verify_ledger")
     if verified.returncode:
         yield f"verify_ledger: {(verified.stdout + verified.stderr).strip()}"

@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-from tests.servers import libfaketime
+from tests.harness.servers import libfaketime
 
-SLEEPING = Path(__file__).with_name("sleeping")
+SHIM = Path(__file__).with_name("sleeping")
 
 
-def clock(offset: str = "") -> dict[str, str]:
+def wrong_clock(offset: str = "") -> dict[str, str]:
     """The environment of a process whose clock is off by `offset`, such as +1d; without one, by what stands
     at that moment in the house's file `clock`.
 
@@ -18,6 +18,6 @@ def clock(offset: str = "") -> dict[str, str]:
         "FAKETIME_DONT_FAKE_MONOTONIC": "1",
         # In seconds. Without it the file is read again for every look at a clock, also at the monotonic one.
         "FAKETIME_CACHE_DURATION": "1",
-        "PYTHONPATH": str(SLEEPING),
+        "PYTHONPATH": str(SHIM),
     }
     return {**common, **({"FAKETIME": offset} if offset else {"FAKETIME_TIMESTAMP_FILE": "{folder}/clock"})}

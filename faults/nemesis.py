@@ -25,6 +25,6 @@ class Nemesis:
             time.sleep(max(0.0, begun + wait - time.monotonic()))
             yield number
 
-    def strike(self, what: str, act: Callable[..., object], *arguments: object) -> None:
+    def strike(self, what: str, action: Callable[..., object], *arguments: object) -> None:
         self.strikes.append((round(time.monotonic() - self.began, 3), what))
-        act(*arguments)
+        action(*arguments)

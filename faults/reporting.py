@@ -10,20 +10,20 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from faults.stage import RESULTS, Result
+from faults.scenario_run import RESULTS, Result
 
 SENTENCES_SHOWN_MAX = 5
 COUNTED = ("requests", "ok", "refused", "unknown", "faults")
 
 
-def in_a_line(result: Result) -> str:
+def format_line(result: Result) -> str:
     verdict = "[red]RED[/red]" if result.broken else "[green]green[/green]"
     more = len(result.broken) - SENTENCES_SHOWN_MAX
     sentences = [*result.broken[:SENTENCES_SHOWN_MAX], *([f"… and {more} more"] if more > 0 else [])]
     return "\n    ".join([f"{verdict:18} {result.scenario}, {result.seconds} s", *map(escape, sentences)])
 
 
-def table_of(results: Sequence[Result]) -> Table:
+def results_table(results: Sequence[Result]) -> Table:
     table = Table("scenario", title="Faults", title_justify="left", show_footer=True)
     total = totals(results)
     for name in COUNTED:
@@ -47,7 +47,7 @@ def totals(results: Sequence[Result]) -> dict[str, int]:
     }
 
 
-def keep(name: str, figures: Mapping[str, object], results: Sequence[Result]) -> Path:
+def save_results(name: str, figures: Mapping[str, object], results: Sequence[Result]) -> Path:
     """As JSON; the file."""
     RESULTS.mkdir(exist_ok=True)
     kept = {"when": datetime.now(UTC).isoformat(timespec="seconds"), **figures}
@@ -58,7 +58,7 @@ def keep(name: str, figures: Mapping[str, object], results: Sequence[Result]) ->
     return file
 
 
-def as_markdown(kept: Mapping[str, Any]) -> str:
+def markdown_table(kept: Mapping[str, Any]) -> str:
     """The table of a run that `keep` has kept, of scenarios or of planted bugs."""
     lines = _of_planted(kept["runs"]) if "runs" in kept else _of_scenarios(kept)
     return "\n".join([f"Seed {kept['seed']}; {kept['when'][:10]}.", "", *lines])

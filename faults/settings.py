@@ -1,4 +1,4 @@
-"""The production settings, with faults/injected.py woven in; the Procfile's commands take them from
+"""The production settings, with faults/failpoints.py woven in; the Procfile's commands take them from
 DJANGO_SETTINGS_MODULE."""
 
 import os
@@ -7,5 +7,5 @@ from config.settings import *  # noqa: F403 this is the production settings, plu
 from config.settings import CELERY_BEAT_SCHEDULE, INSTALLED_APPS
 
 INSTALLED_APPS = [*INSTALLED_APPS, "faults"]
-if os.environ["FAULTS_PLANT"] == "sweeper_off":
+if os.environ["FAULTS_SEEDED_BUG"] == "sweeper_off":
     del CELERY_BEAT_SCHEDULE["sweep"]

@@ -2,8 +2,8 @@ from django.apps import AppConfig
 from django.core.checks import Tags, register
 from django.utils.translation import gettext_lazy as _
 
-from ingest.checks import check_doors
-from ingest.guarding import GUARDED
+from ingest.append_only import APPEND_ONLY_TABLES
+from ingest.checks import check_webhook_auth
 from ledger import triggers
 
 
@@ -12,5 +12,5 @@ class IngestConfig(AppConfig):
     verbose_name = _("Inbox")
 
     def ready(self) -> None:
-        register(check_doors, Tags.security)
-        triggers.guard(GUARDED)
+        register(check_webhook_auth, Tags.security)
+        triggers.register(APPEND_ONLY_TABLES)

@@ -7,7 +7,7 @@ from django.core.checks import CheckMessage
 from django.core.checks import Warning as Caution
 
 
-def check_doors(**_: Any) -> list[CheckMessage]:
+def check_webhook_auth(**_: Any) -> list[CheckMessage]:
     if settings.WEBHOOK_AUTH != "none":
         return []
     return [

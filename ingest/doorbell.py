@@ -18,37 +18,37 @@ from ingest.metrics import RING_FAILURES, RINGS
 
 log = structlog.get_logger(__name__)
 
-TASK = "worker.tasks.apply_received"
-ACTS_TASK = "worker.tasks.carry_out_acts"
+APPLY_TASK = "worker.tasks.apply_received"
+OPERATOR_ACTIONS_TASK = "worker.tasks.run_operator_actions"
 PAUSE_SECONDS = 0.05  # between two rings; whatever arrives meanwhile shares the next one
 PAUSE_AFTER_FAILURE_SECONDS = 1.0
-WAITING_RINGS_MAX = 20  # in each queue; one more would tell nobody anything, and fill its memory
+QUEUED_RINGS_MAX = 20  # in each queue; one more would tell nobody anything, and fill its memory
 # Kombu's defaults wait for a hung broker without end.
 BROKER_OPTIONS = {"max_retries": 0, "socket_timeout": 1, "socket_connect_timeout": 1}
 
 
-def ring_now(task: str = TASK) -> bool:
+def ring_now(task: str = APPLY_TASK) -> bool:
     """Ring for `task` in this thread, and wait at most some seconds for the broker; whether it was heard."""
     try:
         with current_app.connection_for_write(transport_options=BROKER_OPTIONS) as connection:
-            send(current_app, connection, task)
+            publish(current_app, connection, task)
     except Exception as fault:  # noqa: BLE001 each transport has errors of its own
         RING_FAILURES.inc()
-        log.warning("doorbell is not heard", error=repr(fault))
+        log.warning("broker unreachable", error=repr(fault))
         return False
     return True
 
 
-def waiting(app: Celery, connection: Connection, queue: str) -> int:
+def queue_length(app: Celery, connection: Connection, queue: str) -> int:
     """How many messages of `queue` nobody has taken yet. Raises what the transport raises."""
     declared: Any = app.amqp.queues[queue](connection.default_channel).queue_declare()
     return int(declared.message_count)
 
 
-def send(app: Celery, connection: Connection, task: str = TASK) -> None:
+def publish(app: Celery, connection: Connection, task: str = APPLY_TASK) -> None:
     """Ring by this connection, unless enough rings wait in the task's queue. Raises as the transport does."""
     queue = app.amqp.router.route({}, task)["queue"].name
-    if waiting(app, connection, queue) < WAITING_RINGS_MAX:
+    if queue_length(app, connection, queue) < QUEUED_RINGS_MAX:
         app.send_task(task, connection=connection, retry=False, ignore_result=True)
     RINGS.inc()
 
@@ -89,16 +89,16 @@ class Doorbell:
                     while True:
                         self._wanted.wait()
                         self._wanted.clear()
-                        send(self._app, connection)
+                        publish(self._app, connection)
                         if not heard:
-                            log.info("doorbell is heard again")
+                            log.info("broker reachable again")
                             heard = True
                         time.sleep(PAUSE_SECONDS)
             except Exception as fault:  # noqa: BLE001 whatever the broker does, the inbox is safe without it
                 self._wanted.set()
                 RING_FAILURES.inc()
                 if heard:
-                    log.warning("doorbell is not heard; the sweeper finds the webhooks", error=repr(fault))
+                    log.warning("broker unreachable; relying on the sweeper", error=repr(fault))
                     heard = False
                 time.sleep(PAUSE_AFTER_FAILURE_SECONDS)
 

@@ -12,7 +12,7 @@ class NotJson(InvalidDelivery):
     """What came is no JSON: it was mangled on its way, and says nothing."""
 
 
-class TurnedAway(Exception):
+class NotAuthorized(Exception):
     """This delivery is not the bank's; the message is for our log, and quotes nothing of the delivery."""
 
 
@@ -35,9 +35,9 @@ class Misconfigured(Exception):
         self.setting, self.detail = setting, detail
 
 
-class NoWebhooks(Exception):
+class NothingToDo(Exception):
     """There is no webhook, or none any more, that an act could be about."""
 
 
-class ChangedMeanwhile(Exception):
+class StaleConfirmation(Exception):
     """What an act would move is no longer what its confirmation page showed; nothing has been written."""

@@ -15,17 +15,17 @@ from django.db import IntegrityError, connection, transaction
 from django.db.models import Field
 from django.utils import timezone
 
-from ingest.banks.telling import BankId
+from ingest.banks.events import BankReference
 from ingest.metrics import CONFLICTS, UNRECOGNIZED
 from ingest.models import (
-    BANK,
+    DEFAULT_SOURCE,
     REASON_CHARS_MAX,
-    BankOperation,
     ConflictingDelivery,
+    DeliveryRecord,
+    DuplicateDelivery,
     IgnoredDelivery,
-    KeptDelivery,
+    OperationAlias,
     RejectedDelivery,
-    RepeatedDelivery,
     UnrecognizedDelivery,
     Webhook,
 )
@@ -35,62 +35,66 @@ log = structlog.get_logger(__name__)
 
 # More than most have: where the disk is full, the last page of the table may still hold a small one. But
 # never one that needs pages of its own: MariaDB 10.11 ended itself when it found none for them.
-TRIAL_BODY_BYTES = 1024
+PROBE_BODY_BYTES = 1024
 OPEN_CONFLICTS_MAX = 100  # of one webhook; later ones are counted and logged only
 EVICTED_AT_ONCE_MAX = 1000  # deliveries
 
 
-class Stored(Enum):
-    NEW = "new"
-    REPEATED = "repeated"  # this operation id was stored before, with the same content
-    CONFLICTING = "conflicting"  # … with other content
+class StoreResult(Enum):
+    CREATED = "created"
+    DUPLICATE = "duplicate"  # this operation id was stored before, with the same content
+    CONFLICT = "conflict"  # … with other content
 
 
 def store(
     terms: PaymentTerms,
     body: bytes,
-    source: str = BANK,
-    bank_id: BankId | None = None,
+    source: str = DEFAULT_SOURCE,
+    bank_reference: BankReference | None = None,
     address: str = "",
-) -> Stored:
+) -> StoreResult:
     """Store a delivery as a new webhook, or beside the webhook that this operation id has already.
 
-    With a `bank_id` that was told before, its first telling decides which operation is meant, whatever the
+    With a `bank_reference` that was told before, its first telling decides which operation is meant, whatever the
     terms make of it now. A new one on an operation that is stored already is a conflict even with equal
     terms: the bank has renamed a payment, or two payments look alike, and only a person can tell. So is an
     operation that another source has stored: operation ids are one space for all sources.
     Raises django.db.DatabaseError when nothing could be stored.
     """
-    if bank_id is None:
+    if bank_reference is None:
         return _store(terms, body, source, address)
     with transaction.atomic():  # no id may be remembered without its webhook
-        meant = _remember(bank_id, terms.operation_id)
+        meant = _register_alias(bank_reference, terms.operation_id)
         if meant is None:
-            return _store(terms, body, source, address, another_name="bank_id")
+            return _store(terms, body, source, address, another_name="bank_reference")
         return _store(replace(terms, operation_id=meant), body, source, address)
 
 
-def try_out() -> None:
+def probe_write() -> None:
     """Store a webhook of nobody, and take it back. Raises django.db.DatabaseError where the door would."""
     nobodys = PaymentTerms(uuid4(), "0" * 10, 1, "trial", timezone.now())
     with transaction.atomic():
-        _store(nobodys, bytes(TRIAL_BODY_BYTES), BANK, "")
+        _store(nobodys, bytes(PROBE_BODY_BYTES), DEFAULT_SOURCE, "")
         transaction.set_rollback(True)
 
 
-def _remember(bank_id: BankId, operation_id: UUID) -> UUID | None:
-    """Remember which operation `bank_id` means; returns which one it means already, if it was told before."""
-    row = BankOperation(alias=bank_id.alias, bank_id=bank_id.text, operation_id=operation_id)
+def _register_alias(bank_reference: BankReference, operation_id: UUID) -> UUID | None:
+    """Remember which operation `bank_reference` means; returns which one it means already, if it was told before."""
+    row = OperationAlias(
+        alias=bank_reference.alias, bank_reference=bank_reference.text, operation_id=operation_id
+    )
     try:
         with transaction.atomic():
             row.save(force_insert=True)
     except IntegrityError:
-        told: UUID = BankOperation.objects.get(alias=bank_id.alias).operation_id
+        told: UUID = OperationAlias.objects.get(alias=bank_reference.alias).operation_id
         return told
     return None
 
 
-def _store(terms: PaymentTerms, body: bytes, source: str, address: str, another_name: str = "") -> Stored:
+def _store(
+    terms: PaymentTerms, body: bytes, source: str, address: str, another_name: str = ""
+) -> StoreResult:
     """The unique key decides who is first; a look beforehand would only be right until the INSERT."""
     try:
         _insert(
@@ -102,7 +106,7 @@ def _store(terms: PaymentTerms, body: bytes, source: str, address: str, another_
             body=body,
             received_at=timezone.now(),
             source=source,
-            source_address=address,
+            client_ip=address,
         )
     except IntegrityError:
         first = Webhook.objects.filter(operation_id=terms.operation_id).first()
@@ -110,8 +114,8 @@ def _store(terms: PaymentTerms, body: bytes, source: str, address: str, another_
             raise
         another_source = "" if first.source == source else "source"
         difference = ", ".join(filter(None, [another_name, another_source, _difference(first.terms, terms)]))
-        return _store_beside(first, difference, body, source, address)
-    return Stored.NEW
+        return _record_redelivery(first, difference, body, source, address)
+    return StoreResult.CREATED
 
 
 def _insert(**told: Any) -> None:
@@ -119,7 +123,7 @@ def _insert(**told: Any) -> None:
 
     Webhook.objects.create() would build the same statement anew each time, for half of a request's work.
     """
-    insert = _insert_of(tuple(told))
+    insert = _prepared_insert(tuple(told))
     values = [field.get_db_prep_save(told[field.name], connection) for field in insert.told]
     with connection.cursor() as cursor:
         cursor.execute(insert.sql, [*values, *insert.defaults])
@@ -132,7 +136,7 @@ class _Insert(NamedTuple):
 
 
 @cache
-def _insert_of(names: tuple[str, ...]) -> _Insert:
+def _prepared_insert(names: tuple[str, ...]) -> _Insert:
     """The INSERT of a webhook by the fields of these names; columns and conversions are the model's."""
     writable = [
         field for field in Webhook._meta.concrete_fields if not field.primary_key and not field.generated
@@ -148,44 +152,46 @@ def _insert_of(names: tuple[str, ...]) -> _Insert:
     )
 
 
-def _store_beside(first: Webhook, difference: str, body: bytes, source: str, address: str) -> Stored:
+def _record_redelivery(
+    first: Webhook, difference: str, body: bytes, source: str, address: str
+) -> StoreResult:
     if not difference:
-        _keep(RepeatedDelivery(webhook=first, source=source, source_address=address))
-        return Stored.REPEATED
+        _save_bounded(DuplicateDelivery(webhook=first, source=source, client_ip=address))
+        return StoreResult.DUPLICATE
     CONFLICTS.inc()
-    is_kept = _is_news(first, body, source)
+    is_kept = _is_new_conflict(first, body, source)
     if is_kept:
         ConflictingDelivery.objects.create(
-            webhook=first, body=body, difference=difference, source=source, source_address=address
+            webhook=first, body=body, difference=difference, source=source, client_ip=address
         )
     log.warning(
         "conflict", operation_id=str(first.operation_id), source=source, difference=difference, kept=is_kept
     )
-    return Stored.CONFLICTING
+    return StoreResult.CONFLICT
 
 
-def _is_news(first: Webhook, body: bytes, source: str) -> bool:
+def _is_new_conflict(first: Webhook, body: bytes, source: str) -> bool:
     """Whether this conflict is to be stored. Open ones are money in question, and never deleted; so what a
     sender could fill the disk with is left out: the same bytes once more, and more than a person reads.
     """
-    still_open = ConflictingDelivery.objects.filter(webhook=first, resolved_in=None)
+    still_open = ConflictingDelivery.objects.filter(webhook=first, resolved_by=None)
     is_repeated = still_open.filter(source=source, body=body).exists()
     return not is_repeated and still_open.count() < OPEN_CONFLICTS_MAX
 
 
-def keep_rejected(body: bytes, reason: str, source: str = BANK, address: str = "") -> None:
+def record_rejected(body: bytes, reason: str, source: str = DEFAULT_SOURCE, address: str = "") -> None:
     """Keep a delivery that was answered 400, for the admins."""
     reason = reason[:REASON_CHARS_MAX]
-    _keep(RejectedDelivery(body=body, reason=reason, source=source, source_address=address))
+    _save_bounded(RejectedDelivery(body=body, reason=reason, source=source, client_ip=address))
 
 
-def keep_ignored(body: bytes, reason: str, source: str, address: str = "") -> None:
+def record_ignored(body: bytes, reason: str, source: str, address: str = "") -> None:
     """Keep a delivery that is no payment to credit, for the admins."""
     reason = reason[:REASON_CHARS_MAX]
-    _keep(IgnoredDelivery(body=body, reason=reason, source=source, source_address=address))
+    _save_bounded(IgnoredDelivery(body=body, reason=reason, source=source, client_ip=address))
 
 
-def keep_unrecognized(body: bytes, payload: bytes, reason: str, source: str, address: str = "") -> None:
+def record_unrecognized(body: bytes, payload: bytes, reason: str, source: str, address: str = "") -> None:
     """Keep a delivery that may be money, until a person has closed it.
 
     `payload` is the part of `body` that was verified. A known one is kept already: the bank repeats itself.
@@ -194,7 +200,7 @@ def keep_unrecognized(body: bytes, payload: bytes, reason: str, source: str, add
         body=body,
         reason=reason[:REASON_CHARS_MAX],
         source=source,
-        source_address=address,
+        client_ip=address,
         digest=sha256(payload).hexdigest(),
     )
     try:
@@ -205,25 +211,25 @@ def keep_unrecognized(body: bytes, payload: bytes, reason: str, source: str, add
             raise  # another constraint than the unique key
         return
     UNRECOGNIZED.inc()
-    log.warning("delivery unrecognized", door=source, reason=delivery.reason)
+    log.warning("delivery unrecognized", endpoint=source, reason=delivery.reason)
 
 
-def _keep(delivery: KeptDelivery) -> None:
+def _save_bounded(delivery: DeliveryRecord) -> None:
     """Save `delivery`, and now and then delete those of its kind and source that are too many.
 
-    To find the oldest of KEPT_DELIVERIES_MAX takes a walk along the index of the sources, so it is done once
+    To find the oldest of DELIVERY_RECORDS_MAX takes a walk along the index of the sources, so it is done once
     for each hundredth part of that number: so far the bound may be exceeded. Keys can't tell the number: with
     auto_increment_increment, or among the rows of other sources, they have gaps.
     """
     delivery.save(force_insert=True)
-    if randrange(max(settings.KEPT_DELIVERIES_MAX // 100, 1)) == 0:
+    if randrange(max(settings.DELIVERY_RECORDS_MAX // 100, 1)) == 0:
         _evict(type(delivery), delivery.source)
 
 
-def _evict(model: type[KeptDelivery], source: str) -> None:
+def _evict(model: type[DeliveryRecord], source: str) -> None:
     """Deletes by primary key, so that two at once wait for each other and don't deadlock."""
     newest_first = model.objects.filter(source=source).order_by("-pk").values_list("pk", flat=True)
-    most = settings.KEPT_DELIVERIES_MAX
+    most = settings.DELIVERY_RECORDS_MAX
     too_many = list(newest_first[most : most + EVICTED_AT_ONCE_MAX])
     model.objects.filter(pk__in=too_many).delete()
 

@@ -8,12 +8,12 @@ from typing import Any
 from django.http import HttpRequest, HttpResponse
 from prometheus_client import Counter, Histogram
 
-from ingest import sharing  # noqa: F401 decides, before any is made, where counts are kept
+from core.observability import prometheus_multiprocess  # noqa: F401 decides, before any is made, where counts are kept
 from ingest.exceptions import Setting
 
 DELIVERIES = Counter("prihod_deliveries", "Deliveries, by the status of the answer", ["status"])
-DELIVERY_SECONDS = Histogram(
-    "prihod_delivery_seconds",
+DELIVERY_DURATION = Histogram(
+    "prihod_delivery_duration_seconds",
     "From a delivery's arrival in Django to its answer",
     buckets=(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5),
 )
@@ -27,17 +27,17 @@ UNRECOGNIZED = Counter(
     "prihod_unrecognized_deliveries", "Deliveries kept because they may be money that no adapter recognizes"
 )
 RINGS = Counter("prihod_doorbell_rings", "Rings that the broker took, or had enough of")
-RING_FAILURES = Counter("prihod_doorbell_failures", "Rings that the broker did not take")
+RING_FAILURES = Counter("prihod_doorbell_ring_failures", "Rings that the broker did not take")
 
 
-def counted(view: Callable[..., HttpResponse]) -> Callable[..., HttpResponse]:
+def instrumented(view: Callable[..., HttpResponse]) -> Callable[..., HttpResponse]:
     """Count the answers of `view`, and the time they took."""
 
     @wraps(view)
     def counting(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
         begun = time.perf_counter()
         response = view(request, *args, **kwargs)
-        DELIVERY_SECONDS.observe(time.perf_counter() - begun)
+        DELIVERY_DURATION.observe(time.perf_counter() - begun)
         DELIVERIES.labels(response.status_code).inc()
         return response
 

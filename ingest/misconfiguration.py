@@ -11,8 +11,8 @@ from django.core.exceptions import DisallowedHost
 from django.http import HttpRequest
 from django.utils import timezone
 
-from api.aside import aside
-from api.log_throttle import LogThrottle
+from core.best_effort import best_effort_write
+from core.log_throttle import LogThrottle
 from ingest.exceptions import Misconfigured, Setting
 from ingest.metrics import MISCONFIGURED
 from ingest.models import Misconfiguration
@@ -33,7 +33,7 @@ def check_host(request: HttpRequest) -> None:
 
 
 def report(exc: Misconfigured) -> None:
-    """Count it, and log and store it at most once per api.log_throttle.EVERY_SECONDS.
+    """Count it, and log and store it at most once per core.log_throttle.EVERY_SECONDS.
 
     Raise nothing where the database fails: the answer is 503 anyway.
     """
@@ -41,8 +41,10 @@ def report(exc: Misconfigured) -> None:
     suppressed = throttle.suppressed(exc.setting)
     if suppressed is None:
         return
-    log.error("delivery refused by a setting", setting=exc.setting, detail=exc.detail, suppressed=suppressed)
-    with aside("a misconfiguration was not stored"):
+    log.error(
+        "delivery refused by misconfiguration", setting=exc.setting, detail=exc.detail, suppressed=suppressed
+    )
+    with best_effort_write("misconfiguration not recorded"):
         seen = {"detail": exc.detail, "seen_at": timezone.now()}
         if not Misconfiguration.objects.filter(setting=exc.setting).update(**seen):
             row = Misconfiguration(setting=exc.setting, **seen)

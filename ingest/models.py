@@ -11,17 +11,17 @@ from django.utils import timezone
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
-from api.addresses import TEXT_CHARS_MAX
-from ingest.banks.telling import BANK_ID_CHARS_MAX
-from ingest.comparing import named
+from core.client_ip import TEXT_CHARS_MAX
+from ingest.banks.events import BANK_REFERENCE_CHARS_MAX
+from ingest.terms_diff import field_labels
 from ledger.operation_id import OperationIdField
 from ledger.terms import PaymentTerms
 
-BANK = "bank"  # the source of what speaks our own contract; other banks have their names
+DEFAULT_SOURCE = "bank"  # the source of what speaks our own contract; other banks have their names
 SOURCE_CHARS_MAX = 16
 REASON_CHARS_MAX = 255
-ERROR_KIND_CHARS_MAX = 120
-ACT_REASON_CHARS_MAX = 500
+ERROR_FINGERPRINT_CHARS_MAX = 120
+ACTION_REASON_CHARS_MAX = 500
 
 
 class WebhookQuerySet(models.QuerySet["Webhook"]):
@@ -40,7 +40,7 @@ class WebhookQuerySet(models.QuerySet["Webhook"]):
     def failed(self) -> "WebhookQuerySet":
         return self.filter(status=Webhook.Status.FAILED)
 
-    def telling_terms(self) -> "WebhookQuerySet":
+    def with_payment_terms(self) -> "WebhookQuerySet":
         """With the fields of PaymentTerms by their names there, as the ledger wants to be told."""
         return self.annotate(inn=F("payer_inn"))
 
@@ -64,8 +64,10 @@ class Webhook(models.Model):
     document_date = models.DateTimeField(_("document date"))
     body = models.BinaryField(_("body"), help_text=_("the bytes as received"))
     received_at = models.DateTimeField(_("received"), default=timezone.now)
-    source = models.CharField(_("source"), max_length=SOURCE_CHARS_MAX, default=BANK, db_default=BANK)
-    source_address = models.CharField(
+    source = models.CharField(
+        _("source"), max_length=SOURCE_CHARS_MAX, default=DEFAULT_SOURCE, db_default=DEFAULT_SOURCE
+    )
+    client_ip = models.CharField(
         _("came from"), max_length=TEXT_CHARS_MAX, blank=True, default="", db_default=""
     )
 
@@ -75,8 +77,12 @@ class Webhook(models.Model):
     next_attempt_at = models.DateTimeField(_("next attempt"), null=True)
     attempts = models.PositiveSmallIntegerField(_("attempts"), default=0)  # since received or replayed
     last_error = models.TextField(_("last error"), blank=True, default="")
-    error_kind = models.CharField(  # of last_error
-        _("cause of the failure"), max_length=ERROR_KIND_CHARS_MAX, blank=True, default="", db_default=""
+    error_fingerprint = models.CharField(  # of last_error
+        _("cause of the failure"),
+        max_length=ERROR_FINGERPRINT_CHARS_MAX,
+        blank=True,
+        default="",
+        db_default="",
     )
 
     # The payer while the webhook is in the common queue, else NULL: its index is the queue by organization.
@@ -93,10 +99,12 @@ class Webhook(models.Model):
         verbose_name = _("webhook")
         verbose_name_plural = _("webhooks")
         indexes = [
-            models.Index(fields=["status", "next_attempt_at"], name="webhook_to_do"),
+            models.Index(fields=["status", "next_attempt_at"], name="webhook_due"),
             models.Index(fields=["queued_inn", "id"], name="webhook_queued"),
         ]
-        constraints = [models.CheckConstraint(condition=Q(amount_kopecks__gt=0), name="webhook_positive")]
+        constraints = [
+            models.CheckConstraint(condition=Q(amount_kopecks__gt=0), name="webhook_amount_positive")
+        ]
         permissions = [
             ("replay_webhook", "Can replay failed webhooks"),
             ("dismiss_webhook", "Can dismiss failed webhooks"),
@@ -117,29 +125,33 @@ class Webhook(models.Model):
         )
 
 
-class BankOperation(models.Model):
+class OperationAlias(models.Model):
     """A bank's own id of an operation, for banks of whose id alone our operation id can't be made.
 
     Unique: the first telling decides for ever which operation the bank's id means. Several may mean one.
     """
 
     alias = OperationIdField(primary_key=True)  # made of the bank's id, in the bank's namespace
-    bank_id = models.CharField(max_length=BANK_ID_CHARS_MAX, help_text=_("as the bank told it"))
+    bank_reference = models.CharField(max_length=BANK_REFERENCE_CHARS_MAX, help_text=_("as the bank told it"))
     operation_id = OperationIdField(db_index=True)
 
     def __str__(self) -> str:
-        return self.bank_id
+        return self.bank_reference
 
 
-class KeptDelivery(models.Model):
+class DeliveryRecord(models.Model):
     """A delivery that did not become a webhook, kept for a person to look at, bounded in number and age."""
 
     received_at = models.DateTimeField(_("received"), default=timezone.now, db_index=True)
     # Its index has the keys of each source in their order: ingest/inbox.py counts along it.
     source = models.CharField(
-        _("source"), max_length=SOURCE_CHARS_MAX, default=BANK, db_default=BANK, db_index=True
+        _("source"),
+        max_length=SOURCE_CHARS_MAX,
+        default=DEFAULT_SOURCE,
+        db_default=DEFAULT_SOURCE,
+        db_index=True,
     )
-    source_address = models.CharField(
+    client_ip = models.CharField(
         _("came from"), max_length=TEXT_CHARS_MAX, blank=True, default="", db_default=""
     )
 
@@ -154,7 +166,7 @@ class KeptDelivery(models.Model):
         return cls.objects.all()
 
 
-class RejectedDelivery(KeptDelivery):
+class RejectedDelivery(DeliveryRecord):
     """Answered 400: it can never become valid."""
 
     reason = models.CharField(_("reason"), max_length=REASON_CHARS_MAX)
@@ -168,7 +180,7 @@ class RejectedDelivery(KeptDelivery):
         return self.reason
 
 
-class IgnoredDelivery(KeptDelivery):
+class IgnoredDelivery(DeliveryRecord):
     """Answered 200, and no payment to credit: an outgoing one, one not booked, a foreign currency."""
 
     reason = models.CharField(_("reason"), max_length=REASON_CHARS_MAX)
@@ -182,7 +194,7 @@ class IgnoredDelivery(KeptDelivery):
         return self.reason
 
 
-class UnrecognizedDelivery(KeptDelivery):
+class UnrecognizedDelivery(DeliveryRecord):
     """Answered 200: authentic, possibly money, and nothing that the adapter can credit or knows to ignore.
 
     It is open until a person has closed it, and an open one is never deleted: it may be all there is of a
@@ -193,8 +205,8 @@ class UnrecognizedDelivery(KeptDelivery):
         UNTRIED = "", _("open")
         TRIED = "tried", _("open, processed again and still unrecognized")
         STORED = "stored", _("stored as a webhook")
-        REPEATED = "repeated", _("was stored already")
-        CONFLICTING = "conflict", _("a conflict with a webhook")
+        DUPLICATE = "duplicate", _("was stored already")
+        CONFLICT = "conflict", _("a conflict with a webhook")
         IGNORED = "ignored", _("known to be no payment")
         DISMISSED = "dismissed", _("dismissed")
 
@@ -208,14 +220,14 @@ class UnrecognizedDelivery(KeptDelivery):
     )
     # The last act about it. With an empty outcome: the act has still to reach it. No constraint, so that the
     # endpoint's INSERT checks nothing.
-    closed_in = models.ForeignKey(
-        "Act",
+    last_action = models.ForeignKey(
+        "OperatorAction",
         on_delete=models.DO_NOTHING,
         db_constraint=False,
         db_index=False,
         null=True,
         related_name="unrecognized_deliveries",
-        verbose_name=_("last act"),
+        verbose_name=_("last operator action"),
     )
     webhook = models.ForeignKey(  # that it became, or met
         Webhook,
@@ -231,8 +243,10 @@ class UnrecognizedDelivery(KeptDelivery):
         verbose_name = _("unrecognized delivery")
         verbose_name_plural = _("unrecognized deliveries")
         # The first counts the open ones, and finds those that an act has still to reach.
-        indexes = [models.Index(fields=["outcome", "closed_in"], name="unrecognized_outcome")]
-        constraints = [models.UniqueConstraint(fields=["source", "digest"], name="unrecognized_once")]
+        indexes = [models.Index(fields=["outcome", "last_action"], name="unrecognized_outcome")]
+        constraints = [
+            models.UniqueConstraint(fields=["source", "digest"], name="unrecognized_unique_payload")
+        ]
         permissions = [
             ("process_unrecognized", "Can process unrecognized deliveries again"),
             ("dismiss_unrecognized", "Can dismiss unrecognized deliveries"),
@@ -242,18 +256,18 @@ class UnrecognizedDelivery(KeptDelivery):
         return self.reason
 
     @classmethod
-    def waiting(cls) -> "models.QuerySet[Self]":
+    def open_deliveries(cls) -> "models.QuerySet[Self]":
         """The open ones."""
         return cls.objects.filter(outcome__in=cls.OPEN)
 
     @classmethod
     def deletable(cls) -> "models.QuerySet[Self]":
         """Closed ones, and only as long after the act as others are kept after their receipt."""
-        long_ago = timezone.now() - timedelta(days=settings.KEPT_DELIVERIES_DAYS)
-        return cls.objects.exclude(outcome__in=cls.OPEN).filter(closed_in__at__lt=long_ago)
+        long_ago = timezone.now() - timedelta(days=settings.DELIVERY_RETENTION_DAYS)
+        return cls.objects.exclude(outcome__in=cls.OPEN).filter(last_action__at__lt=long_ago)
 
 
-class RepeatedDelivery(KeptDelivery):
+class DuplicateDelivery(DeliveryRecord):
     """A webhook delivered once more, with the same content."""
 
     # No constraint in the database: its check would wait for a worker that has the webhook locked,
@@ -262,7 +276,7 @@ class RepeatedDelivery(KeptDelivery):
         Webhook,
         on_delete=models.DO_NOTHING,
         db_constraint=False,
-        related_name="repeated_deliveries",
+        related_name="duplicate_deliveries",
         verbose_name=_("webhook"),
     )
 
@@ -271,7 +285,7 @@ class RepeatedDelivery(KeptDelivery):
         verbose_name_plural = _("repeated deliveries")
 
 
-class ConflictingDelivery(KeptDelivery):
+class ConflictingDelivery(DeliveryRecord):
     """A webhook delivered once more, with other content: nothing was posted for it."""
 
     webhook = models.ForeignKey(
@@ -284,13 +298,13 @@ class ConflictingDelivery(KeptDelivery):
     difference = models.CharField(_("difference"), max_length=255, help_text=_("the fields that differ"))
     body = models.BinaryField(_("body"), help_text=_("the bytes as received"))
     # None: an open conflict. No constraint, so that the door's INSERT checks nothing.
-    resolved_in = models.ForeignKey(
-        "Act",
+    resolved_by = models.ForeignKey(
+        "OperatorAction",
         on_delete=models.DO_NOTHING,
         db_constraint=False,
         null=True,
         related_name="+",
-        verbose_name=_("resolved in"),
+        verbose_name=_("resolved by"),
     )
 
     class Meta:
@@ -298,31 +312,31 @@ class ConflictingDelivery(KeptDelivery):
         verbose_name_plural = _("conflicting deliveries")
 
     def __str__(self) -> str:
-        return gettext("other {fields}").format(fields=named(self.difference))
+        return gettext("other {fields}").format(fields=field_labels(self.difference))
 
     @classmethod
     def deletable(cls) -> "models.QuerySet[Self]":
         """An open conflict waits for a person, however old it is."""
-        return cls.objects.filter(resolved_in__isnull=False)
+        return cls.objects.filter(resolved_by__isnull=False)
 
 
-class Verification(models.Model):
+class LedgerVerification(models.Model):
     """One verification of the books, of all or of what is new since the last one without drift.
 
     The keys are those of the newest rows when it began: without drift, all up to them is proven.
     """
 
     ended_at = models.DateTimeField(_("ended"), default=timezone.now)
-    took = models.DurationField(_("took"))
-    rows_looked_at = models.BigIntegerField(_("rows looked at"))
+    duration = models.DurationField(_("duration"))
+    rows_scanned = models.BigIntegerField(_("rows looked at"))
     drift = models.TextField(_("drift"), blank=True, default="", help_text=_("empty: all is right"))
     drifts_found = models.PositiveIntegerField(_("drifts found"), default=0, db_default=0)
-    is_whole = models.BooleanField(_("of all the books"), default=True, db_default=True)
+    is_full = models.BooleanField(_("of all the books"), default=True, db_default=True)
     payments_to = models.BigIntegerField(default=0, db_default=0)
-    lines_to = models.BigIntegerField(default=0, db_default=0)
+    entries_to = models.BigIntegerField(default=0, db_default=0)
     webhooks_to = models.BigIntegerField(default=0, db_default=0)
 
-    objects: ClassVar[models.Manager["Verification"]] = models.Manager()
+    objects: ClassVar[models.Manager["LedgerVerification"]] = models.Manager()
 
     class Meta:
         verbose_name = _("verification")
@@ -345,7 +359,7 @@ class Misconfiguration(models.Model):
         return self.setting
 
 
-class Act(models.Model):
+class OperatorAction(models.Model):
     """A person did something about webhooks or unrecognized deliveries, for a reason.
 
     Never changed; the database refuses.
@@ -362,17 +376,17 @@ class Act(models.Model):
     at = models.DateTimeField(_("when"), default=timezone.now)
     by = models.ForeignKey(User, on_delete=models.PROTECT, related_name="+", verbose_name=_("user"))
     by_name = models.CharField(_("by"), max_length=255)  # as it was then; names change
-    reason = models.CharField(_("reason"), max_length=ACT_REASON_CHARS_MAX)
+    reason = models.CharField(_("reason"), max_length=ACTION_REASON_CHARS_MAX)
 
     class Meta:
-        verbose_name = _("act")
-        verbose_name_plural = _("acts")
+        verbose_name = _("operator action")
+        verbose_name_plural = _("operator actions")
 
     def __str__(self) -> str:
         return f"{self.get_kind_display()} {self.pk}"
 
 
-class ActedWebhook(models.Model):
+class OperatorActionItem(models.Model):
     """One of the webhooks that an act is about: what became of it is written once, and never changed."""
 
     class Outcome(models.TextChoices):
@@ -386,16 +400,18 @@ class ActedWebhook(models.Model):
         RESOLVED = "resolved", _("without an open conflict")
         UNKNOWN = "unknown", _("unknown")
 
-    act = models.ForeignKey(Act, on_delete=models.PROTECT, related_name="webhooks", db_index=False)
+    action = models.ForeignKey(
+        OperatorAction, on_delete=models.PROTECT, related_name="webhooks", db_index=False
+    )
     webhook = models.ForeignKey(
-        Webhook, on_delete=models.DO_NOTHING, db_constraint=False, related_name="acted"
+        Webhook, on_delete=models.DO_NOTHING, db_constraint=False, related_name="action_items"
     )
     outcome = models.CharField(max_length=9, choices=Outcome.choices, blank=True, default=Outcome.PENDING)
 
     class Meta:
         # The first finds what is left to do, and counts outcomes.
-        indexes = [models.Index(fields=["outcome", "act"], name="acted_outcome")]
-        constraints = [models.UniqueConstraint(fields=["act", "webhook"], name="once_in_an_act")]
+        indexes = [models.Index(fields=["outcome", "action"], name="action_item_outcome")]
+        constraints = [models.UniqueConstraint(fields=["action", "webhook"], name="action_item_unique")]
 
     def __str__(self) -> str:
         return gettext("webhook {id}: {outcome}").format(

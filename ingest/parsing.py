@@ -1,6 +1,6 @@
 """From the bytes of our own contract to PaymentTerms; here the outside world's words end.
 
-Other banks' bodies are read in ingest/banks/, by the same rules for their fields, which are ingest/fields.py.
+Other banks' bodies are read in ingest/banks/, by the same rules for their fields, which are ingest/field_rules.py.
 """
 
 import json
@@ -9,8 +9,8 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from ingest import fields
-from ingest.fields import AMOUNT_CHARS_MAX, DOCUMENT_NUMBER_CHARS_MAX
+from ingest import field_rules
+from ingest.field_rules import AMOUNT_CHARS_MAX, DOCUMENT_NUMBER_CHARS_MAX
 from ledger.inn import PATTERN as INN_PATTERN
 from ledger.terms import PaymentTerms
 
@@ -73,11 +73,11 @@ _decoder = msgspec.json.Decoder(BankWebhook)
 
 def parse(body: bytes) -> PaymentTerms:
     """The terms in `body`; raises InvalidDelivery, whose message the bank may read."""
-    webhook = fields.decoded(body, _decoder)
+    webhook = field_rules.decode_strict(body, _decoder)
     return PaymentTerms(
-        operation_id=fields.operation_id(webhook.operation_id, "operation_id"),
-        inn=fields.inn(webhook.payer_inn, "payer_inn"),
-        amount_kopecks=fields.amount_kopecks(bytes(webhook.amount), "amount"),
-        document_number=fields.document_number(webhook.document_number, "document_number"),
-        document_date=fields.document_date(webhook.document_date, "document_date"),
+        operation_id=field_rules.operation_id(webhook.operation_id, "operation_id"),
+        inn=field_rules.inn(webhook.payer_inn, "payer_inn"),
+        amount_kopecks=field_rules.amount_kopecks(bytes(webhook.amount), "amount"),
+        document_number=field_rules.document_number(webhook.document_number, "document_number"),
+        document_date=field_rules.document_date(webhook.document_date, "document_date"),
     )

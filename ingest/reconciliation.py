@@ -2,7 +2,7 @@
 
 * A payment has a webhook of the same operation id, which is applied and says the same terms.
 * An applied webhook has a payment.
-* A webhook says what its kept body says (ingest/rereading.py).
+* A webhook says what its kept body says (ingest/body_verification.py).
 
 A webhook that is received, failed or dismissed has no payment, because an operation id belongs to one
 webhook, and the first rule wants it applied. That includes a webhook which failed because its operation
@@ -17,11 +17,11 @@ from dataclasses import fields
 
 from django.db.models import CharField, Exists, Func, OuterRef
 
+from ingest.body_verification import verify_bodies
 from ingest.models import Webhook
-from ingest.rereading import reread
 from ledger.models import Payment
 from ledger.terms import PaymentTerms
-from ledger.verification import BEFORE_ALL, Drift, Progress, in_silence, sift
+from ledger.verification import PK_MIN, Drift, Progress, failing_pks, no_progress
 
 
 class _Bytes(Func):
@@ -32,7 +32,7 @@ class _Bytes(Func):
 
 
 def reconcile(
-    progress: Progress = in_silence, *, payments_after: int = BEFORE_ALL, webhooks_after: int = BEFORE_ALL
+    progress: Progress = no_progress, *, payments_after: int = PK_MIN, webhooks_after: int = PK_MIN
 ) -> Iterator[Drift]:
     """Every drift between inbox and ledger, as it is found; none when all is right.
 
@@ -46,20 +46,20 @@ def reconcile(
         document_date=OuterRef("document_date"),
     ).alias(number=_Bytes("document_number"))
     explained = Exists(applied.filter(number=_Bytes(OuterRef("document_number"))))
-    for pk in sift(
+    for pk in failing_pks(
         Payment.objects.filter(~explained), "payments against the inbox", progress, payments_after
     ):
         yield _unexplained(Payment.objects.select_related("organization").get(pk=pk))
 
     posted = Exists(Payment.objects.filter(operation_id=OuterRef("operation_id")))
     without = Webhook.objects.filter(~posted, status=Webhook.Status.APPLIED)
-    for pk in sift(without, "webhooks", progress, webhooks_after):
+    for pk in failing_pks(without, "webhooks", progress, webhooks_after):
         webhook = Webhook.objects.get(pk=pk)
         rule, operation_id = "an applied webhook has a payment", webhook.operation_id
         yield Drift(
             "payment", rule, f"the payment of webhook {pk}", None, webhook.payer_inn, None, operation_id
         )
-    yield from reread(progress, webhooks_after)
+    yield from verify_bodies(progress, webhooks_after)
 
 
 def _unexplained(payment: Payment) -> Drift:

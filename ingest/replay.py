@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 
 from django.contrib.auth.models import User
 
-from ingest import acts
-from ingest.models import Act, ActedWebhook, Webhook
+from ingest import operator_actions
+from ingest.models import OperatorAction, OperatorActionItem, Webhook
 
-UNKNOWN = ActedWebhook.Outcome.UNKNOWN
+UNKNOWN = OperatorActionItem.Outcome.UNKNOWN
 _LEFT_ALONE = {
     Webhook.Status.APPLIED: "applied already (nothing to do)",
     Webhook.Status.RECEIVED: "waiting to be applied anyway",
@@ -20,7 +20,7 @@ _LEFT_ALONE = {
 
 
 @dataclass
-class Replayed:
+class ReplayResult:
     """What a replay came to: how many webhooks moved, and how many were left alone, by their status."""
 
     replayed: int = 0
@@ -42,24 +42,30 @@ def replay(
     reason: str,
     by_name: str = "",
     watch: Callable[[int], object] = lambda webhooks: None,
-) -> Replayed:
+) -> ReplayResult:
     """Replay those of the webhooks that are failed; `watch` is told the size of each chunk that is done.
 
     A command may end before its ring is sent: the sweeper rings then.
     """
     ordered = sorted(set(webhook_ids))
-    done = Replayed()
-    for start in range(0, len(ordered), acts.ACTED_ON_MAX):
-        act = acts.begin(Act.Kind.REPLAY, ordered[start : start + acts.ACTED_ON_MAX], by, reason, by_name)
-        while reached := acts.carry_out(act.pk, wait=True):
+    done = ReplayResult()
+    for start in range(0, len(ordered), operator_actions.WEBHOOKS_MAX):
+        action = operator_actions.create(
+            OperatorAction.Kind.REPLAY,
+            ordered[start : start + operator_actions.WEBHOOKS_MAX],
+            by,
+            reason,
+            by_name,
+        )
+        while reached := operator_actions.run_chunk(action.pk, wait=True):
             watch(reached)
-        outcomes = acts.progress(act).outcomes
-        done.replayed += outcomes.pop(ActedWebhook.Outcome.DONE, 0)
+        outcomes = operator_actions.progress(action).outcomes
+        done.replayed += outcomes.pop(OperatorActionItem.Outcome.DONE, 0)
         done.left_alone += outcomes
     return done
 
 
-def survey(webhook_ids: Iterable[int]) -> Counter[str]:
+def count_by_status(webhook_ids: Iterable[int]) -> Counter[str]:
     """How many of the webhooks are in which state."""
     states: Counter[str] = Counter()
     for chunk in _chunks(webhook_ids):
@@ -71,5 +77,5 @@ def survey(webhook_ids: Iterable[int]) -> Counter[str]:
 
 def _chunks(webhook_ids: Iterable[int]) -> Iterator[list[int]]:
     ordered = sorted(set(webhook_ids))
-    for start in range(0, len(ordered), acts.CHUNK_WEBHOOKS):
-        yield ordered[start : start + acts.CHUNK_WEBHOOKS]
+    for start in range(0, len(ordered), operator_actions.CHUNK_WEBHOOKS):
+        yield ordered[start : start + operator_actions.CHUNK_WEBHOOKS]

@@ -1,6 +1,6 @@
 """What persons do about unrecognized deliveries: have them processed again, or dismiss them.
 
-An act claims them and is carried out a chunk at a time, as acts about webhooks are (ingest/acts.py). To
+An act claims them and is carried out a chunk at a time, as acts about webhooks are (ingest/operator_actions.py). To
 process one again is what the endpoint does with it, without its proof: that was verified when the delivery
 came, and the keys may have been rotated since. It is as idempotent as a repeated delivery.
 """
@@ -9,27 +9,27 @@ import structlog
 from django.db import transaction
 from django.db.models import Q, QuerySet
 
+from core.db import lookups  # noqa: F401 registers the look-up id__in_literals
 from ingest import doorbell, inbox
-from ingest.banks.telling import Credit, Meaning, Unrecognized
-from ingest.confirming import digest
-from ingest.doors import DOORS_BY_NAME
-from ingest.exceptions import ChangedMeanwhile, InvalidDelivery, TurnedAway
-from ingest.inbox import Stored
-from ingest.models import REASON_CHARS_MAX, Act, BankOperation, UnrecognizedDelivery, Webhook
-from ingest.signing import claimed_payload
-from ledger import among  # noqa: F401 registers the look-up id__among
+from ingest.banks.events import BankEvent, CreditEvent, UnrecognizedEvent
+from ingest.banks.registry import ENDPOINTS_BY_NAME
+from ingest.confirmation import digest
+from ingest.exceptions import InvalidDelivery, NotAuthorized, StaleConfirmation
+from ingest.inbox import StoreResult
+from ingest.models import REASON_CHARS_MAX, OperationAlias, OperatorAction, UnrecognizedDelivery, Webhook
+from ingest.signatures import unverified_payload
 
 log = structlog.get_logger(__name__)
 
-KINDS = (Act.Kind.PROCESS, Act.Kind.DISCARD)
+KINDS = (OperatorAction.Kind.PROCESS, OperatorAction.Kind.DISCARD)
 CHUNK_DELIVERIES = 100  # in one transaction
 Outcome = UnrecognizedDelivery.Outcome
-_CLAIMABLE = Q(outcome=Outcome.UNTRIED, closed_in=None) | Q(outcome=Outcome.TRIED)
-_PENDING = Q(outcome=Outcome.UNTRIED, closed_in__isnull=False)
+_CLAIMABLE = Q(outcome=Outcome.UNTRIED, last_action=None) | Q(outcome=Outcome.TRIED)
+_PENDING = Q(outcome=Outcome.UNTRIED, last_action__isnull=False)
 _STORED = {
-    Stored.NEW: Outcome.STORED,
-    Stored.REPEATED: Outcome.REPEATED,
-    Stored.CONFLICTING: Outcome.CONFLICTING,
+    StoreResult.CREATED: Outcome.STORED,
+    StoreResult.DUPLICATE: Outcome.DUPLICATE,
+    StoreResult.CONFLICT: Outcome.CONFLICT,
 }
 
 
@@ -38,43 +38,45 @@ def claimable(deliveries: QuerySet[UnrecognizedDelivery]) -> QuerySet[Unrecogniz
     return deliveries.filter(_CLAIMABLE)
 
 
-def fingerprint(deliveries: QuerySet[UnrecognizedDelivery]) -> str:
+def state_digest(deliveries: QuerySet[UnrecognizedDelivery]) -> str:
     """Return a digest of what an act would claim of `deliveries` at this moment; empty if that is nothing.
 
     A confirmation page carries it. It changes with each delivery that arrives, is closed, or is processed
     again and stays open.
     """
-    return digest(_claims(claimable(deliveries)))
+    return digest(_claim_state(claimable(deliveries)))
 
 
-def _claims(deliveries: QuerySet[UnrecognizedDelivery]) -> list[tuple[int, int | None]]:
-    return list(deliveries.order_by("id").values_list("id", "closed_in_id"))
+def _claim_state(deliveries: QuerySet[UnrecognizedDelivery]) -> list[tuple[int, int | None]]:
+    return list(deliveries.order_by("id").values_list("id", "last_action_id"))
 
 
-def claim(act: Act, deliveries: QuerySet[UnrecognizedDelivery], shown: str | None = None) -> int:
+def claim(
+    action: OperatorAction, deliveries: QuerySet[UnrecognizedDelivery], shown: str | None = None
+) -> int:
     """Have the act reach what is claimable of `deliveries`; return how many these are.
 
-    `shown` is the fingerprint that was confirmed. Raises ChangedMeanwhile if they are others by now.
+    `shown` is the fingerprint that was confirmed. Raises StaleConfirmation if they are others by now.
     """
-    claims = _claims(claimable(deliveries).select_for_update())
+    claims = _claim_state(claimable(deliveries).select_for_update())
     if shown is not None and claims and digest(claims) != shown:
-        raise ChangedMeanwhile
-    claimed = UnrecognizedDelivery.objects.filter(id__among={delivery_id for delivery_id, _ in claims})
-    return claimed.update(closed_in=act, outcome=Outcome.UNTRIED)
+        raise StaleConfirmation
+    claimed = UnrecognizedDelivery.objects.filter(id__in_literals={delivery_id for delivery_id, _ in claims})
+    return claimed.update(last_action=action, outcome=Outcome.UNTRIED)
 
 
-def unfinished() -> set[int]:
+def pending_ids() -> set[int]:
     """The acts that have deliveries to reach."""
     pending = UnrecognizedDelivery.objects.filter(_PENDING).order_by()
-    return set(pending.values_list("closed_in_id", flat=True).distinct())
+    return set(pending.values_list("last_action_id", flat=True).distinct())
 
 
-def carry_out(act: Act) -> int:
+def run_chunk(action: OperatorAction) -> int:
     """Reach the next chunk of deliveries; return how many. The caller's transaction has locked the act."""
-    pending = UnrecognizedDelivery.objects.filter(_PENDING, closed_in=act).order_by("id")
+    pending = UnrecognizedDelivery.objects.filter(_PENDING, last_action=action).order_by("id")
     chunk = list(pending[:CHUNK_DELIVERIES])
     for delivery in chunk:
-        if act.kind == Act.Kind.PROCESS:
+        if action.kind == OperatorAction.Kind.PROCESS:
             _process(delivery)
         else:
             delivery.outcome = Outcome.DISMISSED
@@ -86,35 +88,35 @@ def carry_out(act: Act) -> int:
 
 def _process(delivery: UnrecognizedDelivery) -> None:
     meaning = _read(delivery)
-    if isinstance(meaning, Credit):
+    if isinstance(meaning, CreditEvent):
         stored = inbox.store(
-            meaning.terms, bytes(delivery.body), delivery.source, meaning.bank_id, delivery.source_address
+            meaning.terms, bytes(delivery.body), delivery.source, meaning.bank_reference, delivery.client_ip
         )
         delivery.outcome, delivery.webhook = _STORED[stored], _webhook_of(meaning)
     else:
-        delivery.outcome = Outcome.TRIED if isinstance(meaning, Unrecognized) else Outcome.IGNORED
+        delivery.outcome = Outcome.TRIED if isinstance(meaning, UnrecognizedEvent) else Outcome.IGNORED
         delivery.reason = meaning.reason[:REASON_CHARS_MAX]
 
 
-def _read(delivery: UnrecognizedDelivery) -> Meaning:
+def _read(delivery: UnrecognizedDelivery) -> BankEvent:
     """What the adapter makes of the payload today. Nothing that it raises may lose the delivery."""
-    door = DOORS_BY_NAME.get(delivery.source)
-    if door is None:
-        return Unrecognized("there is no adapter of this source any more")
+    endpoint = ENDPOINTS_BY_NAME.get(delivery.source)
+    if endpoint is None:
+        return UnrecognizedEvent("there is no adapter of this source any more")
     try:
-        return door.read(claimed_payload(bytes(delivery.body)))
-    except TurnedAway as exc:
-        return Unrecognized(f"not meant for us by today's settings: {exc}")
+        return endpoint.read(unverified_payload(bytes(delivery.body)))
+    except NotAuthorized as exc:
+        return UnrecognizedEvent(f"not meant for us by today's settings: {exc}")
     except InvalidDelivery as exc:
-        return Unrecognized(str(exc))
+        return UnrecognizedEvent(str(exc))
     except Exception as exc:  # the other deliveries must not wait for the adapter's repair
-        log.exception("an adapter failed", door=delivery.source)
-        return Unrecognized(f"the adapter failed: {type(exc).__name__}")
+        log.exception("bank adapter failed", endpoint=delivery.source)
+        return UnrecognizedEvent(f"the adapter failed: {type(exc).__name__}")
 
 
-def _webhook_of(credit: Credit) -> Webhook:
+def _webhook_of(credit: CreditEvent) -> Webhook:
     """The webhook that it is stored as, or beside."""
     operation_id = credit.terms.operation_id
-    if credit.bank_id:
-        operation_id = BankOperation.objects.get(alias=credit.bank_id.alias).operation_id
+    if credit.bank_reference:
+        operation_id = OperationAlias.objects.get(alias=credit.bank_reference.alias).operation_id
     return Webhook.objects.defer("body").get(operation_id=operation_id)

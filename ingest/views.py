@@ -4,19 +4,19 @@ import structlog
 from django.http import HttpRequest, HttpResponse
 from structlog.contextvars import bind_contextvars
 
-from api import addresses
-from api.answers import INCOMPLETE, answer, error, json_only, unavailable
+from api.authentication import NotFound, require_api_key
 from api.models import ApiKey
-from api.reading import NotFound, for_readers
-from ingest import doorbell, doorkeeper, inbox, misconfiguration
-from ingest.answers import Operation, Taken
-from ingest.banks.telling import Ignored, Meaning, Unrecognized
-from ingest.doorkeeper import Guard
-from ingest.doors import Door
-from ingest.exceptions import InvalidDelivery, Misconfigured, TurnedAway
-from ingest.metrics import counted
+from core import client_ip
+from core.http import INCOMPLETE, error_response, json_response, json_view, service_unavailable
+from ingest import authentication, doorbell, inbox, misconfiguration
+from ingest.authentication import DeliveryAuth
+from ingest.banks.events import BankEvent, IgnoredEvent, UnrecognizedEvent
+from ingest.banks.registry import BankEndpoint
+from ingest.exceptions import InvalidDelivery, Misconfigured, NotAuthorized
+from ingest.metrics import instrumented
 from ingest.models import Webhook
-from ledger.operation_id import as_operation_id
+from ingest.schemas import DeliveryAck, OperationStatus
+from ledger.operation_id import parse_operation_id
 
 log = structlog.get_logger(__name__)
 
@@ -26,68 +26,72 @@ LENGTH_DIGITS_MAX = len(str(BODY_BYTES_MAX))  # int() refuses thousands of digit
 CHALLENGE = 'Basic realm="webhook", charset="UTF-8", Bearer realm="webhook"'
 
 
-@counted
-@json_only("POST")
-def webhook(request: HttpRequest, door: Door) -> HttpResponse:
+@instrumented
+@json_view("POST")
+def webhook(request: HttpRequest, endpoint: BankEndpoint) -> HttpResponse:
     """One of the doors. What a setting of ours keeps from being taken in is no fault of the sender: 503."""
     try:
-        return _deliver(request, door, doorkeeper.guard_of(door.name))
+        return _authenticate(request, endpoint, authentication.auth_for(endpoint.name))
     except Misconfigured as exc:
         misconfiguration.report(exc)
-        return unavailable("not configured for this delivery yet, please send it again")
+        return service_unavailable("not configured for this delivery yet, please send it again")
 
 
-def _deliver(request: HttpRequest, door: Door, guard: Guard) -> HttpResponse:
+def _authenticate(request: HttpRequest, endpoint: BankEndpoint, guard: DeliveryAuth) -> HttpResponse:
     """Store the delivery and answer; a worker posts it to the ledger."""
     length: str = request.META.get("CONTENT_LENGTH", "")
     if not length.isdecimal():  # a chunked body would reach us empty
-        return error(411, "Content-Length is required")
+        return error_response(411, "Content-Length is required")
     if len(length.lstrip("0")) > LENGTH_DIGITS_MAX or int(length) > BODY_BYTES_MAX:
-        return error(413, f"body: must not be longer than {BODY_BYTES_MAX} bytes")
+        return error_response(413, f"body: must not be longer than {BODY_BYTES_MAX} bytes")
     try:
-        doorkeeper.check_network(request, guard)
+        authentication.check_network(request, guard)
         if len(request.body) < int(length):  # cut off on its way: whole, it may be valid
-            doorkeeper.complain(door.name, "arrived incomplete", request)
-            return unavailable(INCOMPLETE)
-        payload = doorkeeper.verified_payload(request, guard)
+            authentication.log_denied(endpoint.name, "incomplete body", request)
+            return service_unavailable(INCOMPLETE)
+        payload = authentication.verified_payload(request, guard)
         misconfiguration.check_host(request)
-        told = door.read(payload)
-    except TurnedAway as reason:
-        doorkeeper.complain(door.name, str(reason), request)
-        return error(401, "not authorized", WWW_Authenticate=CHALLENGE)
+        told = endpoint.read(payload)
+    except NotAuthorized as reason:
+        authentication.log_denied(endpoint.name, str(reason), request)
+        return error_response(401, "not authorized", WWW_Authenticate=CHALLENGE)
     except InvalidDelivery as invalid:
-        inbox.keep_rejected(request.body, str(invalid), door.name, addresses.text_of(request))
-        log.info("delivery rejected", door=door.name, reason=str(invalid))
-        return error(400, str(invalid))
-    return _take_in(told, request.body, payload, door, addresses.text_of(request))
+        inbox.record_rejected(request.body, str(invalid), endpoint.name, client_ip.client_ip_text(request))
+        log.info("delivery rejected", endpoint=endpoint.name, reason=str(invalid))
+        return error_response(400, str(invalid))
+    return _store(told, request.body, payload, endpoint, client_ip.client_ip_text(request))
 
 
-def _take_in(told: Meaning, body: bytes, payload: bytes, door: Door, address: str) -> HttpResponse:
-    if isinstance(told, Unrecognized):
-        inbox.keep_unrecognized(body, payload, told.reason, door.name, address)
-        return answer(Taken("unrecognized"))
-    if isinstance(told, Ignored):
-        inbox.keep_ignored(body, told.reason, door.name, address)
-        log.debug("delivery ignored", door=door.name, reason=told.reason)
-        return answer(Taken("ignored"))
+def _store(
+    told: BankEvent, body: bytes, payload: bytes, endpoint: BankEndpoint, address: str
+) -> HttpResponse:
+    if isinstance(told, UnrecognizedEvent):
+        inbox.record_unrecognized(body, payload, told.reason, endpoint.name, address)
+        return json_response(DeliveryAck("unrecognized"))
+    if isinstance(told, IgnoredEvent):
+        inbox.record_ignored(body, told.reason, endpoint.name, address)
+        log.debug("delivery ignored", endpoint=endpoint.name, reason=told.reason)
+        return json_response(DeliveryAck("ignored"))
     bind_contextvars(operation_id=str(told.terms.operation_id))
-    stored = inbox.store(told.terms, body, door.name, told.bank_id, address)
-    log.debug("delivery stored", door=door.name, stored=stored.value)  # at INFO it would cost too much
-    if stored is inbox.Stored.NEW:
+    stored = inbox.store(told.terms, body, endpoint.name, told.bank_reference, address)
+    log.debug(
+        "delivery stored", endpoint=endpoint.name, stored=stored.value
+    )  # at INFO it would cost too much
+    if stored is inbox.StoreResult.CREATED:
         doorbell.ring()
-    return door.acknowledge(stored)
+    return endpoint.acknowledge(stored)
 
 
-@json_only("GET", "HEAD")
-@for_readers
-def operation(request: HttpRequest, key: ApiKey, operation_id: str) -> HttpResponse:
+@json_view("GET", "HEAD")
+@require_api_key
+def operation_status(request: HttpRequest, key: ApiKey, operation_id: str) -> HttpResponse:
     """Whether an operation is received, applied, failed or dismissed; for whoever may read its payer."""
-    known = as_operation_id(operation_id)
+    known = parse_operation_id(operation_id)
     webhook = Webhook.objects.filter(operation_id=known).first() if known else None
     if webhook is None or not key.may_read(webhook.payer_inn):
         raise NotFound("Operation not found")
-    return answer(
-        Operation(
+    return json_response(
+        OperationStatus(
             operation_id=webhook.operation_id,
             status=webhook.status,
             received_at=webhook.received_at,

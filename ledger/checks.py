@@ -116,7 +116,7 @@ def _triggers(connection: BaseDatabaseWrapper) -> Iterator[CheckMessage]:
 
     While their migration has still to run they can't be there, and `migrate` must not be stopped.
     """
-    guarded = triggers.migrated(MigrationRecorder(connection).applied_migrations())
+    guarded = triggers.expected_tables(MigrationRecorder(connection).applied_migrations())
     if not guarded:
         return
     if not triggers.visible(connection):

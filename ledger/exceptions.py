@@ -1,4 +1,4 @@
-class OrganizationsMissing(Exception):
+class MissingOrganizations(Exception):
     """Organizations to be credited don't exist yet; open them outside the transaction and post again."""
 
     def __init__(self, inns: frozenset[str]) -> None:

@@ -16,7 +16,7 @@ def is_inn(text: str) -> bool:
     return _SHAPE.fullmatch(text) is not None
 
 
-def checksum_holds(inn: str) -> bool:
+def is_checksum_valid(inn: str) -> bool:
     """Whether the check digits of `inn` (of an INN's shape) are right: one of 10 digits, two of 12."""
     checked = (9,) if len(inn) == 10 else (10, 11)
     return all(_check_digit(inn[:place]) == inn[place] for place in checked)

@@ -6,7 +6,7 @@ from django.db.models import Q
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
-from ledger.inn import checksum_holds
+from ledger.inn import is_checksum_valid
 from ledger.money import BALANCE_KOPECKS_MAX
 from ledger.operation_id import OperationIdField
 from ledger.terms import PaymentTerms
@@ -35,8 +35,8 @@ class Organization(models.Model):
         return self.inn
 
     @property
-    def inn_checksum_holds(self) -> bool:
-        return checksum_holds(self.inn)
+    def inn_checksum_valid(self) -> bool:
+        return is_checksum_valid(self.inn)
 
 
 class Payment(models.Model):
@@ -88,7 +88,7 @@ class BalanceLog(models.Model):
     )
     seq = models.BigIntegerField(_("No."))
     payment = models.OneToOneField(
-        Payment, on_delete=models.PROTECT, related_name="log_line", verbose_name=_("payment")
+        Payment, on_delete=models.PROTECT, related_name="log_entry", verbose_name=_("payment")
     )
     amount_kopecks = models.BigIntegerField(_("amount, kopecks"))
     balance_after_kopecks = models.BigIntegerField(_("balance after, kopecks"))
@@ -98,7 +98,7 @@ class BalanceLog(models.Model):
         verbose_name = _("balance log line")
         verbose_name_plural = _("balance log lines")
         constraints = [
-            models.UniqueConstraint(fields=["organization", "seq"], name="one_line_per_seq"),
+            models.UniqueConstraint(fields=["organization", "seq"], name="unique_seq_per_organization"),
         ]
 
     def __str__(self) -> str:

@@ -11,13 +11,13 @@ def rubles(kopecks: int) -> int | Decimal:
     return Decimal(kopecks).scaleb(-2) if rest else whole
 
 
-def rubles_text(kopecks: int) -> str:
+def format_rubles(kopecks: int) -> str:
     """`kopecks` as people read them, such as 145 000,00 ₽; its spaces don't break."""
     whole, rest = divmod(abs(kopecks), 100)
     sign = "−" if kopecks < 0 else ""
-    return f"{sign}{grouped(whole)},{rest:02}\N{NO-BREAK SPACE}₽"
+    return f"{sign}{group_digits(whole)},{rest:02}\N{NO-BREAK SPACE}₽"
 
 
-def grouped(number: int) -> str:
+def group_digits(number: int) -> str:
     """1234567 as people read it; its spaces don't break."""
     return f"{number:_}".replace("_", "\N{NO-BREAK SPACE}")

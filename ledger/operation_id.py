@@ -13,7 +13,7 @@ _UUID = re.compile(
 )
 
 
-def as_operation_id(text: str) -> UUID | None:
+def parse_operation_id(text: str) -> UUID | None:
     """`text` in any usual spelling of a UUID; None if it is none."""
     return UUID(text.lower()) if _UUID.fullmatch(text) else None
 

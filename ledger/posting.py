@@ -20,19 +20,16 @@ from django.db.models import F, Max, OuterRef, QuerySet, Subquery, Sum, Window
 from django.db.models.functions import Coalesce, Greatest, RowNumber
 from django.db.transaction import TransactionManagementError
 
-from ledger import (
-    among,  # noqa: F401 registers the look-up id__among
-    clock,
-)
-from ledger.exceptions import OrganizationsMissing
-from ledger.inserting import insert_selected
+from core.db import clock
+from core.db.insert_select import insert_select
+from ledger.exceptions import MissingOrganizations
 from ledger.models import BalanceLog, Organization, Payment
-from ledger.queries import newest_line
+from ledger.queries import last_entry
 from ledger.terms import PaymentTerms
 
 log = structlog.get_logger(__name__)
 
-LINES_LOGGED_MAX = 10  # of one batch; a line in the console for each would take longer than to post them
+PAYMENTS_LOGGED_MAX = 10  # of one batch; a line in the console for each would take longer than to post them
 _TERMS = [field.name for field in fields(PaymentTerms)]
 
 
@@ -47,14 +44,14 @@ _NEWEST_LINE_CREATED_AT = Subquery(
 )
 
 
-class Outcome(Enum):
+class PriorPosting(Enum):
     """What an operation id is that was posted before. The third answer, created, is what posting it does."""
 
     EXISTS = "exists"  # under the same terms
     CONFLICT = "conflict"  # under other terms; nothing is written
 
 
-def open_organizations(inns: Collection[str]) -> None:
+def create_organizations(inns: Collection[str]) -> None:
     """Open those of `inns` that aren't open yet, in a short transaction of their own.
 
     Inserting them inside the posting transaction, before or after its locks, deadlocks on MariaDB. So
@@ -62,22 +59,22 @@ def open_organizations(inns: Collection[str]) -> None:
     """
     if connection.in_atomic_block:
         raise TransactionManagementError("organizations are opened before the posting transaction")
-    now = clock.now()
+    now = clock.database_now()
     organizations = [Organization(inn=inn, opened_at=now) for inn in sorted(inns)]
     Organization.objects.bulk_create(organizations, ignore_conflicts=True)
 
 
-def lock_free(inns: set[str]) -> dict[str, int]:
+def try_lock(inns: set[str]) -> dict[str, int]:
     """Lock those of the organizations that nobody else holds, without waiting for any; their keys by INN.
 
-    Raises OrganizationsMissing.
+    Raises MissingOrganizations.
     """
     keys = dict(Organization.objects.filter(inn__in=inns).values_list("inn", "id"))
     if missing := inns - keys.keys():
-        raise OrganizationsMissing(frozenset(missing))
+        raise MissingOrganizations(frozenset(missing))
     # By primary key: by INN the server might read, and lock, other rows on its way. The third column is what
     # keeps it from that, because the index of the INNs doesn't have it.
-    locked = Organization.objects.select_for_update(skip_locked=True).filter(id__among=keys.values())
+    locked = Organization.objects.select_for_update(skip_locked=True).filter(id__in_literals=keys.values())
     return {inn: key for inn, key, _ in locked.values_list("inn", "id", "last_seq")}
 
 
@@ -93,35 +90,37 @@ def post(told: QuerySet[Any], organizations: Mapping[str, int]) -> None:
         raise TransactionManagementError("posting belongs into its caller's transaction")
     # Nobody else adds payments of organizations that we hold: what has a higher key from here on is ours.
     newest = Payment.objects.aggregate(key=Max("pk", default=-1))["key"]
-    written = _write_payments(told)
+    written = _insert_payments(told)
     if not written:
         return
-    if _write_lines(newest, organizations.values()) != written:
+    if _insert_entries(newest, organizations.values()) != written:
         raise IntegrityError("a payment of an organization that the caller does not hold")
-    _bring_balances_to_newest_line(organizations.values())
-    _report_after_commit(told, written)
+    _update_balances(organizations.values())
+    _log_after_commit(told, written)
 
 
-def posted_before(told: QuerySet[Any]) -> dict[UUID, Outcome]:
+def find_posted(told: QuerySet[Any]) -> dict[UUID, PriorPosting]:
     """Those operations of `told` that are posted already; the others, posted then, are created."""
     again = told.annotate(posted=_PAYMENT).filter(posted__isnull=False)
     tellings = {key: PaymentTerms(*terms) for key, *terms in again.values_list("posted", *_TERMS)}
     payments = Payment.objects.filter(pk__in=tellings).select_related("organization")
     return {
-        payment.operation_id: Outcome.EXISTS if payment.terms == tellings[payment.pk] else Outcome.CONFLICT
+        payment.operation_id: PriorPosting.EXISTS
+        if payment.terms == tellings[payment.pk]
+        else PriorPosting.CONFLICT
         for payment in payments
     }
 
 
-def _write_payments(told: QuerySet[Any]) -> int:
+def _insert_payments(told: QuerySet[Any]) -> int:
     """Write a payment for each row of `told`; return their number.
 
     Its time is the database's, taken under the organization's lock, and not before that of the newest line:
     the database's clock may have been set back, or be another server's after a failover. So the times of a
     log never decrease, as ledger/queries.py needs.
     """
-    now = clock.now_in_sql()
-    return insert_selected(
+    now = clock.database_now_sql()
+    return insert_select(
         Payment,
         told.order_by("pk"),
         operation_id=F("operation_id"),
@@ -133,7 +132,7 @@ def _write_payments(told: QuerySet[Any]) -> int:
     )
 
 
-def _write_lines(after: int, organization_ids: Collection[int]) -> int:
+def _insert_entries(after: int, organization_ids: Collection[int]) -> int:
     """The rule of crediting: a line's number is one more than that of the line before, and the balance after
     it is the one before, plus its amount. The organization's row says what its newest line was.
 
@@ -141,11 +140,13 @@ def _write_lines(after: int, organization_ids: Collection[int]) -> int:
     """
     # As a sum, the organization leads no server to its index: by it one would read all payments of an
     # organization, or, because it has them in the order of the windows, all there are.
-    holder = F("organization_id") + 0
-    ours = Payment.objects.alias(holder=holder).filter(holder__among=organization_ids)
+    organization_key = F("organization_id") + 0
+    ours = Payment.objects.alias(organization_key=organization_key).filter(
+        organization_key__in_literals=organization_ids
+    )
     its = Organization.objects.filter(pk=OuterRef("organization_id"))
-    since_newest: dict[str, Any] = {"partition_by": holder, "order_by": "pk"}
-    return insert_selected(
+    since_newest: dict[str, Any] = {"partition_by": organization_key, "order_by": "pk"}
+    return insert_select(
         BalanceLog,
         ours.filter(pk__gt=after).order_by("pk"),
         organization=F("organization_id"),
@@ -158,29 +159,29 @@ def _write_lines(after: int, organization_ids: Collection[int]) -> int:
     )
 
 
-def _bring_balances_to_newest_line(organization_ids: Collection[int]) -> None:
-    newest = newest_line()
+def _update_balances(organization_ids: Collection[int]) -> None:
+    newest = last_entry()
     # An organization that was opened for an operation in conflict has no line yet.
-    Organization.objects.filter(id__among=organization_ids).update(
+    Organization.objects.filter(id__in_literals=organization_ids).update(
         balance_kopecks=Coalesce(Subquery(newest.values("balance_after_kopecks")[:1]), "balance_kopecks"),
         last_seq=Coalesce(Subquery(newest.values("seq")[:1]), "last_seq"),
     )
 
 
-def _report_after_commit(told: QuerySet[Any], written: int) -> None:
+def _log_after_commit(told: QuerySet[Any], written: int) -> None:
     """A line in the console about money that was rolled back would be a lie."""
-    if written > LINES_LOGGED_MAX:
+    if written > PAYMENTS_LOGGED_MAX:
         transaction.on_commit(lambda: log.info("balances changed", payments=written))
         if log.isEnabledFor(logging.DEBUG):
             all_of_them = list(map(str, told.values_list("operation_id", flat=True)))
-            transaction.on_commit(lambda: log.debug("balances changed by", operation_ids=all_of_them))
+            transaction.on_commit(lambda: log.debug("operations posted", operation_ids=all_of_them))
         return
     operation_ids = list(told.values_list("operation_id", flat=True))
     lines = BalanceLog.objects.filter(payment__operation_id__in=operation_ids).order_by("id")
-    transaction.on_commit(partial(_report, list(lines.select_related("payment"))))
+    transaction.on_commit(partial(_log_entries, list(lines.select_related("payment"))))
 
 
-def _report(lines: Sequence[BalanceLog]) -> None:
+def _log_entries(lines: Sequence[BalanceLog]) -> None:
     for line in lines:
         log.info(
             "balance changed",

@@ -5,13 +5,13 @@ from itertools import takewhile
 
 from django.db.models import OuterRef, QuerySet
 
-from ledger import clock
+from core.db import clock
 from ledger.models import BalanceLog, Organization
 
 FAN_OUT = 32  # places of a log looked at in one query: four queries find a moment in a million lines
-INSTANT = timedelta(microseconds=1)  # the resolution of created_at
+TIME_RESOLUTION = timedelta(microseconds=1)  # the resolution of created_at
 # Longer than a posting takes from its time to its commit: six statements at most, each sent within
-# wait_timeout, 60 s, and answered within read_timeout, 30 s (config/environment.py).
+# wait_timeout, 60 s, and answered within read_timeout, 30 s (config/env.py).
 SETTLED_AFTER = timedelta(minutes=10)
 SEQ_MAX = 2**63 - 1
 
@@ -22,7 +22,7 @@ def find_organization(inn: str) -> Organization | None:
 
 def balance_at(organization: Organization, at: datetime) -> int:
     """Kopecks: the balance after all lines of that instant, 0 where the log hadn't begun."""
-    return balance_after(organization, newest_seq(organization, at))
+    return balance_after(organization, last_seq_at(organization, at))
 
 
 def is_settled(organization: Organization, at: datetime) -> bool:
@@ -31,7 +31,7 @@ def is_settled(organization: Organization, at: datetime) -> bool:
     A later line proves it, since the times of a log never decrease. Without one, a posting that took its time
     by then may be uncommitted still. Ask this before what it is said of, not afterwards.
     """
-    if at < clock.now() - SETTLED_AFTER:
+    if at < clock.database_now() - SETTLED_AFTER:
         return True
     newest = organization.log.filter(seq=organization.last_seq).values_list("created_at", flat=True)
     return any(created_at > at for created_at in newest)  # here: at its offset `at` may be no moment in UTC
@@ -51,29 +51,27 @@ def history(
     Of those with a smaller seq than `before`, the newest; of those with a larger one than `after`, the
     oldest. Only those written at `since` or later, and earlier than `until`.
     """
-    oldest, newest = seqs_within(organization, since, until)
+    oldest, newest = seq_range(organization, since, until)
     if before is not None:
         newest = min(newest, before - 1)
     if after is not None:
         oldest = max(oldest, after + 1)
         newest = min(newest, oldest + limit - 1)
-    return list(lines(organization, max(oldest, newest - limit + 1), newest).order_by("-seq"))
+    return list(entries(organization, max(oldest, newest - limit + 1), newest).order_by("-seq"))
 
 
-def seqs_within(
-    organization: Organization, since: datetime | None, until: datetime | None
-) -> tuple[int, int]:
+def seq_range(organization: Organization, since: datetime | None, until: datetime | None) -> tuple[int, int]:
     """The oldest and the newest line's seq of those written at `since` or later, and earlier than `until`.
 
     None: since the beginning, until the newest that `organization`, just read, knows. Without such lines the
     first is the second + 1.
     """
-    oldest = 1 if since is None else newest_seq(organization, since - INSTANT) + 1
-    newest = organization.last_seq if until is None else newest_seq(organization, until - INSTANT)
+    oldest = 1 if since is None else last_seq_at(organization, since - TIME_RESOLUTION) + 1
+    newest = organization.last_seq if until is None else last_seq_at(organization, until - TIME_RESOLUTION)
     return oldest, newest
 
 
-def lines(organization: Organization, oldest: int, newest: int) -> QuerySet[BalanceLog]:
+def entries(organization: Organization, oldest: int, newest: int) -> QuerySet[BalanceLog]:
     """The log lines with these two seqs and those between, each with its payment."""
     # Both ends, because seq has no gaps, and because with one end and a LIMIT MariaDB looks the
     # organization up and reads its log from the newest line down to the page.
@@ -88,7 +86,7 @@ def balance_after(organization: Organization, seq: int) -> int:
     return line.values_list("balance_after_kopecks", flat=True).first() or 0
 
 
-def newest_seq(organization: Organization, at: datetime) -> int:
+def last_seq_at(organization: Organization, at: datetime) -> int:
     """The seq of the newest line written at `at` or before, 0 if there is none.
 
     Lines are written in the order of seq, under the organization's lock, and get their time there, none an
@@ -108,7 +106,7 @@ def newest_seq(organization: Organization, at: datetime) -> int:
     return found
 
 
-def newest_line() -> QuerySet[BalanceLog]:
+def last_entry() -> QuerySet[BalanceLog]:
     """For a subquery by organization: its log, the newest line first.
 
     Ordered by both columns of the index: by `seq` alone MySQL reads and sorts the whole log.

@@ -8,11 +8,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta, tzinfo
 
-from ledger import clock, queries
+from core.db import clock
+from ledger import queries
 from ledger.models import BalanceLog, Organization
 
-PAGE_LINES = 50
-CHUNK_LINES = 1000  # read at once for a download
+PAGE_ENTRIES = 50
+CHUNK_ENTRIES = 1000  # read at once for a download
 CHART_POINTS_MAX = 100
 
 
@@ -61,18 +62,18 @@ class Statement:
         return self.newest - self.oldest + 1
 
     def page(self, before: int | None = None) -> list[BalanceLog]:
-        """Up to PAGE_LINES lines, newest first; with `before`, those of a smaller seq."""
+        """Up to PAGE_ENTRIES lines, newest first; with `before`, those of a smaller seq."""
         newest = self.newest if before is None else min(self.newest, before - 1)
-        oldest = max(self.oldest, newest - PAGE_LINES + 1)
-        return list(queries.lines(self.organization, oldest, newest).order_by("-seq"))
+        oldest = max(self.oldest, newest - PAGE_ENTRIES + 1)
+        return list(queries.entries(self.organization, oldest, newest).order_by("-seq"))
 
     def lines(self) -> Iterator[BalanceLog]:
         """All, oldest first, however many: only some are in memory at once."""
-        for first in range(self.oldest, self.newest + 1, CHUNK_LINES):
-            last = min(self.newest, first + CHUNK_LINES - 1)
-            yield from queries.lines(self.organization, first, last).order_by("seq")
+        for first in range(self.oldest, self.newest + 1, CHUNK_ENTRIES):
+            last = min(self.newest, first + CHUNK_ENTRIES - 1)
+            yield from queries.entries(self.organization, first, last).order_by("seq")
 
-    def sampled(self) -> list[BalanceLog]:
+    def chart_entries(self) -> list[BalanceLog]:
         """Up to CHART_POINTS_MAX lines at equal distances, and the newest, oldest first."""
         step = -(-self.count // CHART_POINTS_MAX) or 1
         places = range(self.newest, self.oldest - 1, -step)
@@ -96,14 +97,14 @@ class Statement:
     def end(self) -> datetime:
         """The last instant of the period, or now if that is to come."""
         until = self.period.until
-        return min(until - queries.INSTANT, self.read_at) if until else self.read_at
+        return min(until - queries.TIME_RESOLUTION, self.read_at) if until else self.read_at
 
 
-def of(organization: Organization, period: Period) -> Statement:
+def make_statement(organization: Organization, period: Period) -> Statement:
     """The statement of the log as far as `organization`, just read, knows it."""
-    now, until = clock.now(), period.until
-    is_settled = until is not None and queries.is_settled(organization, until - queries.INSTANT)
-    oldest, newest = queries.seqs_within(organization, period.since, until)
+    now, until = clock.database_now(), period.until
+    is_settled = until is not None and queries.is_settled(organization, until - queries.TIME_RESOLUTION)
+    oldest, newest = queries.seq_range(organization, period.since, until)
     return Statement(
         organization,
         period,

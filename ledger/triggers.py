@@ -11,11 +11,11 @@ from django.core.management.base import CommandError
 from django.db import OperationalError
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-BINARY_LOG_FORBIDS = 1419  # MySQL's ER_BINLOG_CREATE_ROUTINE_NEED_SUPER
+ER_BINLOG_CREATE_ROUTINE_NEED_SUPER = 1419  # MySQL's ER_BINLOG_CREATE_ROUTINE_NEED_SUPER
 
 
 @dataclass(frozen=True)
-class Guarded:
+class AppendOnlyTable:
     """A table whose rows are not to be changed."""
 
     migration: tuple[str, str]  # that creates its triggers
@@ -27,28 +27,26 @@ class Guarded:
     may_be_updated: bool = False
 
 
-_OURS = ("ledger", "0002_triggers")
-LEDGER = {
-    "ledger_payment": Guarded(_OURS, [("id",), ("operation_id",)]),
-    "ledger_balancelog": Guarded(_OURS, [("id",), ("payment_id",), ("organization_id", "seq")]),
+_INITIAL = ("ledger", "0001_initial")
+LEDGER_TABLES = {
+    "ledger_payment": AppendOnlyTable(_INITIAL, [("id",), ("operation_id",)]),
+    "ledger_balancelog": AppendOnlyTable(_INITIAL, [("id",), ("payment_id",), ("organization_id", "seq")]),
+    "ledger_organization": AppendOnlyTable(_INITIAL, fixed=["id", "inn", "opened_at"]),
 }
-ORGANIZATIONS = {
-    "ledger_organization": Guarded(("ledger", "0005_organizations_fixed"), fixed=["id", "inn", "opened_at"]),
-}
-_guarded = LEDGER | ORGANIZATIONS
+_registered = dict(LEDGER_TABLES)
 
 
-def guard(tables: dict[str, Guarded]) -> None:
+def register(tables: dict[str, AppendOnlyTable]) -> None:
     """Have tables of other rooms guarded, too."""
-    _guarded.update(tables)
+    _registered.update(tables)
 
 
-def migrated(applied: Container[tuple[str, str]]) -> dict[str, Guarded]:
+def expected_tables(applied: Container[tuple[str, str]]) -> dict[str, AppendOnlyTable]:
     """The tables whose triggers must be there, now that these migrations are applied."""
-    return {table: guarded for table, guarded in _guarded.items() if guarded.migration in applied}
+    return {table: guarded for table, guarded in _registered.items() if guarded.migration in applied}
 
 
-def create(connection: BaseDatabaseWrapper, tables: dict[str, Guarded] = _guarded) -> None:
+def create(connection: BaseDatabaseWrapper, tables: dict[str, AppendOnlyTable] = _registered) -> None:
     """Create the triggers of `tables` that are missing.
 
     Raises CommandError, with what to do, where the server's binary log stands in the way.
@@ -60,7 +58,7 @@ def create(connection: BaseDatabaseWrapper, tables: dict[str, Guarded] = _guarde
                 if name in absent:
                     cursor.execute(f"CREATE TRIGGER {name} {definition}")
     except OperationalError as error:
-        if error.args[0] != BINARY_LOG_FORBIDS:
+        if error.args[0] != ER_BINLOG_CREATE_ROUTINE_NEED_SUPER:
             raise
         raise CommandError(
             "The triggers that protect posted payments and the audit trail could not be created: this server "
@@ -70,7 +68,7 @@ def create(connection: BaseDatabaseWrapper, tables: dict[str, Guarded] = _guarde
         ) from error
 
 
-def drop(connection: BaseDatabaseWrapper, tables: dict[str, Guarded] = _guarded) -> None:
+def drop(connection: BaseDatabaseWrapper, tables: dict[str, AppendOnlyTable] = _registered) -> None:
     with connection.cursor() as cursor:
         for name, _ in _triggers(connection.vendor, tables):
             cursor.execute(f"DROP TRIGGER IF EXISTS {name}")
@@ -89,7 +87,7 @@ def visible(connection: BaseDatabaseWrapper) -> bool:
         return cursor.fetchone() is not None
 
 
-def missing(connection: BaseDatabaseWrapper, tables: dict[str, Guarded] = _guarded) -> list[str]:
+def missing(connection: BaseDatabaseWrapper, tables: dict[str, AppendOnlyTable] = _registered) -> list[str]:
     """Names of the triggers that should be in the database and aren't."""
     query = {
         "mysql": "SELECT trigger_name FROM information_schema.triggers WHERE trigger_schema = DATABASE()",
@@ -101,15 +99,17 @@ def missing(connection: BaseDatabaseWrapper, tables: dict[str, Guarded] = _guard
     return [name for name, _ in _triggers(connection.vendor, tables) if name not in present]
 
 
-def _triggers(vendor: str, tables: dict[str, Guarded]) -> Iterator[tuple[str, str]]:
+def _triggers(vendor: str, tables: dict[str, AppendOnlyTable]) -> Iterator[tuple[str, str]]:
     """Name and definition of each."""
     for table, guarded in tables.items():
-        for act in ("UPDATE", "DELETE"):
-            if act == "UPDATE" and guarded.may_be_updated:
+        for action in ("UPDATE", "DELETE"):
+            if action == "UPDATE" and guarded.may_be_updated:
                 continue
-            unless = _allowed(vendor, guarded) if act == "UPDATE" else ""
-            refusal = _refusal(vendor, f"{table} only grows: no {act}", f"NOT ({unless})" if unless else "")
-            yield f"{table}_no_{act.lower()}", f"BEFORE {act} ON {table} FOR EACH ROW {refusal}"
+            unless = _allowed(vendor, guarded) if action == "UPDATE" else ""
+            refusal = _refusal(
+                vendor, f"{table} is append-only: no {action}", f"NOT ({unless})" if unless else ""
+            )
+            yield f"{table}_no_{action.lower()}", f"BEFORE {action} ON {table} FOR EACH ROW {refusal}"
         if (
             vendor == "sqlite" and guarded.keys
         ):  # whose REPLACE removes the old row without asking the DELETE trigger
@@ -117,11 +117,11 @@ def _triggers(vendor: str, tables: dict[str, Guarded]) -> Iterator[tuple[str, st
                 " AND ".join(f"{column} = NEW.{column}" for column in key) for key in guarded.keys
             )
             exists = f"EXISTS (SELECT 1 FROM {table} WHERE {same})"  # noqa: S608 - names from above
-            refusal = _refusal(vendor, f"{table} only grows: such a row exists", exists)
+            refusal = _refusal(vendor, f"{table} is append-only: such a row exists", exists)
             yield f"{table}_no_replace", f"BEFORE INSERT ON {table} FOR EACH ROW {refusal}"
 
 
-def _allowed(vendor: str, guarded: Guarded) -> str:
+def _allowed(vendor: str, guarded: AppendOnlyTable) -> str:
     """The UPDATE that is allowed, as a condition; empty: none."""
     if not guarded.fixed:
         return guarded.allowed

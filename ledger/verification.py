@@ -22,12 +22,12 @@ from django.db.models import Case, Count, Exists, F, Max, Min, OuterRef, Q, Quer
 from django.db.models.functions import Coalesce
 
 from ledger.models import BalanceLog, Organization, Payment
-from ledger.money import rubles_text
-from ledger.queries import newest_line
+from ledger.money import format_rubles
+from ledger.queries import last_entry
 
 ROWS_PER_PAGE = 10_000
 ORGANIZATIONS_PER_PAGE = 1_000
-BEFORE_ALL, AFTER_ALL = -(2**63), 2**63 - 1  # primary keys
+PK_MIN, PK_MAX = -(2**63), 2**63 - 1  # primary keys
 
 Progress = Callable[[str, int], None]  # called for each page: what was checked, and how many rows of it
 Line = tuple[int, int, int, int, int]  # organization, seq, amount, balance after, 1 if the payment agrees
@@ -54,18 +54,18 @@ class Drift:
 
     def _say(self, value: int | str | None) -> str:
         if isinstance(value, int) and self.what.endswith("_kopecks"):
-            return rubles_text(value)
+            return format_rubles(value)
         return "nothing" if value is None else str(value)
 
 
-def in_silence(_what: str, _rows: int) -> None:
+def no_progress(_what: str, _rows: int) -> None:
     """A Progress that nobody watches."""
 
 
-def verify(progress: Progress = in_silence) -> Iterator[Drift]:
+def verify(progress: Progress = no_progress) -> Iterator[Drift]:
     """Every drift inside the ledger, as it is found; none when all is right."""
     yield from _organizations(progress)
-    yield from _payments(progress, BEFORE_ALL)
+    yield from _payments(progress, PK_MIN)
 
 
 def verify_new(progress: Progress, lines_after: int, payments_after: int) -> Iterator[Drift]:
@@ -82,21 +82,21 @@ def verify_new(progress: Progress, lines_after: int, payments_after: int) -> Ite
     its = Organization.objects.filter(pk=OuterRef("organization_id"))
     right = Q(Exists(its)) & Q(Exists(_agreeing_payments())) & (first | follows)
     wrong = lines.alias(right=Case(When(right, then=1), default=0)).filter(right=0)
-    for pk in sift(wrong, "lines", progress, lines_after):
+    for pk in failing_pks(wrong, "entries", progress, lines_after):
         yield _new_line_drift(BalanceLog.objects.get(pk=pk))
     yield from _payments(progress, payments_after)
 
 
 def _payments(progress: Progress, after: int) -> Iterator[Drift]:
-    counted = Payment.objects.values("pk").annotate(lines=Count("log_line"))
-    for pk in sift(counted.exclude(lines=1), "payments", progress, after):
+    counted = Payment.objects.values("pk").annotate(lines=Count("log_entry"))
+    for pk in failing_pks(counted.exclude(lines=1), "payments", progress, after):
         payment, lines = Payment.objects.get(pk=pk), BalanceLog.objects.filter(payment_id=pk).count()
         inn, rule = _inn(payment.organization_id), "a payment stands in the log, once"
-        yield Drift("lines_of_payment", rule, 1, lines, inn, operation_id=payment.operation_id)
+        yield Drift("entries_of_payment", rule, 1, lines, inn, operation_id=payment.operation_id)
 
 
-def sift(
-    offending: QuerySet[Any, Any], what: str, progress: Progress, after: int = BEFORE_ALL
+def failing_pks(
+    offending: QuerySet[Any, Any], what: str, progress: Progress, after: int = PK_MIN
 ) -> Iterator[int]:
     """Primary keys of a table's offending rows behind `after`; it is read in pages along that key."""
     while True:
@@ -112,7 +112,7 @@ def sift(
 
 def _heads() -> Iterator[list[Head]]:
     """The organizations in pages, each with its newest line."""
-    newest = newest_line()
+    newest = last_entry()
     # One statement: a balance and its newest line read one after the other would differ under posting.
     heads = Organization.objects.order_by("pk").values_list(
         "pk",
@@ -122,7 +122,7 @@ def _heads() -> Iterator[list[Head]]:
         "balance_kopecks",
         Coalesce(Subquery(newest.values("balance_after_kopecks")[:1]), 0),
     )
-    after = BEFORE_ALL
+    after = PK_MIN
     while page := list(heads.filter(pk__gt=after)[:ORGANIZATIONS_PER_PAGE]):
         yield page
         after = page[-1][0]
@@ -139,20 +139,20 @@ def _head_drifts(page: list[Head]) -> Iterator[Drift]:
 
 def _organizations(progress: Progress) -> Iterator[Drift]:
     """The organizations in pages; for each page the logs first, since they explain the balances."""
-    after = BEFORE_ALL
+    after = PK_MIN
     for page in _heads():
         yield from _logs(after, page[-1][0], {pk for pk, *_ in page}, progress)
         yield from _head_drifts(page)
         after = page[-1][0]
         progress("organizations", len(page))
-    yield from _logs(after, AFTER_ALL, (), progress)
+    yield from _logs(after, PK_MAX, (), progress)
 
 
 def _logs(after: int, last: int, known: Collection[int], progress: Progress) -> Iterator[Drift]:
     """The logs of the organizations with after < id <= last, line by line; those `known` do exist."""
-    current, seq, balance = BEFORE_ALL, 0, 0
+    current, seq, balance = PK_MIN, 0, 0
     for page in _pages_of_lines(after, last):
-        progress("lines", len(page))
+        progress("entries", len(page))
         for line in page:
             organization_id, found_seq, amount, found_balance, agrees = line
             if organization_id != current:
@@ -214,9 +214,9 @@ def _explain(line: Line, seq: int, balance: int) -> Drift:
     organization_id, found_seq, _, found_balance, agrees = line
     inn = _inn(organization_id)
     if found_seq > seq:
-        return Drift("missing_line", "lines are numbered 1, 2, 3 … without a gap", seq, found_seq, inn, seq)
+        return Drift("missing_entry", "lines are numbered 1, 2, 3 … without a gap", seq, found_seq, inn, seq)
     if found_seq < seq:
-        return Drift("doubled_seq", "no two lines have one number", seq, found_seq, inn, found_seq)
+        return Drift("duplicate_seq", "no two lines have one number", seq, found_seq, inn, found_seq)
     if not agrees:
         return _disagreement(BalanceLog.objects.get(organization_id=organization_id, seq=seq), inn)
     rule = "the balance after a line is the one before, plus its amount"

@@ -7,62 +7,62 @@ from datetime import datetime
 from django.http import HttpRequest, HttpResponse
 from msgspec import UNSET
 
-from api import iso8601
-from api.answers import answer, error, json_only
+from api.authentication import NotFound, require_api_key
 from api.models import ApiKey
-from api.reading import NotFound, for_readers
+from core import iso8601
+from core.http import error_response, json_response, json_view
 from ledger import queries
-from ledger.answers import Balance, History, Line
 from ledger.inn import is_inn
 from ledger.models import BalanceLog, Organization
 from ledger.money import rubles
+from ledger.schemas import Balance, History, HistoryEntry
 
-HISTORY_LINES_DEFAULT = 10
-HISTORY_LINES_MAX = 100
+HISTORY_LIMIT_DEFAULT = 10
+HISTORY_LIMIT_MAX = 100
 YEAR_MIN = 1000
 _POSITIVE = re.compile(r"0*([1-9][0-9]*)")
 
 
-@json_only("GET", "HEAD")
-@for_readers
+@json_view("GET", "HEAD")
+@require_api_key
 def balance(request: HttpRequest, key: ApiKey, inn: str) -> HttpResponse:
     """Now, or with `at` at that instant."""
     try:
         at = _moment(request, "at")
     except ValueError as wrong:
-        return error(400, str(wrong))
+        return error_response(400, str(wrong))
     organization = _find(key, inn)
     if at is None:
-        return answer(Balance(organization.inn, rubles(organization.balance_kopecks)))
+        return json_response(Balance(organization.inn, rubles(organization.balance_kopecks)))
     settled = queries.is_settled(organization, at)
-    return answer(Balance(organization.inn, rubles(queries.balance_at(organization, at)), settled))
+    return json_response(Balance(organization.inn, rubles(queries.balance_at(organization, at)), settled))
 
 
-@json_only("GET", "HEAD")
-@for_readers
+@json_view("GET", "HEAD")
+@require_api_key
 def history(request: HttpRequest, key: ApiKey, inn: str) -> HttpResponse:
     """Newest first; the seq of the last line is the `before` of the page of older ones, and the seq of the
     first the `after` of the page of newer ones.
     """
     try:
-        limit = _positive(request, "limit") or HISTORY_LINES_DEFAULT
+        limit = _positive(request, "limit") or HISTORY_LIMIT_DEFAULT
         before, after = _positive(request, "before"), _positive(request, "after")
         since, until = _moment(request, "from"), _moment(request, "to")
         if before and after:
             raise ValueError("before, after: give one of them")  # noqa: TRY301 said as all others are
     except ValueError as wrong:
-        return error(400, str(wrong))
+        return error_response(400, str(wrong))
     organization = _find(key, inn)
-    settled = queries.is_settled(organization, until - queries.INSTANT) if until else UNSET
+    settled = queries.is_settled(organization, until - queries.TIME_RESOLUTION) if until else UNSET
     lines = queries.history(
         organization,
-        limit=min(limit, HISTORY_LINES_MAX),
+        limit=min(limit, HISTORY_LIMIT_MAX),
         before=before,
         after=after,
         since=since,
         until=until,
     )
-    return answer(History(organization.inn, [_line(line) for line in lines], settled))
+    return json_response(History(organization.inn, [_line(line) for line in lines], settled))
 
 
 def _find(key: ApiKey, inn: str) -> Organization:
@@ -96,8 +96,8 @@ def _moment(request: HttpRequest, name: str) -> datetime | None:
     raise ValueError(f"{name}: must be an ISO 8601 date and time with an offset (in which + is written %2B)")
 
 
-def _line(line: BalanceLog) -> Line:
-    return Line(
+def _line(line: BalanceLog) -> HistoryEntry:
+    return HistoryEntry(
         amount=rubles(line.amount_kopecks),
         created_at=line.created_at,
         balance_after=rubles(line.balance_after_kopecks),

@@ -2,12 +2,12 @@
 
 from django.contrib import admin
 
-from ledger.browsing import ReadOnlyAdmin
+from core.admin import ReadOnlyAdmin
 from monitoring.models import Alert
 
 
 @admin.register(Alert)
 class AlertAdmin(ReadOnlyAdmin):
-    list_display = ["cause", "text", "began_at", "told_at", "gone_at"]
-    fields = ["cause", "text", "to_do", "size", "began_at", "told_at", "gone_at"]
+    list_display = ["cause", "text", "started_at", "notified_at", "cleared_at"]
+    fields = ["cause", "text", "remedy", "size", "started_at", "notified_at", "cleared_at"]
     ordering = ["cause"]

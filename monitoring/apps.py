@@ -11,5 +11,5 @@ class MonitoringConfig(AppConfig):
     def ready(self) -> None:
         # By name, now that there are models.
         for signal, watch in ((worker_ready, "watch"), (beat_init, "watch_all")):
-            signal.connect(import_string("monitoring.exposition.serve"), weak=False)
-            signal.connect(import_string(f"monitoring.alerting.{watch}"), weak=False)
+            signal.connect(import_string("monitoring.prometheus.serve"), weak=False)
+            signal.connect(import_string(f"monitoring.alerts.{watch}"), weak=False)

@@ -14,31 +14,31 @@ from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 
-from ledger.charts import BOTTOM, TOP, time_ticks, tips, whole
-from ledger.money import grouped
-from worker.counting import Counted
+from core.svg import BOTTOM, TOP, svg, time_ticks, tooltips
+from ledger.money import group_digits
+from monitoring.throughput import MinuteCounts
 
-WIDTH, LEFT, RIGHT = 640, 46, 632  # in the units of ledger/charts.py
+WIDTH, LEFT, RIGHT = 640, 46, 632  # in the units of ledger/admin/balance_chart.py
 
 
 @dataclass(frozen=True)
 class Bucket:
     """Some minutes in a row, and how much there was a minute on average; None: not counted."""
 
-    began_at: datetime
+    started_at: datetime
     lasts: timedelta
-    a_minute: tuple[float, float] | None  # received, applied
+    per_minute: tuple[float, float] | None  # received, applied
 
 
-def buckets(minutes: dict[datetime, Counted | None], each: int) -> list[Bucket]:
+def buckets(minutes: dict[datetime, MinuteCounts | None], each: int) -> list[Bucket]:
     """So many minutes in each, as the clock has them, oldest first; what wasn't counted doesn't count."""
-    chunks: dict[datetime, list[Counted | None]] = {}
+    chunks: dict[datetime, list[MinuteCounts | None]] = {}
     for minute, counted in minutes.items():
         chunks.setdefault(minute.replace(minute=minute.minute - minute.minute % each), []).append(counted)
-    return [Bucket(began_at, timedelta(minutes=each), _mean(chunk)) for began_at, chunk in chunks.items()]
+    return [Bucket(started_at, timedelta(minutes=each), _mean(chunk)) for started_at, chunk in chunks.items()]
 
 
-def _mean(counted: Sequence[Counted | None]) -> tuple[float, float] | None:
+def _mean(counted: Sequence[MinuteCounts | None]) -> tuple[float, float] | None:
     known = [one for one in counted if one is not None]
     if not known:
         return None
@@ -46,7 +46,7 @@ def _mean(counted: Sequence[Counted | None]) -> tuple[float, float] | None:
     return sum(received) / len(known), sum(applied) / len(known)
 
 
-def nice_above(value: float) -> int:
+def axis_max(value: float) -> int:
     """The next of 2, 4, 10, 20, 40, 100, …, so that half of it is a whole number, too."""
     power = 1
     while True:
@@ -58,9 +58,9 @@ def nice_above(value: float) -> int:
             return power
 
 
-def flow(points: Sequence[Bucket], *, tick_minutes: int, label: str) -> SafeString:
+def throughput_chart(points: Sequence[Bucket], *, tick_minutes: int, label: str) -> SafeString:
     """The chart of some buckets, with a time below each `tick_minutes`; `label` says what it shows."""
-    highest = nice_above(max((max(p.a_minute) for p in points if p.a_minute), default=0))
+    highest = axis_max(max((max(p.per_minute) for p in points if p.per_minute), default=0))
     drawing = format_html(
         '{}{}<path class="applied" d="{}"/><path class="received" d="{}"/>{}',
         _levels(highest),
@@ -69,7 +69,7 @@ def flow(points: Sequence[Bucket], *, tick_minutes: int, label: str) -> SafeStri
         _line(points, highest),
         _tips(points),
     )
-    return whole("flow", label, drawing, width=WIDTH)
+    return svg("flow", label, drawing, width=WIDTH)
 
 
 def _x(number: int, of: int) -> float:
@@ -82,7 +82,7 @@ def _y(value: float, highest: int) -> float:
 
 def _levels(highest: int) -> SafeString:
     """Grid lines, each with its number."""
-    levels = [(_y(value, highest), grouped(value)) for value in (0, highest // 2, highest)]
+    levels = [(_y(value, highest), group_digits(value)) for value in (0, highest // 2, highest)]
     return format_html_join(
         "",
         '<line class="grid" x1="{}" x2="{}" y1="{}" y2="{}"/>'
@@ -95,7 +95,7 @@ def _times(points: Sequence[Bucket], tick_minutes: int) -> SafeString:
     ticks = [
         (_x(number, len(points)), f"{local:%H:%M}")
         for number, point in enumerate(points)
-        if (local := timezone.localtime(point.began_at))
+        if (local := timezone.localtime(point.started_at))
         and (local.hour * 60 + local.minute) % tick_minutes == 0
     ]
     return time_ticks(ticks, LEFT + 8, RIGHT - 14)
@@ -105,8 +105,8 @@ def _bars(points: Sequence[Bucket], highest: int) -> str:
     """The outline of all bars, as one path."""
     path = []
     for number, point in enumerate(points):
-        if point.a_minute and point.a_minute[1]:
-            x, end, y = _x(number, len(points)), _x(number + 1, len(points)), _y(point.a_minute[1], highest)
+        if point.per_minute and point.per_minute[1]:
+            x, end, y = _x(number, len(points)), _x(number + 1, len(points)), _y(point.per_minute[1], highest)
             gap = (end - x) * 0.08
             path.append(f"M{x + gap:.2f} {BOTTOM}V{y}H{end - gap:.2f}V{BOTTOM}Z")
     return "".join(path)
@@ -116,10 +116,10 @@ def _line(points: Sequence[Bucket], highest: int) -> str:
     """Steps as wide as the bars, interrupted where nothing was counted."""
     path, command = [], "M"
     for number, point in enumerate(points):
-        if point.a_minute is None:
+        if point.per_minute is None:
             command = "M"
             continue
-        x, end, y = _x(number, len(points)), _x(number + 1, len(points)), _y(point.a_minute[0], highest)
+        x, end, y = _x(number, len(points)), _x(number + 1, len(points)), _y(point.per_minute[0], highest)
         path.append(f"{command}{x} {y}H{end}")
         command = "L"
     return "".join(path)
@@ -128,23 +128,23 @@ def _line(points: Sequence[Bucket], highest: int) -> str:
 def _tips(points: Sequence[Bucket]) -> SafeString:
     """What a pointer is told over each bucket. Those that weren't counted are seen without one, too."""
     width = round((RIGHT - LEFT) / len(points), 2)
-    return tips(
-        ("tip" if point.a_minute else "tip uncounted", _x(number, len(points)), width, _told(point))
+    return tooltips(
+        ("tip" if point.per_minute else "tip uncounted", _x(number, len(points)), width, _told(point))
         for number, point in enumerate(points)
     )
 
 
 def _told(point: Bucket) -> str:
-    when = f"{timezone.localtime(point.began_at):%H:%M}"
+    when = f"{timezone.localtime(point.started_at):%H:%M}"
     if point.lasts > timedelta(minutes=1):
-        until = f"{timezone.localtime(point.began_at + point.lasts):%H:%M}"
+        until = f"{timezone.localtime(point.started_at + point.lasts):%H:%M}"
         when = _("{begin}–{end}, a minute").format(begin=when, end=until)
-    if point.a_minute is None:
+    if point.per_minute is None:
         return _("{when}: not counted").format(when=when)
-    received, applied = map(_count, point.a_minute)
+    received, applied = map(_count, point.per_minute)
     text = _("{when}: {received} received, {applied} applied")
     return text.format(when=when, received=received, applied=applied)
 
 
-def _count(a_minute: float) -> str:
-    return grouped(round(a_minute)) if a_minute >= 10 else number_format(f"{a_minute:.2g}")
+def _count(per_minute: float) -> str:
+    return group_digits(round(per_minute)) if per_minute >= 10 else number_format(f"{per_minute:.2g}")

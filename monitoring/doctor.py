@@ -16,15 +16,15 @@ from django.db import DatabaseError, InterfaceError, connection
 from django.db.migrations.executor import MigrationExecutor
 from django.utils import timezone
 
-from api.redaction import redact
-from monitoring import troubles
-from monitoring.durations import duration
-from monitoring.figures import Figures
-from worker import clock
-from worker.models import Beat
-from worker.trial import posting_fault
+from core.db import clock
+from core.observability.url_credentials import redact_urls
+from monitoring import problems
+from monitoring.format_duration import format_duration
+from monitoring.stats import Stats
+from worker.models import Heartbeat
+from worker.trial_posting import trial_error
 
-CLOCKS_APART_MAX = timedelta(seconds=2)
+CLOCK_SKEW_MAX = timedelta(seconds=2)
 REDO_LOG_BYTES_MIN = 2**30
 
 
@@ -32,7 +32,7 @@ REDO_LOG_BYTES_MIN = 2**30
 class Finding:
     part: str
     found: str
-    to_do: str = ""  # empty: all is well
+    remedy: str = ""  # empty: all is well
 
 
 Look = Callable[[], Iterator[Finding]]
@@ -46,8 +46,8 @@ def examine() -> Iterator[Finding]:
         for look in (_database, _redo_log, _clock, _inbox, _posting, _rows):
             yield from look()
     except (DatabaseError, InterfaceError, ImproperlyConfigured) as fault:
-        to_do = _see("no database", troubles.see_to_database())
-        yield Finding("database", troubles.said_by(fault), to_do)
+        remedy = _see("database_unreachable", problems.database_remedy())
+        yield Finding("database", problems.db_message(fault), remedy)
 
 
 def _settings() -> Iterator[Finding]:
@@ -62,21 +62,21 @@ def _checked(part: str, **which: Any) -> Iterator[Finding]:
     """What `manage.py check` says; from a warning on there is something to do."""
     for message in checks.run_checks(**which):
         if not message.is_silenced():
-            to_do = message.hint or "see docs/deployment.md"
+            remedy = message.hint or "see docs/deployment.md"
             is_well = message.level < checks.WARNING
-            yield Finding(part, f"{message.msg} ({message.id})", "" if is_well else to_do)
+            yield Finding(part, f"{message.msg} ({message.id})", "" if is_well else remedy)
 
 
 def _to_do(findings: list[Finding]) -> bool:
-    return any(finding.to_do for finding in findings)
+    return any(finding.remedy for finding in findings)
 
 
 def _broker() -> Iterator[Finding]:
     try:
-        waiting = troubles.waiting_messages()
+        waiting = problems.queued_messages()
     except Exception as fault:  # noqa: BLE001 each transport has errors of its own
-        to_do = _see("no broker", troubles.see_to_broker())
-        yield Finding("broker", f"does not answer: {redact(str(fault))}", to_do)
+        remedy = _see("broker_unreachable", problems.broker_remedy())
+        yield Finding("broker", f"does not answer: {redact_urls(str(fault))}", remedy)
     else:
         found = "answers; {celery} rings, {attempts} attempts and {acts} acts wait"
         yield Finding("broker", found.format_map(waiting))
@@ -101,59 +101,63 @@ def _redo_log() -> Iterator[Finding]:
     with connection.cursor() as cursor:
         cursor.execute(f"SELECT @@{name}")
         size = cursor.fetchone()[0]
-    to_do = f"set {name} to 1G or more; docs/deployment.md says why" if size < REDO_LOG_BYTES_MIN else ""
-    yield Finding("database", f"its redo log holds {size // 2**20} MiB", to_do)
+    remedy = f"set {name} to 1G or more; docs/deployment.md says why" if size < REDO_LOG_BYTES_MIN else ""
+    yield Finding("database", f"its redo log holds {size // 2**20} MiB", remedy)
 
 
 def _clock() -> Iterator[Finding]:
-    apart = abs(timezone.now() - clock.now())
+    apart = abs(timezone.now() - clock.database_now())
     found = f"{apart.total_seconds():.1f} seconds from the database's"
-    yield Finding("clock", found, "set both machines by NTP" if apart > CLOCKS_APART_MAX else "")
+    yield Finding("clock", found, "set both machines by NTP" if apart > CLOCK_SKEW_MAX else "")
 
 
 def _inbox() -> Iterator[Finding]:
-    fault = troubles.refused()
+    fault = problems.inbox_write_error()
     found = f"takes no webhook: {fault}" if fault else "takes webhooks"
-    yield Finding("inbox", found, _see("refused", troubles.see_to_storage()) if fault else "")
+    yield Finding("inbox", found, _see("refused", problems.storage_remedy()) if fault else "")
 
 
 def _posting() -> Iterator[Finding]:
-    fault = posting_fault()
-    found = f"a trial posting fails: {troubles.said_by(fault)}" if fault else "posts a trial webhook"
-    yield Finding("ledger", found, _see("posting fails", troubles.see_to_posting()) if fault else "")
+    fault = trial_error()
+    found = f"a trial posting fails: {problems.db_message(fault)}" if fault else "posts a trial webhook"
+    yield Finding("ledger", found, _see("posting_failing", problems.posting_remedy()) if fault else "")
 
 
-def _see(cause: str, to_do: str) -> str:
+def _see(cause: str, remedy: str) -> str:
     """With where the runbook goes on; empty if there is nothing to do."""
-    return to_do and f"{to_do} ({troubles.runbook(cause)})"
+    return remedy and f"{remedy} ({problems.runbook_entry(cause)})"
 
 
 def _rows() -> Iterator[Finding]:
     """Who works, what waits, and what was found at the last verification."""
-    told = Figures(clock.now())
-    to_do = {one.cause: _see(one.cause, one.to_do) for one in troubles.of_rows(told)}
-    for kind in Beat.Kind:
+    told = Stats(clock.database_now())
+    remedy = {one.cause: _see(one.cause, one.remedy) for one in problems.data_problems(told)}
+    for kind in Heartbeat.Kind:
         signs = [sign for sign in told.signs if sign.beat.kind == kind]
         for sign in signs:
             found = f"{sign.beat.name}, last heard of {sign.age.total_seconds():.0f} seconds ago"
-            advice = _see(f"silent {kind.name.lower()}", troubles.see_to(sign))
+            advice = _see(f"{kind.name.lower()}_stale", problems.heartbeat_remedy(sign))
             yield Finding(kind.name.lower(), found, advice)
         if not signs:
             found = "none is known to run"
-            yield Finding(kind.name.lower(), found, to_do[f"no {kind.name.lower()}"])
-    waiting = f"; the oldest for {duration(told.waiting_seconds)}" if told.waiting_seconds is not None else ""
+            yield Finding(kind.name.lower(), found, remedy[f"{kind.name.lower()}_down"])
+    waiting = (
+        f"; the oldest for {format_duration(told.oldest_pending_seconds)}"
+        if told.oldest_pending_seconds is not None
+        else ""
+    )
     found = f"{told.backlog} webhooks wait to be applied{waiting}"
-    yield Finding("inbox", found, to_do.get(troubles.STALLED, ""))
-    yield Finding("inbox", f"{told.failed} webhooks are failed", to_do.get("failed", ""))
-    yield Finding("inbox", f"{told.conflicts} conflicts are open", to_do.get("conflicts", ""))
+    yield Finding("inbox", found, remedy.get(problems.STALLED, ""))
+    yield Finding("inbox", f"{told.failed} webhooks are failed", remedy.get("failed", ""))
+    yield Finding("inbox", f"{told.conflicts} conflicts are open", remedy.get("conflicts", ""))
     found = f"{told.unrecognized} unrecognized deliveries are open"
-    yield Finding("inbox", found, to_do.get("unrecognized", ""))
+    yield Finding("inbox", found, remedy.get("unrecognized", ""))
     names = ", ".join(f"{one.setting} ({one.detail})" for one in told.misconfigurations)
     yield Finding(
-        "inbox", f"refused because of settings: {names or 'nothing'}", to_do.get("misconfigured", "")
+        "inbox", f"refused because of settings: {names or 'nothing'}", remedy.get("misconfigured", "")
     )
     found = "was never verified"
     if last := told.verification:
         result = last.drift.partition("\n")[0] or "all is right"
         found = f"verified at {last.ended_at:%Y-%m-%d %H:%M} UTC: {result}"
-    yield Finding("ledger", found, to_do.get("drift") or to_do.get("not verified", ""))
+    yield Finding("ledger", found, remedy.get("drift") or remedy.get("verification_overdue", ""))

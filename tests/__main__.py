@@ -21,7 +21,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Self
 
-from tests.servers import (
+from tests.harness.servers import (
     NOT_WITHOUT_SERVERS,
     ROOT,
     MariaDB,

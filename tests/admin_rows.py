@@ -14,36 +14,36 @@ from django_otp.plugins.otp_static.models import StaticDevice
 from django_otp.plugins.otp_totp.models import TOTPDevice
 
 from api.keys import issue
-from ingest import acts, inbox
-from ingest.models import Act, ConflictingDelivery, Verification, Webhook
+from ingest import inbox, operator_actions
+from ingest.models import ConflictingDelivery, LedgerVerification, OperatorAction, Webhook
 from monitoring.models import Alert
-from tests.cast import body, posted, received, terms
-from worker.models import Beat
+from tests.factories import make_webhook, payment_body, post_payments, terms
+from worker.models import Heartbeat
 
 _ARGUMENT = re.compile(r"<(?:\w+:)?(\w+)>")
 
 
-def one_of_each() -> None:
+def create_one_of_each() -> None:
     """Needs a user, who acts. The webhook was applied, delivered with other content, replayed and failed."""
     told = terms(328_17)
-    posted(told)
-    webhook = received(
-        told, status=Webhook.Status.FAILED, attempts=5, last_error="it broke", error_kind="it broke"
+    post_payments(told)
+    webhook = make_webhook(
+        told, status=Webhook.Status.FAILED, attempts=5, last_error="it broke", error_fingerprint="it broke"
     )
-    other = body(told, amount="999.13", payer_inn="500100732259")
+    other = payment_body(told, amount="999.13", payer_inn="500100732259")
     ConflictingDelivery.objects.create(webhook=webhook, difference="amount_kopecks, inn", body=other)
-    received(terms(1_00), status=Webhook.Status.APPLIED)
-    acts.begin(Act.Kind.REPLAY, {webhook.pk}, User.objects.earliest("pk"), "repaired")
-    inbox.keep_rejected(b'{"amount": "0"}', "amount: must be greater than zero")
-    inbox.keep_unrecognized(b'{"amount": "2"}', b'{"amount": "2"}', "typeOfOperation new", "tbank")
-    inbox.keep_ignored(b'{"amount": "1"}', "outgoing", "tbank")
-    Verification.objects.create(took=timedelta(seconds=1), rows_looked_at=3)
+    make_webhook(terms(1_00), status=Webhook.Status.APPLIED)
+    operator_actions.create(OperatorAction.Kind.REPLAY, {webhook.pk}, User.objects.earliest("pk"), "repaired")
+    inbox.record_rejected(b'{"amount": "0"}', "amount: must be greater than zero")
+    inbox.record_unrecognized(b'{"amount": "2"}', b'{"amount": "2"}', "typeOfOperation new", "tbank")
+    inbox.record_ignored(b'{"amount": "1"}', "outgoing", "tbank")
+    LedgerVerification.objects.create(duration=timedelta(seconds=1), rows_scanned=3)
     TaskResult.objects.create(
         task_id=f"webhook-{webhook.pk}-1", status="FAILURE", traceback="ValueError: it broke"
     )
     now = datetime.now(UTC)
-    Beat.objects.create(name="worker@host", kind=Beat.Kind.WORKER, processes=1, seen_at=now)
-    Alert.objects.create(cause="stalled", level=3, text="late", to_do="look", size=1, began_at=now)
+    Heartbeat.objects.create(name="worker@host", kind=Heartbeat.Kind.WORKER, processes=1, seen_at=now)
+    Alert.objects.create(cause="stalled", level=3, text="late", remedy="look", size=1, started_at=now)
     issue("a program", "read:all")
     Group.objects.create(name="readers")
     owner = User.objects.create_user("owner", "owner@example.com")
@@ -51,11 +51,11 @@ def one_of_each() -> None:
     StaticDevice.objects.create(user=owner, name="codes").token_set.create(token="abc")
 
 
-def shown_models() -> list[type[Model]]:
+def registered_models() -> list[type[Model]]:
     return sorted(admin.site._registry, key=lambda model: model._meta.label)
 
 
-def routes() -> list[str]:
+def admin_routes() -> list[str]:
     """Each route below /admin/, with its arguments as <name>; not the one that takes what is left over."""
     return sorted({*_routes(admin.site.get_urls(), "/admin/"), "/admin/language/"})
 
@@ -69,16 +69,16 @@ def _routes(patterns: Any, prefix: str) -> Iterator[str]:
             yield re.sub(r"\(\?P<(\w+)>.*?\)", r"<\1>", route)
 
 
-def filled(route: str, value: str) -> str:
+def fill_route(route: str, value: str) -> str:
     return _ARGUMENT.sub(lambda _: value, route)
 
 
-def model_of(route: str) -> type[Model] | None:
+def model_of_route(route: str) -> type[Model] | None:
     """Whose pages the route belongs to."""
     return next(
         (
             model
-            for model in shown_models()
+            for model in registered_models()
             if route.startswith(f"/admin/{model._meta.app_label}/{model._meta.model_name}/")
         ),
         None,

@@ -44,7 +44,7 @@ def filled_tables() -> list[str]:
 
 
 def empty(tables: list[str]) -> None:
-    triggers.drop(connection, {name: guard for name, guard in triggers._guarded.items() if name in tables})
+    triggers.drop(connection, {name: guard for name, guard in triggers._registered.items() if name in tables})
     try:
         connection.ops.execute_sql_flush(connection.ops.sql_flush(no_style(), tables))
     finally:
@@ -54,7 +54,7 @@ def empty(tables: list[str]) -> None:
 @pytest.fixture(scope="session", autouse=True)
 def broker_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> None:
     """The file broker of a running `make run` must not hear what the tests send."""
-    if current_app.conf.broker_transport == "worker.filebroker:Transport":
+    if current_app.conf.broker_transport == "worker.file_broker:Transport":
         folder = tmp_path_factory.mktemp("broker")
         current_app.conf.broker_transport_options |= {
             "data_folder_in": str(folder / "messages"),

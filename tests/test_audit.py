@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.servers import ROOT
+from tests.harness.servers import ROOT
 
 FINDS_THE_CANARY = 'case "$*" in *requirements*) {}; ;; *) echo PYSEC-2019-14; exit 1; ;; esac'
 

@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from config import web_server
-from ingest.signing import key_of
-from tests.servers import ROOT
-from worker.marks import mark_of
+from config import gunicorn
+from ingest.signatures import decode_secret
+from tests.harness.servers import ROOT
+from worker.marks import heartbeat_path
 
 COMPOSE_FILE = ROOT / "docker-compose.yml"
 COMPOSE: dict[str, Any] = YAML(typ="safe").load(COMPOSE_FILE)
@@ -65,7 +65,7 @@ def test_every_secret_is_documented_and_written_by_the_script(tmp_path: Path) ->
     written = dict(line.split("=", 1) for line in (tmp_path / ".env").read_text().splitlines())
 
     assert {name for name in written if f"`{name}`" not in documentation} == set()
-    assert len(key_of(written.pop("WEBHOOK_SECRETS"))) == 32
+    assert len(decode_secret(written.pop("WEBHOOK_SECRETS"))) == 32
     assert written.keys() == SECRETS
     assert len(set(written.values())) == len(written)
     assert all(re.fullmatch(r"[0-9a-f]{64}", secret) for secret in written.values())
@@ -167,7 +167,7 @@ def test_long_running_service_is_checked_restarted_and_given_time_to_stop(name: 
 def test_web_is_stopped_after_gunicorn_gave_its_requests_up() -> None:
     grace_seconds = int(SERVICES["web"]["stop_grace_period"].removesuffix("s"))
 
-    assert grace_seconds > web_server.graceful_timeout
+    assert grace_seconds > gunicorn.graceful_timeout
 
 
 def test_own_health_check_is_among_the_allowed_hosts() -> None:
@@ -240,11 +240,11 @@ def test_it_is_healthy_as_long_as_it_leaves_its_mark(
     monkeypatch.setattr(tempfile, "tempdir", "/tmp")  # as in a container, whatever TMPDIR is here
     kind, command = SERVICES[name]["healthcheck"]["test"]
     assert kind == "CMD-SHELL"
-    assert str(mark_of(name)) in command
-    mark = tmp_path / mark_of(name).name
+    assert str(heartbeat_path(name)) in command
+    mark = tmp_path / heartbeat_path(name).name
 
     def is_healthy() -> bool:
-        here = command.replace("$$", "$").replace(str(mark_of(name)), str(mark))
+        here = command.replace("$$", "$").replace(str(heartbeat_path(name)), str(mark))
         return subprocess.run(["sh", "-c", here], check=False, capture_output=True).returncode == 0
 
     assert not is_healthy()

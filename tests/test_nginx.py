@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from config.hashing import FORMS_PER_MINUTE_MAX
-from tests.servers import ROOT, free_port
-from tests.waiting import until
+from tests.harness.servers import ROOT, free_port
+from tests.harness.wait import wait_until
+from web.password_limit import FORMS_PER_MINUTE_MAX
 
 CONFIGURATION = (ROOT / "deploy/nginx.conf").read_text()
 TEMPORARY = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")  # folders of nginx's
@@ -110,7 +110,7 @@ def test_nginx_lets_few_passwords_through_and_everything_else(configured: Path) 
         with log.open("w") as stderr:
             nginx = subprocess.Popen(["nginx", "-c", configured, "-p", configured.parent], stderr=stderr)
         try:
-            until("nginx", lambda: accepts(port), log, 30)
+            wait_until("nginx", lambda: accepts(port), log, 30)
             logins = [
                 status(port, "POST", "/admin/login/?next=/admin/") for _ in range(FORMS_PER_MINUTE_MAX + 5)
             ]

@@ -10,9 +10,9 @@ import pytest
 from django.test import Client
 from ruamel.yaml import YAML
 
-from monitoring import troubles
+from monitoring import problems
+from tests.harness.servers import ROOT, lacking, promtool
 from tests.monitoring.test_dashboard import verification
-from tests.servers import ROOT, lacking, promtool
 
 PROMETHEUS = ROOT / "deploy/prometheus"
 RULES = [
@@ -96,8 +96,8 @@ def test_gauges_of_several_web_containers_are_never_added_up() -> None:
 
 
 def test_verified_within_is_the_same_for_prometheus_and_us() -> None:
-    rule = next(rule for rule in RULES if rule["alert"] == "PrihodBooksNotVerified")
-    assert f"{troubles.VERIFIED_WITHIN.total_seconds() / 3600:.0f} * 3600" in rule["expr"]
+    rule = next(rule for rule in RULES if rule["alert"] == "PrihodVerificationOverdue")
+    assert f"{problems.VERIFICATION_AGE_MAX.total_seconds() / 3600:.0f} * 3600" in rule["expr"]
 
 
 def test_the_dashboard_asks_the_source_that_is_chosen_and_no_panel_hides_another() -> None:

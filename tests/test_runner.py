@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.servers import ROOT
-from tests.turns import ONCE
+from tests.harness.servers import ROOT
+from tests.markers import sqlite_run_only
 
-pytestmark = ONCE
+pytestmark = sqlite_run_only
 
 
 @pytest.mark.parametrize("program", [["-m", "pytest"], [str(Path(sys.executable).with_name("pytest"))]])
@@ -16,7 +16,7 @@ pytestmark = ONCE
 def test_pytest_in_a_folder_of_tests_imports_our_packages(
     program: list[str], folder: str, tmp_path: Path
 ) -> None:
-    path = str(ROOT / "tests/config/test_listening.py")
+    path = str(ROOT / "tests/core/test_listen_address.py")
     run = subprocess.run(
         [sys.executable, *program, "-q", "-p", "no:cacheprovider", path],
         cwd=ROOT / folder,

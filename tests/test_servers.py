@@ -16,12 +16,12 @@ from pathlib import Path
 import pytest
 import redis
 
-from tests import servers
-from tests.processes import is_alive
-from tests.servers import ROOT, MariaDB, MySQL, Redis, Server, ServerFailed, lacking
-from tests.turns import ONCE
+from tests.harness import servers
+from tests.harness.processes import is_alive
+from tests.harness.servers import ROOT, MariaDB, MySQL, Redis, Server, ServerFailed, lacking
+from tests.markers import sqlite_run_only
 
-pytestmark = ONCE
+pytestmark = sqlite_run_only
 
 DEATH_TIMEOUT_SECONDS = 30.0
 
@@ -100,7 +100,7 @@ def start_elsewhere(kind: type[Server]) -> tuple[subprocess.Popen[str], int, Pat
     """A process that starts a server and then sleeps; the server's pid and folder."""
     script = f"""if True:
         import time
-        from tests.servers import {kind.__name__} as Kind
+        from tests.harness.servers import {kind.__name__} as Kind
         with Kind() as server:
             print(server.pid, server.folder, flush=True)
             time.sleep(600)

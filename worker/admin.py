@@ -10,24 +10,26 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, gettext_noop
 from django_celery_results.models import GroupResult, TaskResult
 
-from ingest import asking, story
-from ingest.admin import ERROR_CHARS_SHOWN, WebhookAdmin
-from ingest.models import Act, Webhook
-from ledger.browsing import ReadOnlyAdmin, Viewer, link, may_view
-from ledger.operation_id import as_operation_id
+from core.admin import ReadOnlyAdmin, Viewer, admin_link, may_view
+from ingest.admin import action_views, timeline
+from ingest.admin.pages import ERROR_CHARS_SHOWN, WebhookAdmin
+from ingest.models import OperatorAction, Webhook
+from ledger.operation_id import parse_operation_id
 from worker.applying import BatchFailed
-from worker.attempts import webhook_id_of
-from worker.models import Beat
+from worker.models import Heartbeat
+from worker.retries import webhook_id_from_task_id
 
-SHOWN_MAX = 20  # results on a webhook's page
-STORY_TRACE_CHARS_MAX = 4_000  # of each
+RESULTS_SHOWN_MAX = 20  # results on a webhook's page
+TIMELINE_TRACE_CHARS_MAX = 4_000  # of each
 TRACE_CHARS_MAX = 50_000  # on a result's own page
-CAUSE_ENDS = "\nThe above exception was the direct cause of the following exception:\n"  # as Python writes it
-NAMED_MAX = 5  # of the results that have no webhook behind them
+CAUSE_SEPARATOR = (
+    "\nThe above exception was the direct cause of the following exception:\n"  # as Python writes it
+)
+LISTED_MAX = 5  # of the results that have no webhook behind them
 
 admin.site.unregister([GroupResult, TaskResult, Webhook])  # of groups there are none
 # What the package marks for translation and shows here; its Russian is not compiled.
-CELERYS_WORDS = (
+CELERY_MSGIDS = (
     gettext_noop("Celery Results"),
     gettext_noop("task result"),
     gettext_noop("task results"),
@@ -48,35 +50,37 @@ CELERYS_WORDS = (
 )
 
 
-def attempts_of(webhook_id: int) -> Q:
+def attempts_filter(webhook_id: int) -> Q:
     """Picks the results of this webhook's attempts."""
     # A range, because LIKE would not use the index on every database; "." follows "-".
     return Q(task_id__gte=f"webhook-{webhook_id}-", task_id__lt=f"webhook-{webhook_id}.")
 
 
 @admin.register(Webhook)
-class AttemptedWebhookAdmin(WebhookAdmin):
+class WebhookWithAttemptsAdmin(WebhookAdmin):
     """The inbox's page, and with it what Celery kept of the webhook's attempts."""
 
-    def events(self, webhook: Webhook, viewer: Viewer) -> list[story.Event]:
+    def events(self, webhook: Webhook, viewer: Viewer) -> list[timeline.TimelineEvent]:
         if not may_view(viewer, TaskResult):
             return super().events(webhook, viewer)
-        newest = TaskResult.objects.filter(attempts_of(webhook.pk)).order_by("-id")[:SHOWN_MAX]
+        newest = TaskResult.objects.filter(attempts_filter(webhook.pk)).order_by("-id")[:RESULTS_SHOWN_MAX]
         return [*super().events(webhook, viewer), *map(_attempt, newest)]
 
 
-def _attempt(result: TaskResult) -> story.Event:
+def _attempt(result: TaskResult) -> timeline.TimelineEvent:
     went_well = result.status == SUCCESS
-    return story.Event(
+    return timeline.TimelineEvent(
         result.date_done,
         "applied" if went_well else "attempt",
         _("An attempt on its own went well") if went_well else _("An attempt on its own failed"),
-        format_html("{} {}", end_of(last_line(result), STORY_TRACE_CHARS_MAX), link(result, _("the result"))),
-        traceback=end_of(result.traceback, STORY_TRACE_CHARS_MAX),
+        format_html(
+            "{} {}", tail(last_line(result), TIMELINE_TRACE_CHARS_MAX), admin_link(result, _("the result"))
+        ),
+        traceback=tail(result.traceback, TIMELINE_TRACE_CHARS_MAX),
     )
 
 
-def end_of(text: str | None, chars_max: int) -> str:
+def tail(text: str | None, chars_max: int) -> str:
     """A traceback's end names the error."""
     return (text or "")[-chars_max:]
 
@@ -84,7 +88,7 @@ def end_of(text: str | None, chars_max: int) -> str:
 def last_line(result: TaskResult) -> str:
     """Of the traceback, which names the error; of BatchFailed's cause, which is all that it has to say."""
     traceback = result.traceback or ""
-    cause, wraps, wrapper = traceback.rpartition(CAUSE_ENDS)
+    cause, wraps, wrapper = traceback.rpartition(CAUSE_SEPARATOR)
     told = cause if wraps and BatchFailed.__name__ in wrapper else traceback
     return told.rstrip().rpartition("\n")[2]
 
@@ -109,31 +113,35 @@ class TaskResultAdmin(ReadOnlyAdmin):
     search_help_text = gettext_lazy("a task id, or a webhook's operation id")
     actions = ["replay_selected"]
 
-    def find(self, rows: QuerySet[TaskResult], text: str) -> QuerySet[TaskResult]:
-        operation_id = as_operation_id(text)
+    def search(self, rows: QuerySet[TaskResult], text: str) -> QuerySet[TaskResult]:
+        operation_id = parse_operation_id(text)
         webhook = operation_id and Webhook.objects.filter(operation_id=operation_id).first()
-        return rows.filter(attempts_of(webhook.pk) if webhook else Q(task_id=text))
+        return rows.filter(attempts_filter(webhook.pk) if webhook else Q(task_id=text))
 
     def has_replay_permission(self, request: HttpRequest) -> bool:
-        return asking.may_act(request.user, Act.Kind.REPLAY)
+        return action_views.has_action_permission(request.user, OperatorAction.Kind.REPLAY)
 
     @admin.action(permissions=["replay"], description=gettext_lazy("Replay"))
     def replay_selected(self, request: HttpRequest, selected: QuerySet[TaskResult]) -> HttpResponse | None:
         """Ask about the webhooks behind the results, and name the results that have none."""
-        task_ids = selected.values_list("task_id", flat=True)[: asking.CHOSEN_MAX + 1]
-        webhook_ids = {task_id: webhook_id_of(task_id) for task_id in task_ids}
+        task_ids = selected.values_list("task_id", flat=True)[: action_views.SELECTED_MAX + 1]
+        webhook_ids = {task_id: webhook_id_from_task_id(task_id) for task_id in task_ids}
         if without := [task_id for task_id, webhook_id in webhook_ids.items() if webhook_id is None]:
-            named = ", ".join(without[:NAMED_MAX]) + (", …" if len(without) > NAMED_MAX else "")
+            named = ", ".join(without[:LISTED_MAX]) + (", …" if len(without) > LISTED_MAX else "")
             text = _("{count} without a webhook to replay: {named}")
             messages.warning(request, text.format(count=len(without), named=named))
         found = {webhook_id for webhook_id in webhook_ids.values() if webhook_id is not None}
-        return asking.ask_about(request, self.admin_site, Act.Kind.REPLAY, found) if found else None
+        return (
+            action_views.confirm(request, self.admin_site, OperatorAction.Kind.REPLAY, found)
+            if found
+            else None
+        )
 
     @admin.display(description=gettext_lazy("webhook"))
     def webhook(self, result: TaskResult) -> str:
-        webhook_id = webhook_id_of(result.task_id)
+        webhook_id = webhook_id_from_task_id(result.task_id)
         text = _("webhook {id}").format(id=webhook_id)
-        return link(Webhook(pk=webhook_id), text) if webhook_id else _("none")
+        return admin_link(Webhook(pk=webhook_id), text) if webhook_id else _("none")
 
     @admin.display(description=gettext_lazy("failure"))
     def failure(self, result: TaskResult) -> str:
@@ -141,15 +149,15 @@ class TaskResultAdmin(ReadOnlyAdmin):
 
     @admin.display(description=gettext_lazy("traceback"))
     def trace(self, result: TaskResult) -> str:
-        return format_html("<pre>{}</pre>", end_of(result.traceback, TRACE_CHARS_MAX) or _("none"))
+        return format_html("<pre>{}</pre>", tail(result.traceback, TRACE_CHARS_MAX) or _("none"))
 
     @admin.display(description=gettext_lazy("Result Data"))
     def data(self, result: TaskResult) -> str:
-        return end_of(result.result, TRACE_CHARS_MAX)
+        return tail(result.result, TRACE_CHARS_MAX)
 
 
-@admin.register(Beat)
-class BeatAdmin(ReadOnlyAdmin):
+@admin.register(Heartbeat)
+class HeartbeatAdmin(ReadOnlyAdmin):
     list_display = ["name", "kind", "processes", "seen_at"]
     fields = ["name", "kind", "processes", "seen_at"]
     ordering = ["name"]

@@ -11,47 +11,47 @@ from django.conf import settings
 from django.db import close_old_connections
 from structlog.contextvars import bind_contextvars, clear_contextvars
 
-from api.command_line import misconfigured_in_one_line
+from core.cli import exit_on_misconfiguration
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
-with misconfigured_in_one_line():
+with exit_on_misconfiguration():
     settings.DEBUG  # noqa: B018 loads them, before Celery looks at its command line
 
 app = Celery("prihod")
 # Its Django fixup puts the working directory first, where a folder named as a package of ours would hide it.
 sys.path.append(sys.path.pop(0))
 app.config_from_object("django.conf:settings", namespace="CELERY")
-app.autodiscover_tasks(["worker"])
+app.autodiscover_tasks(["worker", "monitoring"])
 # Celery would close the database's connection around every task; a new one costs more than a small task.
 app.conf.CELERY_DB_REUSE_MAX = sys.maxsize
-app.steps["consumer"].add("worker.beats:WorkerBeats")  # by name: it needs Django's models
+app.steps["consumer"].add("worker.heartbeats:HeartbeatStep")  # by name: it needs Django's models
 
 
 @setup_logging.connect
-def leave_logging_to_django(**_: object) -> None:
+def keep_django_logging(**_: object) -> None:
     """A receiver of this signal keeps Celery from replacing Django's LOGGING."""
 
 
 @task_prerun.connect
-def leave_connections_to_django(**_: object) -> None:
+def close_stale_connections(**_: object) -> None:
     """As before a request: those that broke are closed, and the others asked whether they still work."""
     close_old_connections()
 
 
 @task_prerun.connect
-def name_the_task_in_its_lines(task_id: str, task: Task[..., object], **_: object) -> None:
+def bind_log_context(task_id: str, task: Task[..., object], **_: object) -> None:
     """A ring carries no data: it is by operation ids that a worker's lines are joined with the web's."""
     clear_contextvars()
     bind_contextvars(task_id=task_id, task=task.name)
 
 
 @task_postrun.connect
-def forget_the_task(**_: object) -> None:
+def clear_log_context(**_: object) -> None:
     clear_contextvars()
 
 
 @worker_process_init.connect
-def leave_sigterm_to_the_main_process(**_: object) -> None:
+def ignore_sigterm_in_pool(**_: object) -> None:
     """Process managers signal the whole group; a pool process would die with its batch half done.
 
     The main process hears the same signal, lets every batch finish and then ends its pool.

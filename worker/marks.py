@@ -7,11 +7,11 @@ from pathlib import Path
 from django.conf import settings
 
 
-def mark_of(kind: str) -> Path:
+def heartbeat_path(kind: str) -> Path:
     """The file whose age is that of the last beat. Named after the port: two houses may share a machine."""
     return Path(tempfile.gettempdir(), f"prihod-{kind}-{settings.PORT}")
 
 
-def leave_mark(kind: str) -> None:
+def touch_heartbeat(kind: str) -> None:
     with suppress(OSError):  # a full disk must not stop the work; the health check will tell
-        mark_of(kind).touch()
+        heartbeat_path(kind).touch()

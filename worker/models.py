@@ -6,7 +6,7 @@ from django.db import models
 from django.utils.translation import gettext_lazy as _
 
 
-class Beat(models.Model):
+class Heartbeat(models.Model):
     """The last sign of life of a worker, with all its pool, or of a scheduler."""
 
     class Kind(models.TextChoices):
@@ -20,7 +20,7 @@ class Beat(models.Model):
     processes = models.PositiveIntegerField(_("processes"), help_text=_("that apply webhooks"))
     seen_at = models.DateTimeField(_("last beat"), help_text=_("by the database's clock"))
 
-    objects: ClassVar[models.Manager["Beat"]] = models.Manager()
+    objects: ClassVar[models.Manager["Heartbeat"]] = models.Manager()
 
     class Meta:
         verbose_name = _("beat")
@@ -28,19 +28,6 @@ class Beat(models.Model):
 
     def __str__(self) -> str:
         return self.name
-
-
-class Minute(models.Model):
-    """How much came and was applied in a minute that is over; counted once, so that nobody counts again."""
-
-    began_at = models.DateTimeField(primary_key=True)
-    received = models.PositiveIntegerField(help_text=_("webhooks that were stored"))
-    applied = models.PositiveIntegerField(help_text=_("payments that were posted"))
-
-    objects: ClassVar[models.Manager["Minute"]] = models.Manager()
-
-    def __str__(self) -> str:
-        return f"{self.began_at:%Y-%m-%d %H:%M}"
 
 
 class Lease(models.Model):

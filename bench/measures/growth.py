@@ -15,15 +15,15 @@ from django.contrib.auth import get_user_model
 from django.test import Client
 from django.urls import reverse
 
-from bench.database import connected_to, house_of_workers, require_right_books
-from bench.designs import DoesNotCount
-from bench.figures import Bound, Figure
-from bench.generator import Group, inn_of, queue, write_books, write_trouble
-from faults.house import House, wait_until
+from bench.database import connected_to, require_consistent_ledger, worker_stack
+from bench.generator import Group, enqueue, fill_ledger, inn_of_organization, write_failures
+from bench.measurements import Bound, Measurement
+from bench.systems import InvalidRun
 from ingest.models import Webhook
 from ledger.models import Payment
-from tests.reading import rows_read_by
-from tests.servers import ROOT
+from tests.harness.procfile_stack import ProcfileStack, wait_until
+from tests.harness.servers import ROOT
+from tests.row_counts import count_rows_read
 from worker.applying import apply_batch
 from worker.sweeper import sweep
 
@@ -58,14 +58,14 @@ QUICK = Size(3, [Group(1, 50_000), Group(1, 100), Group(100, 500)], 2_500, 2_000
 FULL = Size(5, [Group(1, 1_000_000), Group(1, 100), Group(1_000, 4_000)], 5_000, 10_000, 100_000)
 
 
-def measure(quick: bool, say: Callable[[str], None]) -> Iterator[Figure]:
+def measure(quick: bool, say: Callable[[str], None]) -> Iterator[Measurement]:
     size = QUICK if quick else FULL
-    with house_of_workers() as small, house_of_workers() as large:
-        for house, books in ((small, SMALL_BOOKS), (large, size.books)):
-            with connected_to(house):
-                fill(house, books, say)
+    with worker_stack() as small, worker_stack() as large:
+        for stack, books in ((small, SMALL_BOOKS), (large, size.books)):
+            with connected_to(stack):
+                fill(stack, books, say)
         with connected_to(large):
-            write_trouble(size.trouble)
+            write_failures(size.trouble)
         yield cost_per_webhook(small, large, size, say)
         with connected_to(large):
             yield from reads(size, say)
@@ -78,66 +78,68 @@ def at_most(limit: float) -> Bound:
     return Bound(limit, at_least=False)
 
 
-def fill(house: House, books: Sequence[Group], say: Callable[[str], None]) -> None:
-    house.sql(f"SET GLOBAL innodb_buffer_pool_size = {BUFFER_POOL_BYTES}")
+def fill(stack: ProcfileStack, books: Sequence[Group], say: Callable[[str], None]) -> None:
+    stack.sql(f"SET GLOBAL innodb_buffer_pool_size = {BUFFER_POOL_BYTES}")
     begun = time.perf_counter()
-    write_books(books)
+    fill_ledger(books)
     lines = sum(group.rows for group in books)
-    settle(house)
+    settle(stack)
     say(f"{lines:,} lines with payments and webhooks are written in {time.perf_counter() - begun:.0f} s")
 
 
-def settle(house: House) -> None:
+def settle(stack: ProcfileStack) -> None:
     """Have the server write into its tables what is only in its redo log; else it did so while we measure."""
-    house.sql("SET GLOBAL innodb_io_capacity = 10000")
-    house.sql("SET GLOBAL innodb_max_dirty_pages_pct_lwm = 0.001")
-    house.sql("SET GLOBAL innodb_max_dirty_pages_pct = 0")
+    stack.sql("SET GLOBAL innodb_io_capacity = 10000")
+    stack.sql("SET GLOBAL innodb_max_dirty_pages_pct_lwm = 0.001")
+    stack.sql("SET GLOBAL innodb_max_dirty_pages_pct = 0")
     wait_until(
-        lambda: dirty_pages(house) < DIRTY_PAGES_LEFT_MAX, "the books are on the disk", SETTLE_SECONDS_MAX
+        lambda: dirty_pages(stack) < DIRTY_PAGES_LEFT_MAX, "the books are on the disk", SETTLE_SECONDS_MAX
     )
     for setting in ("io_capacity", "max_dirty_pages_pct_lwm", "max_dirty_pages_pct"):
-        house.sql(f"SET GLOBAL innodb_{setting} = DEFAULT")
+        stack.sql(f"SET GLOBAL innodb_{setting} = DEFAULT")
 
 
-def dirty_pages(house: House) -> int:
-    return int(house.sql("SHOW GLOBAL STATUS LIKE 'Innodb_buffer_pool_pages_dirty'")[0][1])
+def dirty_pages(stack: ProcfileStack) -> int:
+    return int(stack.sql("SHOW GLOBAL STATUS LIKE 'Innodb_buffer_pool_pages_dirty'")[0][1])
 
 
-def cost_per_webhook(small: House, large: House, size: Size, say: Callable[[str], None]) -> Figure:
+def cost_per_webhook(
+    small: ProcfileStack, large: ProcfileStack, size: Size, say: Callable[[str], None]
+) -> Measurement:
     """Microseconds. Of the large books, `verification` says in the end whether they are still right."""
-    costs: dict[House, list[float]] = {large: [], small: []}
+    costs: dict[ProcfileStack, list[float]] = {large: [], small: []}
     for number in range(1, size.rounds + 1):
-        for house, values in costs.items():
-            with connected_to(house):
+        for stack, values in costs.items():
+            with connected_to(stack):
                 values.append(post(size.webhooks))
         with connected_to(small):
-            require_right_books()
+            require_consistent_ledger()
         told = ", ".join(f"{values[-1]:.0f}" for values in costs.values())
         say(f"round {number} of {size.rounds}: a webhook costs {told} µs in the large and the small books")
     what = "cost per webhook, against books of ten thousand lines"
-    return Figure(MEASURE, what, "µs", costs[large], costs[small], at_most(COST_RATIO_MAX))
+    return Measurement(MEASURE, what, "µs", costs[large], costs[small], at_most(COST_RATIO_MAX))
 
 
 def post(webhooks: int) -> float:
     """Microseconds for each; by apply_batch in this process."""
-    queue(webhooks, organizations=POSTED_TO, first=FIRST_OF_THE_OTHERS)
+    enqueue(webhooks, organizations=POSTED_TO, first=FIRST_OF_THE_OTHERS)
     begun = time.perf_counter()
-    while apply_batch(settings.BATCH_WEBHOOKS_MAX):
+    while apply_batch(settings.BATCH_SIZE_MAX):
         pass
     return 1e6 * (time.perf_counter() - begun) / webhooks
 
 
-def reads(size: Size, say: Callable[[str], None]) -> Iterator[Figure]:
+def reads(size: Size, say: Callable[[str], None]) -> Iterator[Measurement]:
     """By Django's test client: without an HTTP server, whose cost would hide a difference."""
     client = Client(HTTP_HOST="localhost")
     for name in ("balance", "balance/history"):
         path = f"/api/organizations/{{}}/{name}/"
-        hot, quiet = path.format(inn_of(HOT)), path.format(inn_of(QUIET))
+        hot, quiet = path.format(inn_of_organization(HOT)), path.format(inn_of_organization(QUIET))
         read(client, hot, quiet)
         ours, theirs = zip(*(read(client, hot, quiet) for _ in range(size.rounds)), strict=True)
         say(f"{name}: {ours[0]:.2f} ms with the most lines, {theirs[0]:.2f} ms with a hundred")
         what = f"{name.rpartition('/')[2]} of the organization with the most lines, against a hundred"
-        yield Figure(MEASURE, what, "ms", ours, theirs, at_most(READS_RATIO_MAX))
+        yield Measurement(MEASURE, what, "ms", ours, theirs, at_most(READS_RATIO_MAX))
 
 
 def read(client: Client, *paths: str) -> list[float]:
@@ -147,12 +149,12 @@ def read(client: Client, *paths: str) -> list[float]:
         for path in paths:
             begun = time.perf_counter()
             if client.get(path).status_code != 200:
-                raise DoesNotCount(f"{path} was not answered 200")
+                raise InvalidRun(f"{path} was not answered 200")
             seconds[path] += time.perf_counter() - begun
     return [1000 * spent / READS for spent in seconds.values()]
 
 
-def pages(size: Size, say: Callable[[str], None]) -> Iterator[Figure]:
+def pages(size: Size, say: Callable[[str], None]) -> Iterator[Measurement]:
     """Every list of the admin: its first and its last page, each of its filters, and searches."""
     client = Client(HTTP_HOST="localhost")
     client.force_login(get_user_model().objects.create_superuser("bench"))
@@ -160,15 +162,15 @@ def pages(size: Size, say: Callable[[str], None]) -> Iterator[Figure]:
     seconds: dict[str, float] = {}
     rows = {}
     for path in admin_paths(client):
-        rows[path] = rows_read_by(partial(open_page, client, path, seconds))
+        rows[path] = count_rows_read(partial(open_page, client, path, seconds))
     slowest, greediest = max(seconds, key=seconds.__getitem__), max(rows, key=rows.__getitem__)
     say(f"of {len(rows)} pages the slowest is {slowest}, {seconds[slowest]:.3f} s")
     say(f"most is read by {greediest}, {rows[greediest]} rows")
     slow, greedy = list(seconds.values()), list(rows.values())
-    yield Figure(
+    yield Measurement(
         MEASURE, "the slowest page of the admin's lists", "s", [max(slow)], bound=at_most(PAGE_SECONDS_MAX)
     )
-    yield Figure(
+    yield Measurement(
         MEASURE,
         "rows read for one of them, at most",
         "rows",
@@ -187,12 +189,12 @@ def admin_paths(client: Client) -> Iterator[str]:
     operation_ids = [
         str(row.operation_id) for row in (Payment.objects.earliest("id"), Webhook.objects.latest("id"))
     ]
-    searches = [*operation_ids, inn_of(HOT), inn_of(QUIET), "7" * 10]
+    searches = [*operation_ids, inn_of_organization(HOT), inn_of_organization(QUIET), "7" * 10]
     for model, its_admin in admin.site._registry.items():  # noqa: SLF001 Django asks itself this way
         path = reverse(f"admin:{model._meta.app_label}_{model._meta.model_name}_changelist")
         page = client.get(path)
         if page.status_code != 200:
-            raise DoesNotCount(f"{path} was answered {page.status_code}")
+            raise InvalidRun(f"{path} was answered {page.status_code}")
         changes = page.context_data["cl"]  # type: ignore[index] # a TemplateResponse has it
         yield path
         yield f"{path}?p={changes.paginator.num_pages}"
@@ -203,35 +205,35 @@ def admin_paths(client: Client) -> Iterator[str]:
                 yield path + choice["query_string"]
 
 
-def sweeps(size: Size, say: Callable[[str], None]) -> Iterator[Figure]:
+def sweeps(size: Size, say: Callable[[str], None]) -> Iterator[Measurement]:
     yield sweeping("with an empty queue", size, say)
-    queue(size.backlog, organizations=POSTED_TO, first=FIRST_OF_THE_OTHERS)
+    enqueue(size.backlog, organizations=POSTED_TO, first=FIRST_OF_THE_OTHERS)
     yield sweeping(f"with {size.backlog} webhooks that have just arrived", size, say)
 
 
-def sweeping(how: str, size: Size, say: Callable[[str], None]) -> Figure:
+def sweeping(how: str, size: Size, say: Callable[[str], None]) -> Measurement:
     rounds = []
     for _ in range(size.rounds):
         begun = time.perf_counter()
         sweep()
         rounds.append(time.perf_counter() - begun)
     say(f"a sweep {how} takes {max(rounds):.3f} s")
-    return Figure(MEASURE, f"a sweep {how}", "s", rounds, bound=at_most(settings.SWEEP_EVERY_SECONDS))
+    return Measurement(MEASURE, f"a sweep {how}", "s", rounds, bound=at_most(settings.SWEEP_INTERVAL_SECONDS))
 
 
-def verification(house: House, say: Callable[[str], None]) -> Iterator[Figure]:
-    """The command, in a process of its own. Raises DoesNotCount unless it is green."""
+def verification(stack: ProcfileStack, say: Callable[[str], None]) -> Iterator[Measurement]:
+    """The command, in a process of its own. Raises InvalidRun unless it is green."""
     command = [sys.executable, "manage.py", "verify_ledger", "--json"]
-    process = subprocess.Popen(command, cwd=ROOT, env=house.environment, stdout=subprocess.PIPE)
+    process = subprocess.Popen(command, cwd=ROOT, env=stack.environment, stdout=subprocess.PIPE)
     with process:
         assert process.stdout  # as asked for
         told = process.stdout.read()
         _, status, usage = os.wait4(process.pid, 0)  # tells the highest memory, as nothing else does
         process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode != 0:
-        raise DoesNotCount(f"verify_ledger: {told.decode()}")
+        raise InvalidRun(f"verify_ledger: {told.decode()}")
     figures = json.loads(told)
     say(f"verify_ledger: {told.decode().strip()}, {usage.ru_maxrss / 1024:.0f} MiB")
-    yield Figure(MEASURE, "verify_ledger", "rows/s", [figures["rows_per_second"]])
+    yield Measurement(MEASURE, "verify_ledger", "rows/s", [figures["rows_per_second"]])
     memory = usage.ru_maxrss / 1024
-    yield Figure(MEASURE, "verify_ledger's memory", "MiB", [memory], bound=at_most(VERIFY_MIB_MAX))
+    yield Measurement(MEASURE, "verify_ledger's memory", "MiB", [memory], bound=at_most(VERIFY_MIB_MAX))

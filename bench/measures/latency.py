@@ -4,34 +4,36 @@
 
 from collections.abc import Callable, Iterator
 
-from bench.designs import Design, drain, require_stored
-from bench.figures import Bound, Figure
 from bench.load import closed_loop, open_loop, p99_milliseconds
-from faults.house import House
+from bench.measurements import Bound, Measurement
+from bench.systems import System, drain, require_stored
+from tests.harness.procfile_stack import ProcfileStack
 
 P99_MILLISECONDS_MAX = 250.0
 
 
-def measure(quick: bool, say: Callable[[str], None]) -> Iterator[Figure]:
+def measure(quick: bool, say: Callable[[str], None]) -> Iterator[Measurement]:
     rounds, seconds = (2, 3) if quick else (4, 8)
-    with Design.OURS.house() as house:
-        full = closed_loop(house.port, seconds)
-        say(f"full load: {full.ok_per_second:.0f}/s, drained {drain(house):.1f} s later")
+    with System.OURS.stack() as stack:
+        full = closed_loop(stack.port, seconds)
+        say(f"full load: {full.ok_per_second:.0f}/s, drained {drain(stack):.1f} s later")
         p99s = []
         for number in range(1, rounds + 1):
-            p99s.append(p99_at(house, full.ok_per_second / 2, seconds))
+            p99s.append(p99_at(stack, full.ok_per_second / 2, seconds))
             say(f"round {number} of {rounds}: p99 {p99s[-1]:.0f} ms")
-        Design.OURS.require_verified(house)
+        System.OURS.require_verified(stack)
     what = "p99 at half of full load"
-    yield Figure("receipt to applied", what, "ms", p99s, bound=Bound(P99_MILLISECONDS_MAX, at_least=False))
+    yield Measurement(
+        "receipt to applied", what, "ms", p99s, bound=Bound(P99_MILLISECONDS_MAX, at_least=False)
+    )
 
 
-def p99_at(house: House, per_second: float, seconds: float) -> float:
+def p99_at(stack: ProcfileStack, per_second: float, seconds: float) -> float:
     """In milliseconds, of the webhooks of one round."""
-    newest = house.sql("SELECT MAX(id) FROM ingest_webhook")[0][0]
-    sent = open_loop(house.port, per_second=per_second, seconds=seconds)
-    drain(house)
-    rows = house.sql("SELECT operation_id, received_at, applied_at FROM ingest_webhook WHERE id > %s", newest)
+    newest = stack.sql("SELECT MAX(id) FROM ingest_webhook")[0][0]
+    sent = open_loop(stack.port, per_second=per_second, seconds=seconds)
+    drain(stack)
+    rows = stack.sql("SELECT operation_id, received_at, applied_at FROM ingest_webhook WHERE id > %s", newest)
     # The door may still have taken in what others had sent before, and were no longer there to be answered.
     ours = {each.operation_id.hex for each in sent}
     taken = [moments for operation_id, *moments in rows if operation_id in ours]

@@ -6,11 +6,11 @@
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 
-from bench.consuming import web_mib
-from bench.designs import Design, DoesNotCount, drain
-from bench.figures import Bound, Figure
-from bench.load import Sent, closed_loop, open_loop, p99_milliseconds
-from faults.house import House
+from bench.load import SentWebhook, closed_loop, open_loop, p99_milliseconds
+from bench.measurements import Bound, Measurement
+from bench.resource_usage import web_mib
+from bench.systems import InvalidRun, System, drain
+from tests.harness.procfile_stack import ProcfileStack
 
 MEASURE = "overload"
 TIMES_FULL_LOAD = 2.0
@@ -20,29 +20,29 @@ DRAINED_AFTER_SECONDS_MAX = 60.0
 WEB_GROWS_BY_MIB_MAX = 64.0
 
 
-def measure(quick: bool, say: Callable[[str], None]) -> Iterator[Figure]:
+def measure(quick: bool, say: Callable[[str], None]) -> Iterator[Measurement]:
     rounds, seconds = (1, 4) if quick else (2, 10)
     taken: dict[str, list[float]] = defaultdict(list)
-    with Design.OURS.house() as house:
-        full = closed_loop(house.port, 2 if quick else 6).ok_per_second
-        drain(house)
+    with System.OURS.stack() as stack:
+        full = closed_loop(stack.port, 2 if quick else 6).ok_per_second
+        drain(stack)
         for number in range(1, rounds + 1):
-            before = web_mib(house)
+            before = web_mib(stack)
             sent = open_loop(
-                house.port, per_second=TIMES_FULL_LOAD * full, seconds=seconds, connections=CONNECTIONS
+                stack.port, per_second=TIMES_FULL_LOAD * full, seconds=seconds, connections=CONNECTIONS
             )
-            taken["drained"].append(drain(house))
-            taken["growth"].append(web_mib(house) - before)
+            taken["drained"].append(drain(stack))
+            taken["growth"].append(web_mib(stack) - before)
             for name, value in answers(sent).items():
                 taken[name].append(value)
-            taken["missing"].append(missing(house, sent))
+            taken["missing"].append(missing(stack, sent))
             told = ", ".join(f"{name} {values[-1]:.2f}" for name, values in taken.items())
             say(f"round {number} of {rounds}, {TIMES_FULL_LOAD * full:.0f}/s: {told}")
-        Design.OURS.require_verified(house)
+        System.OURS.require_verified(stack)
     yield from figures(taken)
 
 
-def answers(sent: Sequence[Sent]) -> dict[str, float]:
+def answers(sent: Sequence[SentWebhook]) -> dict[str, float]:
     """Shares of the answers in percent, and p99s in milliseconds."""
     told = {}
     for status in STATUSES:
@@ -54,28 +54,28 @@ def answers(sent: Sequence[Sent]) -> dict[str, float]:
     return told
 
 
-def missing(house: House, sent: Sequence[Sent]) -> int:
+def missing(stack: ProcfileStack, sent: Sequence[SentWebhook]) -> int:
     """How many were answered 200 and are not applied."""
     applied = {
-        key for (key,) in house.sql("SELECT operation_id FROM ingest_webhook WHERE status = 'applied'")
+        key for (key,) in stack.sql("SELECT operation_id FROM ingest_webhook WHERE status = 'applied'")
     }
     acknowledged = {each.operation_id.hex for each in sent if each.status == 200}
     if not acknowledged:
-        raise DoesNotCount("under overload nothing was answered 200")
+        raise InvalidRun("under overload nothing was answered 200")
     return len(acknowledged - applied)
 
 
-def figures(taken: dict[str, list[float]]) -> Iterator[Figure]:
+def figures(taken: dict[str, list[float]]) -> Iterator[Measurement]:
     def at_most(limit: float) -> Bound:
         return Bound(limit, at_least=False)
 
-    yield Figure(MEASURE, "answered 200 and missing", "webhooks", taken["missing"], bound=at_most(0))
+    yield Measurement(MEASURE, "answered 200 and missing", "webhooks", taken["missing"], bound=at_most(0))
     drained = at_most(DRAINED_AFTER_SECONDS_MAX)
-    yield Figure(MEASURE, "backlog drained after", "s", taken["drained"], bound=drained)
+    yield Measurement(MEASURE, "backlog drained after", "s", taken["drained"], bound=drained)
     growth = at_most(WEB_GROWS_BY_MIB_MAX)
-    yield Figure(MEASURE, "memory of web grows by", "MiB", taken["growth"], bound=growth)
+    yield Measurement(MEASURE, "memory of web grows by", "MiB", taken["growth"], bound=growth)
     for status in STATUSES:
-        yield Figure(MEASURE, f"answered {status}", "%", taken[f"share {status}"])
+        yield Measurement(MEASURE, f"answered {status}", "%", taken[f"share {status}"])
         if p99s := taken[f"p99 {status}"]:
-            yield Figure(MEASURE, f"p99 of the answers {status}", "ms", p99s)
-    yield Figure(MEASURE, "not answered", "%", taken["no answer"])
+            yield Measurement(MEASURE, f"p99 of the answers {status}", "ms", p99s)
+    yield Measurement(MEASURE, "not answered", "%", taken["no answer"])

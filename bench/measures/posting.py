@@ -14,16 +14,16 @@ from celery import Celery
 from django.conf import settings
 from django.db.models import Max, Min
 
-from bench.database import house_of_workers, require_right_books
-from bench.figures import Bound, Figure
-from bench.generator import queue
-from bench.peers import bare_insert, message_per_webhook
-from faults.house import House, wait_until
+from bench.baselines import bare_insert, message_per_webhook
+from bench.database import require_consistent_ledger, worker_stack
+from bench.generator import enqueue
+from bench.measurements import Bound, Measurement
 from ingest.models import Webhook
+from tests.harness.procfile_stack import ProcfileStack, wait_until
 from worker.applying import apply_batch
 
 WORKER = "worker1"
-PEER = {"DJANGO_SETTINGS_MODULE": "bench.peers.settings", "BENCH_PEER": "message_per_webhook"}
+PEER = {"DJANGO_SETTINGS_MODULE": "bench.baselines.settings", "BENCH_BASELINE": "message_per_webhook"}
 OURS, BARE, CALLED, SENT = (
     "ours",
     "bare INSERTs",
@@ -49,36 +49,36 @@ class Size:
 QUICK, FULL = Size(2, 5_000, 100), Size(4, 10_000, 500)
 
 
-def measure(quick: bool, say: Callable[[str], None]) -> Iterator[Figure]:
+def measure(quick: bool, say: Callable[[str], None]) -> Iterator[Measurement]:
     size = QUICK if quick else FULL
     for organizations in (1, 500):
         yield from compare(size, organizations, say)
 
 
-def compare(size: Size, organizations: int, say: Callable[[str], None]) -> Iterator[Figure]:
+def compare(size: Size, organizations: int, say: Callable[[str], None]) -> Iterator[Measurement]:
     """All in interleaved rounds on one database, whose books have to be right after each."""
-    with house_of_workers(environment=PEER) as house:
+    with worker_stack(environment=PEER) as stack:
         acts = {
             OURS: partial(post, size.webhooks, organizations),
             BARE: partial(insert_bare, size.webhooks, organizations),
             CALLED: partial(call_tasks, size.tasks, organizations),
-            SENT: partial(send_tasks, house, size.tasks, organizations),
+            SENT: partial(send_tasks, stack, size.tasks, organizations),
         }
         if (organizations, SENT) not in AT_LEAST:  # a broker costs the same, however many there are
             del acts[SENT]
         speeds: dict[str, list[float]] = {name: [] for name in acts}
-        post(max(organizations, settings.BATCH_WEBHOOKS_MAX), organizations)  # opens them, and warms up
+        post(max(organizations, settings.BATCH_SIZE_MAX), organizations)  # opens them, and warms up
         for number in range(1, size.rounds + 1):
-            for name, act in acts.items():
-                speeds[name].append(act())
-            require_right_books()
+            for name, action in acts.items():
+                speeds[name].append(action())
+            require_consistent_ledger()
             told = ", ".join(f"{name} {values[-1]:.0f}/s" for name, values in speeds.items())
             say(f"{in_words(organizations)}, round {number} of {size.rounds}: {told}")
     ours = speeds.pop(OURS)
     for name, theirs in speeds.items():
         what = f"webhooks/s against {name}, {in_words(organizations)}"
         bound = Bound(AT_LEAST[organizations, name], at_least=True)
-        yield Figure("post", what, "webhooks/s", ours, theirs, bound)
+        yield Measurement("post", what, "webhooks/s", ours, theirs, bound)
 
 
 def in_words(organizations: int) -> str:
@@ -86,15 +86,15 @@ def in_words(organizations: int) -> str:
 
 
 def post(webhooks: int, organizations: int) -> float:
-    queue(webhooks, organizations=organizations)
+    enqueue(webhooks, organizations=organizations)
     begun = time.perf_counter()
-    while apply_batch(settings.BATCH_WEBHOOKS_MAX):
+    while apply_batch(settings.BATCH_SIZE_MAX):
         pass
     return webhooks / (time.perf_counter() - begun)
 
 
 def insert_bare(webhooks: int, organizations: int) -> float:
-    queue(webhooks, organizations=organizations)
+    enqueue(webhooks, organizations=organizations)
     rows = bare_insert.prepare()
     begun = time.perf_counter()
     bare_insert.insert(rows)
@@ -104,7 +104,7 @@ def insert_bare(webhooks: int, organizations: int) -> float:
 
 
 def call_tasks(webhooks: int, organizations: int) -> float:
-    queue(webhooks, organizations=organizations)
+    enqueue(webhooks, organizations=organizations)
     queued = list(Webhook.objects.queued().values_list("pk", "payer_inn"))
     begun = time.perf_counter()
     for webhook_id, inn in queued:
@@ -112,17 +112,17 @@ def call_tasks(webhooks: int, organizations: int) -> float:
     return webhooks / (time.perf_counter() - begun)
 
 
-def send_tasks(house: House, webhooks: int, organizations: int) -> float:
+def send_tasks(stack: ProcfileStack, webhooks: int, organizations: int) -> float:
     """All are sent before the worker starts, and its own clock says when it was done with each."""
-    queue(webhooks, organizations=organizations)
+    enqueue(webhooks, organizations=organizations)
     queued = list(Webhook.objects.queued().values_list("pk", "payer_inn"))
-    with Celery(broker=house.broker.url, set_as_current=False) as app:
+    with Celery(broker=stack.broker.url, set_as_current=False) as app:
         for task in queued:
             app.send_task(message_per_webhook.apply.name, task)
-    house.start(WORKER)
+    stack.start(WORKER)
     wait_until(lambda: not Webhook.objects.queued().exists(), "the tasks are done")
-    house[WORKER].send(signal.SIGTERM)
-    house[WORKER].wait()
+    stack[WORKER].send(signal.SIGTERM)
+    stack[WORKER].wait()
     done = Webhook.objects.filter(pk__gte=queued[0][0]).aggregate(
         first=Min("applied_at"), last=Max("applied_at")
     )

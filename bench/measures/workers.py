@@ -9,12 +9,12 @@ from dataclasses import dataclass
 
 from django.conf import settings
 
-from bench.database import house_of_workers, require_right_books
+from bench.database import require_consistent_ledger, worker_stack
 from bench.draining import drain, is_drained, ring
-from bench.figures import Bound, Figure
-from bench.generator import queue
-from faults.house import House
+from bench.generator import enqueue
+from bench.measurements import Bound, Measurement
 from ingest.models import Webhook
+from tests.harness.procfile_stack import ProcfileStack
 
 MEASURE = "workers"
 PROCESSES, ORGANIZATIONS = (1, 2, 4), (1, 10, 500)
@@ -34,103 +34,107 @@ class Size:
 QUICK, FULL = Size(1, 5_000, 5_000), Size(2, 10_000, 20_000)
 
 
-def measure(quick: bool, say: Callable[[str], None]) -> Iterator[Figure]:
+def measure(quick: bool, say: Callable[[str], None]) -> Iterator[Measurement]:
     size = QUICK if quick else FULL
     in_any_log = 0
     for processes in PROCESSES:
-        with house_of_workers(processes) as house:  # each begins with short books, which are verified sooner
-            house.sql("SET GLOBAL innodb_print_all_deadlocks = ON")
-            start(house)
+        with worker_stack(processes) as stack:  # each begins with short books, which are verified sooner
+            stack.sql("SET GLOBAL innodb_print_all_deadlocks = ON")
+            start(stack)
             for organizations in ORGANIZATIONS:
-                yield from throughput(house, size, processes, organizations, say)
-            yield longest_wait(house, size, processes, say)
-            yield batches_before(house, size, processes, say)
-            in_any_log += deadlocks(house)
-    yield Figure(MEASURE, "deadlocks in any log", "deadlocks", [in_any_log], bound=at_most(0))
+                yield from throughput(stack, size, processes, organizations, say)
+            yield longest_wait(stack, size, processes, say)
+            yield batches_before(stack, size, processes, say)
+            in_any_log += deadlocks(stack)
+    yield Measurement(MEASURE, "deadlocks in any log", "deadlocks", [in_any_log], bound=at_most(0))
 
 
 def at_most(limit: float) -> Bound:
     return Bound(limit, at_least=False)
 
 
-def start(house: House) -> None:
-    house.start(*(worker.name for worker in house.workers))
-    queue(len(house.workers) * settings.BATCH_WEBHOOKS_MAX, organizations=max(ORGANIZATIONS))
-    queue(1, organizations=1, first=QUIET)
-    drain(house)  # opens the organizations, and warms up
+def start(stack: ProcfileStack) -> None:
+    stack.start(*(worker.name for worker in stack.workers))
+    enqueue(len(stack.workers) * settings.BATCH_SIZE_MAX, organizations=max(ORGANIZATIONS))
+    enqueue(1, organizations=1, first=QUIET)
+    drain(stack)  # opens the organizations, and warms up
 
 
 def throughput(
-    house: House, size: Size, processes: int, organizations: int, say: Callable[[str], None]
-) -> Iterator[Figure]:
+    stack: ProcfileStack, size: Size, processes: int, organizations: int, say: Callable[[str], None]
+) -> Iterator[Measurement]:
     rounds = []
     for number in range(1, size.rounds + 1):
-        queue(size.webhooks, organizations=organizations)
-        rounds.append(drained := drain(house))
-        require_right_books()
+        enqueue(size.webhooks, organizations=organizations)
+        rounds.append(drained := drain(stack))
+        require_consistent_ledger()
         say(
             f"{processes} processes, {organizations} organizations, round {number} of {size.rounds}: "
             f"{drained.per_second:.0f}/s, CPU seconds: database {drained.database_cpu_seconds:.1f}, "
             f"workers {drained.workers_cpu_seconds:.1f} of {drained.seconds:.1f} s"
         )
     name = f"{processes} processes, {organizations} organizations"
-    yield Figure(MEASURE, name, "webhooks/s", [drained.per_second for drained in rounds])
+    yield Measurement(MEASURE, name, "webhooks/s", [drained.per_second for drained in rounds])
     shares = [drained.database_share for drained in rounds]
-    yield Figure(MEASURE, f"database's share of the CPU time, {name}", "of 1", shares)
+    yield Measurement(MEASURE, f"database's share of the CPU time, {name}", "of 1", shares)
 
 
-def longest_wait(house: House, size: Size, processes: int, say: Callable[[str], None]) -> Figure:
+def longest_wait(stack: ProcfileStack, size: Size, processes: int, say: Callable[[str], None]) -> Measurement:
     """Webhooks of a quiet organization arrive one after another while a hot one's backlog is drained."""
-    queue(size.webhooks, organizations=1)
-    batch_seconds = settings.BATCH_WEBHOOKS_MAX / drain(house).per_second
-    queue(size.hot_backlog, organizations=1)
+    enqueue(size.webhooks, organizations=1)
+    batch_seconds = settings.BATCH_SIZE_MAX / drain(stack).per_second
+    enqueue(size.hot_backlog, organizations=1)
     waits = []
-    ring(house)
+    ring(stack)
     while not is_drained():
-        waits.append(wait_of_one(house))
+        waits.append(wait_of_one(stack))
         time.sleep(QUIET_EVERY_SECONDS)
-    require_right_books()
+    require_consistent_ledger()
     say(
         f"{processes} processes, a hot backlog of {size.hot_backlog}: {len(waits)} webhooks of a quiet "
         f"organization waited up to {max(waits):.2f} s; a batch takes {batch_seconds:.3f} s"
     )
     what = f"longest wait of a quiet organization behind a hot one, {processes} processes"
-    return Figure(MEASURE, what, "batches", [max(waits) / batch_seconds], bound=at_most(BATCHES_WAITED_MAX))
+    return Measurement(
+        MEASURE, what, "batches", [max(waits) / batch_seconds], bound=at_most(BATCHES_WAITED_MAX)
+    )
 
 
-def batches_before(house: House, size: Size, processes: int, say: Callable[[str], None]) -> Figure:
+def batches_before(
+    stack: ProcfileStack, size: Size, processes: int, say: Callable[[str], None]
+) -> Measurement:
     """A quiet organization's webhook stands in the middle of a backlog, as it came while no worker ran."""
     half = size.hot_backlog // 2
-    queue(half, organizations=1)
+    enqueue(half, organizations=1)
     oldest = Webhook.objects.queued()[0]
-    queue(1, organizations=1, first=QUIET)
+    enqueue(1, organizations=1, first=QUIET)
     quiet = Webhook.objects.latest("id")
-    queue(half, organizations=1)
-    drain(house)
-    require_right_books()
+    enqueue(half, organizations=1)
+    drain(stack)
+    require_consistent_ledger()
     quiet.refresh_from_db()
     before = Webhook.objects.filter(pk__gte=oldest.pk, applied_at__lt=quiet.applied_at).count()
-    batches = before / settings.BATCH_WEBHOOKS_MAX
+    batches = before / settings.BATCH_SIZE_MAX
     say(f"{processes} processes: {batches:.0f} batches before a webhook with {half} in front of it")
     what = (
         f"batches before a quiet organization's webhook in the middle of a hot backlog, {processes} processes"
     )
-    return Figure(MEASURE, what, "batches", [batches], bound=at_most(BATCHES_WAITED_MAX))
+    return Measurement(MEASURE, what, "batches", [batches], bound=at_most(BATCHES_WAITED_MAX))
 
 
-def wait_of_one(house: House) -> float:
+def wait_of_one(stack: ProcfileStack) -> float:
     """Seconds from the commit of a quiet organization's webhook until it is applied."""
-    queue(1, organizations=1, first=QUIET)
+    enqueue(1, organizations=1, first=QUIET)
     webhook = Webhook.objects.latest("id")
     begun = time.perf_counter()
-    ring(house)
+    ring(stack)
     while Webhook.objects.received().filter(pk=webhook.pk).exists():
         time.sleep(POLL_SECONDS)
     return time.perf_counter() - begun
 
 
-def deadlocks(house: House) -> int:
+def deadlocks(stack: ProcfileStack) -> int:
     """In the server's log, which names each, and in the workers'."""
-    logs = [house.mariadb.log, *(worker.log for worker in house.workers)]
+    logs = [stack.mariadb.log, *(worker.log for worker in stack.workers)]
     texts = [log.read_text(errors="replace") for log in logs]
     return sum(text.count("WE ROLL BACK TRANSACTION") + text.count("(1213") for text in texts)

@@ -12,10 +12,10 @@ GRANT UPDATE (balance_kopecks, last_seq) ON ledger_organization TO 'prihod'@'%';
 
 -- The body only for retention, which empties it.
 REVOKE UPDATE ON ingest_webhook FROM 'prihod'@'%';
-GRANT UPDATE (body, status, applied_at, next_attempt_at, attempts, last_error, error_kind) ON ingest_webhook TO 'prihod'@'%';
+GRANT UPDATE (body, status, applied_at, next_attempt_at, attempts, last_error, error_fingerprint) ON ingest_webhook TO 'prihod'@'%';
 
 REVOKE UPDATE ON ingest_conflictingdelivery FROM 'prihod'@'%';
-GRANT UPDATE (resolved_in_id) ON ingest_conflictingdelivery TO 'prihod'@'%';
+GRANT UPDATE (resolved_by_id) ON ingest_conflictingdelivery TO 'prihod'@'%';
 
-REVOKE UPDATE ON ingest_actedwebhook FROM 'prihod'@'%';
-GRANT UPDATE (outcome) ON ingest_actedwebhook TO 'prihod'@'%';
+REVOKE UPDATE ON ingest_operatoractionitem FROM 'prihod'@'%';
+GRANT UPDATE (outcome) ON ingest_operatoractionitem TO 'prihod'@'%';

@@ -8,7 +8,7 @@
 --
 -- After the migration, and after each time that this file was run, column_grants.sql.
 
--- The ledger only grows: no UPDATE and no DELETE, even if its triggers were gone.
+-- The ledger is append-only: no UPDATE and no DELETE, even if its triggers were gone.
 GRANT SELECT, INSERT, CREATE ON ledger_payment TO 'prihod'@'%';
 GRANT SELECT, INSERT, CREATE ON ledger_balancelog TO 'prihod'@'%';
 GRANT SELECT, INSERT, UPDATE, CREATE ON ledger_organization TO 'prihod'@'%';
@@ -16,32 +16,32 @@ GRANT SELECT, INSERT, UPDATE, CREATE ON ledger_organization TO 'prihod'@'%';
 -- The inbox. A webhook is never removed; what else was delivered is kept for a while.
 GRANT SELECT, INSERT, UPDATE, CREATE ON ingest_webhook TO 'prihod'@'%';
 GRANT SELECT, INSERT, DELETE, CREATE ON ingest_rejecteddelivery TO 'prihod'@'%';
-GRANT SELECT, INSERT, UPDATE, DELETE, CREATE ON ingest_repeateddelivery TO 'prihod'@'%';
+GRANT SELECT, INSERT, UPDATE, DELETE, CREATE ON ingest_duplicatedelivery TO 'prihod'@'%';
 GRANT SELECT, INSERT, UPDATE, DELETE, CREATE ON ingest_conflictingdelivery TO 'prihod'@'%';
 GRANT SELECT, INSERT, DELETE, CREATE ON ingest_ignoreddelivery TO 'prihod'@'%';
 GRANT SELECT, INSERT, UPDATE, DELETE, CREATE ON ingest_unrecognizeddelivery TO 'prihod'@'%';
-GRANT SELECT, INSERT, CREATE ON ingest_bankoperation TO 'prihod'@'%';
-GRANT SELECT, INSERT, DELETE, CREATE ON ingest_verification TO 'prihod'@'%';
+GRANT SELECT, INSERT, CREATE ON ingest_operationalias TO 'prihod'@'%';
+GRANT SELECT, INSERT, DELETE, CREATE ON ingest_ledgerverification TO 'prihod'@'%';
 GRANT SELECT, INSERT, UPDATE, CREATE ON ingest_misconfiguration TO 'prihod'@'%';
 
 -- Acts of persons only grow; what became of each webhook in one is written once. UPDATE on the first is for locking its
 -- rows (SELECT … FOR UPDATE wants it); a trigger refuses to change them.
-GRANT SELECT, INSERT, UPDATE, CREATE ON ingest_act TO 'prihod'@'%';
-GRANT SELECT, INSERT, UPDATE, CREATE ON ingest_actedwebhook TO 'prihod'@'%';
+GRANT SELECT, INSERT, UPDATE, CREATE ON ingest_operatoraction TO 'prihod'@'%';
+GRANT SELECT, INSERT, UPDATE, CREATE ON ingest_operatoractionitem TO 'prihod'@'%';
 
 -- Signs of life, what was counted, and how far tasks have come.
-GRANT SELECT, INSERT, UPDATE, DELETE, CREATE ON worker_beat TO 'prihod'@'%';
-GRANT SELECT, INSERT, UPDATE, DELETE, CREATE ON worker_minute TO 'prihod'@'%';
+GRANT SELECT, INSERT, UPDATE, DELETE, CREATE ON worker_heartbeat TO 'prihod'@'%';
+GRANT SELECT, INSERT, UPDATE, DELETE, CREATE ON monitoring_minutethroughput TO 'prihod'@'%';
 GRANT SELECT, INSERT, UPDATE, CREATE ON worker_checkpoint TO 'prihod'@'%';
 GRANT SELECT, INSERT, UPDATE, CREATE ON worker_lease TO 'prihod'@'%';
 
 -- Open alerts, and whose turn it is to look.
 GRANT SELECT, INSERT, UPDATE, DELETE, CREATE ON monitoring_alert TO 'prihod'@'%';
-GRANT SELECT, INSERT, UPDATE, CREATE ON monitoring_watch TO 'prihod'@'%';
+GRANT SELECT, INSERT, UPDATE, CREATE ON monitoring_alertlease TO 'prihod'@'%';
 
 -- Readers. A key is revoked, never removed.
 GRANT SELECT, INSERT, UPDATE, CREATE ON api_apikey TO 'prihod'@'%';
-GRANT SELECT, INSERT, UPDATE, DELETE, CREATE ON api_misscount TO 'prihod'@'%';
+GRANT SELECT, INSERT, UPDATE, DELETE, CREATE ON api_failedreadcount TO 'prihod'@'%';
 
 -- What Celery kept of attempts.
 GRANT SELECT, INSERT, UPDATE, DELETE, CREATE ON django_celery_results_taskresult TO 'prihod'@'%';
@@ -77,23 +77,23 @@ REVOKE CREATE ON ledger_balancelog FROM 'prihod'@'%';
 REVOKE CREATE ON ledger_organization FROM 'prihod'@'%';
 REVOKE CREATE ON ingest_webhook FROM 'prihod'@'%';
 REVOKE CREATE ON ingest_rejecteddelivery FROM 'prihod'@'%';
-REVOKE CREATE ON ingest_repeateddelivery FROM 'prihod'@'%';
+REVOKE CREATE ON ingest_duplicatedelivery FROM 'prihod'@'%';
 REVOKE CREATE ON ingest_conflictingdelivery FROM 'prihod'@'%';
 REVOKE CREATE ON ingest_ignoreddelivery FROM 'prihod'@'%';
 REVOKE CREATE ON ingest_unrecognizeddelivery FROM 'prihod'@'%';
-REVOKE CREATE ON ingest_bankoperation FROM 'prihod'@'%';
-REVOKE CREATE ON ingest_verification FROM 'prihod'@'%';
+REVOKE CREATE ON ingest_operationalias FROM 'prihod'@'%';
+REVOKE CREATE ON ingest_ledgerverification FROM 'prihod'@'%';
 REVOKE CREATE ON ingest_misconfiguration FROM 'prihod'@'%';
-REVOKE CREATE ON ingest_act FROM 'prihod'@'%';
-REVOKE CREATE ON ingest_actedwebhook FROM 'prihod'@'%';
-REVOKE CREATE ON worker_beat FROM 'prihod'@'%';
-REVOKE CREATE ON worker_minute FROM 'prihod'@'%';
+REVOKE CREATE ON ingest_operatoraction FROM 'prihod'@'%';
+REVOKE CREATE ON ingest_operatoractionitem FROM 'prihod'@'%';
+REVOKE CREATE ON worker_heartbeat FROM 'prihod'@'%';
+REVOKE CREATE ON monitoring_minutethroughput FROM 'prihod'@'%';
 REVOKE CREATE ON worker_checkpoint FROM 'prihod'@'%';
 REVOKE CREATE ON worker_lease FROM 'prihod'@'%';
 REVOKE CREATE ON monitoring_alert FROM 'prihod'@'%';
-REVOKE CREATE ON monitoring_watch FROM 'prihod'@'%';
+REVOKE CREATE ON monitoring_alertlease FROM 'prihod'@'%';
 REVOKE CREATE ON api_apikey FROM 'prihod'@'%';
-REVOKE CREATE ON api_misscount FROM 'prihod'@'%';
+REVOKE CREATE ON api_failedreadcount FROM 'prihod'@'%';
 REVOKE CREATE ON django_celery_results_taskresult FROM 'prihod'@'%';
 REVOKE CREATE ON django_celery_results_groupresult FROM 'prihod'@'%';
 REVOKE CREATE ON django_celery_results_chordcounter FROM 'prihod'@'%';

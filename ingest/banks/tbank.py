@@ -10,61 +10,68 @@ import json
 from datetime import datetime
 from uuid import UUID, uuid5
 
-from ingest import fields
-from ingest.banks import words
-from ingest.banks.reading import Facts, facts_in
-from ingest.banks.telling import BANK_ID_CHARS_MAX, BankId, Credit, Ignored, Meaning, Unrecognized
+from ingest import field_rules
+from ingest.banks import vocabulary
+from ingest.banks.events import (
+    BANK_REFERENCE_CHARS_MAX,
+    BankEvent,
+    BankReference,
+    CreditEvent,
+    IgnoredEvent,
+    UnrecognizedEvent,
+)
+from ingest.banks.json_fields import JsonObject, parse_json_object
 from ingest.exceptions import InvalidDelivery, NotJson
-from ledger.operation_id import as_operation_id
+from ledger.operation_id import parse_operation_id
 from ledger.terms import PaymentTerms
 
 SOURCE = "tbank"
 NAMESPACE = UUID("2903e94d-6036-5c2e-b36e-299064a6345d")  # uuid5(NAMESPACE_URL, "https://www.tbank.ru/")
-BOOKED = words.known(["Transaction"])
-NOT_BOOKED = words.known(["Authorization"])
-INCOMING = words.known(["Credit"])
-OUTGOING = words.known(["Debit"])
+BOOKED = vocabulary.fold_all(["Transaction"])
+NOT_BOOKED = vocabulary.fold_all(["Authorization"])
+INCOMING = vocabulary.fold_all(["Credit"])
+OUTGOING = vocabulary.fold_all(["Debit"])
 
 
-def read(body: bytes) -> Meaning:
+def read(body: bytes) -> BankEvent:
     """What `body` comes to; raises NotJson.
 
     That it is meant for us, the credentials have shown that this endpoint demands: the bank has them from us.
     """
     try:
-        operation = facts_in(body)
+        operation = parse_json_object(body)
         operation.require_unique()
         return _ignored(operation) or _credit(operation)
     except NotJson:
         raise
     except InvalidDelivery as exc:
-        return Unrecognized(str(exc))
+        return UnrecognizedEvent(str(exc))
 
 
-def _ignored(operation: Facts) -> Ignored | None:
+def _ignored(operation: JsonObject) -> IgnoredEvent | None:
     """Why it is known to be no payment to credit; None if it is one. Raises InvalidDelivery for the rest."""
     for name, credited, not_credited, wrong in [
         ("operationStatus", BOOKED, NOT_BOOKED, "is not booked"),
         ("typeOfOperation", INCOMING, OUTGOING, "is not credited"),
     ]:
         word = operation.text(name)
-        if words.folded(word) in not_credited:
-            return Ignored(f"{name} {word} {wrong}")
-        if words.folded(word) not in credited:
-            raise words.unknown(word, name)
+        if vocabulary.fold(word) in not_credited:
+            return IgnoredEvent(f"{name} {word} {wrong}")
+        if vocabulary.fold(word) not in credited:
+            raise vocabulary.unknown_word(word, name)
     account_currency = operation.written("accountCurrencyDigitalCode")
-    if not words.is_rubles(account_currency, "accountCurrencyDigitalCode"):
-        return Ignored(f"currency {account_currency} is not credited")
+    if not vocabulary.is_rubles(account_currency, "accountCurrencyDigitalCode"):
+        return IgnoredEvent(f"currency {account_currency} is not credited")
     currency = operation.written("operationCurrencyDigitalCode")
-    if not words.is_rubles(currency, "operationCurrencyDigitalCode"):
+    if not vocabulary.is_rubles(currency, "operationCurrencyDigitalCode"):
         raise InvalidDelivery("operationCurrencyDigitalCode", f"is {currency}, and the account is in rubles")
     return None
 
 
-def _credit(operation: Facts) -> Credit:
+def _credit(operation: JsonObject) -> CreditEvent:
     payer = operation.part("payer")
-    number = fields.document_number(operation.written("documentNumber"), "documentNumber")
-    date = fields.document_date(operation.text("docDate"), "docDate")
+    number = field_rules.document_number(operation.written("documentNumber"), "documentNumber")
+    date = field_rules.document_date(operation.text("docDate"), "docDate")
     terms = PaymentTerms(
         operation_id=_operation_id(operation.written("accountNumber"), payer.written("acct"), number, date),
         inn=payer.inn("inn"),
@@ -72,8 +79,10 @@ def _credit(operation: Facts) -> Credit:
         document_number=number,
         document_date=date,
     )
-    bank_id = fields.words(operation.written("operationId"), "operationId", chars_max=BANK_ID_CHARS_MAX)
-    return Credit(terms, BankId(alias(bank_id), bank_id))
+    bank_reference = field_rules.bounded_text(
+        operation.written("operationId"), "operationId", chars_max=BANK_REFERENCE_CHARS_MAX
+    )
+    return CreditEvent(terms, BankReference(alias(bank_reference), bank_reference))
 
 
 def _operation_id(account: str, payer_account: str, document_number: str, document_date: datetime) -> UUID:
@@ -85,7 +94,7 @@ def _operation_id(account: str, payer_account: str, document_number: str, docume
     return uuid5(NAMESPACE, f"payment order {json.dumps(order)}")
 
 
-def alias(bank_id: str) -> UUID:
-    """What T-Bank's operationId `bank_id`, in any spelling of a UUID, is found by."""
-    uuid = as_operation_id(bank_id)
-    return uuid5(NAMESPACE, f"operation {bank_id if uuid is None else uuid}")
+def alias(bank_reference: str) -> UUID:
+    """What T-Bank's operationId `bank_reference`, in any spelling of a UUID, is found by."""
+    uuid = parse_operation_id(bank_reference)
+    return uuid5(NAMESPACE, f"operation {bank_reference if uuid is None else uuid}")

@@ -8,21 +8,29 @@ from uuid import UUID, uuid5
 
 from django.conf import settings
 
-from ingest import fields
-from ingest.banks import words
-from ingest.banks.reading import Facts, facts_in
-from ingest.banks.telling import BANK_ID_CHARS_MAX, Credit, Ignored, Meaning, Unrecognized
-from ingest.exceptions import InvalidDelivery, TurnedAway
+from ingest import field_rules
+from ingest.banks import vocabulary
+from ingest.banks.events import (
+    BANK_REFERENCE_CHARS_MAX,
+    BankEvent,
+    CreditEvent,
+    IgnoredEvent,
+    UnrecognizedEvent,
+)
+from ingest.banks.json_fields import JsonObject, parse_json_object
+from ingest.exceptions import InvalidDelivery, NotAuthorized
 from ledger.terms import PaymentTerms
 
 SOURCE = "tochka"
 NAMESPACE = UUID("f60be8d2-5601-5723-8aab-c9e125be5f68")  # uuid5(NAMESPACE_URL, "https://tochka.com/")
-CREDITED = words.known(["incomingPayment"])
-OUTGOING = words.known(["outgoingPayment"])
+CREDITED = vocabulary.fold_all(["incomingPayment"])
+OUTGOING = vocabulary.fold_all(["outgoingPayment"])
 # Money that came in, without its payer's INN.
-WITHOUT_PAYER = words.known(["incomingSbpPayment", "incomingSbpB2BPayment", "acquiringInternetPayment"])
+WITHOUT_PAYER = vocabulary.fold_all(
+    ["incomingSbpPayment", "incomingSbpB2BPayment", "acquiringInternetPayment"]
+)
 # The status of an acquiringInternetPayment of which the buyer's money is only held.
-HELD = words.known(["AUTHORIZED"])
+HELD = vocabulary.fold_all(["AUTHORIZED"])
 # What the payloads of the bank's pages have for an id. Its tests of an address may be those.
 SAMPLES = {
     "paymentId": ["0000000000"],
@@ -31,75 +39,77 @@ SAMPLES = {
 }
 
 
-def read(payload: bytes) -> Meaning:
-    """What `payload` comes to; raises TurnedAway where nothing in it says that it is meant for us.
+def read(payload: bytes) -> BankEvent:
+    """What `payload` comes to; raises NotAuthorized where nothing in it says that it is meant for us.
 
     The bank signs for all its customers with one key, so each of them has its signature on events of their
     own. Every event of the bank has a customer code, which is checked before anything else.
     """
     try:
-        event = facts_in(payload)
+        event = parse_json_object(payload)
         is_ours = event.written("customerCode") in settings.TOCHKA_CUSTOMER_CODES
     except InvalidDelivery:
-        raise TurnedAway("no customer code") from None
+        raise NotAuthorized("no customer code") from None
     if not is_ours or "customerCode" in event.repeated:
-        raise TurnedAway("another customer's event")
+        raise NotAuthorized("another customer's event")
     try:
         event.require_unique()
         return _ignored(event) or _credit(event)
     except InvalidDelivery as exc:
-        return Unrecognized(str(exc))
+        return UnrecognizedEvent(str(exc))
 
 
-def _ignored(event: Facts) -> Ignored | None:
+def _ignored(event: JsonObject) -> IgnoredEvent | None:
     """Why it is known to be no payment to credit; None if it is one. Raises InvalidDelivery for the rest."""
     kind = event.text("webhookType")
-    word = words.folded(kind)
+    word = vocabulary.fold(kind)
     if word in OUTGOING:
-        return Ignored(f"webhookType {kind} is not credited")
+        return IgnoredEvent(f"webhookType {kind} is not credited")
     if word in WITHOUT_PAYER:
         return _ignored_without_payer(event, kind)
     if word not in CREDITED:
-        raise words.unknown(kind, "webhookType")
+        raise vocabulary.unknown_word(kind, "webhookType")
     if _is_sample(event) and not event.part("SidePayer").text("inn").strip("0"):
-        return Ignored("the sample of the bank's documentation: a test")
+        return IgnoredEvent("the sample of the bank's documentation: a test")
     currency = event.part("SideRecipient").written("currency")
-    if not words.is_rubles(currency, "SideRecipient.currency"):
-        return Ignored(f"currency {currency} is not credited")
+    if not vocabulary.is_rubles(currency, "SideRecipient.currency"):
+        return IgnoredEvent(f"currency {currency} is not credited")
     currency = event.part("SidePayer").written("currency")
-    if not words.is_rubles(currency, "SidePayer.currency"):
+    if not vocabulary.is_rubles(currency, "SidePayer.currency"):
         raise InvalidDelivery("SidePayer.currency", f"is {currency}, and the recipient's are rubles")
     return None
 
 
-def _ignored_without_payer(event: Facts, kind: str) -> Ignored:
+def _ignored_without_payer(event: JsonObject, kind: str) -> IgnoredEvent:
     if _is_sample(event):
-        return Ignored("the sample of the bank's documentation: a test")
-    if "status" in event.fields and words.folded(event.text("status")) in HELD:
-        return Ignored(f"{kind}: the buyer's money is only held")
+        return IgnoredEvent("the sample of the bank's documentation: a test")
+    if "status" in event.fields and vocabulary.fold(event.text("status")) in HELD:
+        return IgnoredEvent(f"{kind}: the buyer's money is only held")
     raise InvalidDelivery("webhookType", f"{kind} names no payer's INN, so there is no balance to credit")
 
 
-def _is_sample(event: Facts) -> bool:
+def _is_sample(event: JsonObject) -> bool:
     return any(event.fields.get(name) in ids for name, ids in SAMPLES.items())
 
 
-def _credit(event: Facts) -> Credit:
-    own_id = fields.words(event.written("paymentId"), "paymentId", chars_max=BANK_ID_CHARS_MAX)
-    return Credit(
+def _credit(event: JsonObject) -> CreditEvent:
+    own_id = field_rules.bounded_text(
+        event.written("paymentId"), "paymentId", chars_max=BANK_REFERENCE_CHARS_MAX
+    )
+    return CreditEvent(
         PaymentTerms(
             operation_id=operation_id(own_id),
             inn=event.part("SidePayer").inn("inn"),
             amount_kopecks=event.part("SideRecipient").kopecks("amount"),
-            document_number=fields.document_number(event.written("documentNumber"), "documentNumber"),
-            document_date=fields.document_date(event.text("date"), "date"),
+            document_number=field_rules.document_number(event.written("documentNumber"), "documentNumber"),
+            document_date=field_rules.document_date(event.text("date"), "date"),
         )
     )
 
 
 def payment_id(payload: bytes) -> str:
     """What Tochka calls the payment in `payload`; raises InvalidDelivery."""
-    return facts_in(payload).written("paymentId")
+    return parse_json_object(payload).written("paymentId")
 
 
 def operation_id(payment_id: str) -> UUID:

@@ -12,39 +12,39 @@ import redis
 from django.db import connection
 from pytest_django import DjangoDbBlocker
 
-from tests.acceptance.house import House
 from tests.acceptance.production import PRODUCTION
-from tests.servers import Redis
+from tests.harness.launcher_stack import LauncherStack
+from tests.harness.servers import Redis
 
-HouseBuilder = Callable[..., House]
+StackBuilder = Callable[..., LauncherStack]
 
 
 @pytest.fixture(scope="session")
 def servers(django_db_blocker: DjangoDbBlocker) -> Callable[[ExitStack], dict[str, str]]:
     """Returns the environment of a house; what it is made of goes when the stack is closed."""
 
-    def fresh(stack: ExitStack) -> dict[str, str]:
+    def fresh(resources: ExitStack) -> dict[str, str]:
         environment = {}
         if os.environ.get("DATABASE_URL", "").startswith("mysql:"):
-            environment["DATABASE_URL"] = stack.enter_context(fresh_database(django_db_blocker))
+            environment["DATABASE_URL"] = resources.enter_context(fresh_database(django_db_blocker))
         if os.environ.get("REDIS_URL"):
-            environment["REDIS_URL"] = stack.enter_context(own_redis_database())
+            environment["REDIS_URL"] = resources.enter_context(own_redis_database())
         return environment
 
     return fresh
 
 
 @pytest.fixture
-def new_house(tmp_path: Path, servers: Callable[[ExitStack], dict[str, str]]) -> Iterator[HouseBuilder]:
+def new_stack(tmp_path: Path, servers: Callable[[ExitStack], dict[str, str]]) -> Iterator[StackBuilder]:
     """Builds houses that are not started yet, each in its own folder; keywords add to its environment."""
-    with ExitStack() as stack:
+    with ExitStack() as resources:
 
-        def build(**environment: str) -> House:
+        def build(**environment: str) -> LauncherStack:
             folder = tmp_path / f"house-{uuid4().hex[:8]}"
             folder.mkdir()
-            house = House(folder, **(servers(stack) | environment))
-            stack.callback(house.clean_up)
-            return house
+            stack = LauncherStack(folder, **(servers(resources) | environment))
+            resources.callback(stack.clean_up)
+            return stack
 
         yield build
 
@@ -52,27 +52,30 @@ def new_house(tmp_path: Path, servers: Callable[[ExitStack], dict[str, str]]) ->
 @pytest.fixture
 def production(
     tmp_path: Path, servers: Callable[[ExitStack], dict[str, str]]
-) -> Iterator[Callable[..., House]]:
+) -> Iterator[Callable[..., LauncherStack]]:
     """Starts the house of production.py; keywords add to its environment."""
-    with ExitStack() as stack:
+    with ExitStack() as resources:
 
-        def start(**environment: str) -> House:
-            where = servers(stack) or {
+        def start(**environment: str) -> LauncherStack:
+            where = servers(resources) or {
                 "DATABASE_URL": f"sqlite:///{tmp_path / 'logs.sqlite3'}",
-                "REDIS_URL": stack.enter_context(Redis()).url,
+                "REDIS_URL": resources.enter_context(Redis()).url,
             }
-            return stack.enter_context(House(tmp_path, **(PRODUCTION | where | environment)))
+            return resources.enter_context(LauncherStack(tmp_path, **(PRODUCTION | where | environment)))
 
         yield start
 
 
 @pytest.fixture(scope="module")
-def house(
+def stack(
     tmp_path_factory: pytest.TempPathFactory, servers: Callable[[ExitStack], dict[str, str]]
-) -> Iterator[House]:
+) -> Iterator[LauncherStack]:
     """One for all tests of a module that don't stop it; each test brings its own operations."""
-    with ExitStack() as stack, House(tmp_path_factory.mktemp("house"), **servers(stack)) as house:
-        yield house
+    with (
+        ExitStack() as resources,
+        LauncherStack(tmp_path_factory.mktemp("stack"), **servers(resources)) as stack,
+    ):
+        yield stack
 
 
 @contextmanager
@@ -93,7 +96,7 @@ def own_redis_database() -> Iterator[str]:
     for number in range(1, 16):
         url = urlsplit(os.environ["REDIS_URL"])._replace(path=f"/{number}").geturl()
         with redis.Redis.from_url(url) as client:
-            if client.set("house", "taken", nx=True):
+            if client.set("stack", "taken", nx=True):
                 try:
                     yield url
                 finally:

@@ -5,22 +5,22 @@ from collections.abc import Mapping
 from http.client import HTTPConnection
 from uuid import uuid4
 
-from tests.acceptance.house import House
-from tests.cast import ROMASHKA
+from tests.factories import ROMASHKA
+from tests.harness.launcher_stack import LauncherStack
 
 SECRET = "a-bearer-token-of-the-bank"
 DOCUMENT = "PAY-OF-NOBODYS-BUSINESS"
 PRODUCTION = {
     "DEBUG": "0",
-    "DJANGO_SETTINGS_MODULE": "tests.acceptance.poisoned",
+    "DJANGO_SETTINGS_MODULE": "tests.acceptance.poison_settings",
     "SECRET_KEY": "only-for-the-logs-suite-" * 3,
     "READ_AUTH": "none",
     "TRUSTED_PROXIES": "1",
     "WEBHOOK_BEARER_TOKENS": SECRET,
     "WORKER_PROCESSES": "1",
     "ATTEMPTS_MAX": "2",
-    "ATTEMPT_DELAY_SECONDS": "0.1",
-    "SWEEP_EVERY_SECONDS": "0.3",
+    "RETRY_BACKOFF_SECONDS": "0.1",
+    "SWEEP_INTERVAL_SECONDS": "0.3",
 }
 
 
@@ -34,9 +34,9 @@ def webhook(**changed: object) -> dict[str, object]:
     return {**told, "document_date": "2024-04-27T21:00:00Z", **changed}
 
 
-def deliver(house: House, told: object, headers: Mapping[str, str] | None = None) -> tuple[int, str]:
+def deliver(stack: LauncherStack, told: object, headers: Mapping[str, str] | None = None) -> tuple[int, str]:
     """The answer's status and request id."""
-    connection = HTTPConnection("127.0.0.1", house.port, timeout=30)
+    connection = HTTPConnection("127.0.0.1", stack.port, timeout=30)
     body = json.dumps(told).encode()
     connection.request(
         "POST", "/api/webhook/bank/", body, {"Authorization": f"Bearer {SECRET}", **(headers or {})}

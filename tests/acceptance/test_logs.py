@@ -9,89 +9,93 @@ from typing import Any
 
 import pytest
 
-from tests.acceptance.house import House, until
-from tests.acceptance.poisoned import POISON, REPAIRED
+from tests.acceptance.poison_settings import POISON, REPAIRED
 from tests.acceptance.production import DOCUMENT, SECRET, deliver, webhook
-from tests.cast import IVANOV, ROMASHKA, SAMPLE, VASILEK
-from tests.servers import lacking
+from tests.factories import IVANOV, ROMASHKA, SAMPLE, VASILEK
+from tests.harness.launcher_stack import LauncherStack, wait_until
+from tests.harness.servers import lacking
 
 pytestmark = pytest.mark.skipif(bool(lacking("Redis")), reason="production has a Redis, and here is none")
 
 
-def lines(house: House) -> list[tuple[str, str]]:
+def lines(stack: LauncherStack) -> list[tuple[str, str]]:
     """Process and text of each line that a process of the house wrote; the launcher's own are for people."""
-    parted = [line.partition(" | ") for line in house.output().splitlines()]
+    parted = [line.partition(" | ") for line in stack.output().splitlines()]
     return [(name.strip(), text) for name, mark, text in parted if mark and len(name) == 6]
 
 
-def story(house: House, operation_id: object) -> list[tuple[str, dict[str, Any]]]:
-    return [(name, json.loads(text)) for name, text in lines(house) if str(operation_id) in text]
+def story(stack: LauncherStack, operation_id: object) -> list[tuple[str, dict[str, Any]]]:
+    return [(name, json.loads(text)) for name, text in lines(stack) if str(operation_id) in text]
 
 
-def becomes(house: House, told: Mapping[str, object], status: str) -> None:
-    until(lambda: house.json(f"/api/operations/{told['operation_id']}/").get("status") == status, house, 30)
+def becomes(stack: LauncherStack, told: Mapping[str, object], status: str) -> None:
+    wait_until(
+        lambda: stack.json(f"/api/operations/{told['operation_id']}/").get("status") == status, stack, 30
+    )
 
 
 def test_an_operation_id_finds_the_whole_story_and_nothing_confidential_is_said(
-    production: Callable[..., House],
+    production: Callable[..., LauncherStack],
 ) -> None:
-    house = production()
+    stack = production()
     good, poison = webhook(), webhook(payer_inn=IVANOV, document_number=f"{POISON}{DOCUMENT}")
-    assert deliver(house, good)[0] == 200
-    becomes(house, good, "applied")
-    assert deliver(house, {**good, "payer_inn": VASILEK}, {"X-Request-ID": "the-proxys-own-17"}) == (
+    assert deliver(stack, good)[0] == 200
+    becomes(stack, good, "applied")
+    assert deliver(stack, {**good, "payer_inn": VASILEK}, {"X-Request-ID": "the-proxys-own-17"}) == (
         200,
         "the-proxys-own-17",
     )
-    assert deliver(house, webhook(amount="abc"))[0] == 400
-    assert deliver(house, webhook(), {"Authorization": "Bearer wrong"})[0] == 401
-    assert deliver(house, poison)[0] == 200
-    becomes(house, poison, "failed")
-    assert house.get(f"/api/organizations/{ROMASHKA}/balance/")[0] == 200
-    assert house.get(f"/api/organizations/{SAMPLE}/balance/")[0] == 404
-    (house.data_dir / REPAIRED.name).touch()
-    replayed = house.manage("replay", "--id", str(poison["operation_id"]), "--reason", "repaired")
+    assert deliver(stack, webhook(amount="abc"))[0] == 400
+    assert deliver(stack, webhook(), {"Authorization": "Bearer wrong"})[0] == 401
+    assert deliver(stack, poison)[0] == 200
+    becomes(stack, poison, "failed")
+    assert stack.get(f"/api/organizations/{ROMASHKA}/balance/")[0] == 200
+    assert stack.get(f"/api/organizations/{SAMPLE}/balance/")[0] == 404
+    (stack.data_dir / REPAIRED.name).touch()
+    replayed = stack.manage("replay", "--id", str(poison["operation_id"]), "--reason", "repaired")
     assert replayed.returncode == 0, replayed.stderr
-    becomes(house, poison, "applied")
+    becomes(stack, poison, "applied")
 
-    said = "\n".join([*(text for _, text in lines(house)), replayed.stdout, replayed.stderr])
+    said = "\n".join([*(text for _, text in lines(stack)), replayed.stdout, replayed.stderr])
     for confidential in (ROMASHKA, VASILEK, IVANOV, SAMPLE, DOCUMENT, SECRET, "document_date"):
         assert confidential not in said, next(line for line in said.splitlines() if confidential in line)
     assert r"Incorrect string value: '\u2026' for column" in said
 
-    told = [(name, line["event"]) for name, line in story(house, good["operation_id"])]
+    told = [(name, line["event"]) for name, line in story(stack, good["operation_id"])]
     assert told == [("worker", "balance changed"), ("web", "conflict")]
-    (_, conflict) = story(house, good["operation_id"])[1]
+    (_, conflict) = story(stack, good["operation_id"])[1]
     assert (conflict["request_id"], conflict["difference"]) == ("the-proxys-own-17", "inn")
-    told = [(name, line["event"]) for name, line in story(house, poison["operation_id"])]
+    told = [(name, line["event"]) for name, line in story(stack, poison["operation_id"])]
     assert [event for event in told if not event[1].startswith("Task ")] == [
         *[("worker", "attempt failed"), ("worker", "webhook failed"), ("worker", "balance changed")],
     ]
-    begun = next(json.loads(text) for text in replayed.stderr.splitlines() if "act begun" in text)
-    assert (begun["event"], begun["operation_ids"]) == ("act begun", [poison["operation_id"]])
+    begun = next(
+        json.loads(text) for text in replayed.stderr.splitlines() if "operator action created" in text
+    )
+    assert (begun["event"], begun["operation_ids"]) == ("operator action created", [poison["operation_id"]])
     assert begun["by"].endswith("(command-line)")
 
 
 def test_each_line_of_each_process_is_one_json_object_in_production(
-    production: Callable[..., House],
+    production: Callable[..., LauncherStack],
 ) -> None:
-    house = production(WEB_PROCESSES="1")
-    deliver(house, told := webhook())
-    becomes(house, told, "applied")
-    with socket.create_connection(("127.0.0.1", house.port)) as stranger:
+    stack = production(WEB_PROCESSES="1")
+    deliver(stack, told := webhook())
+    becomes(stack, told, "applied")
+    with socket.create_connection(("127.0.0.1", stack.port)) as stranger:
         stranger.sendall(b"no HTTP at all\r\n\r\n")
         stranger.recv(1000)
-    victim = house.pids("gunicorn")[1]
+    victim = stack.pids("gunicorn")[1]
     os.kill(victim, signal.SIGKILL)
-    until(lambda: house.pids("gunicorn")[1:] not in ([victim], []), house)
-    until(lambda: "SIGKILL" in house.output(), house)
-    for pid in house.pids("celery\0--quiet\0-A\0worker\0worker")[1:]:
+    wait_until(lambda: stack.pids("gunicorn")[1:] not in ([victim], []), stack)
+    wait_until(lambda: "SIGKILL" in stack.output(), stack)
+    for pid in stack.pids("celery\0--quiet\0-A\0worker\0worker")[1:]:
         os.kill(pid, signal.SIGKILL)
-    until(lambda: "ForkPoolWorker" in house.output(), house)
-    house.stop()
+    wait_until(lambda: "ForkPoolWorker" in stack.output(), stack)
+    stack.stop()
 
     spoken = set()
-    for name, text in lines(house):
+    for name, text in lines(stack):
         if text.startswith("worker: Warm shutdown"):  # Celery's own, to whoever stops it in a terminal
             continue
         line = json.loads(text)

@@ -12,9 +12,9 @@ from uuid import uuid4
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.acceptance.conftest import HouseBuilder
-from tests.acceptance.house import House, until
-from tests.servers import free_port
+from tests.acceptance.conftest import StackBuilder
+from tests.harness.launcher_stack import LauncherStack, wait_until
+from tests.harness.servers import free_port
 
 INN = "7707083893"
 
@@ -24,11 +24,11 @@ def webhook(**changed: object) -> dict[str, object]:
     return {**told, "document_date": "2024-04-27T21:00:00Z", **changed}
 
 
-class Bank:
+class CountingBank:
     """Sends again what a busy house asks for again, and remembers how each of its deliveries was answered."""
 
-    def __init__(self, house: House) -> None:
-        self._house = house
+    def __init__(self, stack: LauncherStack) -> None:
+        self._house = stack
         self.answers: Counter[int] = Counter()
 
     def deliver(self, webhooks: list[dict[str, object]]) -> None:
@@ -44,9 +44,9 @@ class Bank:
         return statuses
 
 
-def total(house: House, name: str, **labels: str) -> float:
-    status, text = house.get("/metrics")
-    assert status == 200, house.output()
+def total(stack: LauncherStack, name: str, **labels: str) -> float:
+    status, text = stack.get("/metrics")
+    assert status == 200, stack.output()
     return _total(text.decode(), name, labels)
 
 
@@ -59,58 +59,58 @@ def _total(text: str, name: str, labels: dict[str, str]) -> float:
     )
 
 
-def web_children(house: House) -> list[int]:
+def web_children(stack: LauncherStack) -> list[int]:
     """Without gunicorn's main process, which was there first."""
-    return house.pids("gunicorn")[1:]
+    return stack.pids("gunicorn")[1:]
 
 
 def test_two_web_processes_and_real_workers_count_exactly_and_a_death_loses_nothing(
-    new_house: HouseBuilder,
+    new_stack: StackBuilder,
 ) -> None:
-    with new_house(WEB_PROCESSES="2", WORKER_PROCESSES="2") as house:
-        bank = Bank(house)
+    with new_stack(WEB_PROCESSES="2", WORKER_PROCESSES="2") as stack:
+        bank = CountingBank(stack)
         webhooks = [webhook() for _ in range(200)]
         bank.deliver(webhooks)
         bank.deliver(webhooks[:40])
         bank.deliver([{**webhooks[0], "amount": 2}, webhook(amount="abc"), webhook(payer_inn="1")])
         assert (bank.answers[200], bank.answers[400]) == (241, 2)
-        until(lambda: total(house, "prihod_applied_total") == 200, house)
-        require_exact_counts(house, bank, applied=200)
-        assert total(house, "prihod_backlog") == 0
-        assert total(house, "prihod_workers_alive") == 1
+        wait_until(lambda: total(stack, "prihod_webhooks_applied_total") == 200, stack)
+        require_exact_counts(stack, bank, applied=200)
+        assert total(stack, "prihod_webhooks_pending") == 0
+        assert total(stack, "prihod_workers_up") == 1
 
-        victim = web_children(house)[0]
+        victim = web_children(stack)[0]
         os.kill(victim, signal.SIGKILL)
-        for pid in house.pids("celery\0--quiet\0-A\0worker\0worker")[1:]:
+        for pid in stack.pids("celery\0--quiet\0-A\0worker\0worker")[1:]:
             os.kill(pid, signal.SIGKILL)  # the pool's; the solo pool has none
-        until(lambda: victim not in house.pids() and len(web_children(house)) == 2, house)
-        require_exact_counts(house, bank, applied=200)
+        wait_until(lambda: victim not in stack.pids() and len(web_children(stack)) == 2, stack)
+        require_exact_counts(stack, bank, applied=200)
 
         bank.deliver([webhook() for _ in range(60)])
-        until(lambda: total(house, "prihod_applied_total") >= 260, house)
-        require_exact_counts(house, bank, applied=260)
+        wait_until(lambda: total(stack, "prihod_webhooks_applied_total") >= 260, stack)
+        require_exact_counts(stack, bank, applied=260)
 
 
-def require_exact_counts(house: House, bank: Bank, *, applied: int) -> None:
-    answers = {status: total(house, "prihod_deliveries_total", status=str(status)) for status in bank.answers}
+def require_exact_counts(stack: LauncherStack, bank: CountingBank, *, applied: int) -> None:
+    answers = {status: total(stack, "prihod_deliveries_total", status=str(status)) for status in bank.answers}
     assert answers == bank.answers
-    assert total(house, "prihod_deliveries_total") == bank.answers.total()
-    timed = total(house, "prihod_delivery_seconds_count")  # what was shed never got so far
+    assert total(stack, "prihod_deliveries_total") == bank.answers.total()
+    timed = total(stack, "prihod_delivery_duration_seconds_count")  # what was shed never got so far
     assert bank.answers.total() - bank.answers[503] <= timed <= bank.answers.total()
-    assert total(house, "prihod_conflicting_deliveries_total") == 1
-    assert total(house, "prihod_applied_total") == applied
-    assert total(house, "prihod_batch_webhooks_sum") == applied
-    assert total(house, "prihod_batch_webhooks_count") == total(house, "prihod_batch_seconds_count") > 0
-    assert total(house, "prihod_doorbell_rings_total") > 0
+    assert total(stack, "prihod_conflicting_deliveries_total") == 1
+    assert total(stack, "prihod_webhooks_applied_total") == applied
+    assert total(stack, "prihod_batch_size_sum") == applied
+    assert total(stack, "prihod_batch_size_count") == total(stack, "prihod_batch_duration_seconds_count") > 0
+    assert total(stack, "prihod_doorbell_rings_total") > 0
 
 
 def test_a_worker_apart_from_web_answers_for_itself_and_only_to_who_knows_the_token(
-    new_house: HouseBuilder,
+    new_stack: StackBuilder,
 ) -> None:
     port = free_port()
-    with new_house(METRICS_PORT=str(port), METRICS_TOKEN="s3cret") as house:
-        house.deliver(webhook())
-        house.balance_becomes(INN, 1)
+    with new_stack(METRICS_PORT=str(port), METRICS_TOKEN="s3cret") as stack:
+        stack.deliver(webhook())
+        stack.wait_for_balance(INN, 1)
 
         def ask(path: str, **headers: str) -> tuple[int, str]:
             try:
@@ -123,9 +123,9 @@ def test_a_worker_apart_from_web_answers_for_itself_and_only_to_who_knows_the_to
 
         def told(**headers: str) -> tuple[int, Any]:
             status, text = ask("/metrics", **headers)
-            return status, _total(text, "prihod_applied_total", {})
+            return status, _total(text, "prihod_webhooks_applied_total", {})
 
-        until(lambda: told(Authorization="Bearer s3cret") == (200, 1), house)
+        wait_until(lambda: told(Authorization="Bearer s3cret") == (200, 1), stack)
         assert told(Authorization="Bearer wrong")[0] == 404
         assert ask("/")[0] == 404
-        assert house.get("/metrics")[0] == 401
+        assert stack.get("/metrics")[0] == 401

@@ -8,8 +8,8 @@ from schemathesis.core.failures import Failure
 from schemathesis.engine import StopReason, events, from_schema
 from schemathesis.openapi.checks import RejectedPositiveData
 
-from tests.acceptance.conftest import HouseBuilder
-from tests.ingest.test_signing import pem
+from tests.acceptance.conftest import StackBuilder
+from tests.ingest.test_signatures import pem
 
 SEED = 20261124
 EXAMPLES_MAX = 20  # of each kind, for each operation
@@ -17,7 +17,7 @@ EXCLUSIVE = {"error": "before, after: give one of them"}
 TOKEN = "only-the-bank-knows-this"
 
 
-def test_schemathesis_finds_nothing(new_house: HouseBuilder, tmp_path: Path) -> None:
+def test_schemathesis_finds_nothing(new_stack: StackBuilder, tmp_path: Path) -> None:
     """All its checks, in all its phases, at endpoints that ask for credentials; it knows those of our own."""
     key_file = tmp_path / "tochka.pem"
     key_file.write_bytes(pem(generate_private_key(65537, 2048).public_key()))
@@ -26,9 +26,9 @@ def test_schemathesis_finds_nothing(new_house: HouseBuilder, tmp_path: Path) -> 
         "TOCHKA_PUBLIC_KEY_FILE": str(key_file),
         "TOCHKA_CUSTOMER_CODES": "300000000",
     }
-    with new_house(READ_AUTH="key", WEBHOOK_BEARER_TOKENS=TOKEN, **others) as house:
-        key = house.manage("apikey", "create", "--name", "schemathesis", "--read-all").stdout.strip()
-        found, tried, reason = run(f"{house.url}/api/openapi.json", key)
+    with new_stack(READ_AUTH="key", WEBHOOK_BEARER_TOKENS=TOKEN, **others) as stack:
+        key = stack.manage("apikey", "create", "--name", "schemathesis", "--read-all").stdout.strip()
+        found, tried, reason = run(f"{stack.url}/api/openapi.json", key)
 
     assert not found, "\n\n".join(found)
     assert reason == StopReason.COMPLETED

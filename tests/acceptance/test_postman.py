@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from http.client import HTTPConnection
 from typing import Any
 
-from tests.acceptance.house import House
-from tests.servers import ROOT
+from tests.harness.launcher_stack import LauncherStack
+from tests.harness.servers import ROOT
 
 COLLECTION: dict[str, Any] = json.loads((ROOT / "docs/prihod.postman_collection.json").read_text())
 # The moments at which things happen are another in each run; their shape is not.
@@ -33,11 +33,11 @@ def filled_in(text: str) -> str:
     return re.sub(r"\{\{(\w+)\}\}", lambda found: values[found[1]], text)
 
 
-def sent(house: House, request: dict[str, Any]) -> Answer:
+def sent(stack: LauncherStack, request: dict[str, Any]) -> Answer:
     path = filled_in(request["url"]["raw"].removeprefix("{{base_url}}"))
     body = request["body"]["raw"] if "body" in request else None
     headers = {header["key"]: header["value"] for header in request["header"]}
-    connection = HTTPConnection("127.0.0.1", house.port, timeout=30)
+    connection = HTTPConnection("127.0.0.1", stack.port, timeout=30)
     try:
         connection.request(request["method"], path, body, headers)
         response = connection.getresponse()
@@ -52,15 +52,15 @@ def saved(example: dict[str, Any]) -> Answer:
     return example["code"], headers["Content-Type"], MOMENT.sub(r'"\1":"a moment"', example["body"])
 
 
-def test_each_request_gets_the_answer_saved_with_it(house: House) -> None:
+def test_each_request_gets_the_answer_saved_with_it(stack: LauncherStack) -> None:
     """A question is asked until a worker has done what it is about; a webhook is posted once."""
     for item in requests(COLLECTION["item"]):
         expected = saved(item["response"][0])
-        answer = sent(house, item["request"])
+        answer = sent(stack, item["request"])
         deadline = time.monotonic() + APPLIED_SECONDS_MAX
         while answer != expected and item["request"]["method"] == "GET" and time.monotonic() < deadline:
             time.sleep(POLL_SECONDS)
-            answer = sent(house, item["request"])
+            answer = sent(stack, item["request"])
         assert answer == expected, item["name"]
 
 

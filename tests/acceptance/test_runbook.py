@@ -9,12 +9,12 @@ import pytest
 from django.core.management import get_commands, load_command_class
 from django.urls import resolve
 
-from monitoring import troubles
+from monitoring import problems
 from tests.acceptance import production as stage
-from tests.acceptance.house import House, until
-from tests.acceptance.poisoned import POISON
-from tests.cast import ROMASHKA, VASILEK
-from tests.servers import ROOT
+from tests.acceptance.poison_settings import POISON
+from tests.factories import ROMASHKA, VASILEK
+from tests.harness.launcher_stack import LauncherStack, wait_until
+from tests.harness.servers import ROOT
 from tests.test_deployment import SERVICES
 from tests.test_prometheus import RULES, exposed  # noqa: F401 the second is a fixture
 
@@ -40,7 +40,7 @@ def anchors(page: str) -> list[str]:
 
 def test_every_alert_and_every_trouble_has_an_entry() -> None:
     led = [rule["annotations"]["runbook_url"] for rule in RULES]
-    led += [troubles.runbook(cause) for cause in told_causes()]
+    led += [problems.runbook_entry(cause) for cause in told_causes()]
     assert {url.partition("#")[0] for url in led} == {"docs/runbook.md"}
     assert {url.partition("#")[2] for url in led} <= set(anchors("runbook.md"))
     assert {rule["alert"] for rule in RULES} == {name for name in NAMES if re.fullmatch(r"Prihod\w+", name)}
@@ -54,7 +54,7 @@ def told_causes() -> set[str]:
         for row in table.partition("\n\n")[0].splitlines()
         for cause in re.findall(r"`([^`]+)`", row.split("|")[1] if "|" in row else "")
     }
-    assert causes == troubles._ENTRIES.keys()
+    assert causes == problems._RUNBOOK_ENTRIES.keys()
     return causes
 
 
@@ -122,11 +122,11 @@ def test_every_word_of_a_page_is_said_there(words: str) -> None:
 
 
 @pytest.fixture
-def house(production: Callable[..., House]) -> House:
-    house = production(STALLED_AFTER_SECONDS="1")
-    assert stage.deliver(house, stage.webhook())[0] == 200
-    house.balance_becomes(ROMASHKA, 145000)
-    return house
+def stack(production: Callable[..., LauncherStack]) -> LauncherStack:
+    stack = production(STALLED_AFTER_SECONDS="1")
+    assert stage.deliver(stack, stage.webhook())[0] == 200
+    stack.wait_for_balance(ROMASHKA, 145000)
+    return stack
 
 
 def command(beginning: str) -> list[str]:
@@ -135,46 +135,46 @@ def command(beginning: str) -> list[str]:
     return shlex.split(line)[1:]
 
 
-def doctor_leads_to(house: House, entry: str) -> bool:
-    return f"(docs/runbook.md#{entry})" in house.manage("doctor").stdout
+def doctor_leads_to(stack: LauncherStack, entry: str) -> bool:
+    return f"(docs/runbook.md#{entry})" in stack.manage("doctor").stdout
 
 
-def test_failed_webhooks_are_replayed_once_their_cause_is_repaired(house: House) -> None:
+def test_failed_webhooks_are_replayed_once_their_cause_is_repaired(stack: LauncherStack) -> None:
     poison = stage.webhook(payer_inn=VASILEK, document_number=f"{POISON}1")
-    assert stage.deliver(house, poison)[0] == 200
-    until(lambda: house.json(f"/api/operations/{poison['operation_id']}/")["status"] == "failed", house)
-    assert doctor_leads_to(house, "failed-webhooks")
+    assert stage.deliver(stack, poison)[0] == 200
+    wait_until(lambda: stack.json(f"/api/operations/{poison['operation_id']}/")["status"] == "failed", stack)
+    assert doctor_leads_to(stack, "failed-webhooks")
 
-    (house.data_dir / "repaired").touch()
-    assert "1 replayed" in house.manage(*command("replay --failed --reason")).stdout
+    (stack.data_dir / "repaired").touch()
+    assert "1 replayed" in stack.manage(*command("replay --failed --reason")).stdout
 
-    house.balance_becomes(VASILEK, 145000)
-    assert not doctor_leads_to(house, "failed-webhooks")
-
-
-def test_what_was_stuck_moves_as_soon_as_somebody_works(house: House) -> None:
-    with house.standing_still():
-        assert stage.deliver(house, stage.webhook(payer_inn=VASILEK))[0] == 200
-        until(lambda: doctor_leads_to(house, "money-is-stuck"), house)
-
-    house.balance_becomes(VASILEK, 145000)
-    assert not doctor_leads_to(house, "money-is-stuck")
+    stack.wait_for_balance(VASILEK, 145000)
+    assert not doctor_leads_to(stack, "failed-webhooks")
 
 
-def test_a_wrong_balance_is_found_named_and_put_right(house: House) -> None:
-    with house.standing_still():
-        sql(house, "UPDATE ledger_organization SET balance_kopecks = balance_kopecks + 100")
-        assert house.manage("verify_ledger").returncode == 1
-        assert doctor_leads_to(house, "drift")
-        told = json.loads(house.manage(*command("verify_ledger --json")).stdout)["drift"]
+def test_what_was_stuck_moves_as_soon_as_somebody_works(stack: LauncherStack) -> None:
+    with stack.paused_workers():
+        assert stage.deliver(stack, stage.webhook(payer_inn=VASILEK))[0] == 200
+        wait_until(lambda: doctor_leads_to(stack, "processing-stalled"), stack)
+
+    stack.wait_for_balance(VASILEK, 145000)
+    assert not doctor_leads_to(stack, "processing-stalled")
+
+
+def test_a_wrong_balance_is_found_named_and_put_right(stack: LauncherStack) -> None:
+    with stack.paused_workers():
+        sql(stack, "UPDATE ledger_organization SET balance_kopecks = balance_kopecks + 100")
+        assert stack.manage("verify_ledger").returncode == 1
+        assert doctor_leads_to(stack, "drift")
+        told = json.loads(stack.manage(*command("verify_ledger --json")).stdout)["drift"]
         right, inn = told["expected"], told["inn"]
-        sql(house, f"UPDATE ledger_organization SET balance_kopecks = {right} WHERE inn = '{inn}'")
+        sql(stack, f"UPDATE ledger_organization SET balance_kopecks = {right} WHERE inn = '{inn}'")
 
-    assert "All is right" in house.manage("verify_ledger").stdout
-    assert not doctor_leads_to(house, "drift")
+    assert "All is right" in stack.manage("verify_ledger").stdout
+    assert not doctor_leads_to(stack, "drift")
 
 
-def sql(house: House, statement: str) -> None:
+def sql(stack: LauncherStack, statement: str) -> None:
     code = f'from django.db import connection; connection.cursor().execute("{statement}")'
-    done = house.manage("shell", "-v0", "-c", code)
+    done = stack.manage("shell", "-v0", "-c", code)
     assert done.returncode == 0, done.stderr

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.house import NOTHING_SET
-from tests.servers import ROOT, free_port
-from tests.turns import ONCE
+from tests.harness.launcher_stack import CLEAN_ENVIRONMENT
+from tests.harness.servers import ROOT, free_port
+from tests.markers import sqlite_run_only
 
-pytestmark = ONCE
+pytestmark = sqlite_run_only
 
 SECRETS = {
     "SECRET_KEY": "secretkeyCANARY" * 4,
@@ -32,7 +32,7 @@ COMMANDS = [
     ["manage.py", "check", "--deploy"],
     ["manage.py", "migrate"],
     ["manage.py", "verify_ledger"],
-    ["-m", "config.launcher"],
+    ["-m", "devtools.run"],
     ["-m", "celery", "-A", "worker", "report"],
     ["-m", "celery", "-A", "worker", "inspect", "ping", "--timeout", "1"],
 ]
@@ -40,7 +40,7 @@ COMMANDS = [
 
 @pytest.mark.parametrize("broken", sorted(BROKEN))
 def test_no_failing_command_says_a_secret(broken: str, tmp_path: Path) -> None:
-    environment = {**os.environ, **NOTHING_SET, "DEBUG": "0", "DATA_DIR": str(tmp_path), **SECRETS}
+    environment = {**os.environ, **CLEAN_ENVIRONMENT, "DEBUG": "0", "DATA_DIR": str(tmp_path), **SECRETS}
     environment |= {"PORT": str(free_port()), **BROKEN[broken]}
     for command in COMMANDS:
         said = subprocess.run(
@@ -73,7 +73,7 @@ except ValueError:
 
 def test_developments_error_page_says_no_secret(tmp_path: Path) -> None:
     pytest.importorskip("MySQLdb", reason="mysqlclient is not installed")
-    environment = {**os.environ, **NOTHING_SET, "DJANGO_SETTINGS_MODULE": "config.settings", **SECRETS}
+    environment = {**os.environ, **CLEAN_ENVIRONMENT, "DJANGO_SETTINGS_MODULE": "config.settings", **SECRETS}
     environment |= {"DATA_DIR": str(tmp_path), "DEBUG": "1"}
     page = subprocess.run(
         [sys.executable, "-c", ERROR_PAGE],

@@ -10,40 +10,40 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.conftest import HouseBuilder
-from tests.acceptance.house import House, until
-from tests.hostile.sending import exchange, read_answers
-from tests.servers import ROOT
+from tests.acceptance.conftest import StackBuilder
+from tests.fuzz.attacker import exchange, read_answers
+from tests.harness.launcher_stack import LauncherStack, wait_until
+from tests.harness.servers import ROOT
 
 WEB = dict(line.split(": ", 1) for line in (ROOT / "Procfile").read_text().splitlines())["web"]
 LINES_MAX = 30  # 490 requests of 8 kinds of lines, by two processes, of which each has one in ten seconds
 
 
 @pytest.fixture
-def web(new_house: HouseBuilder) -> Iterator[House]:
-    house = new_house(ALLOWED_HOSTS="localhost,127.0.0.1", WEBHOOK_BEARER_TOKENS="long-enough-a-token")
-    assert house.manage("migrate").returncode == 0
+def web(new_stack: StackBuilder) -> Iterator[LauncherStack]:
+    stack = new_stack(ALLOWED_HOSTS="localhost,127.0.0.1", WEBHOOK_BEARER_TOKENS="long-enough-a-token")
+    assert stack.manage("migrate").returncode == 0
     program, *arguments = shlex.split(WEB)[1:]
     command = [str(Path(sys.executable).with_name(program)), *arguments]
-    with house.log.open("ab") as log:
+    with stack.log.open("ab") as log:
         process = subprocess.Popen(
-            command, cwd=ROOT, env={**os.environ, **house.environment}, stdout=log, stderr=log
+            command, cwd=ROOT, env={**os.environ, **stack.environment}, stdout=log, stderr=log
         )
     try:
-        until(lambda: house.answers("/readyz"), house)
-        yield house
+        wait_until(lambda: stack.answers("/readyz"), stack)
+        yield stack
     finally:
         process.terminate()
         process.wait(timeout=60)
 
 
-def status(house: House, *head: str, body: str = "", host: str = "Host: localhost") -> int:
+def status(stack: LauncherStack, *head: str, body: str = "", host: str = "Host: localhost") -> int:
     raw = "\r\n".join([head[0], host, *head[1:], "Connection: close", "", body]).encode("latin-1")
-    (answer,) = read_answers(exchange(house.port, (raw,)))
+    (answer,) = read_answers(exchange(stack.port, (raw,)))
     return answer.status
 
 
-def test_no_header_moves_a_request_or_breaks_it(web: House) -> None:
+def test_no_header_moves_a_request_or_breaks_it(web: LauncherStack) -> None:
     for name in ("SCRIPT_NAME", "PATH_INFO", "Script-Name", "Path-Info", "REMOTE_USER", "Script_Name"):
         for value in ("/x", "/api/webhook/bank", "/healthz", ""):
             head = f"{name}: {value}"
@@ -58,7 +58,7 @@ def test_no_header_moves_a_request_or_breaks_it(web: House) -> None:
     assert not re.search("Traceback|Error handling", web.output())
 
 
-def test_whatever_a_stranger_sends_costs_at_most_a_throttled_line(web: House) -> None:
+def test_whatever_a_stranger_sends_costs_at_most_a_throttled_line(web: LauncherStack) -> None:
     before = len(web.output())
     post = "POST /api/webhook/bank/ HTTP/1.1"
     for _ in range(10):

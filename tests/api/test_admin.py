@@ -8,18 +8,18 @@ from django.contrib.sessions.models import Session
 from django.test import Client
 from django.utils import timezone
 
-from api.keys import issue, look_up
+from api.keys import authenticate, issue
 from api.models import READ_ALL, ApiKey
-from tests.browsers import listed, page, staff, superuser
-from tests.cast import ROMASHKA, VASILEK
+from tests.admin_client import admin_url, changelist_rows, staff_client, superuser_client
+from tests.factories import ROMASHKA, VASILEK
 
 pytestmark = pytest.mark.django_db
 FORM = {"name": "shop", "scopes": f"{VASILEK}\n{ROMASHKA}", "expires_at_0": "", "expires_at_1": ""}
 
 
 @pytest.fixture
-def boss() -> Client:
-    return superuser()
+def admin_client() -> Client:
+    return superuser_client()
 
 
 def key_on(content: str) -> str:
@@ -27,26 +27,26 @@ def key_on(content: str) -> str:
     return str(key)
 
 
-def test_a_new_key_is_shown_once_and_reads_what_the_form_says(boss: Client) -> None:
-    answer = boss.post(page(ApiKey, "add"), FORM)
+def test_a_new_key_is_shown_once_and_reads_what_the_form_says(admin_client: Client) -> None:
+    answer = admin_client.post(admin_url(ApiKey, "add"), FORM)
 
     assert answer.status_code == 200
     assert "no-store" in answer["Cache-Control"]
-    row = look_up(key_on(answer.content.decode()))
+    row = authenticate(key_on(answer.content.decode()))
     assert row is not None
     assert (row.name, row.scopes, row.expires_at) == ("shop", f"{ROMASHKA} {VASILEK}", None)
 
 
 def test_nothing_but_that_page_ever_holds_the_key(
-    boss: Client, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+    admin_client: Client, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    answer = boss.post(page(ApiKey, "add"), FORM)
+    answer = admin_client.post(admin_url(ApiKey, "add"), FORM)
     secret = key_on(answer.content.decode()).split("_", 2)[2]
     row = ApiKey.objects.get()
 
-    pages: list[Any] = [boss.get(page(ApiKey, "changelist"))]
-    pages += [boss.get(page(ApiKey, name, row.pk)) for name in ("change", "history")]
-    seen = [each.content.decode() for each in pages] + [str(boss.cookies)]
+    pages: list[Any] = [admin_client.get(admin_url(ApiKey, "changelist"))]
+    pages += [admin_client.get(admin_url(ApiKey, name, row.pk)) for name in ("change", "history")]
+    seen = [each.content.decode() for each in pages] + [str(admin_client.cookies)]
     shown = [*seen]
     seen += [str(values) for model in (ApiKey, LogEntry) for values in model.objects.values_list()]
     seen += [str(session.get_decoded()) for session in Session.objects.all()]
@@ -68,37 +68,39 @@ def test_nothing_but_that_page_ever_holds_the_key(
         {"expires_at_0": "2020-01-01", "expires_at_1": "00:00"},
     ],
 )
-def test_the_form_refuses_what_makes_no_sense(boss: Client, wrong: dict[str, str]) -> None:
-    answer = boss.post(page(ApiKey, "add"), FORM | wrong)
+def test_the_form_refuses_what_makes_no_sense(admin_client: Client, wrong: dict[str, str]) -> None:
+    answer = admin_client.post(admin_url(ApiKey, "add"), FORM | wrong)
 
     assert answer.status_code == 200
     assert answer.context["errors"]
     assert not ApiKey.objects.exists()
 
 
-def test_a_key_is_revoked_after_a_question(boss: Client) -> None:
+def test_a_key_is_revoked_after_a_question(admin_client: Client) -> None:
     row, key = issue("shop", READ_ALL)
     issue("other", READ_ALL)
     selected = {"action": "revoke_selected", "_selected_action": [row.pk]}
 
-    asked = boss.post(page(ApiKey, "changelist"), selected).content.decode()
+    asked = admin_client.post(admin_url(ApiKey, "changelist"), selected).content.decode()
     assert str(row) in asked
-    assert look_up(key)
-    boss.post(page(ApiKey, "changelist"), selected | {"sure": "Revoke 1"})
+    assert authenticate(key)
+    admin_client.post(admin_url(ApiKey, "changelist"), selected | {"sure": "Revoke 1"})
 
-    assert look_up(key) is None
+    assert authenticate(key) is None
     assert list(ApiKey.objects.exclude(revoked_at=None)) == [row]
     assert [entry.get_change_message() for entry in LogEntry.objects.all()] == ["Changed revoked."]
 
 
-def test_not_even_a_superuser_edits_or_deletes_a_key(boss: Client) -> None:
+def test_not_even_a_superuser_edits_or_deletes_a_key(admin_client: Client) -> None:
     row, _ = issue("shop", ROMASHKA)
     before = list(ApiKey.objects.values())
 
-    assert boss.post(page(ApiKey, "change", row.pk), FORM | {"scopes": READ_ALL}).status_code == 403
-    assert boss.post(page(ApiKey, "delete", row.pk), {"post": "yes"}).status_code == 403
-    boss.post(
-        page(ApiKey, "changelist"),
+    assert (
+        admin_client.post(admin_url(ApiKey, "change", row.pk), FORM | {"scopes": READ_ALL}).status_code == 403
+    )
+    assert admin_client.post(admin_url(ApiKey, "delete", row.pk), {"post": "yes"}).status_code == 403
+    admin_client.post(
+        admin_url(ApiKey, "changelist"),
         {"action": "delete_selected", "_selected_action": [row.pk], "post": "yes"},
     )
 
@@ -107,29 +109,33 @@ def test_not_even_a_superuser_edits_or_deletes_a_key(boss: Client) -> None:
 
 def test_each_act_needs_its_permission() -> None:
     row, key = issue("shop", ROMASHKA)
-    viewer, stranger = staff("view_apikey"), staff(name="pyotr")
+    viewer, stranger = staff_client("view_apikey"), staff_client(name="pyotr")
     revoke = {"action": "revoke_selected", "_selected_action": [row.pk], "sure": "yes"}
 
-    assert stranger.get(page(ApiKey, "changelist")).status_code == 403
-    assert stranger.post(page(ApiKey, "add"), FORM).status_code == 403
-    assert len(listed(viewer, ApiKey)) == 1
-    assert viewer.get(page(ApiKey, "change", row.pk)).status_code == 200
-    assert viewer.post(page(ApiKey, "add"), FORM).status_code == 403
-    viewer.post(page(ApiKey, "changelist"), revoke)
-    assert look_up(key)
+    assert stranger.get(admin_url(ApiKey, "changelist")).status_code == 403
+    assert stranger.post(admin_url(ApiKey, "add"), FORM).status_code == 403
+    assert len(changelist_rows(viewer, ApiKey)) == 1
+    assert viewer.get(admin_url(ApiKey, "change", row.pk)).status_code == 200
+    assert viewer.post(admin_url(ApiKey, "add"), FORM).status_code == 403
+    viewer.post(admin_url(ApiKey, "changelist"), revoke)
+    assert authenticate(key)
 
-    staff("view_apikey", "revoke_apikey", name="vera").post(page(ApiKey, "changelist"), revoke)
-    assert look_up(key) is None
-    maker = staff("add_apikey", name="ivan")
-    assert look_up(key_on(maker.post(page(ApiKey, "add"), FORM).content.decode()))
+    staff_client("view_apikey", "revoke_apikey", name="vera").post(admin_url(ApiKey, "changelist"), revoke)
+    assert authenticate(key) is None
+    maker = staff_client("add_apikey", name="ivan")
+    assert authenticate(key_on(maker.post(admin_url(ApiKey, "add"), FORM).content.decode()))
 
 
-def test_keys_are_found_by_prefix_and_by_name_and_show_their_state(boss: Client) -> None:
+def test_keys_are_found_by_prefix_and_by_name_and_show_their_state(admin_client: Client) -> None:
     row, _ = issue("shop", f"{ROMASHKA} {VASILEK}", timezone.now() + timedelta(days=1))
     other, _ = issue("accounting", READ_ALL)
 
-    assert listed(boss, ApiKey, q=row.prefix) == listed(boss, ApiKey, q="SHO") == [str(row)]
-    assert listed(boss, ApiKey) == [str(other), str(row)]
-    content = boss.get(page(ApiKey, "changelist")).content.decode()
+    assert (
+        changelist_rows(admin_client, ApiKey, q=row.prefix)
+        == changelist_rows(admin_client, ApiKey, q="SHO")
+        == [str(row)]
+    )
+    assert changelist_rows(admin_client, ApiKey) == [str(other), str(row)]
+    content = admin_client.get(admin_url(ApiKey, "changelist")).content.decode()
     assert f"{ROMASHKA} and 1 more" in content
     assert content.count(">valid<") == 2

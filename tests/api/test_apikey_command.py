@@ -8,10 +8,10 @@ import pytest
 from django.core.management import CommandError, call_command
 from django.utils import timezone
 
-from api.keys import look_up
+from api.keys import authenticate
 from api.models import ApiKey
-from tests.cast import IVANOV, ROMASHKA
-from tests.servers import ROOT
+from tests.factories import IVANOV, ROMASHKA
+from tests.harness.servers import ROOT
 
 pytestmark = pytest.mark.django_db
 
@@ -26,7 +26,7 @@ def apikey(*arguments: str) -> tuple[str, str]:
 def test_create_prints_the_key_alone_to_stdout() -> None:
     out, err = apikey("create", "--name", "shop", "--organization", ROMASHKA, "--organization", IVANOV)
 
-    row = look_up(out.removesuffix("\n"))
+    row = authenticate(out.removesuffix("\n"))
     assert row is not None
     assert (row.name, row.scopes, row.expires_at) == ("shop", f"{IVANOV} {ROMASHKA}", None)
     assert row.prefix in err
@@ -37,7 +37,7 @@ def test_a_key_can_expire() -> None:
     tomorrow = timezone.now() + timedelta(days=1)
     out, _ = apikey("create", "--name", "audit", "--read-all", "--expires", tomorrow.isoformat())
 
-    row = look_up(out.strip())
+    row = authenticate(out.strip())
     assert row is not None
     assert (row.reads_all, row.expires_at) == (True, tomorrow)
 
@@ -78,7 +78,7 @@ def test_revoke_ends_a_key_and_may_be_repeated() -> None:
     prefix = key.split("_")[1]
 
     assert apikey("revoke", prefix)[0] == f"Revoked {prefix}.\n"
-    assert look_up(key) is None
+    assert authenticate(key) is None
     assert apikey("revoke", prefix)[0] == f"{prefix} was revoked before.\n"
     with pytest.raises(CommandError, match="no key with this prefix") as unknown:
         apikey("revoke", "0123456789ab")

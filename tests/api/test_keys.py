@@ -10,12 +10,12 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from api import keys
-from api.keys import SCOPES_MAX, issue, look_up, normal_scopes, note_use, revoke
+from api.keys import SCOPES_MAX, authenticate, issue, normalize_scopes, record_use, revoke
 from api.models import READ_ALL, ApiKey
 from ledger.inn import is_inn
-from tests.cast import IVANOV, ROMASHKA, VASILEK
-from tests.reading import read_only
-from tests.threads import at_once
+from tests.concurrency import run_concurrently
+from tests.factories import IVANOV, ROMASHKA, VASILEK
+from tests.row_counts import read_only_session
 
 pytestmark = pytest.mark.django_db
 
@@ -33,42 +33,42 @@ def test_a_key_is_256_random_bits_and_kept_only_as_a_hash() -> None:
 def test_a_key_is_found_by_itself_alone() -> None:
     row, key = issue("accounting", READ_ALL)
 
-    assert look_up(key) == row
+    assert authenticate(key) == row
     other = "A" if key[-2] != "A" else "B"
     for wrong in ("", "x", key[:-1], key + "A", key.upper(), key[:-2] + other + key[-1], f" {key}", "é"):
-        assert look_up(wrong) is None
+        assert authenticate(wrong) is None
 
 
 def test_an_expired_and_a_revoked_key_are_no_keys() -> None:
     row, key = issue("accounting", READ_ALL, timezone.now() + timedelta(hours=1))
-    assert look_up(key) == row
+    assert authenticate(key) == row
 
     ApiKey.objects.update(expires_at=timezone.now())
-    assert look_up(key) is None
+    assert authenticate(key) is None
 
     row, key = issue("accounting", READ_ALL)
     assert revoke(row.prefix)
-    assert look_up(key) is None
+    assert authenticate(key) is None
     assert not revoke(row.prefix)
 
 
 def test_keys_are_compared_in_constant_time_also_where_there_is_none() -> None:
     _, key = issue("accounting", READ_ALL)
     with patch.object(keys, "compare_digest", wraps=hmac.compare_digest) as compared:
-        look_up(key)
-        look_up("prihod_0123456789ab_" + "A" * 43)
-        look_up("x")
+        authenticate(key)
+        authenticate("prihod_0123456789ab_" + "A" * 43)
+        authenticate("x")
 
     assert compared.call_count == 3
 
 
 def test_scopes_are_everything_or_organizations() -> None:
-    assert normal_scopes(f" {VASILEK},{ROMASHKA}\r\n{VASILEK} ") == f"{ROMASHKA} {VASILEK}"
+    assert normalize_scopes(f" {VASILEK},{ROMASHKA}\r\n{VASILEK} ") == f"{ROMASHKA} {VASILEK}"
     for wrong in ("", " ", "everything", f"{READ_ALL} {ROMASHKA}", "123", "１" * 10):
         with pytest.raises(ValidationError):
-            normal_scopes(wrong)
+            normalize_scopes(wrong)
     with pytest.raises(ValidationError):
-        normal_scopes(" ".join(f"{number:010}" for number in range(SCOPES_MAX + 1)))
+        normalize_scopes(" ".join(f"{number:010}" for number in range(SCOPES_MAX + 1)))
 
     row, _ = issue("shop", f"{ROMASHKA} {IVANOV}")
     assert [row.may_read(inn) for inn in (ROMASHKA, IVANOV, VASILEK, "", "7707")] == [
@@ -92,26 +92,26 @@ def last_used(row: ApiKey) -> Any:
 
 def test_the_use_of_a_key_is_noted_at_most_once_a_minute() -> None:
     row, _ = issue("accounting", READ_ALL)
-    note_use(row)
+    record_use(row)
     first = last_used(row)
     assert timezone.now() - first < timedelta(minutes=1)
 
     with CaptureQueriesContext(connection) as queries:
-        note_use(ApiKey.objects.get())
+        record_use(ApiKey.objects.get())
     assert [query["sql"][:6] for query in queries] == ["SELECT"]  # the test's own
-    note_use(row)  # as read by another process, before the first use was noted
+    record_use(row)  # as read by another process, before the first use was noted
     assert last_used(row) == first
 
     ApiKey.objects.update(last_used_at=first - timedelta(seconds=61))
-    note_use(ApiKey.objects.get())
+    record_use(ApiKey.objects.get())
     assert last_used(row) >= first
 
 
 @pytest.mark.django_db(transaction=True)
 def test_a_use_that_cannot_be_noted_harms_nobody() -> None:
     row, _ = issue("accounting", READ_ALL)
-    with read_only():
-        note_use(row)
+    with read_only_session():
+        record_use(row)
     assert last_used(row) is None
 
 
@@ -121,8 +121,8 @@ def test_a_use_waits_for_no_lock() -> None:
     row, _ = issue("accounting", READ_ALL)
     with transaction.atomic():
         ApiKey.objects.update(name="held")
-        at_once([lambda: note_use(row)])
+        run_concurrently([lambda: record_use(row)])
     assert last_used(row) is None
 
-    note_use(row)
+    record_use(row)
     assert last_used(row) is not None

@@ -2,36 +2,45 @@
 
 import pytest
 
-from bench.database import require_right_books
-from bench.generator import Group, inn_of, queue, write_books, write_trouble
+from bench.database import require_consistent_ledger
+from bench.generator import Group, enqueue, fill_ledger, inn_of_organization, write_failures
 from ingest.models import RejectedDelivery, Webhook
 from ledger.models import BalanceLog
-from tests.cast import balances
+from tests.factories import balances
 from worker.applying import apply_batch
 
 pytestmark = pytest.mark.usefixtures("sequences")
 
 
 def test_made_up_books_are_right() -> None:
-    write_books([Group(1, 100), Group(3, 4)])
+    fill_ledger([Group(1, 100), Group(3, 4)])
 
-    require_right_books()
-    assert balances() == {inn_of(1): 50_50, inn_of(2): 10, inn_of(3): 10, inn_of(4): 10}
+    require_consistent_ledger()
+    assert balances() == {
+        inn_of_organization(1): 50_50,
+        inn_of_organization(2): 10,
+        inn_of_organization(3): 10,
+        inn_of_organization(4): 10,
+    }
     assert BalanceLog.objects.count() == Webhook.objects.count() == 112
 
 
 def test_what_is_queued_can_be_applied_to_made_up_books() -> None:
-    write_books([Group(2, 3)])
-    queue(5, organizations=2, first=2)
+    fill_ledger([Group(2, 3)])
+    enqueue(5, organizations=2, first=2)
 
     assert apply_batch(10) == 5
-    require_right_books()
-    assert balances() == {inn_of(1): 6, inn_of(2): 6 + (1 + 2 + 3), inn_of(3): 1 + 2}
+    require_consistent_ledger()
+    assert balances() == {
+        inn_of_organization(1): 6,
+        inn_of_organization(2): 6 + (1 + 2 + 3),
+        inn_of_organization(3): 1 + 2,
+    }
 
 
 def test_trouble_leaves_the_books_right() -> None:
-    write_books([Group(1, 2)])
-    write_trouble(3)
+    fill_ledger([Group(1, 2)])
+    write_failures(3)
 
-    require_right_books()
+    require_consistent_ledger()
     assert Webhook.objects.failed().count() == RejectedDelivery.objects.count() == 3

@@ -6,7 +6,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from bench.load import Sent
+from bench.load import SentWebhook
 from bench.measures import latency
 
 NOW = datetime(2026, 11, 28, tzinfo=UTC)
@@ -17,19 +17,21 @@ class Inbox:
 
     port = 0
 
-    def __init__(self, took: dict[UUID, float]) -> None:
-        self._took = took
+    def __init__(self, duration: dict[UUID, float]) -> None:
+        self._took = duration
 
     def sql(self, statement: str, *_: object) -> list[Any]:
         if "MAX(id)" in statement:
             return [(0,)]
-        return [(key.hex, NOW, NOW + timedelta(milliseconds=took)) for key, took in self._took.items()]
+        return [
+            (key.hex, NOW, NOW + timedelta(milliseconds=duration)) for key, duration in self._took.items()
+        ]
 
 
 def test_what_the_closed_loop_left_on_its_way_is_no_webhook_of_the_open_loop(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    sent = [Sent(uuid4(), b"", due=0.0, status=200) for _ in range(3)]
+    sent = [SentWebhook(uuid4(), b"", due=0.0, status=200) for _ in range(3)]
     monkeypatch.setattr(latency, "open_loop", lambda *_, **__: sent)
     monkeypatch.setattr(latency, "drain", lambda _: 0.0)
     inbox: Any = Inbox({**dict.fromkeys([each.operation_id for each in sent], 20.0), uuid4(): 900.0})

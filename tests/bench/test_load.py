@@ -10,18 +10,18 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from bench.load import Sent, open_loop, webhooks
+from bench.load import SentWebhook, open_loop, random_webhooks
 from ingest.parsing import parse
-from tests.turns import ONCE
+from tests.markers import sqlite_run_only
 
-pytestmark = ONCE
+pytestmark = sqlite_run_only
 
 STALL_SECONDS = 0.4
 PER_SECOND = 200
 
 
 @contextmanager
-def door(*, stalls_at: int = -1, refuses: bool = False) -> Iterator[tuple[int, list[bytes]]]:
+def endpoint(*, stalls_at: int = -1, refuses: bool = False) -> Iterator[tuple[int, list[bytes]]]:
     """Its port, and the bodies it gets. It answers at once, but when number `stalls_at` comes all wait."""
     bodies: list[bytes] = []
     one_at_a_time = threading.Lock()
@@ -55,12 +55,12 @@ def door(*, stalls_at: int = -1, refuses: bool = False) -> Iterator[tuple[int, l
             thread.join()
 
 
-def sent_to(port: int, seconds: float = 1.0) -> list[Sent]:
+def sent_to(port: int, seconds: float = 1.0) -> list[SentWebhook]:
     return open_loop(port, per_second=PER_SECOND, seconds=seconds, connections=4)
 
 
 def test_it_sends_every_webhook_once_at_its_moment() -> None:
-    with door() as (port, bodies):
+    with endpoint() as (port, bodies):
         sent = sent_to(port)
 
     assert {each.status for each in sent} == {200}
@@ -72,7 +72,7 @@ def test_it_sends_every_webhook_once_at_its_moment() -> None:
 
 def test_a_stall_is_charged_to_every_request_that_was_due_in_it() -> None:
     """A sender that counted from when it could send would see four slow answers, one for each connection."""
-    with door(stalls_at=50) as (port, _):
+    with endpoint(stalls_at=50) as (port, _):
         sent = sent_to(port)
 
     due_in_it = STALL_SECONDS * PER_SECOND
@@ -82,19 +82,19 @@ def test_a_stall_is_charged_to_every_request_that_was_due_in_it() -> None:
 
 
 def test_refusals_are_told_apart() -> None:
-    with door(refuses=True) as (port, _):
+    with endpoint(refuses=True) as (port, _):
         assert {each.status for each in sent_to(port, seconds=0.1)} == {503}
 
 
 def test_no_door_at_all_is_no_answer() -> None:
-    with door() as (port, _):
+    with endpoint() as (port, _):
         pass
 
     assert {each.status for each in sent_to(port, seconds=0.1)} == {0}
 
 
 def test_the_mix_is_valid_new_and_hot() -> None:
-    sent = list(webhooks(random.Random(1), 2_000))
+    sent = list(random_webhooks(random.Random(1), 2_000))
 
     assert [parse(each.body).amount_kopecks for each in sent] == [each.amount_kopecks for each in sent]
     assert len({each.operation_id for each in sent}) == len(sent)

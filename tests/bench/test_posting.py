@@ -5,11 +5,11 @@ from contextlib import nullcontext
 import pytest
 from django.db.models import F
 
-from bench.database import require_right_books
-from bench.designs import DoesNotCount
+from bench.database import require_consistent_ledger
 from bench.measures import posting
+from bench.systems import InvalidRun
 from ledger.models import Organization
-from tests.cast import posted, received, terms
+from tests.factories import make_webhook, post_payments, terms
 
 
 def drift() -> None:
@@ -19,14 +19,14 @@ def drift() -> None:
 @pytest.mark.django_db(transaction=True)  # looked at by sessions of their own
 def test_books_that_drift_do_not_count() -> None:
     told = terms(20_50)
-    received(told, status="applied")
-    posted(told)
-    require_right_books()
+    make_webhook(told, status="applied")
+    post_payments(told)
+    require_consistent_ledger()
 
     drift()
 
-    with pytest.raises(DoesNotCount, match=r"expected 20,50.*, found 20,51"):
-        require_right_books()
+    with pytest.raises(InvalidRun, match=r"expected 20,50.*, found 20,51"):
+        require_consistent_ledger()
 
 
 @pytest.mark.usefixtures("sequences")
@@ -44,5 +44,5 @@ def test_posting_tells_no_figure_when_the_books_drift(monkeypatch: pytest.Monkey
     assert [figure.unit for figure in posting.compare(size, 1, print)] == ["webhooks/s"] * 3
 
     monkeypatch.setattr(posting, "insert_bare", and_drift)
-    with pytest.raises(DoesNotCount):
+    with pytest.raises(InvalidRun):
         list(posting.compare(size, 1, print))

@@ -8,17 +8,19 @@ import pytest
 from rich.console import Console
 
 from bench.__main__ import LATEST
-from bench.figures import Bound, Figure
-from bench.plot import svg_of
-from bench.report import PAGE, README, Run, between_marks, shown, table_of
+from bench.measurements import Bound, Measurement
+from bench.plot import render_svg
+from bench.report import PAGE, README, Run, rendered_sections, results_table, section_of
 
-HOLDS = Figure("acknowledge", "a", "requests/s", [900, 1200, 1500], [300, 300, 300], Bound(3, at_least=True))
-BROKEN = Figure("latency", "b", "ms", [300.0, 200.0, 400.0], bound=Bound(250, at_least=False))
-REPORTED = Figure("embedded", "c", "requests/s", [77.0])
+HOLDS = Measurement(
+    "acknowledge", "a", "requests/s", [900, 1200, 1500], [300, 300, 300], Bound(3, at_least=True)
+)
+BROKEN = Measurement("latency", "b", "ms", [300.0, 200.0, 400.0], bound=Bound(250, at_least=False))
+REPORTED = Measurement("embedded", "c", "requests/s", [77.0])
 SVG = "{http://www.w3.org/2000/svg}"
 
 
-def run(*figures: Figure, failures: tuple[str, ...] = ()) -> Run:
+def run(*figures: Measurement, failures: tuple[str, ...] = ()) -> Run:
     machine = {"cores": "2", "processor": "a <fast> one"}
     return Run("2026-11-24T10:00:00+00:00", quick=True, machine=machine, figures=figures, failures=failures)
 
@@ -32,7 +34,7 @@ def test_a_run_holds_if_each_figure_does_and_every_measure_came_to_its_end() -> 
 
 def test_the_table_marks_a_broken_bound() -> None:
     console = Console(file=io.StringIO(), width=200)
-    console.print(table_of([HOLDS, BROKEN, REPORTED]))
+    console.print(results_table([HOLDS, BROKEN, REPORTED]))
     lines = console.file.getvalue().splitlines()
 
     assert ["BROKEN" in line for line in lines if " ms" in line] == [True]
@@ -44,12 +46,12 @@ def test_what_was_written_is_read_again(tmp_path: Path) -> None:
 
     before.write(tmp_path / "run.json")
 
-    assert shown(Run.read(tmp_path / "run.json")) == shown(before)
+    assert rendered_sections(Run.read(tmp_path / "run.json")) == rendered_sections(before)
     assert not Run.read(tmp_path / "run.json").holds
 
 
 def test_the_plot_shows_every_figure_that_has_a_bar() -> None:
-    drawing = ET.fromstring(svg_of(run(HOLDS, BROKEN, REPORTED)))
+    drawing = ET.fromstring(render_svg(run(HOLDS, BROKEN, REPORTED)))
 
     holds, broken = drawing.findall(f"{SVG}circle")
     bar = next(line for line in drawing.findall(f"{SVG}line") if line.get("class") == "axis")
@@ -60,14 +62,14 @@ def test_the_plot_shows_every_figure_that_has_a_bar() -> None:
 @pytest.mark.parametrize("page", [README, PAGE], ids=lambda page: page.name)
 def test_pages_show_the_run_that_is_kept(page: Path) -> None:
     kept = Run.read(LATEST)
-    if kept.when not in between_marks(page):
+    if kept.when not in section_of(page):
         pytest.skip("there is a newer run than the page's; python -m bench --readme shows it there")
 
-    assert between_marks(page) == shown(kept)[page]
+    assert section_of(page) == rendered_sections(kept)[page]
 
 
 def test_the_readme_has_what_must_be_and_the_other_page_everything() -> None:
-    pages = shown(run(HOLDS, REPORTED))
+    pages = rendered_sections(run(HOLDS, REPORTED))
 
     assert "embedded" not in pages[README]
     assert "embedded" in pages[PAGE]

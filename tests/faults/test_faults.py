@@ -19,13 +19,13 @@ from django.conf import settings
 from django.db import connection
 
 from faults import reporting
-from faults.client import Deliveries, Mix
-from faults.clock import clock
-from faults.house import missing
-from faults.planted import PLANTED
+from faults.clock import wrong_clock
+from faults.scenario_run import Result, run_scenario
 from faults.scenarios import SCENARIOS
-from faults.stage import Result, play
-from tests.servers import lacking, servers_are_required
+from faults.seeded_bugs import SEEDED_BUGS
+from tests.harness.bank_client import DeliveryGenerator, DeliveryMix
+from tests.harness.procfile_stack import missing_servers
+from tests.harness.servers import lacking, servers_are_required
 
 SEED = 7
 ON_SQLITE = settings.DATABASES["default"]["ENGINE"].endswith("sqlite3")
@@ -37,14 +37,14 @@ PLANTED_HERE = ["no_ledger_key", "retry_posts_again"]
 def servers(db: None) -> None:
     if not getattr(connection, "mysql_is_mariadb", False):
         pytest.skip("the faults of MariaDB and Redis have their turn in the run on MariaDB")
-    if lacks := missing():
+    if lacks := missing_servers():
         (pytest.fail if servers_are_required() else pytest.skip)("; ".join(lacks))
 
 
 @pytest.mark.usefixtures("servers")
 @pytest.mark.parametrize("name", ON_SERVERS)
 def test_nothing_is_lost_and_nothing_is_counted_twice(name: str) -> None:
-    result = play(SCENARIOS[name], SEED)
+    result = run_scenario(SCENARIOS[name], SEED)
 
     assert result.broken == []
     assert result.ok > 50
@@ -53,7 +53,7 @@ def test_nothing_is_lost_and_nothing_is_counted_twice(name: str) -> None:
 
 @pytest.mark.skipif(not ON_SQLITE, reason="the embedded house has its turn in the run on SQLite")
 def test_the_embedded_house_loses_nothing_either() -> None:
-    result = play(SCENARIOS["embedded_processes_killed"], SEED)
+    result = run_scenario(SCENARIOS["embedded_processes_killed"], SEED)
 
     assert result.broken == []
     assert result.ok > 50
@@ -62,7 +62,7 @@ def test_the_embedded_house_loses_nothing_either() -> None:
 @pytest.mark.usefixtures("servers")
 @pytest.mark.parametrize("name", PLANTED_HERE)
 def test_the_checker_sees_a_planted_bug(name: str) -> None:
-    bug = next(bug for bug in PLANTED if bug.name == name)
+    bug = next(bug for bug in SEEDED_BUGS if bug.name == name)
 
     _, seen = bug.play(SEED)
 
@@ -72,7 +72,7 @@ def test_the_checker_sees_a_planted_bug(name: str) -> None:
 @pytest.mark.skipif(lacking("libfaketime") is not None, reason="needs libfaketime")
 def test_a_process_whose_clock_is_wrong_sleeps_like_any_other(tmp_path: Path) -> None:
     (tmp_path / "clock").write_text("-60m")
-    environment = {name: value.replace("{folder}", str(tmp_path)) for name, value in clock().items()}
+    environment = {name: value.replace("{folder}", str(tmp_path)) for name, value in wrong_clock().items()}
     program = "from time import *; b = monotonic(); sleep(0.1); print(monotonic() - b, time())"
 
     said = subprocess.check_output(
@@ -86,7 +86,7 @@ def test_a_process_whose_clock_is_wrong_sleeps_like_any_other(tmp_path: Path) ->
 
 def test_who_judges_by_seconds_plays_alone() -> None:
     judging = re.compile(r"require_answers_as_in|require_others_applied|seconds <")
-    judges = {name for name, each in SCENARIOS.items() if judging.search(inspect.getsource(each.act))}
+    judges = {name for name, each in SCENARIOS.items() if judging.search(inspect.getsource(each.action))}
 
     assert {"redis_stopped", "hot_row_held", "redis_absent"} < judges
     assert {name for name in judges if not SCENARIOS[name].alone} == set()
@@ -98,9 +98,9 @@ def test_a_kept_run_becomes_the_table_of_the_documentation(
     monkeypatch.setattr(reporting, "RESULTS", tmp_path)
     result = Result("calm", 7, 12, 10, 1, 1, 5, [(0.5, "kill -9")], [0.5], 0.25, 9.0, ["lost"])
     figures = {"seed": 7, "totals": reporting.totals([result])}
-    kept = json.loads(reporting.keep("seven", figures, [result]).read_text())
+    kept = json.loads(reporting.save_results("seven", figures, [result]).read_text())
 
-    assert reporting.as_markdown({**kept, "when": "2026-11-24T11:00:00+00:00"}).splitlines() == [
+    assert reporting.markdown_table({**kept, "when": "2026-11-24T11:00:00+00:00"}).splitlines() == [
         "Seed 7; 2026-11-24.",
         "",
         "| scenario | requests | ok | refused | unknown | faults | quiet after | verdict |",
@@ -109,7 +109,7 @@ def test_a_kept_run_becomes_the_table_of_the_documentation(
         "| in all | 12 | 10 | 1 | 1 | 1 | | 1 red |",
     ]
     planted = {"planted": "no_key", "sentence": "a key is gone", "seen_by": ""}
-    assert reporting.as_markdown({"when": "2026-11-24", "seed": 5, "runs": [planted]}).endswith(
+    assert reporting.markdown_table({"when": "2026-11-24", "seed": 5, "runs": [planted]}).endswith(
         "| `no_key` | a key is gone | NOT SEEN |"
     )
 
@@ -122,5 +122,5 @@ def test_the_same_seed_repeats_the_deliveries() -> None:
 
 
 def bodies(seed: int) -> list[bytes]:
-    deliveries = Deliveries(random.Random(seed), Mix(poison=0.1))
+    deliveries = DeliveryGenerator(random.Random(seed), DeliveryMix(poison=0.1))
     return [deliveries.next().body for _ in range(500)]

@@ -16,8 +16,8 @@ from ingest import doorbell, inbox
 from ingest.models import ConflictingDelivery, RejectedDelivery, Webhook
 from ingest.views import BODY_BYTES_MAX
 from ledger.models import Payment
-from tests.cast import MIDNIGHT_IN_MOSCOW, ROMASHKA, VASILEK, body, received, terms
-from tests.threads import at_once
+from tests.concurrency import run_concurrently
+from tests.factories import MIDNIGHT_IN_MOSCOW, ROMASHKA, VASILEK, make_webhook, payment_body, terms
 
 PATH = "/api/webhook/bank/"
 SUCCESS = (200, {"status": "success"})
@@ -41,7 +41,7 @@ def deliver(delivery: bytes, **extra: Any) -> tuple[int, Any]:
 @pytest.mark.django_db
 def test_a_delivery_is_stored_as_told_with_its_bytes_as_received(rings: list[None]) -> None:
     told = terms(145_000_00)
-    delivery = body(told).replace(b", ", b" ,\n\t")
+    delivery = payment_body(told).replace(b", ", b" ,\n\t")
 
     assert deliver(delivery) == SUCCESS
 
@@ -56,7 +56,7 @@ def test_a_delivery_is_stored_as_told_with_its_bytes_as_received(rings: list[Non
 @pytest.mark.django_db
 def test_once_it_is_parsed_each_line_about_a_delivery_names_its_operation() -> None:
     told = terms()
-    deliver(body(told))
+    deliver(payment_body(told))
     assert get_contextvars()["operation_id"] == str(told.operation_id)
 
 
@@ -65,18 +65,18 @@ def test_at_debug_the_door_says_what_became_of_a_delivery(caplog: pytest.LogCapt
     told = terms()
     caplog.set_level(logging.DEBUG, "ingest.views")
     with structlog.testing.capture_logs() as lines:
-        deliver(body(told))
-        deliver(body(told))
+        deliver(payment_body(told))
+        deliver(payment_body(told))
     assert [(line["event"], line["stored"]) for line in lines] == [
         ("delivery stored", "new"),
-        ("delivery stored", "repeated"),
+        ("delivery stored", "duplicate"),
     ]
 
 
 @pytest.mark.django_db
 def test_a_delivery_costs_the_database_one_statement(django_assert_num_queries: Any) -> None:
     with django_assert_num_queries(1):
-        assert deliver(body(terms())) == SUCCESS
+        assert deliver(payment_body(terms())) == SUCCESS
 
 
 @pytest.mark.django_db
@@ -119,9 +119,9 @@ def test_a_delivery_that_failed_leaves_nothing_behind_for_the_next_one(
 
     with monkeypatch.context() as patch:
         patch.setattr(CursorWrapper, "execute", fail)
-        assert deliver(body(terms()))[0] == 503
+        assert deliver(payment_body(terms()))[0] == 503
 
-    assert deliver(body(terms())) == SUCCESS
+    assert deliver(payment_body(terms())) == SUCCESS
     assert connection.get_autocommit()
     assert Webhook.objects.count() == 1
 
@@ -129,13 +129,13 @@ def test_a_delivery_that_failed_leaves_nothing_behind_for_the_next_one(
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.skipif(connection.vendor == "sqlite", reason="a session that somebody can end")
 def test_a_connection_that_was_ended_costs_one_503_at_most() -> None:
-    assert deliver(body(terms())) == SUCCESS
+    assert deliver(payment_body(terms())) == SUCCESS
     session = connection.connection.thread_id()
-    at_once([lambda: _end(session)])
+    run_concurrently([lambda: _end(session)])
 
-    assert deliver(body(terms()))[0] == 503
+    assert deliver(payment_body(terms()))[0] == 503
     close_old_connections()  # as before each request; the test client leaves it out
-    assert deliver(body(terms())) == SUCCESS
+    assert deliver(payment_body(terms())) == SUCCESS
 
 
 def _end(session: int) -> None:
@@ -150,34 +150,37 @@ def _end(session: int) -> None:
 )
 def test_an_operation_id_of_any_version_and_variant_is_stored(operation_id: str) -> None:
     """MariaDB's own type for UUIDs refuses the first of these."""
-    assert deliver(body(terms(), operation_id=operation_id)) == SUCCESS
+    assert deliver(payment_body(terms(), operation_id=operation_id)) == SUCCESS
     assert Webhook.objects.get().operation_id == UUID(operation_id)
 
 
 @pytest.mark.django_db
 def test_the_content_type_is_not_insisted_on() -> None:
-    response = Client().post(PATH, body(terms()), content_type="text/plain")
+    response = Client().post(PATH, payment_body(terms()), content_type="text/plain")
     assert (response.status_code, json.loads(response.content)) == SUCCESS
 
 
 @pytest.mark.django_db(transaction=True)
 def test_a_repeated_delivery_is_counted_and_changes_nothing() -> None:
     told = terms()
-    deliver(body(told))
+    deliver(payment_body(told))
 
-    assert deliver(body(told)) == ALREADY
-    assert deliver(body(told, operation_id=told.operation_id.hex.upper(), amount=100, extra="x")) == ALREADY
+    assert deliver(payment_body(told)) == ALREADY
+    assert (
+        deliver(payment_body(told, operation_id=told.operation_id.hex.upper(), amount=100, extra="x"))
+        == ALREADY
+    )
 
     webhook = Webhook.objects.get()
-    assert webhook.repeated_deliveries.count() == 2
+    assert webhook.duplicate_deliveries.count() == 2
     assert webhook.conflicting_deliveries.count() == 0
 
 
 @pytest.mark.django_db(transaction=True)
 def test_other_content_under_the_same_operation_id_is_kept_as_a_conflict() -> None:
     told = terms(100_00)
-    deliver(body(told))
-    other = body(told, amount=200, payer_inn=VASILEK)
+    deliver(payment_body(told))
+    other = payment_body(told, amount=200, payer_inn=VASILEK)
 
     assert deliver(other) == ALREADY
 
@@ -190,7 +193,7 @@ def test_other_content_under_the_same_operation_id_is_kept_as_a_conflict() -> No
 
 @pytest.mark.django_db
 def test_an_invalid_delivery_is_answered_with_the_field_and_kept(rings: list[None]) -> None:
-    delivery = body(terms(), amount=-1)
+    delivery = payment_body(terms(), amount=-1)
 
     assert deliver(delivery) == (400, {"error": "amount: must be greater than zero"})
 
@@ -202,7 +205,7 @@ def test_an_invalid_delivery_is_answered_with_the_field_and_kept(rings: list[Non
 
 @pytest.mark.django_db
 def test_the_number_of_kept_deliveries_is_bounded(settings: Settings) -> None:
-    settings.KEPT_DELIVERIES_MAX = 3
+    settings.DELIVERY_RECORDS_MAX = 3
     for number in range(10):
         deliver(b"%d" % number)
 
@@ -211,11 +214,11 @@ def test_the_number_of_kept_deliveries_is_bounded(settings: Settings) -> None:
 
 @pytest.mark.django_db
 def test_a_flood_of_one_source_evicts_no_delivery_of_another(settings: Settings) -> None:
-    settings.KEPT_DELIVERIES_MAX = 3
+    settings.DELIVERY_RECORDS_MAX = 3
     for number in range(2):
-        inbox.keep_rejected(b"%d" % number, "amount: missing", source="tochka")
+        inbox.record_rejected(b"%d" % number, "amount: missing", source="tochka")
     for number in range(10):
-        inbox.keep_rejected(b"%d" % number, "amount: missing", source="tbank")
+        inbox.record_rejected(b"%d" % number, "amount: missing", source="tbank")
 
     kept = RejectedDelivery.objects.order_by("id")
     assert [bytes(one.body) for one in kept.filter(source="tochka")] == [b"0", b"1"]
@@ -225,21 +228,21 @@ def test_a_flood_of_one_source_evicts_no_delivery_of_another(settings: Settings)
 @pytest.mark.django_db
 def test_kept_deliveries_are_counted_and_not_measured_by_their_keys(settings: Settings) -> None:
     """With auto_increment_increment=3, as on a cluster of three, each third key is used."""
-    settings.KEPT_DELIVERIES_MAX = 3
+    settings.DELIVERY_RECORDS_MAX = 3
     RejectedDelivery.objects.bulk_create(RejectedDelivery(id=3 * n, body=b"%d" % n) for n in range(1, 4))
 
-    inbox.keep_rejected(b"4", "amount: missing")
+    inbox.record_rejected(b"4", "amount: missing")
 
     assert [bytes(kept.body) for kept in RejectedDelivery.objects.order_by("id")] == [b"2", b"3", b"4"]
 
 
 @pytest.mark.django_db
 def test_a_large_bound_is_exceeded_by_a_few_of_a_hundred_at_most(settings: Settings) -> None:
-    settings.KEPT_DELIVERIES_MAX = 1000
+    settings.DELIVERY_RECORDS_MAX = 1000
     RejectedDelivery.objects.bulk_create(RejectedDelivery(body=b"{}") for _ in range(1000))
 
     for _ in range(500):
-        inbox.keep_rejected(b"{}", "amount: missing")
+        inbox.record_rejected(b"{}", "amount: missing")
 
     # A tenth part of the deliveries evicts: 200 in a row that don't are one case of a thousand million.
     assert 1000 <= RejectedDelivery.objects.count() < 1200
@@ -247,8 +250,8 @@ def test_a_large_bound_is_exceeded_by_a_few_of_a_hundred_at_most(settings: Setti
 
 @pytest.mark.django_db
 def test_open_conflicts_are_not_evicted_by_a_flood(settings: Settings) -> None:
-    settings.KEPT_DELIVERIES_MAX = 1
-    webhooks = [received() for _ in range(5)]
+    settings.DELIVERY_RECORDS_MAX = 1
+    webhooks = [make_webhook() for _ in range(5)]
     for webhook in webhooks:
         inbox.store(terms(2_00, operation_id=webhook.operation_id), b"%d" % webhook.pk)
 
@@ -258,24 +261,24 @@ def test_open_conflicts_are_not_evicted_by_a_flood(settings: Settings) -> None:
 
 @pytest.mark.django_db
 def test_the_bytes_of_an_open_conflict_are_stored_once_and_again_after_its_resolution() -> None:
-    webhook = received()
+    webhook = make_webhook()
     told = terms(2_00, operation_id=webhook.operation_id)
 
     for _ in range(3):
-        assert inbox.store(told, b"the same") == inbox.Stored.CONFLICTING
+        assert inbox.store(told, b"the same") == inbox.StoreResult.CONFLICT
     assert ConflictingDelivery.objects.count() == 1
     inbox.store(told, b"the same", source="tbank")
     inbox.store(told, b"other bytes")
     assert ConflictingDelivery.objects.count() == 3
 
-    ConflictingDelivery.objects.update(resolved_in=1)
+    ConflictingDelivery.objects.update(resolved_by=1)
     inbox.store(told, b"the same")
-    assert ConflictingDelivery.objects.filter(resolved_in=None).count() == 1
+    assert ConflictingDelivery.objects.filter(resolved_by=None).count() == 1
 
 
 @pytest.mark.django_db
 def test_open_conflicts_of_one_webhook_are_bounded_and_the_log_names_those_left_out() -> None:
-    webhook = received()
+    webhook = make_webhook()
     with structlog.testing.capture_logs() as lines:
         for number in range(inbox.OPEN_CONFLICTS_MAX + 1):
             inbox.store(terms(2_00, operation_id=webhook.operation_id), b"%d" % number)
@@ -294,11 +297,11 @@ def test_only_post_is_allowed(method: str) -> None:
 @pytest.mark.django_db
 def test_a_delivery_cut_off_on_its_way_is_asked_for_again() -> None:
     """A 400 would be final for a bank, and the payment lost."""
-    delivery = body(terms())
+    delivery = payment_body(terms())
     response = Client().generic("POST", PATH, delivery, **{"wsgi.input": BytesIO(delivery[:60])})  # type: ignore[arg-type]
 
     assert (response.status_code, response["Retry-After"]) == (503, "5")
-    assert json.loads(response.content) == {"error": "body: arrived incomplete, please send it again"}
+    assert json.loads(response.content) == {"error": "body: incomplete body, please send it again"}
     assert not RejectedDelivery.objects.exists()
 
 
@@ -310,7 +313,7 @@ def test_a_body_without_length_is_refused() -> None:
 
 @pytest.mark.django_db
 def test_a_body_over_64_kib_is_refused_and_one_of_64_kib_is_not() -> None:
-    delivery = body(terms(), extra="@")
+    delivery = payment_body(terms(), extra="@")
     padding = b"x" * (BODY_BYTES_MAX - len(delivery) + 1)
 
     assert deliver(delivery.replace(b"@", padding))[0] == 200
@@ -325,7 +328,7 @@ def test_a_failing_database_is_a_503_that_asks_to_send_again(monkeypatch: pytest
         raise DatabaseError("disk full: /var/lib/mysql/secret")
 
     monkeypatch.setattr(connection, "cursor", fail)
-    response = Client().post(PATH, body(terms()), content_type="application/json")
+    response = Client().post(PATH, payment_body(terms()), content_type="application/json")
 
     assert (response.status_code, response["Retry-After"]) == (503, "5")
     assert json.loads(response.content) == {"error": "temporarily unavailable, please try again"}
@@ -337,7 +340,7 @@ def test_a_bug_is_no_traceback_to_a_stranger(monkeypatch: pytest.MonkeyPatch) ->
         raise ZeroDivisionError("secret")
 
     monkeypatch.setattr(inbox, "store", fail)
-    assert deliver(body(terms())) == (503, {"error": "temporarily unavailable, please try again"})
+    assert deliver(payment_body(terms())) == (503, {"error": "temporarily unavailable, please try again"})
 
 
 @pytest.mark.django_db(transaction=True)
@@ -346,13 +349,13 @@ def test_a_hundred_simultaneous_deliveries_of_one_operation_become_one_webhook()
     workers = 20
 
     def five_times() -> list[tuple[int, Any]]:
-        return [deliver(body(told)) for _ in range(5)]
+        return [deliver(payment_body(told)) for _ in range(5)]
 
-    answers = [answer for five in at_once([five_times] * workers) for answer in five]
+    answers = [answer for five in run_concurrently([five_times] * workers) for answer in five]
 
     assert answers.count(SUCCESS) == 1
     assert answers.count(ALREADY) == 99
-    assert Webhook.objects.get().repeated_deliveries.count() == 99
+    assert Webhook.objects.get().duplicate_deliveries.count() == 99
 
 
 @pytest.mark.django_db(transaction=True)
@@ -360,12 +363,14 @@ def test_of_two_contents_at_the_same_moment_the_first_one_stays() -> None:
     told = terms(1_00)
     other = terms(2_00, inn=VASILEK, operation_id=told.operation_id)
 
-    answers = at_once([lambda: deliver(body(told)), lambda: deliver(body(other))] * 5)
+    answers = run_concurrently(
+        [lambda: deliver(payment_body(told)), lambda: deliver(payment_body(other))] * 5
+    )
 
     assert answers.count(SUCCESS) == 1
     webhook = Webhook.objects.get()
     assert webhook.terms in (told, other)
-    assert webhook.repeated_deliveries.count() == 4
+    assert webhook.duplicate_deliveries.count() == 4
     assert 1 <= webhook.conflicting_deliveries.count() <= 5  # the same bytes are kept once, or at once
 
 
@@ -376,7 +381,7 @@ class TestWhereIsMyOperation:
         return response.status_code, json.loads(response.content)
 
     def test_received(self) -> None:
-        webhook = received()
+        webhook = make_webhook()
         status, answer = self.ask(webhook.operation_id)
         assert status == 200
         assert answer.pop("received_at")
@@ -384,7 +389,7 @@ class TestWhereIsMyOperation:
 
     @pytest.mark.parametrize("status", Webhook.Status.values)
     def test_in_any_status_and_spelling(self, status: str) -> None:
-        webhook = received(terms(inn=ROMASHKA), status=status)
+        webhook = make_webhook(terms(inn=ROMASHKA), status=status)
         assert self.ask(webhook.operation_id.hex.upper())[1]["status"] == status
 
     @pytest.mark.parametrize("unknown", [uuid4(), "PAY-328", "%00"])

@@ -33,7 +33,7 @@ def broker(messages: Path) -> Celery:
     app = Celery("test", set_as_current=False)
     app.conf.update(
         broker_url="filesystem://",
-        broker_transport="worker.filebroker:Transport",
+        broker_transport="worker.file_broker:Transport",
         broker_transport_options={
             "data_folder_in": str(messages),
             "control_folder": str(messages.parent / "control"),
@@ -67,7 +67,7 @@ def test_many_rings_at_once_share_a_few_messages(broker: Celery, messages: Path)
 def test_a_bell_nobody_answers_stops_filling_the_broker(
     broker: Celery, messages: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(doorbell, "WAITING_RINGS_MAX", 3)
+    monkeypatch.setattr(doorbell, "QUEUED_RINGS_MAX", 3)
     monkeypatch.setattr(doorbell, "PAUSE_SECONDS", 0.001)
     bell = doorbell.Doorbell(broker)
     taken_up = []
@@ -108,7 +108,7 @@ def test_a_bell_whose_thread_died_rings_again(
     bell = doorbell.Doorbell(broker)
     with monkeypatch.context() as patch:
         patch.setattr(doorbell.RING_FAILURES, "inc", full_disk)
-        patch.setattr(doorbell, "send", lambda *_: (_ for _ in ()).throw(ConnectionError("away")))
+        patch.setattr(doorbell, "publish", lambda *_: (_ for _ in ()).throw(ConnectionError("away")))
         patch.setattr(threading, "excepthook", lambda _: None)
         bell.ring()
         eventually(lambda: bell._thread is not None and not bell._thread.is_alive())

@@ -11,16 +11,16 @@ from django.test import Client
 from prometheus_client import REGISTRY
 from pytest_django import Settings
 
-from api.log_throttle import LogThrottle
+from core.db import clock
+from core.log_throttle import LogThrottle
 from ingest import doorbell, misconfiguration
-from ingest.doorkeeper import Guard, long_secret, network
+from ingest.authentication import DeliveryAuth, parse_network, parse_secret
 from ingest.models import Misconfiguration, Webhook
-from monitoring import troubles
+from monitoring import problems
 from monitoring.doctor import examine
-from monitoring.figures import Figures
-from monitoring.troubles import Level
-from tests.cast import body, terms
-from worker import clock
+from monitoring.problems import Severity
+from monitoring.stats import Stats
+from tests.factories import payment_body, terms
 
 pytestmark = pytest.mark.django_db
 NEW_NAME = "pay.newname.example"
@@ -37,7 +37,9 @@ def known_name(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def deliver(path: str = "/api/webhook/bank/", host: str = NEW_NAME, **headers: str) -> HttpResponse:
     client = Client(enforce_csrf_checks=True)
-    response: Any = client.post(path, body(terms()), "application/json", headers={"host": host, **headers})
+    response: Any = client.post(
+        path, payment_body(terms()), "application/json", headers={"host": host, **headers}
+    )
     return response  # type: ignore[no-any-return]
 
 
@@ -45,8 +47,8 @@ def counted(setting: str) -> float:
     return REGISTRY.get_sample_value("prihod_misconfigured_deliveries_total", {"setting": setting}) or 0.0
 
 
-def found() -> list[troubles.Trouble]:
-    told = troubles.of_rows(Figures(clock.now()))
+def found() -> list[problems.Problem]:
+    told = problems.data_problems(Stats(clock.database_now()))
     return [one for one in told if one.cause == "misconfigured"]
 
 
@@ -77,16 +79,16 @@ def test_foreign_host_is_a_problem_until_a_day_later() -> None:
     deliver()
 
     (problem,) = found()
-    assert problem.level is Level.BAD
+    assert problem.level is Severity.CRITICAL
     assert f"ALLOWED_HOSTS ({NEW_NAME})" in problem.text
-    assert any(NEW_NAME in finding.found and finding.to_do for finding in examine())
+    assert any(NEW_NAME in finding.found and finding.remedy for finding in examine())
 
-    Misconfiguration.objects.update(seen_at=clock.now() - timedelta(hours=25))
+    Misconfiguration.objects.update(seen_at=clock.database_now() - timedelta(hours=25))
     assert found() == []
 
 
 def test_stranger_causes_no_problem_by_a_foreign_host(settings: Settings) -> None:
-    settings.WEBHOOK_GUARDS = {"bank": Guard(bearer=[long_secret(TOKEN)])}
+    settings.ENDPOINT_AUTH = {"bank": DeliveryAuth(bearer=[parse_secret(TOKEN)])}
 
     assert deliver().status_code == 401
     assert found() == []
@@ -95,17 +97,17 @@ def test_stranger_causes_no_problem_by_a_foreign_host(settings: Settings) -> Non
 
 
 def test_endpoint_whose_credentials_are_not_set_has_the_bank_send_again(settings: Settings) -> None:
-    settings.WEBHOOK_GUARDS = {"bank": Guard(everybody=True)}
+    settings.ENDPOINT_AUTH = {"bank": DeliveryAuth(allow_anonymous=True)}
 
     response = deliver("/api/webhook/tochka/", host="prihod.example")
 
     assert (response.status_code, json.loads(response.content)) == (503, REFUSED)
     (problem,) = found()
-    assert (problem.level, "CREDENTIALS (tochka)" in problem.text) == (Level.WARNING, True)
+    assert (problem.level, "CREDENTIALS (tochka)" in problem.text) == (Severity.WARNING, True)
 
 
 def test_sender_whose_address_no_proxy_says_is_to_send_again(settings: Settings) -> None:
-    settings.WEBHOOK_GUARDS = {"bank": Guard(networks=[network("192.0.2.7")])}
+    settings.ENDPOINT_AUTH = {"bank": DeliveryAuth(networks=[parse_network("192.0.2.7")])}
     settings.TRUSTED_PROXIES = 2
 
     assert deliver(**{"X-Forwarded-For": "192.0.2.7"}).status_code == 503

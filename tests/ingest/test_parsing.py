@@ -12,19 +12,19 @@ from pytest_django import Settings
 from ingest.exceptions import InvalidDelivery
 from ingest.parsing import parse
 from ledger.terms import PaymentTerms
-from tests.cast import MIDNIGHT_IN_MOSCOW, SAMPLE, body, terms
+from tests.factories import MIDNIGHT_IN_MOSCOW, SAMPLE, payment_body, terms
 
 OPERATION_ID = "ccf0a86d-041b-4991-bcf7-e2352f7b8a4a"
 TOLD = terms(145_000_00, inn=SAMPLE, operation_id=UUID(OPERATION_ID))
 
 
 def parsed(**changed: Any) -> PaymentTerms:
-    return parse(body(TOLD, **changed))
+    return parse(payment_body(TOLD, **changed))
 
 
 def with_amount(raw: str) -> bytes:
     """A delivery whose amount is written exactly like this."""
-    return body(TOLD, amount="@").replace(b'"@"', raw.encode())
+    return payment_body(TOLD, amount="@").replace(b'"@"', raw.encode())
 
 
 def complaint(delivery: bytes) -> str:
@@ -47,7 +47,7 @@ def test_extra_fields_are_ignored() -> None:
 
 @pytest.mark.parametrize("name", ["operation_id", "amount", "payer_inn", "document_number", "document_date"])
 def test_a_missing_field_is_named(name: str) -> None:
-    fields = json.loads(body(TOLD))
+    fields = json.loads(payment_body(TOLD))
     del fields[name]
 
     assert complaint(json.dumps(fields).encode()) == f"{name}: is missing"
@@ -56,7 +56,7 @@ def test_a_missing_field_is_named(name: str) -> None:
 @pytest.mark.parametrize("name", ["operation_id", "payer_inn", "document_number", "document_date"])
 @pytest.mark.parametrize("value", [1, None, True, [], {}])
 def test_a_field_of_the_wrong_type_is_named(name: str, value: object) -> None:
-    assert complaint(body(TOLD, **{name: value})).startswith(f"{name}: must be a string")
+    assert complaint(payment_body(TOLD, **{name: value})).startswith(f"{name}: must be a string")
 
 
 @pytest.mark.parametrize(
@@ -153,14 +153,17 @@ def test_an_operation_id_is_the_same_in_every_usual_spelling(spelling: str) -> N
     ],
 )
 def test_other_operation_ids_are_refused(spelling: str) -> None:
-    assert complaint(body(TOLD, operation_id=spelling)) == "operation_id: must be a UUID"
+    assert complaint(payment_body(TOLD, operation_id=spelling)) == "operation_id: must be a UUID"
 
 
 @pytest.mark.parametrize(
     "inn", ["", "123456789", "12345678901", "123456789O", "1234567890\n", "１２３４５６７８９０"]
 )
 def test_other_inns_are_refused(inn: str) -> None:
-    assert complaint(body(TOLD, payer_inn=inn)) == "payer_inn: must be a string of exactly 10 or 12 digits"
+    assert (
+        complaint(payment_body(TOLD, payer_inn=inn))
+        == "payer_inn: must be a string of exactly 10 or 12 digits"
+    )
 
 
 @pytest.mark.parametrize("number", ["1", "№ 328/а", "💸", "x" * 255, " ", "'; DROP TABLE ledger_payment; --"])
@@ -177,7 +180,7 @@ def test_document_numbers_come_through_as_told(number: str) -> None:
     ],
 )
 def test_other_document_numbers_are_refused(number: str, wrong: str) -> None:
-    assert complaint(body(TOLD, document_number=number)) == f"document_number: {wrong}"
+    assert complaint(payment_body(TOLD, document_number=number)) == f"document_number: {wrong}"
 
 
 @pytest.mark.parametrize(
@@ -232,7 +235,7 @@ def test_a_date_keeps_its_microseconds() -> None:
     ],
 )
 def test_other_dates_are_refused(date: str, wrong: str) -> None:
-    assert complaint(body(TOLD, document_date=date)) == f"document_date: {wrong}"
+    assert complaint(payment_body(TOLD, document_date=date)) == f"document_date: {wrong}"
 
 
 @pytest.mark.parametrize(
@@ -241,17 +244,17 @@ def test_other_dates_are_refused(date: str, wrong: str) -> None:
         (b"", "must be valid JSON"),
         (b"null", "must be a JSON object"),
         (b'"text"', "must be a JSON object"),
-        (b"[" + body(TOLD) + b"]", "must be a JSON object"),
-        (body(TOLD)[:-1], "must be valid JSON"),
-        (body(TOLD) + b"x", "must be valid JSON"),
-        (b"\xef\xbb\xbf" + body(TOLD), "must be valid JSON"),
-        (body(TOLD).decode().encode("utf-16"), "must be UTF-8"),
-        (body(TOLD, extra="@").replace(b"@", b"\xff"), "must be UTF-8"),
-        (body(TOLD, extra="@").replace(b"@", rb"\ud800"), "must be valid JSON"),
-        (body(TOLD, extra=0).replace(b": 0}", b": NaN}"), "must be valid JSON"),
-        (body(TOLD, extra=0).replace(b": 0}", b": -Infinity}"), "must be valid JSON"),
+        (b"[" + payment_body(TOLD) + b"]", "must be a JSON object"),
+        (payment_body(TOLD)[:-1], "must be valid JSON"),
+        (payment_body(TOLD) + b"x", "must be valid JSON"),
+        (b"\xef\xbb\xbf" + payment_body(TOLD), "must be valid JSON"),
+        (payment_body(TOLD).decode().encode("utf-16"), "must be UTF-8"),
+        (payment_body(TOLD, extra="@").replace(b"@", b"\xff"), "must be UTF-8"),
+        (payment_body(TOLD, extra="@").replace(b"@", rb"\ud800"), "must be valid JSON"),
+        (payment_body(TOLD, extra=0).replace(b": 0}", b": NaN}"), "must be valid JSON"),
+        (payment_body(TOLD, extra=0).replace(b": 0}", b": -Infinity}"), "must be valid JSON"),
         (
-            body(TOLD, extra=0).replace(b": 0}", b": " + b"[" * 30_000 + b"]" * 30_000 + b"}"),
+            payment_body(TOLD, extra=0).replace(b": 0}", b": " + b"[" * 30_000 + b"]" * 30_000 + b"}"),
             "is nested too deeply",
         ),
     ],
@@ -262,7 +265,7 @@ def test_a_body_that_is_no_json_object_is_refused(delivery: bytes, wrong: str) -
 
 
 def test_a_field_given_twice_is_refused() -> None:
-    twice = body(TOLD).replace(b'"amount":', b'"amount": 1, "amount":')
+    twice = payment_body(TOLD).replace(b'"amount":', b'"amount": 1, "amount":')
 
     assert complaint(twice) == "amount: is given twice"
 

@@ -10,9 +10,9 @@ from ingest.models import Webhook
 from ingest.reconciliation import reconcile
 from ledger.models import Organization, Payment
 from ledger.verification import Drift, verify
-from tests.cast import IVANOV, ROMASHKA, VASILEK, posted, received, terms
-from tests.planting import bare_tables, remove, undone
-from tests.threads import at_once
+from tests.concurrency import run_concurrently
+from tests.corruption import raw_delete, rolled_back, unconstrained_tables
+from tests.factories import IVANOV, ROMASHKA, VASILEK, make_webhook, post_payments, terms
 from worker import applying
 
 WEBHOOKS = 200
@@ -26,15 +26,15 @@ THIRD = terms(7_00, inn=VASILEK, document_number="PAY-3")
 def books() -> None:
     """Three webhooks are applied; one each is received, failed and dismissed."""
     for told in (FIRST, SECOND, THIRD):
-        received(told, status=Webhook.Status.APPLIED, applied_at=timezone.now())
-    posted(FIRST, SECOND, THIRD)
+        make_webhook(told, status=Webhook.Status.APPLIED, applied_at=timezone.now())
+    post_payments(FIRST, SECOND, THIRD)
     for status in (Webhook.Status.RECEIVED, Webhook.Status.FAILED, Webhook.Status.DISMISSED):
-        received(status=status)
+        make_webhook(status=status)
 
 
 @pytest.fixture
 def bare_books(books: None) -> Iterator[None]:
-    with bare_tables():
+    with unconstrained_tables():
         yield
 
 
@@ -49,7 +49,7 @@ def payment() -> Any:
 def apply_a_stranger() -> None:
     told = terms(inn=IVANOV, operation_id=SECOND.operation_id)
     webhook().update(operation_id=terms().operation_id)
-    received(told, status=Webhook.Status.APPLIED)
+    make_webhook(told, status=Webhook.Status.APPLIED)
 
 
 @pytest.mark.django_db
@@ -64,8 +64,8 @@ def test_an_inbox_and_its_ledger_agree(books: None) -> None:
 @committed
 def test_what_the_worker_applied_agrees_and_conflicts_within_the_inbox_do_too() -> None:
     told = terms()
-    received(told)
-    received(terms(1, operation_id=told.operation_id))  # a conflicting delivery is no webhook
+    make_webhook(told)
+    make_webhook(terms(1, operation_id=told.operation_id))  # a conflicting delivery is no webhook
     applying.apply_batch(10)
 
     assert Webhook.objects.get().status == Webhook.Status.APPLIED
@@ -73,8 +73,8 @@ def test_what_the_worker_applied_agrees_and_conflicts_within_the_inbox_do_too() 
 
 
 # How the books were damaged; and what, of whom, expected, found.
-PLANTED: dict[str, tuple[Callable[[], object], tuple[object, ...]]] = {
-    "payment without webhook": (lambda: remove(webhook()), ("webhook", ROMASHKA, "applied", None)),
+SEEDED_BUGS: dict[str, tuple[Callable[[], object], tuple[object, ...]]] = {
+    "payment without webhook": (lambda: raw_delete(webhook()), ("webhook", ROMASHKA, "applied", None)),
     "received webhook with a payment": (
         lambda: webhook().update(status="received"),
         ("webhook", ROMASHKA, "applied", "received"),
@@ -129,15 +129,15 @@ def found() -> list[tuple[object, ...]]:
 @committed
 def test_each_damage_is_named_first(bare_books: None, subtests: pytest.Subtests) -> None:
     assert found() == []
-    for name, (damage, drift) in PLANTED.items():
-        with subtests.test(name), undone():
+    for name, (damage, drift) in SEEDED_BUGS.items():
+        with subtests.test(name), rolled_back():
             damage()
             assert found()[0] == drift
 
 
 @committed
 def test_an_applied_webhook_without_its_payment_is_drift(bare_books: None) -> None:
-    remove(payment())
+    raw_delete(payment())
 
     expected = f"the payment of webhook {webhook().get().pk}"
     assert list(reconcile()) == [
@@ -156,8 +156,8 @@ def test_an_applied_webhook_without_its_payment_is_drift(bare_books: None) -> No
 def test_a_payment_that_made_a_webhook_fail_as_a_conflict_is_drift() -> None:
     """Nobody told us of the payment that was there before: the bank's only telling says other terms."""
     told = terms()
-    posted(terms(1, operation_id=told.operation_id))
-    received(told)
+    post_payments(terms(1, operation_id=told.operation_id))
+    make_webhook(told)
     applying.apply_batch(10)
 
     assert Webhook.objects.get().last_error == applying.CONFLICT
@@ -171,7 +171,7 @@ def test_posting_meanwhile_is_no_drift(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ledger.verification.ORGANIZATIONS_PER_PAGE", 2)
     inns = [ROMASHKA, VASILEK, IVANOV, *(f"{number:010}" for number in range(20))]
     for number in range(WEBHOOKS):
-        received(terms(number + 1, inn=inns[number % len(inns)]))
+        make_webhook(terms(number + 1, inn=inns[number % len(inns)]))
     drifts: list[Drift] = []
 
     def post() -> int:
@@ -184,7 +184,7 @@ def test_posting_meanwhile_is_no_drift(monkeypatch: pytest.MonkeyPatch) -> None:
             rounds += 1
         return rounds
 
-    applied, rounds = at_once([post, prove])
+    applied, rounds = run_concurrently([post, prove])
 
     assert applied == WEBHOOKS
     assert rounds > 1

@@ -8,10 +8,10 @@ from django.contrib.auth.models import User
 from django.db import IntegrityError, connection, connections
 from pytest_django import DjangoCaptureOnCommitCallbacks
 
-from ingest import acts, doorbell
-from ingest.models import Act, ActedWebhook, Webhook
-from ingest.replay import Replayed, replay, survey
-from tests.cast import ROMASHKA, balances, received, terms
+from ingest import doorbell, operator_actions
+from ingest.models import OperatorAction, OperatorActionItem, Webhook
+from ingest.replay import ReplayResult, count_by_status, replay
+from tests.factories import ROMASHKA, balances, make_webhook, terms
 from worker import applying
 
 pytestmark = pytest.mark.django_db
@@ -21,7 +21,7 @@ APPLIED, DISMISSED = Webhook.Status.APPLIED, Webhook.Status.DISMISSED
 
 
 def failed(amount_kopecks: int = 100_00) -> Webhook:
-    return received(terms(amount_kopecks), status=FAILED, attempts=5, last_error="it broke")
+    return make_webhook(terms(amount_kopecks), status=FAILED, attempts=5, last_error="it broke")
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def rings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def test_a_failed_webhook_is_received_again_with_all_its_attempts(anna: User) -> None:
     webhook = failed()
 
-    assert replay([webhook.pk], by=anna, reason=WHY) == Replayed(1)
+    assert replay([webhook.pk], by=anna, reason=WHY) == ReplayResult(1)
 
     assert Webhook.objects.queued().get() == webhook
     webhook.refresh_from_db()
@@ -62,7 +62,7 @@ def test_a_replayed_webhook_is_applied_like_any_other(anna: User, rings: list[st
 
 @pytest.mark.django_db(transaction=True)
 def test_replaying_an_applied_webhook_changes_nothing_and_says_so(anna: User, rings: list[str]) -> None:
-    webhook = received(terms(100_00))
+    webhook = make_webhook(terms(100_00))
     applying.apply_batch(10)
 
     said = str(replay([webhook.pk], by=anna, reason=WHY))
@@ -71,22 +71,28 @@ def test_replaying_an_applied_webhook_changes_nothing_and_says_so(anna: User, ri
     assert applying.apply_batch(10) == 0
     assert balances() == {ROMASHKA: 100_00}
     assert rings == []
-    assert [each.outcome for each in ActedWebhook.objects.all()] == ["applied"]
+    assert [each.outcome for each in OperatorActionItem.objects.all()] == ["applied"]
 
 
 @pytest.mark.parametrize("status", [APPLIED, RECEIVED, DISMISSED])
 def test_only_failed_webhooks_move(anna: User, status: Webhook.Status) -> None:
-    other, broken = received(status=status, attempts=3), failed()
+    other, broken = make_webhook(status=status, attempts=3), failed()
 
     done = replay([other.pk, broken.pk], by=anna, reason=WHY)
 
-    assert done == Replayed(1, survey([other.pk]))
+    assert done == ReplayResult(1, count_by_status([other.pk]))
     other.refresh_from_db()
     assert (other.status, other.attempts) == (status, 3)
 
 
 def test_what_became_of_each_is_told(anna: User) -> None:
-    webhooks = [failed(), failed(), received(), received(status=APPLIED), received(status=DISMISSED)]
+    webhooks = [
+        failed(),
+        failed(),
+        make_webhook(),
+        make_webhook(status=APPLIED),
+        make_webhook(status=DISMISSED),
+    ]
 
     said = str(replay([*(webhook.pk for webhook in webhooks), 10**9], by=anna, reason=WHY))
 
@@ -99,18 +105,18 @@ def test_what_became_of_each_is_told(anna: User) -> None:
 def test_an_id_given_twice_counts_once(anna: User) -> None:
     webhook = failed()
 
-    assert replay([webhook.pk, webhook.pk], by=anna, reason=WHY) == Replayed(1)
+    assert replay([webhook.pk, webhook.pk], by=anna, reason=WHY) == ReplayResult(1)
 
 
 def test_who_replayed_what_and_why_stays_in_the_audit_trail(anna: User) -> None:
     webhooks = [failed(), failed()]
-    untouched = received(status=APPLIED)
+    untouched = make_webhook(status=APPLIED)
 
     replay([webhook.pk for webhook in [*webhooks, untouched]], by=anna, reason=WHY)
 
-    act = Act.objects.get()
-    assert (act.kind, act.by, act.by_name, act.reason) == ("replay", anna, "anna", WHY)
-    outcomes = dict(act.webhooks.values_list("webhook_id", "outcome"))
+    action = OperatorAction.objects.get()
+    assert (action.kind, action.by, action.by_name, action.reason) == ("replay", anna, "anna", WHY)
+    outcomes = dict(action.webhooks.values_list("webhook_id", "outcome"))
     assert outcomes == {
         **dict.fromkeys((webhook.pk for webhook in webhooks), "done"),
         untouched.pk: "applied",
@@ -134,7 +140,7 @@ def test_large_sets_move_in_chunks_and_each_rings(
     rings: list[str],
     django_capture_on_commit_callbacks: DjangoCaptureOnCommitCallbacks,
 ) -> None:
-    monkeypatch.setattr(acts, "CHUNK_WEBHOOKS", 2)
+    monkeypatch.setattr(operator_actions, "CHUNK_WEBHOOKS", 2)
     webhooks = [failed() for _ in range(5)]
     watched: list[int] = []
 
@@ -144,15 +150,15 @@ def test_large_sets_move_in_chunks_and_each_rings(
     assert (done.replayed, watched, len(rings)) == (5, [2, 2, 1], 3)
 
 
-def at_once(act: Callable[[], Replayed], times: int) -> list[Replayed]:
+def replay_concurrently(action: Callable[[], ReplayResult], times: int) -> list[ReplayResult]:
     """Run `act` in that many threads that start together."""
     starting = threading.Barrier(times)
 
-    def wait_and_act(_: int) -> Replayed:
+    def wait_and_act(_: int) -> ReplayResult:
         try:
             connections["default"].ensure_connection()
             starting.wait()
-            return act()
+            return action()
         finally:
             connections.close_all()
 
@@ -164,11 +170,11 @@ def at_once(act: Callable[[], Replayed], times: int) -> list[Replayed]:
 def test_of_two_replays_at_once_each_webhook_sees_exactly_one_win(anna: User, rings: list[str]) -> None:
     webhook_ids = [failed().pk for _ in range(100)]
 
-    told = at_once(lambda: replay(webhook_ids, by=anna, reason=WHY), times=2)
+    told = replay_concurrently(lambda: replay(webhook_ids, by=anna, reason=WHY), times=2)
 
     assert sum(done.replayed for done in told) == 100
     assert sum(done.left_alone[RECEIVED] for done in told) == 100  # the other is told, each time
-    done = ActedWebhook.objects.filter(outcome="done").values_list("webhook_id", flat=True)
+    done = OperatorActionItem.objects.filter(outcome="done").values_list("webhook_id", flat=True)
     assert sorted(done) == webhook_ids
 
 
@@ -198,5 +204,7 @@ def test_replays_of_overlapping_sets_do_not_deadlock(anna: User, rings: list[str
     for _ in range(40):
         broken.update(status=FAILED)
         sets = [ids[::5], ids, ids[::-1] + applied[:450], ids[::4] + applied[:450]]
-        told_each = at_once(lambda sets=sets: replay(sets.pop(), by=anna, reason=WHY), times=len(sets))
+        told_each = replay_concurrently(
+            lambda sets=sets: replay(sets.pop(), by=anna, reason=WHY), times=len(sets)
+        )
         assert sum(done.replayed for done in told_each) == len(ids)

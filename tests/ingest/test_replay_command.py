@@ -8,8 +8,8 @@ from django.contrib.auth.models import User
 from django.core.management import CommandError, call_command
 
 from ingest.management.commands.replay import COMMAND_LINE, Command
-from ingest.models import Act, Webhook
-from tests.cast import received
+from ingest.models import OperatorAction, Webhook
+from tests.factories import make_webhook
 
 pytestmark = pytest.mark.django_db
 FAILED, RECEIVED = Webhook.Status.FAILED, Webhook.Status.RECEIVED
@@ -27,7 +27,7 @@ def statuses() -> list[str]:
 
 
 def failed(**fields: Any) -> Webhook:
-    return received(status=FAILED, **fields)
+    return make_webhook(status=FAILED, **fields)
 
 
 @pytest.mark.parametrize("spelling", ["{}", "{{{}}}", "urn:uuid:{}"])
@@ -41,7 +41,7 @@ def test_an_id_is_replayed_in_any_usual_spelling(spelling: str) -> None:
 
 
 def test_several_ids_are_replayed_and_other_states_are_told() -> None:
-    webhooks = [failed(), failed(), received(status=Webhook.Status.APPLIED), received()]
+    webhooks = [failed(), failed(), make_webhook(status=Webhook.Status.APPLIED), make_webhook()]
 
     said = replay(*(word for webhook in webhooks for word in ("--id", webhook.operation_id.hex)))
 
@@ -51,7 +51,7 @@ def test_several_ids_are_replayed_and_other_states_are_told() -> None:
 
 
 def test_all_failed_are_replayed() -> None:
-    failed(), failed(), received(status=Webhook.Status.DISMISSED)
+    failed(), failed(), make_webhook(status=Webhook.Status.DISMISSED)
 
     assert replay("--failed") == "Webhooks: 2 replayed.\n"
 
@@ -69,13 +69,13 @@ def test_failed_since_leaves_older_ones(since: str) -> None:
 
 
 def test_a_dry_run_says_what_would_be_and_changes_nothing() -> None:
-    one, other = failed(), received()
+    one, other = failed(), make_webhook()
 
     said = replay("--dry-run", "--id", str(one.operation_id), "--id", str(other.operation_id))
 
     assert said == "Would be: 1 replayed, 1 waiting to be applied anyway.\n"
     assert statuses() == [FAILED, RECEIVED]
-    assert not Act.objects.exists()
+    assert not OperatorAction.objects.exists()
 
 
 def test_an_unknown_id_is_named_with_exit_code_1_after_the_others_are_replayed() -> None:
@@ -119,9 +119,11 @@ def test_the_log_says_that_it_was_the_command_line_and_whose(monkeypatch: pytest
     failed()
     replay("--failed")
 
-    acts = Act.objects.order_by("id")
-    assert {(act.by.username, act.by_name) for act in acts} == {("command-line", "boris (command-line)")}
-    assert [act.reason for act in acts] == ["the bug is repaired", "none given"]
+    acts = OperatorAction.objects.order_by("id")
+    assert {(action.by.username, action.by_name) for action in acts} == {
+        ("command-line", "boris (command-line)")
+    }
+    assert [action.reason for action in acts] == ["the bug is repaired", "none given"]
 
 
 def test_nobody_can_log_in_as_the_command_line() -> None:

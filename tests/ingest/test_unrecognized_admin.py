@@ -10,22 +10,22 @@ from django.test import Client
 from django.utils import timezone
 
 from ingest import doorbell, inbox, unrecognized
-from ingest.banks import tbank, words
-from ingest.models import Act, UnrecognizedDelivery, Webhook
-from monitoring.figures import HOUR
-from tests.browsers import hidden_fields, listed, page, staff, superuser
-from tests.ingest.banks.conftest import sample
+from ingest.banks import tbank, vocabulary
+from ingest.models import OperatorAction, UnrecognizedDelivery, Webhook
+from monitoring.stats import HOUR
+from tests.admin_client import admin_url, changelist_rows, hidden_fields, staff_client, superuser_client
+from tests.ingest.banks.conftest import load_sample
 
 pytestmark = pytest.mark.django_db
 LIST = "/admin/ingest/unrecognizeddelivery/"
-PROCESS, DISCARD = f"{LIST}act/process/", f"{LIST}act/discard/"
+PROCESS, DISCARD = f"{LIST}action/process/", f"{LIST}action/discard/"
 WHY = "the adapter knows it now"
 Outcome = UnrecognizedDelivery.Outcome
 
 
 @pytest.fixture
-def boss() -> Client:
-    return superuser()
+def admin_client() -> Client:
+    return superuser_client()
 
 
 @pytest.fixture(autouse=True)
@@ -35,8 +35,8 @@ def silent_bell(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def kept(number: int = 1, source: str = "tbank") -> UnrecognizedDelivery:
     own = {"operationId": str(number), "documentNumber": str(number), "typeOfOperation": "Zachislenie"}
-    body = json.dumps(sample("tbank_transaction", **own)).encode()
-    inbox.keep_unrecognized(body, body, f"unknown {number}", source, "10.0.0.1")
+    body = json.dumps(load_sample("tbank_transaction", **own)).encode()
+    inbox.record_unrecognized(body, body, f"unknown {number}", source, "10.0.0.1")
     return UnrecognizedDelivery.objects.latest("id")
 
 
@@ -49,10 +49,10 @@ def states() -> list[str]:
     return list(UnrecognizedDelivery.objects.order_by("id").values_list("outcome", flat=True))
 
 
-def test_the_body_is_shown_and_an_open_one_has_both_buttons(boss: Client) -> None:
+def test_the_body_is_shown_and_an_open_one_has_both_buttons(admin_client: Client) -> None:
     one = kept()
 
-    content = said(boss.get(page(UnrecognizedDelivery, "change", one.pk)))
+    content = said(admin_client.get(admin_url(UnrecognizedDelivery, "change", one.pk)))
 
     assert '"typeOfOperation": "Zachislenie"' in content
     assert "10.0.0.1" in content
@@ -61,112 +61,118 @@ def test_the_body_is_shown_and_an_open_one_has_both_buttons(boss: Client) -> Non
 
 
 def test_one_processed_again_becomes_a_webhook_and_the_page_says_so(
-    boss: Client, monkeypatch: pytest.MonkeyPatch
+    admin_client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one, other = kept(1), kept(2)
-    monkeypatch.setattr(tbank, "INCOMING", words.known(["Zachislenie"]))
-    asked = boss.get(f"{PROCESS}?ids={one.pk}")
+    monkeypatch.setattr(tbank, "INCOMING", vocabulary.fold_all(["Zachislenie"]))
+    asked = admin_client.get(f"{PROCESS}?ids={one.pk}")
     assert "1 open delivery" in said(asked)
 
-    content = said(boss.post(PROCESS, {**hidden_fields(asked), "reason": WHY}, follow=True))
+    content = said(admin_client.post(PROCESS, {**hidden_fields(asked), "reason": WHY}, follow=True))
 
     assert "1 of 1 delivery reached" in content
     assert "stored as a webhook" in content
     assert states() == [Outcome.STORED, Outcome.UNTRIED]
-    act = Act.objects.get()
-    assert (act.kind, act.by_name, act.reason) == ("process", "anna", WHY)
-    closed = said(boss.get(page(UnrecognizedDelivery, "change", one.pk)))
-    assert page(Webhook, "change", Webhook.objects.get().pk) in closed
-    assert page(Act, "change", act.pk) in closed
+    action = OperatorAction.objects.get()
+    assert (action.kind, action.by_name, action.reason) == ("process", "anna", WHY)
+    closed = said(admin_client.get(admin_url(UnrecognizedDelivery, "change", one.pk)))
+    assert admin_url(Webhook, "change", Webhook.objects.get().pk) in closed
+    assert admin_url(OperatorAction, "change", action.pk) in closed
     assert PROCESS not in closed
-    assert PROCESS in said(boss.get(page(UnrecognizedDelivery, "change", other.pk)))
+    assert PROCESS in said(admin_client.get(admin_url(UnrecognizedDelivery, "change", other.pk)))
 
 
-def test_the_selected_are_dismissed_for_a_reason(boss: Client) -> None:
+def test_the_selected_are_dismissed_for_a_reason(admin_client: Client) -> None:
     one, two = kept(1), kept(2)
     chosen = {"action": "dismiss_selected", "_selected_action": [one.pk, two.pk]}
 
-    asked = boss.post(LIST, chosen)
+    asked = admin_client.post(LIST, chosen)
     assert "2 open deliveries" in said(asked)
-    assert "This field is required" in said(boss.post(DISCARD, {"ids": f"{one.pk} {two.pk}", "reason": " "}))
+    assert "This field is required" in said(
+        admin_client.post(DISCARD, {"ids": f"{one.pk} {two.pk}", "reason": " "})
+    )
     assert states() == [Outcome.UNTRIED] * 2
-    said(boss.post(DISCARD, {**hidden_fields(asked), "reason": WHY}, follow=True))
+    said(admin_client.post(DISCARD, {**hidden_fields(asked), "reason": WHY}, follow=True))
 
     assert states() == [Outcome.DISMISSED] * 2
-    again = said(boss.post(DISCARD, {"ids": f"{one.pk}", "reason": WHY}, follow=True))
+    again = said(admin_client.post(DISCARD, {"ids": f"{one.pk}", "reason": WHY}, follow=True))
     assert "none of these deliveries is open" in again
-    assert Act.objects.count() == 1
+    assert OperatorAction.objects.count() == 1
 
 
-def test_all_that_match_are_meant_and_no_others(boss: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_that_match_are_meant_and_no_others(
+    admin_client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
     kept(1), kept(2), kept(3, source="tochka")
     monkeypatch.setattr(unrecognized, "CHUNK_DELIVERIES", 1)
     ticked = {"action": "dismiss_selected", "select_across": "1", "_selected_action": ["1"]}
 
-    asked = boss.post(f"{LIST}?source=tbank&state=open", ticked, follow=True)
+    asked = admin_client.post(f"{LIST}?source=tbank&state=open", ticked, follow=True)
     assert "2 open deliveries" in said(asked)
     address = asked.redirect_chain[-1][0]
-    content = said(boss.post(address, {**hidden_fields(asked), "reason": WHY}, follow=True))
+    content = said(admin_client.post(address, {**hidden_fields(asked), "reason": WHY}, follow=True))
 
     assert "1 of 2 deliveries reached" in content
-    assert UnrecognizedDelivery.objects.filter(closed_in=None).get().source == "tochka"
+    assert UnrecognizedDelivery.objects.filter(last_action=None).get().source == "tochka"
 
 
-def test_a_delivery_that_arrived_after_the_page_was_shown_is_asked_about_again(boss: Client) -> None:
+def test_a_delivery_that_arrived_after_the_page_was_shown_is_asked_about_again(admin_client: Client) -> None:
     kept(1)
     address = f"{DISCARD}?all=1&state=open"
-    asked = boss.get(address)
+    asked = admin_client.get(address)
     kept(2)
 
-    again = boss.post(address, {**hidden_fields(asked), "reason": WHY})
+    again = admin_client.post(address, {**hidden_fields(asked), "reason": WHY})
 
     assert "this has changed since the page was shown" in said(again)
     assert "2 open deliveries" in said(again)
-    assert not Act.objects.exists()
-    boss.post(address, {**hidden_fields(again), "reason": WHY})
+    assert not OperatorAction.objects.exists()
+    admin_client.post(address, {**hidden_fields(again), "reason": WHY})
     assert states() == [Outcome.DISMISSED] * 2
 
 
-def test_a_delivery_processed_again_after_the_page_was_shown_is_asked_about_again(boss: Client) -> None:
+def test_a_delivery_processed_again_after_the_page_was_shown_is_asked_about_again(
+    admin_client: Client,
+) -> None:
     one = kept(1)
-    asked = boss.get(f"{DISCARD}?ids={one.pk}")
-    boss.post(PROCESS, {**hidden_fields(boss.get(f"{PROCESS}?ids={one.pk}")), "reason": WHY})
+    asked = admin_client.get(f"{DISCARD}?ids={one.pk}")
+    admin_client.post(PROCESS, {**hidden_fields(admin_client.get(f"{PROCESS}?ids={one.pk}")), "reason": WHY})
     assert states() == [Outcome.TRIED]
 
-    boss.post(DISCARD, {**hidden_fields(asked), "reason": WHY})
+    admin_client.post(DISCARD, {**hidden_fields(asked), "reason": WHY})
 
     assert states() == [Outcome.TRIED]
 
 
-def test_the_list_filters_by_state_age_and_source_and_finds_reasons(boss: Client) -> None:
+def test_the_list_filters_by_state_age_and_source_and_finds_reasons(admin_client: Client) -> None:
     kept(1), kept(2, source="tochka"), kept(3)
     UnrecognizedDelivery.objects.filter(reason="unknown 3").update(
         outcome=Outcome.DISMISSED, received_at=timezone.now() - 240 * HOUR
     )
 
-    assert listed(boss, UnrecognizedDelivery) == ["unknown 3", "unknown 2", "unknown 1"]
-    assert listed(boss, UnrecognizedDelivery, state="open") == ["unknown 2", "unknown 1"]
-    assert listed(boss, UnrecognizedDelivery, state="dismissed") == ["unknown 3"]
-    assert listed(boss, UnrecognizedDelivery, source="tochka") == ["unknown 2"]
-    assert listed(boss, UnrecognizedDelivery, received="day") == ["unknown 2", "unknown 1"]
-    assert listed(boss, UnrecognizedDelivery, received="earlier") == ["unknown 3"]
-    assert listed(boss, UnrecognizedDelivery, q="known 1") == ["unknown 1"]
-    assert len(listed(boss, UnrecognizedDelivery, q="10.0.0.1")) == 3
+    assert changelist_rows(admin_client, UnrecognizedDelivery) == ["unknown 3", "unknown 2", "unknown 1"]
+    assert changelist_rows(admin_client, UnrecognizedDelivery, state="open") == ["unknown 2", "unknown 1"]
+    assert changelist_rows(admin_client, UnrecognizedDelivery, state="dismissed") == ["unknown 3"]
+    assert changelist_rows(admin_client, UnrecognizedDelivery, source="tochka") == ["unknown 2"]
+    assert changelist_rows(admin_client, UnrecognizedDelivery, received="day") == ["unknown 2", "unknown 1"]
+    assert changelist_rows(admin_client, UnrecognizedDelivery, received="earlier") == ["unknown 3"]
+    assert changelist_rows(admin_client, UnrecognizedDelivery, q="known 1") == ["unknown 1"]
+    assert len(changelist_rows(admin_client, UnrecognizedDelivery, q="10.0.0.1")) == 3
 
 
 @pytest.mark.parametrize("query", ["state=opn", "received=year"])
-def test_a_filter_that_does_not_exist_means_nothing(boss: Client, query: str) -> None:
+def test_a_filter_that_does_not_exist_means_nothing(admin_client: Client, query: str) -> None:
     kept()
 
-    assert boss.get(f"{LIST}?{query}").status_code == 302
-    assert boss.post(f"{DISCARD}?all=1&{query}", {"reason": WHY}).status_code == 404
+    assert admin_client.get(f"{LIST}?{query}").status_code == 302
+    assert admin_client.post(f"{DISCARD}?all=1&{query}", {"reason": WHY}).status_code == 404
     assert states() == [Outcome.UNTRIED]
 
 
 @pytest.mark.parametrize("kind", ["replay", "dismiss", "nonsense"])
-def test_another_kind_of_act_is_not_there(boss: Client, kind: str) -> None:
-    assert boss.get(f"{LIST}act/{kind}/?ids={kept().pk}").status_code == 404
-    assert boss.get("/admin/ingest/webhook/act/process/?ids=1").status_code == 404
+def test_another_kind_of_act_is_not_there(admin_client: Client, kind: str) -> None:
+    assert admin_client.get(f"{LIST}action/{kind}/?ids={kept().pk}").status_code == 404
+    assert admin_client.get("/admin/ingest/webhook/action/process/?ids=1").status_code == 404
 
 
 @pytest.mark.parametrize(
@@ -179,7 +185,7 @@ def test_another_kind_of_act_is_not_there(boss: Client, kind: str) -> None:
     ],
 )
 def test_each_act_needs_its_permission(permissions: list[str], processing: int, dismissing: int) -> None:
-    olga, one = staff(*permissions), kept()
+    olga, one = staff_client(*permissions), kept()
 
     assert olga.get(f"{PROCESS}?ids={one.pk}").status_code == processing
     assert olga.get(f"{DISCARD}?ids={one.pk}").status_code == dismissing
@@ -188,13 +194,13 @@ def test_each_act_needs_its_permission(permissions: list[str], processing: int, 
         assert states() == [Outcome.UNTRIED]
 
 
-def test_who_may_not_see_the_deliveries_sees_none_on_the_page_of_an_act(boss: Client) -> None:
+def test_who_may_not_see_the_deliveries_sees_none_on_the_page_of_an_act(admin_client: Client) -> None:
     one = kept()
-    boss.post(DISCARD, {**hidden_fields(boss.get(f"{DISCARD}?ids={one.pk}")), "reason": WHY})
-    act = page(Act, "change", Act.objects.get().pk)
+    admin_client.post(DISCARD, {**hidden_fields(admin_client.get(f"{DISCARD}?ids={one.pk}")), "reason": WHY})
+    action = admin_url(OperatorAction, "change", OperatorAction.objects.get().pk)
 
-    assert "unknown 1" in said(boss.get(act))
-    assert "unknown 1" not in said(staff("view_webhook").get(act))
+    assert "unknown 1" in said(admin_client.get(action))
+    assert "unknown 1" not in said(staff_client("view_webhook").get(action))
 
 
 def test_operators_see_and_act_and_auditors_see() -> None:

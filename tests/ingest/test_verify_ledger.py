@@ -9,12 +9,12 @@ from django.core.management import CommandError, call_command
 from django.db import DatabaseError, connection
 from django.utils import timezone
 
-from ingest import verifying
+from ingest import verification
 from ingest.management.commands import verify_ledger
-from ingest.models import Verification, Webhook
+from ingest.models import LedgerVerification, Webhook
 from ledger.models import BalanceLog, Organization
-from tests.cast import MIDNIGHT_IN_MOSCOW, ROMASHKA, VASILEK, posted, received, terms
-from tests.planting import bare_tables, remove, undone
+from tests.corruption import raw_delete, rolled_back, unconstrained_tables
+from tests.factories import MIDNIGHT_IN_MOSCOW, ROMASHKA, VASILEK, make_webhook, post_payments, terms
 
 committed = pytest.mark.django_db(transaction=True)
 
@@ -22,13 +22,13 @@ committed = pytest.mark.django_db(transaction=True)
 @pytest.fixture
 def books() -> None:
     for told in (terms(100_00), terms(20_50), terms(7_00, inn=VASILEK)):
-        received(told, status=Webhook.Status.APPLIED, applied_at=timezone.now())
-        posted(told)
+        make_webhook(told, status=Webhook.Status.APPLIED, applied_at=timezone.now())
+        post_payments(told)
 
 
 @pytest.fixture
 def bare_books(books: None) -> Iterator[None]:
-    with bare_tables():
+    with unconstrained_tables():
         yield
 
 
@@ -55,7 +55,7 @@ def test_a_right_ledger_is_one_line_of_figures_and_exit_code_0(
     code, output = run()
 
     assert code == 0
-    assert output.startswith("All is right: 2 organizations, 3 lines, 3 payments, 3 webhooks in ")
+    assert output.startswith("All is right: 2 organizations, 3 entries, 3 payments, 3 webhooks in ")
     assert output.endswith(" rows/s\n")
     assert output.count("\n") == 1
     assert capsys.readouterr() == ("", "")
@@ -75,7 +75,7 @@ def test_a_right_ledger_for_programs(books: None) -> None:
         "drifts_found": 0,
         "whole": True,
         "organizations": 2,
-        "lines": 3,
+        "entries": 3,
         "payments": 3,
         "webhooks": 3,
     }
@@ -118,7 +118,7 @@ def test_drift_is_named_for_programs_in_kopecks(bare_books: None) -> None:
 @committed
 def test_drift_between_inbox_and_ledger_is_found_too(bare_books: None) -> None:
     webhook = Webhook.objects.get(payer_inn=VASILEK)
-    remove(Webhook.objects.filter(payer_inn=VASILEK))
+    raw_delete(Webhook.objects.filter(payer_inn=VASILEK))
 
     code, told = run_for_programs()
 
@@ -141,20 +141,20 @@ def test_an_orphan_that_can_not_be_removed_hides_no_other_drift(bare_books: None
     found = [(drift["what"], drift["inn"]) for drift in told["drifts"]]
     assert ("balance_kopecks", VASILEK) in found
     assert told["drifts_found"] == len(found) > 1
-    kept = Verification.objects.get()
+    kept = LedgerVerification.objects.get()
     assert (kept.drifts_found, kept.drift.count("\n") + 1) == (len(found), len(found))
 
 
 @committed
 def test_more_drifts_than_are_shown_are_counted(bare_books: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(verifying, "DRIFTS_SHOWN_MAX", 1)
+    monkeypatch.setattr(verification, "DRIFTS_SHOWN_MAX", 1)
     Organization.objects.update(balance_kopecks=1)
 
     code, output = run()
     assert code == 1
     assert output.count("Drift: ") == 1
     assert "\n2 drifts, of which these are the first 1\n" in output
-    monkeypatch.setattr(verifying, "DRIFTS_COUNTED_MAX", 1)
+    monkeypatch.setattr(verification, "DRIFTS_COUNTED_MAX", 1)
     assert run_for_programs()[1]["drifts_found"] == 1
 
 
@@ -164,8 +164,8 @@ NEW = {
     "changed balance after a line": lambda: line(3).update(balance_after_kopecks=1),
     "changed amount of a line": lambda: line(3).update(amount_kopecks=1),
     "changed moment of a line": lambda: line(3).update(created_at=MIDNIGHT_IN_MOSCOW),
-    "removed line": lambda: remove(line(3)),
-    "removed line before the newest": lambda: remove(line(4)),
+    "removed line": lambda: raw_delete(line(3)),
+    "removed line before the newest": lambda: raw_delete(line(4)),
     "line of no organization": lambda: line(4).update(organization=99, seq=1),
     "line of another payment": lambda: line(4).update(payment=line(3).get().payment_id),
     "webhook with another amount": lambda: Webhook.objects.filter(amount_kopecks=3_00).update(
@@ -183,14 +183,14 @@ def line(seq: int) -> Any:
 def test_an_incremental_run_finds_drift_in_what_is_new(
     books: None, subtests: pytest.Subtests, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(verifying, "OVERLAP_ROWS", 0)
+    monkeypatch.setattr(verification, "OVERLAP_ROWS", 0)
     run()
     for told in (terms(3_00), terms(4_00)):
-        received(told, status=Webhook.Status.APPLIED, applied_at=timezone.now())
-        posted(told)
-    with bare_tables():
+        make_webhook(told, status=Webhook.Status.APPLIED, applied_at=timezone.now())
+        post_payments(told)
+    with unconstrained_tables():
         for name, damage in NEW.items():
-            with subtests.test(name), undone():
+            with subtests.test(name), rolled_back():
                 damage()
                 assert run("--incremental")[0] == 1
         assert run("--incremental") == (0, ANY)
@@ -200,7 +200,7 @@ def test_an_incremental_run_finds_drift_in_what_is_new(
 def test_drift_in_what_is_old_is_found_by_a_whole_run_and_looked_for_until_it_is_gone(
     bare_books: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(verifying, "OVERLAP_ROWS", 0)
+    monkeypatch.setattr(verification, "OVERLAP_ROWS", 0)
     run()
     BalanceLog.objects.filter(amount_kopecks=20_50).update(amount_kopecks=20_51)
 
@@ -209,7 +209,13 @@ def test_drift_in_what_is_old_is_found_by_a_whole_run_and_looked_for_until_it_is
     assert run("--incremental")[0] == 1
     BalanceLog.objects.filter(amount_kopecks=20_51).update(amount_kopecks=20_50)
     assert run("--incremental")[0] == 0
-    assert [kept.is_whole for kept in Verification.objects.order_by("pk")] == [True, False, True, True, True]
+    assert [kept.is_full for kept in LedgerVerification.objects.order_by("pk")] == [
+        True,
+        False,
+        True,
+        True,
+        True,
+    ]
 
 
 @committed
@@ -240,20 +246,20 @@ def test_a_long_run_at_a_terminal_shows_a_bar(
 @committed
 def test_the_result_is_kept_for_the_dashboard(bare_books: None) -> None:
     run()
-    right = Verification.objects.get()
-    assert (right.drift, right.rows_looked_at > 0, right.took.total_seconds() > 0) == ("", True, True)
+    right = LedgerVerification.objects.get()
+    assert (right.drift, right.rows_scanned > 0, right.duration.total_seconds() > 0) == ("", True, True)
 
     Organization.objects.filter(inn=ROMASHKA).update(balance_kopecks=120_51)
     run("--json")
-    assert ROMASHKA in Verification.objects.latest("pk").drift
+    assert ROMASHKA in LedgerVerification.objects.latest("pk").drift
 
 
 @pytest.mark.django_db
 def test_only_the_newest_results_are_kept(books: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(verifying, "KEPT_MAX", 2)
+    monkeypatch.setattr(verification, "RESULTS_KEPT_MAX", 2)
     for _ in range(4):
         run()
-    assert Verification.objects.count() == 2
+    assert LedgerVerification.objects.count() == 2
 
 
 @pytest.mark.django_db
@@ -263,7 +269,7 @@ def test_whoever_may_only_read_still_hears_the_result(
     def refuse(*_: object, **__: object) -> None:
         raise DatabaseError("INSERT command denied")
 
-    monkeypatch.setattr(Verification, "save", refuse)
+    monkeypatch.setattr(LedgerVerification, "save", refuse)
     code, output = run()
 
     assert (code, output.startswith("All is right")) == (0, True)

@@ -6,11 +6,11 @@ from django.db.models import Model
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
-from ledger.browsing import BoundedPaginator
+from core.admin import BoundedPaginator
 from ledger.models import BalanceLog, Organization, Payment
-from ledger.money import rubles_text
-from tests.browsers import listed, page, staff, superuser
-from tests.cast import IVANOV, ROMASHKA, SAMPLE, VASILEK, opened, posted, terms
+from ledger.money import format_rubles
+from tests.admin_client import admin_url, changelist_rows, staff_client, superuser_client
+from tests.factories import IVANOV, ROMASHKA, SAMPLE, VASILEK, make_organizations, post_payments, terms
 
 pytestmark = pytest.mark.django_db
 MODELS = [Organization, Payment, BalanceLog]
@@ -18,54 +18,54 @@ models = pytest.mark.parametrize("model", MODELS)
 
 
 @pytest.fixture
-def boss() -> Client:
-    return superuser()
+def admin_client() -> Client:
+    return superuser_client()
 
 
 @models
-def test_not_even_a_superuser_changes_the_ledger_by_any_url(boss: Client, model: type[Model]) -> None:
-    posted(terms(100_00))
+def test_not_even_a_superuser_changes_the_ledger_by_any_url(admin_client: Client, model: type[Model]) -> None:
+    post_payments(terms(100_00))
     before = [list(each.objects.values()) for each in MODELS]
     row = model.objects.get()
     forged = {"balance_kopecks": 5, "amount_kopecks": 5, "inn": VASILEK, "post": "yes"}
 
     for name, arguments in [("add", []), ("delete", [row.pk]), ("change", [row.pk])]:
-        assert boss.post(page(model, name, *arguments), forged).status_code == 403
+        assert admin_client.post(admin_url(model, name, *arguments), forged).status_code == 403
     for name, arguments in [("add", []), ("delete", [row.pk])]:
-        assert boss.get(page(model, name, *arguments)).status_code == 403
+        assert admin_client.get(admin_url(model, name, *arguments)).status_code == 403
     delete = {"action": "delete_selected", "_selected_action": [row.pk], "post": "yes"}
-    boss.post(page(model, "changelist"), delete | {"index": "0"})
-    boss.post(page(model, "changelist"), delete)
+    admin_client.post(admin_url(model, "changelist"), delete | {"index": "0"})
+    admin_client.post(admin_url(model, "changelist"), delete)
 
     assert [list(each.objects.values()) for each in MODELS] == before
 
 
 @models
-def test_the_pages_offer_nothing_to_change(boss: Client, model: type[Model]) -> None:
-    posted(terms())
+def test_the_pages_offer_nothing_to_change(admin_client: Client, model: type[Model]) -> None:
+    post_payments(terms())
 
     for name, arguments in [("changelist", []), ("change", [model.objects.get().pk])]:
-        content = boss.get(page(model, name, *arguments)).content.decode()
+        content = admin_client.get(admin_url(model, name, *arguments)).content.decode()
         assert not re.search("delete_selected|deletelink|addlink|_save|<textarea", content)
 
 
 @models
 def test_an_auditor_with_the_view_permission_sees_rows(model: type[Model]) -> None:
-    posted(terms())
-    auditor = staff(f"view_{model._meta.model_name}")
+    post_payments(terms())
+    auditor = staff_client(f"view_{model._meta.model_name}")
 
-    assert len(listed(auditor, model)) == 1
-    assert auditor.get(page(model, "change", model.objects.get().pk)).status_code == 200
-    assert auditor.post(page(model, "change", model.objects.get().pk), {}).status_code == 403
+    assert len(changelist_rows(auditor, model)) == 1
+    assert auditor.get(admin_url(model, "change", model.objects.get().pk)).status_code == 200
+    assert auditor.post(admin_url(model, "change", model.objects.get().pk), {}).status_code == 403
 
 
 @models
 def test_staff_without_the_view_permission_sees_nothing(model: type[Model]) -> None:
-    posted(terms())
-    clerk = staff()
+    post_payments(terms())
+    clerk = staff_client()
 
-    assert clerk.get(page(model, "changelist")).status_code == 403
-    assert clerk.get(page(model, "change", model.objects.get().pk)).status_code == 403
+    assert clerk.get(admin_url(model, "changelist")).status_code == 403
+    assert clerk.get(admin_url(model, "change", model.objects.get().pk)).status_code == 403
 
 
 @pytest.mark.parametrize(
@@ -73,70 +73,70 @@ def test_staff_without_the_view_permission_sees_nothing(model: type[Model]) -> N
     [(145_000_00, "145 000,00 ₽"), (1, "0,01 ₽"), (1_234_567_89, "1 234 567,89 ₽"), (-5_50, "−5,50 ₽")],
 )
 def test_amounts_read_as_rubles_and_never_break(kopecks: int, text: str) -> None:
-    assert rubles_text(kopecks) == text.replace(" ", "\N{NO-BREAK SPACE}")
+    assert format_rubles(kopecks) == text.replace(" ", "\N{NO-BREAK SPACE}")
 
 
-def test_an_organization_shows_its_balance_and_whether_its_inn_is_right(boss: Client) -> None:
-    posted(terms(145_000_00), terms(1, inn=SAMPLE))
+def test_an_organization_shows_its_balance_and_whether_its_inn_is_right(admin_client: Client) -> None:
+    post_payments(terms(145_000_00), terms(1, inn=SAMPLE))
 
     for inn, balance, icon in [(ROMASHKA, 145_000_00, "icon-yes"), (SAMPLE, 1, "icon-no")]:
-        content = boss.get(
-            page(Organization, "change", Organization.objects.get(inn=inn).pk)
+        content = admin_client.get(
+            admin_url(Organization, "change", Organization.objects.get(inn=inn).pk)
         ).content.decode()
-        assert rubles_text(balance) in content
+        assert format_rubles(balance) in content
         assert icon in content
-        assert f"{page(BalanceLog, 'changelist')}?q={inn}" in content
+        assert f"{admin_url(BalanceLog, 'changelist')}?q={inn}" in content
 
 
-def test_a_document_number_is_shown_as_text(boss: Client) -> None:
-    posted(terms(document_number="<script>alert(1)</script>"))
+def test_a_document_number_is_shown_as_text(admin_client: Client) -> None:
+    post_payments(terms(document_number="<script>alert(1)</script>"))
 
-    for url in [page(Payment, "changelist"), page(Payment, "change", Payment.objects.get().pk)]:
-        content = boss.get(url).content.decode()
+    for url in [admin_url(Payment, "changelist"), admin_url(Payment, "change", Payment.objects.get().pk)]:
+        content = admin_client.get(url).content.decode()
         assert "&lt;script&gt;alert(1)&lt;/script&gt;" in content
         assert "<script>alert" not in content
 
 
-def test_newest_rows_come_first(boss: Client) -> None:
+def test_newest_rows_come_first(admin_client: Client) -> None:
     first, second = terms(), terms()
-    posted(first)
-    posted(second)
+    post_payments(first)
+    post_payments(second)
 
-    assert listed(boss, Payment) == [str(second.operation_id), str(first.operation_id)]
+    assert changelist_rows(admin_client, Payment) == [str(second.operation_id), str(first.operation_id)]
 
 
-def test_organizations_are_found_by_their_exact_inn(boss: Client) -> None:
-    opened(ROMASHKA, VASILEK)
+def test_organizations_are_found_by_their_exact_inn(admin_client: Client) -> None:
+    make_organizations(ROMASHKA, VASILEK)
 
-    assert listed(boss, Organization, q=f" {ROMASHKA} ") == [ROMASHKA]
-    assert listed(boss, Organization, q=ROMASHKA[:9]) == []
+    assert changelist_rows(admin_client, Organization, q=f" {ROMASHKA} ") == [ROMASHKA]
+    assert changelist_rows(admin_client, Organization, q=ROMASHKA[:9]) == []
 
 
 @pytest.mark.parametrize("spelling", ["{}", "{{{}}}", "urn:uuid:{}"])
 @pytest.mark.parametrize("model", [Payment, BalanceLog])
 def test_money_is_found_by_operation_id_in_any_usual_spelling(
-    boss: Client, model: type[Model], spelling: str
+    admin_client: Client, model: type[Model], spelling: str
 ) -> None:
     told = terms()
-    posted(told, terms())
+    post_payments(told, terms())
 
-    assert len(listed(boss, model, q=spelling.format(str(told.operation_id).upper()))) == 1
-    assert len(listed(boss, model, q=told.operation_id.hex)) == 1
+    assert len(changelist_rows(admin_client, model, q=spelling.format(str(told.operation_id).upper()))) == 1
+    assert len(changelist_rows(admin_client, model, q=told.operation_id.hex)) == 1
 
 
 @pytest.mark.parametrize("model", [Payment, BalanceLog])
-def test_money_is_found_by_inn(boss: Client, model: type[Model]) -> None:
-    posted(terms(), terms(), terms(inn=IVANOV))
+def test_money_is_found_by_inn(admin_client: Client, model: type[Model]) -> None:
+    post_payments(terms(), terms(), terms(inn=IVANOV))
 
-    assert len(listed(boss, model, q=ROMASHKA)) == 2
-    assert listed(boss, model, q="<nonsense' --") == []
+    assert len(changelist_rows(admin_client, model, q=ROMASHKA)) == 2
+    assert changelist_rows(admin_client, model, q="<nonsense' --") == []
 
 
-def test_an_organizations_log_is_read_in_the_order_of_its_unique_key(boss: Client) -> None:
-    posted(terms(), terms(inn=VASILEK), terms(), terms())
+def test_an_organizations_log_is_read_in_the_order_of_its_unique_key(admin_client: Client) -> None:
+    post_payments(terms(), terms(inn=VASILEK), terms(), terms())
 
     with CaptureQueriesContext(connection) as statements:
-        answer = boss.get(page(BalanceLog, "changelist"), {"q": ROMASHKA})
+        answer = admin_client.get(admin_url(BalanceLog, "changelist"), {"q": ROMASHKA})
 
     assert [line.seq for line in answer.context["cl"].result_list] == [3, 2, 1]
     orders = [each["sql"].partition("ORDER BY ")[2] for each in statements if "ORDER BY" in each["sql"]]
@@ -145,57 +145,61 @@ def test_an_organizations_log_is_read_in_the_order_of_its_unique_key(boss: Clien
 
 
 @models
-def test_a_list_costs_the_same_few_statements_however_long_it_is(boss: Client, model: type[Model]) -> None:
-    posted(terms())
+def test_a_list_costs_the_same_few_statements_however_long_it_is(
+    admin_client: Client, model: type[Model]
+) -> None:
+    post_payments(terms())
     with CaptureQueriesContext(
         connection,
     ) as short:
-        listed(boss, model)
-    posted(*(terms(inn=f"{number:010}") for number in range(50)))
+        changelist_rows(admin_client, model)
+    post_payments(*(terms(inn=f"{number:010}") for number in range(50)))
     with CaptureQueriesContext(connection) as long:
-        listed(boss, model)
+        changelist_rows(admin_client, model)
 
     assert len(long) == len(short) <= 7
 
 
 @models
-def test_no_list_joins_other_tables(boss: Client, model: type[Model]) -> None:
+def test_no_list_joins_other_tables(admin_client: Client, model: type[Model]) -> None:
     """MariaDB would begin with the few organizations, read all their payments, and sort a million of them."""
-    posted(terms())
+    post_payments(terms())
     with CaptureQueriesContext(connection) as statements:
-        listed(boss, model)
+        changelist_rows(admin_client, model)
 
     assert not [each["sql"] for each in statements if "JOIN" in each["sql"]]
 
 
 @models
 @pytest.mark.parametrize("query", ["", ROMASHKA])
-def test_no_list_counts_a_whole_table(boss: Client, model: type[Model], query: str) -> None:
-    posted(terms())
+def test_no_list_counts_a_whole_table(admin_client: Client, model: type[Model], query: str) -> None:
+    post_payments(terms())
     with CaptureQueriesContext(connection) as statements:
-        listed(boss, model, q=query)
+        changelist_rows(admin_client, model, q=query)
 
     counts = [each["sql"] for each in statements if "COUNT(" in each["sql"]]
     assert len(counts) == 1
     assert re.search(rf"COUNT\(\*\) FROM \(SELECT .* LIMIT {BoundedPaginator.rows_max}\)", counts[0])
 
 
-def test_no_url_sorts_by_a_column_without_an_index(boss: Client) -> None:
-    posted(terms(document_number="2"), terms(document_number="1"))
+def test_no_url_sorts_by_a_column_without_an_index(admin_client: Client) -> None:
+    post_payments(terms(document_number="2"), terms(document_number="1"))
 
     with CaptureQueriesContext(connection) as statements:
-        boss.get(page(Payment, "changelist"), {"o": "4"})
+        admin_client.get(admin_url(Payment, "changelist"), {"o": "4"})
 
     orders = [each["sql"] for each in statements if "ORDER BY" in each["sql"]]
     assert orders
     assert not [sql for sql in orders if re.search(r"ORDER BY (?!\W*ledger_payment\W+id\W+DESC)", sql)]
 
 
-def test_a_list_that_ends_before_its_table_says_so(boss: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_list_that_ends_before_its_table_says_so(
+    admin_client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(BoundedPaginator, "rows_max", 3)
-    posted(terms(), terms(), terms())
-    posted(terms())
+    post_payments(terms(), terms(), terms())
+    post_payments(terms())
 
-    content = boss.get(page(Payment, "changelist")).content.decode()
+    content = admin_client.get(admin_url(Payment, "changelist")).content.decode()
 
     assert "Only the first 3 are listed; search for the others." in content

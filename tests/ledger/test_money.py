@@ -2,9 +2,9 @@ from decimal import Decimal
 
 import pytest
 
-from ledger.inn import checksum_holds, is_inn
+from ledger.inn import is_checksum_valid, is_inn
 from ledger.money import rubles
-from tests.cast import IVANOV, ROMASHKA, SAMPLE, VASILEK
+from tests.factories import IVANOV, ROMASHKA, SAMPLE, VASILEK
 
 
 @pytest.mark.parametrize(
@@ -28,13 +28,13 @@ def test_a_whole_sum_is_an_integer_and_any_other_a_decimal() -> None:
 
 @pytest.mark.parametrize("inn", [ROMASHKA, VASILEK, IVANOV])
 def test_right_check_digits_hold(inn: str) -> None:
-    assert checksum_holds(inn)
+    assert is_checksum_valid(inn)
 
 
 @pytest.mark.parametrize("inn", [SAMPLE, "7707083894", "500100732258", "500100732269"])
 def test_wrong_check_digits_do_not(inn: str) -> None:
     assert is_inn(inn)
-    assert not checksum_holds(inn)
+    assert not is_checksum_valid(inn)
 
 
 @pytest.mark.parametrize(

@@ -13,12 +13,20 @@ from django.db.models import DateTimeField, Value
 from django.test import Client
 from django.utils import timezone
 
-from ledger import clock
+from core.db import clock
 from ledger.models import BalanceLog, Organization, Payment
-from ledger.posting import open_organizations, post
-from ledger.queries import INSTANT, SETTLED_AFTER, balance_at, is_settled
-from tests.cast import ROMASHKA, VASILEK, lock, opened, posted, telling, terms
-from tests.threads import locks_rows
+from ledger.posting import create_organizations, post
+from ledger.queries import SETTLED_AFTER, TIME_RESOLUTION, balance_at, is_settled
+from tests.concurrency import requires_row_locks
+from tests.factories import (
+    ROMASHKA,
+    VASILEK,
+    lock_organizations,
+    make_organizations,
+    post_payments,
+    posting_source,
+    terms,
+)
 
 pytestmark = pytest.mark.django_db
 DAY = timedelta(days=1)
@@ -33,7 +41,7 @@ def set_clock(monkeypatch: pytest.MonkeyPatch) -> SetClock:
     """Set the clock by which payments are posted, as a failover to another server does."""
 
     def set_to(moment: datetime) -> None:
-        monkeypatch.setattr(clock, "now_in_sql", lambda: Value(moment, DateTimeField()))
+        monkeypatch.setattr(clock, "database_now_sql", lambda: Value(moment, DateTimeField()))
 
     return set_to
 
@@ -53,22 +61,22 @@ def test_a_worker_whose_clock_is_wrong_posts_at_the_databases_time(
 ) -> None:
     if connection.vendor == "sqlite":
         pytest.skip("SQLite has the worker's clock")
-    posted(*(terms(1_00) for _ in range(33)))
+    post_payments(*(terms(1_00) for _ in range(33)))
     with monkeypatch.context() as patched:
         patched.setattr(timezone, "now", lambda: datetime.now(UTC) + ahead)
-        posted(terms(1_00))
-    posted(*(terms(1_00) for _ in range(6)))
+        post_payments(terms(1_00))
+    post_payments(*(terms(1_00) for _ in range(6)))
 
-    assert romashka().balance_kopecks == balance_at(romashka(), clock.now()) == 40_00
+    assert romashka().balance_kopecks == balance_at(romashka(), clock.database_now()) == 40_00
     assert all(earlier <= later for earlier, later in pairwise(times(ROMASHKA)))
 
 
 @pytest.mark.django_db(transaction=True)
 def test_an_organization_is_opened_at_the_databases_time(monkeypatch: pytest.MonkeyPatch) -> None:
     moment = datetime(2024, 4, 27, 21, tzinfo=UTC)
-    monkeypatch.setattr(clock, "now", lambda: moment)
+    monkeypatch.setattr(clock, "database_now", lambda: moment)
 
-    open_organizations({ROMASHKA})
+    create_organizations({ROMASHKA})
 
     assert romashka().opened_at == moment
 
@@ -76,22 +84,26 @@ def test_an_organization_is_opened_at_the_databases_time(monkeypatch: pytest.Mon
 def test_a_clock_that_steps_back_posts_nothing_before_the_newest_line(set_clock: SetClock) -> None:
     noon = datetime(2024, 4, 27, 12, tzinfo=UTC)
     set_clock(noon)
-    posted(terms(1_00))
+    post_payments(terms(1_00))
     set_clock(noon - DAY)
-    posted(terms(2_00), terms(3_00))
+    post_payments(terms(2_00), terms(3_00))
     set_clock(noon + DAY)
-    posted(terms(4_00))
+    post_payments(terms(4_00))
 
     assert times(ROMASHKA) == [noon, noon, noon, noon + DAY]
-    assert [balance_at(romashka(), at) for at in (noon - INSTANT, noon, noon + DAY)] == [0, 6_00, 10_00]
+    assert [balance_at(romashka(), at) for at in (noon - TIME_RESOLUTION, noon, noon + DAY)] == [
+        0,
+        6_00,
+        10_00,
+    ]
 
 
 def test_a_line_ahead_of_the_clock_holds_back_its_own_organization_only(set_clock: SetClock) -> None:
     noon = datetime(2024, 4, 27, 12, tzinfo=UTC)
     set_clock(noon + DAY)
-    posted(terms())
+    post_payments(terms())
     set_clock(noon)
-    posted(terms(), terms(inn=VASILEK))
+    post_payments(terms(), terms(inn=VASILEK))
 
     assert times(ROMASHKA) == [noon + DAY, noon + DAY]
     assert times(VASILEK) == [noon]
@@ -101,9 +113,9 @@ def test_a_payment_has_the_time_of_its_line(set_clock: SetClock) -> None:
     noon = datetime(2024, 4, 27, 12, tzinfo=UTC)
     for moment in (noon, noon - DAY):
         set_clock(moment)
-        posted(terms(), terms(inn=VASILEK))
+        post_payments(terms(), terms(inn=VASILEK))
 
-    pairs = list(Payment.objects.values_list("created_at", "log_line__created_at"))
+    pairs = list(Payment.objects.values_list("created_at", "log_entry__created_at"))
     assert pairs == [(noon, noon)] * 4
 
 
@@ -115,21 +127,21 @@ def answered(client: Client, path: str, **query: Any) -> Any:
 
 
 def test_a_past_behind_which_lines_are_written_is_settled_at_once() -> None:
-    posted(terms())
+    post_payments(terms())
     (first,) = times(ROMASHKA)
 
-    assert is_settled(romashka(), first - INSTANT)
+    assert is_settled(romashka(), first - TIME_RESOLUTION)
     assert not is_settled(romashka(), first)  # the next line may have the same time
 
 
 def test_a_past_without_a_later_line_is_settled_when_no_posting_can_be_as_old(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    opened(ROMASHKA)
+    make_organizations(ROMASHKA)
     noon = datetime(2024, 4, 27, 12, tzinfo=UTC)
-    monkeypatch.setattr(clock, "now", lambda: noon)
+    monkeypatch.setattr(clock, "database_now", lambda: noon)
 
-    assert is_settled(romashka(), noon - SETTLED_AFTER - INSTANT)
+    assert is_settled(romashka(), noon - SETTLED_AFTER - TIME_RESOLUTION)
     assert not is_settled(romashka(), noon - SETTLED_AFTER)
     assert not is_settled(romashka(), noon + DAY)
 
@@ -138,7 +150,7 @@ def test_a_past_without_a_later_line_is_settled_when_no_posting_can_be_as_old(
 def test_only_an_answer_about_the_past_says_whether_it_is_settled(
     client: Client, path: str, moment: str
 ) -> None:
-    posted(terms())
+    post_payments(terms())
     (line,) = times(ROMASHKA)
 
     assert "settled" not in answered(client, path)
@@ -146,16 +158,16 @@ def test_only_an_answer_about_the_past_says_whether_it_is_settled(
     assert answered(client, path, **{moment: (line + DAY).isoformat()})["settled"] is False
 
 
-@locks_rows
+@requires_row_locks
 @pytest.mark.django_db(transaction=True)
 def test_an_answer_that_an_uncommitted_posting_changes_was_not_settled(client: Client) -> None:
-    posted(terms(1_00))
+    post_payments(terms(1_00))
     is_posted, may_commit = Event(), Event()
 
     def post_slowly() -> None:
         try:
             with transaction.atomic():
-                post(telling(terms(5_00)), lock({ROMASHKA}))
+                post(posting_source(terms(5_00)), lock_organizations({ROMASHKA}))
                 is_posted.set()
                 assert may_commit.wait(30)
         finally:
@@ -164,11 +176,11 @@ def test_an_answer_that_an_uncommitted_posting_changes_was_not_settled(client: C
     with ThreadPoolExecutor(1) as pool:
         posting = pool.submit(post_slowly)
         assert is_posted.wait(30)
-        now = clock.now()
+        now = clock.database_now()
         early = answered(client, BALANCE, at=now.isoformat())
         may_commit.set()
         posting.result()
-    posted(terms(10_00))
+    post_payments(terms(10_00))
 
     assert early == {"inn": ROMASHKA, "balance": 1, "settled": False}
     late = answered(client, BALANCE, at=now.isoformat())

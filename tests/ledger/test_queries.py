@@ -13,8 +13,8 @@ from django.test.utils import CaptureQueriesContext
 
 from ledger.models import BalanceLog, Organization, Payment
 from ledger.queries import FAN_OUT, balance_at, history
-from tests.cast import MIDNIGHT_IN_MOSCOW, ROMASHKA, VASILEK, opened, posted, terms
-from tests.explaining import assert_index_lookups_only, explains
+from tests.factories import MIDNIGHT_IN_MOSCOW, ROMASHKA, VASILEK, make_organizations, post_payments, terms
+from tests.query_plans import assert_index_lookups_only, requires_mysql_explain
 
 pytestmark = pytest.mark.django_db
 HOUR = timedelta(hours=1)
@@ -79,7 +79,7 @@ def test_the_balance_at_an_instant_is_that_after_the_newest_line_by_then(lines: 
 
 
 def test_lines_of_one_batch_have_one_instant_and_all_count() -> None:
-    posted(*(terms(1_00) for _ in range(50)))
+    post_payments(*(terms(1_00) for _ in range(50)))
     organization = Organization.objects.get()
     (instant,) = set(organization.log.values_list("created_at", flat=True))
 
@@ -172,7 +172,7 @@ def test_the_balance_and_the_history_can_be_asked_for_a_time_in_any_offset() -> 
 )
 @pytest.mark.parametrize(("path", "name"), [("", "at"), ("history/", "from"), ("history/", "to")])
 def test_what_is_no_moment_is_refused(path: str, name: str, value: str) -> None:
-    opened(ROMASHKA)
+    make_organizations(ROMASHKA)
 
     (message,) = asked(BALANCE + path, 400, **{name: value}).values()
     assert message.startswith(f"{name}: must be an ISO 8601 date and time with an offset")
@@ -187,7 +187,7 @@ def test_one_cannot_go_both_ways_at_once() -> None:
 # --- what it costs -----------------------------------------------------------------------------------------
 
 
-@explains
+@requires_mysql_explain
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize("query", ["?at={}", "history/?from={}", "history/?to={}", "history/?after=500"])
 def test_the_past_costs_index_lookups_only(client: Client, query: str) -> None:

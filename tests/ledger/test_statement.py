@@ -14,15 +14,16 @@ from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
-from ledger import charts, organization_page, queries, spreadsheet, statement
-from ledger.downloading import InTurn, TurnTaken
+from ledger import queries, statement, statement_csv
+from ledger.admin import balance_chart, organization_page
+from ledger.download_slot import DownloadBusy, ExclusiveDownload
 from ledger.models import Organization
-from ledger.money import rubles_text
-from ledger.statement import CHART_POINTS_MAX, CHUNK_LINES, PAGE_LINES, Period
-from tests.browsers import page, staff, superuser
-from tests.cast import IVANOV, ROMASHKA, VASILEK, opened, posted, terms
-from tests.explaining import assert_index_lookups_only, explains
+from ledger.money import format_rubles
+from ledger.statement import CHART_POINTS_MAX, CHUNK_ENTRIES, PAGE_ENTRIES, Period
+from tests.admin_client import admin_url, staff_client, superuser_client
+from tests.factories import IVANOV, ROMASHKA, VASILEK, make_organizations, post_payments, terms
 from tests.ledger.test_queries import LONG, append, total, written
+from tests.query_plans import assert_index_lookups_only, requires_mysql_explain
 
 pytestmark = pytest.mark.django_db
 MOSCOW = ZoneInfo("Europe/Moscow")
@@ -33,7 +34,7 @@ DAY = timedelta(days=1)
 def stated(
     organization: Organization, first: date | None = None, last: date | None = None, zone: Any = MOSCOW
 ) -> statement.Statement:
-    return statement.of(organization, Period(first, last, zone))
+    return statement.make_statement(organization, Period(first, last, zone))
 
 
 def seqs(told: statement.Statement) -> list[int]:
@@ -116,7 +117,7 @@ def test_a_period_without_lines_opens_and_closes_with_the_same_balance(days: int
     told = stated(organization, FIRST_DAY + days * DAY, FIRST_DAY + days * DAY)
 
     assert told.opening == told.closing == (total(10) if days > 0 else 0)
-    assert (told.turnover, told.count, seqs(told), told.page(), told.sampled()) == (0, 0, [], [], [])
+    assert (told.turnover, told.count, seqs(told), told.page(), told.chart_entries()) == (0, 0, [], [], [])
 
 
 def test_clocks_that_disagree_cost_no_line_and_count_none_twice() -> None:
@@ -129,12 +130,12 @@ def test_clocks_that_disagree_cost_no_line_and_count_none_twice() -> None:
 
 
 def test_what_is_posted_while_a_statement_is_read_is_not_in_it() -> None:
-    posted(terms(1_00), terms(2_00))
+    post_payments(terms(1_00), terms(2_00))
     told = stated(Organization.objects.get())
     lines = told.lines()
     read = [next(lines)]
 
-    posted(terms(4_00))
+    post_payments(terms(4_00))
 
     read += list(lines)
     assert [line.amount_kopecks for line in read] == [1_00, 2_00]
@@ -159,10 +160,10 @@ def parsed(content: bytes, codec: str) -> list[list[str]]:
 
 @pytest.mark.parametrize(("encoding", "codec"), ENCODINGS.items())
 def test_the_file_is_what_excel_and_1c_read(encoding: str, codec: str) -> None:
-    posted(terms(145_000_00, document_number="Счёт №1; «срочно»"), terms(50, document_number='a"b'))
+    post_payments(terms(145_000_00, document_number="Счёт №1; «срочно»"), terms(50, document_number='a"b'))
     organization = Organization.objects.get()
 
-    answer, content = downloaded(in_moscow(superuser()), organization, encoding=encoding)
+    answer, content = downloaded(in_moscow(superuser_client()), organization, encoding=encoding)
 
     assert answer["Content-Type"] == f"text/csv; charset={encoding}"
     today = f"{datetime.now(MOSCOW):%Y-%m-%d}"
@@ -206,9 +207,9 @@ def test_the_file_is_what_excel_and_1c_read(encoding: str, codec: str) -> None:
 )
 @pytest.mark.parametrize(("encoding", "codec"), ENCODINGS.items())
 def test_no_document_number_is_a_formula(number: str, encoding: str, codec: str) -> None:
-    posted(terms(document_number=number))
+    post_payments(terms(document_number=number))
 
-    _, content = downloaded(superuser(), Organization.objects.get(), encoding=encoding)
+    _, content = downloaded(superuser_client(), Organization.objects.get(), encoding=encoding)
 
     cells = [cell for row in parsed(content, codec) for cell in row]
     assert not [cell for cell in cells if cell.lstrip(" \t\r\n\u00a0\u200b?")[:1] in {*"=+-@＝＋－＠"} - {""}]
@@ -220,7 +221,7 @@ BEFORE_A_CELL = ["1,", "1;", "1:", "1|", '1,"', '1;"', "1, ", "1,\t", "1;\r\n", 
 
 def test_no_document_number_is_a_formula_behind_a_separator() -> None:
     signs = set("=+-@＝＋－＠﹦﹢﹣﹫")
-    posted(
+    post_payments(
         *(
             terms(document_number=f"{before}{sign}cmd|' /C calc'!A0")
             for before in BEFORE_A_CELL
@@ -228,7 +229,7 @@ def test_no_document_number_is_a_formula_behind_a_separator() -> None:
         )
     )
 
-    _, content = downloaded(superuser(), Organization.objects.get())
+    _, content = downloaded(superuser_client(), Organization.objects.get())
 
     lines = content.decode("utf-8-sig").splitlines()
     assert len(lines) == 5 + len(BEFORE_A_CELL) * len(signs) + 2
@@ -241,30 +242,32 @@ def test_no_document_number_is_a_formula_behind_a_separator() -> None:
     "number", ["000123", "1-2", "3/4", "1E5", "1,5", "TRUE", "A=5", "№ 5 - доп", "2+2", "a@b"]
 )
 def test_programs_read_a_document_number_as_the_bank_wrote_it(number: str) -> None:
-    posted(terms(document_number=number))
+    post_payments(terms(document_number=number))
 
-    assert parsed(downloaded(superuser(), Organization.objects.get())[1], "utf-8-sig")[5][3] == number
+    assert parsed(downloaded(superuser_client(), Organization.objects.get())[1], "utf-8-sig")[5][3] == number
 
 
 def test_what_windows_1251_lacks_becomes_a_question_mark_and_decomposed_letters_are_composed() -> None:
-    posted(terms(document_number="и\u0306 漢 №5"))
+    post_payments(terms(document_number="и\u0306 漢 №5"))
 
-    _, content = downloaded(superuser(), Organization.objects.get(), encoding="windows-1251")
+    _, content = downloaded(superuser_client(), Organization.objects.get(), encoding="windows-1251")
 
     assert parsed(content, "cp1251")[5][3] == "й ? №5"
 
 
 def test_a_document_number_stays_in_one_row() -> None:
-    posted(terms(document_number="1\r\n2\u20283\x1b4"))
+    post_payments(terms(document_number="1\r\n2\u20283\x1b4"))
 
-    assert parsed(downloaded(superuser(), Organization.objects.get())[1], "utf-8-sig")[5][3] == "1  2 3 4"
+    assert (
+        parsed(downloaded(superuser_client(), Organization.objects.get())[1], "utf-8-sig")[5][3] == "1  2 3 4"
+    )
 
 
 def test_the_file_comes_in_chunks_and_its_sums_agree() -> None:
-    organization = written(CHUNK_LINES * 2 + 1)
+    organization = written(CHUNK_ENTRIES * 2 + 1)
     told = stated(organization)
 
-    chunks = list(spreadsheet.encoded(told, "utf-8"))
+    chunks = list(statement_csv.csv_chunks(told, "utf-8"))
 
     assert len(chunks) == 3
     rows = parsed(b"".join(chunks), "utf-8-sig")
@@ -278,10 +281,10 @@ def test_the_file_comes_in_chunks_and_its_sums_agree() -> None:
 def test_of_long_files_one_at_a_time_is_downloaded_and_short_ones_always(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(organization_page, "CHUNK_LINES", 2)
-    posted(*(terms(1_00) for _ in range(3)), terms(1_00, inn=VASILEK))
+    monkeypatch.setattr(organization_page, "CHUNK_ENTRIES", 2)
+    post_payments(*(terms(1_00) for _ in range(3)), terms(1_00, inn=VASILEK))
     long, short = (Organization.objects.get(inn=inn) for inn in (ROMASHKA, VASILEK))
-    client = superuser()
+    client = superuser_client()
 
     first = client.get(f"/admin/ledger/organization/{long.pk}/statement.csv")
     second = client.get(f"/admin/ledger/organization/{long.pk}/statement.csv", follow=True)
@@ -294,19 +297,21 @@ def test_of_long_files_one_at_a_time_is_downloaded_and_short_ones_always(
 
 
 def test_a_download_that_is_given_up_or_never_begun_holds_up_no_other() -> None:
-    given_up = InTurn(iter([b"1", b"2"]))
+    given_up = ExclusiveDownload(iter([b"1", b"2"]))
     assert next(given_up) == b"1"
-    with pytest.raises(TurnTaken):
-        InTurn(iter([]))
+    with pytest.raises(DownloadBusy):
+        ExclusiveDownload(iter([]))
     given_up.close()
-    InTurn(iter([]))  # nobody closes it
-    InTurn(iter([])).close()
+    ExclusiveDownload(iter([]))  # nobody closes it
+    ExclusiveDownload(iter([])).close()
 
 
 def test_a_download_keeps_to_a_period_in_the_viewers_zone() -> None:
     organization = written(60)
 
-    _, content = downloaded(in_moscow(superuser()), organization, first="2024-04-28", last="2024-04-28")
+    _, content = downloaded(
+        in_moscow(superuser_client()), organization, first="2024-04-28", last="2024-04-28"
+    )
 
     rows = parsed(content, "utf-8-sig")
     assert rows[2] == ["From", "28.04.2024", "to", "28.04.2024"]
@@ -327,7 +332,7 @@ def test_a_download_keeps_to_a_period_in_the_viewers_zone() -> None:
 def test_a_period_or_encoding_that_makes_no_sense_is_told_on_the_page(query: dict[str, str]) -> None:
     organization = written(3)
 
-    answer = superuser().get(
+    answer = superuser_client().get(
         f"/admin/ledger/organization/{organization.pk}/statement.csv", query, follow=True
     )
 
@@ -345,7 +350,7 @@ def in_moscow(client: Client) -> Client:
 
 
 def shown(client: Client, organization: Organization, **query: str) -> Any:
-    answer = client.get(page(Organization, "change", organization.pk), query)
+    answer = client.get(admin_url(Organization, "change", organization.pk), query)
     assert answer.status_code == 200
     return answer
 
@@ -353,27 +358,27 @@ def shown(client: Client, organization: Organization, **query: str) -> Any:
 def test_the_page_tells_a_periods_sums_and_lines() -> None:
     organization = written(60)
 
-    answer = shown(in_moscow(superuser()), organization, first="2024-04-29", last="2024-04-29")
+    answer = shown(in_moscow(superuser_client()), organization, first="2024-04-29", last="2024-04-29")
 
     content = answer.content.decode()
     for kopecks in (total(23), total(47) - total(23), total(47), total(60)):
-        assert rubles_text(kopecks) in content
+        assert format_rubles(kopecks) in content
     assert [line["line"].seq for line in answer.context["lines"]] == list(range(47, 23, -1))
     assert "2024-04-29 00:00:00" in content
 
 
 def test_the_log_is_leafed_through_by_seq_in_both_directions() -> None:
-    organization = written(PAGE_LINES * 2 + 5)
-    client, pages, query = superuser(), [], ""
+    organization = written(PAGE_ENTRIES * 2 + 5)
+    client, pages, query = superuser_client(), [], ""
 
     while query is not None:
-        answer = client.get(f"{page(Organization, 'change', organization.pk)}?{query}")
+        answer = client.get(f"{admin_url(Organization, 'change', organization.pk)}?{query}")
         pages.append([line["line"].seq for line in answer.context["lines"]])
         query = answer.context["older"]
 
-    assert [len(lines) for lines in pages] == [PAGE_LINES, PAGE_LINES, 5]
+    assert [len(lines) for lines in pages] == [PAGE_ENTRIES, PAGE_ENTRIES, 5]
     assert list(chain(*pages)) == list(range(organization.last_seq, 0, -1))
-    newer = client.get(f"{page(Organization, 'change', organization.pk)}?{answer.context['newer']}")
+    newer = client.get(f"{admin_url(Organization, 'change', organization.pk)}?{answer.context['newer']}")
     assert [line["line"].seq for line in newer.context["lines"]] == pages[1]
     assert shown(client, organization).context["newer"] is None
 
@@ -381,46 +386,46 @@ def test_the_log_is_leafed_through_by_seq_in_both_directions() -> None:
 def test_leafing_keeps_the_period() -> None:
     organization = written(100)
 
-    answer = shown(superuser(), organization, first="2024-04-28", last="2024-04-30")
+    answer = shown(superuser_client(), organization, first="2024-04-28", last="2024-04-30")
 
     assert answer.context["older"].startswith("first=2024-04-28&last=2024-04-30&before=")
 
 
 @pytest.mark.parametrize("before", ["0", "-1", "x", "9" * 30, str(2**63 - 1), "1"])
 def test_a_cursor_out_of_a_strangers_hand_harms_nothing(before: str) -> None:
-    shown(superuser(), written(3), before=before)
+    shown(superuser_client(), written(3), before=before)
 
 
 def test_the_log_and_the_file_need_the_logs_permission_and_the_page_the_organizations() -> None:
     organization = written(3)
     file = f"/admin/ledger/organization/{organization.pk}/statement.csv"
-    both = staff("view_organization", "view_balancelog", name="both")
-    only_organization = staff("view_organization", name="only_organization")
-    only_log = staff("view_balancelog", name="only_log")
+    both = staff_client("view_organization", "view_balancelog", name="both")
+    only_organization = staff_client("view_organization", name="only_organization")
+    only_log = staff_client("view_balancelog", name="only_log")
 
     assert both.get(file).status_code == 200
     assert only_organization.get(file).status_code == only_log.get(file).status_code == 403
     assert Client().get(file).status_code == 302
-    assert only_log.get(page(Organization, "change", organization.pk)).status_code == 403
+    assert only_log.get(admin_url(Organization, "change", organization.pk)).status_code == 403
     content = shown(only_organization, organization).content.decode()
-    assert rubles_text(organization.balance_kopecks) in content
+    assert format_rubles(organization.balance_kopecks) in content
     assert not re.search("<svg class|statement.csv|/ledger/payment/|Turnover", content)
     assert "/ledger/payment/" not in shown(both, organization).content.decode()
 
 
 def test_an_unknown_organization_has_no_statement() -> None:
-    assert superuser().get("/admin/ledger/organization/9/statement.csv").status_code == 404
-    assert superuser(name="eva").get(page(Organization, "change", 9)).status_code == 302
+    assert superuser_client().get("/admin/ledger/organization/9/statement.csv").status_code == 404
+    assert superuser_client(name="eva").get(admin_url(Organization, "change", 9)).status_code == 302
 
 
 def test_an_organization_without_payments_has_a_page() -> None:
-    opened(IVANOV)
+    make_organizations(IVANOV)
 
-    assert "Nothing was posted" in shown(superuser(), Organization.objects.get()).content.decode()
+    assert "Nothing was posted" in shown(superuser_client(), Organization.objects.get()).content.decode()
 
 
 def test_the_page_obeys_the_content_security_policy() -> None:
-    content = shown(superuser(), written(3)).content.decode()
+    content = shown(superuser_client(), written(3)).content.decode()
 
     assert not re.search(r"<script(?![^>]* src=)|<style|\sstyle=|\son\w+=", content)
 
@@ -429,22 +434,22 @@ def test_the_page_obeys_the_content_security_policy() -> None:
 
 
 def test_the_chart_is_well_formed_and_ends_with_the_closing_balance() -> None:
-    content = shown(superuser(), written(250)).content.decode()
+    content = shown(superuser_client(), written(250)).content.decode()
 
     svg = re.search(r'<svg class="chart balance".*?</svg>', content, re.DOTALL)
     assert svg
     assert ET.fromstring(svg[0]).tag == "svg"
-    assert f"{rubles_text(total(250))} after line 250" in svg[0]
+    assert f"{format_rubles(total(250))} after line 250" in svg[0]
     assert svg[0].count("<title>") <= CHART_POINTS_MAX + 1
 
 
 @pytest.mark.parametrize("lines", [1, 2, 99, 100, 101, 199, 1057])
 def test_the_chart_has_few_points_and_always_the_newest(lines: int) -> None:
-    sampled = stated(written(lines)).sampled()
+    chart_entries = stated(written(lines)).chart_entries()
 
-    assert sampled[-1].seq == lines
-    assert len(sampled) <= CHART_POINTS_MAX
-    assert len({b.seq - a.seq for a, b in pairwise(sampled)}) <= 1
+    assert chart_entries[-1].seq == lines
+    assert len(chart_entries) <= CHART_POINTS_MAX
+    assert len({b.seq - a.seq for a, b in pairwise(chart_entries)}) <= 1
 
 
 @pytest.mark.parametrize(
@@ -461,12 +466,12 @@ def test_the_chart_has_few_points_and_always_the_newest(lines: int) -> None:
 def test_levels_are_round_and_begin_at_zero_unless_little_changed(
     low: int, high: int, levels: list[int]
 ) -> None:
-    assert charts.levels_between(low, high) == [level * 1_00 for level in levels]
+    assert balance_chart.levels_between(low, high) == [level * 1_00 for level in levels]
 
 
 def test_the_largest_balance_has_levels_too() -> None:
-    levels = charts.levels_between(0, 2**63 - 1)
-    assert len(levels) <= charts.LEVELS_MAX + 1
+    levels = balance_chart.levels_between(0, 2**63 - 1)
+    assert len(levels) <= balance_chart.LEVELS_MAX + 1
     assert levels[-1] >= 2**63 - 1
 
 
@@ -474,7 +479,7 @@ def test_the_largest_balance_has_levels_too() -> None:
 
 
 def test_the_page_of_a_million_lines_takes_as_many_queries_as_that_of_ten_and_a_few() -> None:
-    client, short, long = superuser(), written(10), written(10, inn=VASILEK)
+    client, short, long = superuser_client(), written(10), written(10, inn=VASILEK)
     Organization.objects.filter(pk=long.pk).update(last_seq=1_000_000)
 
     def queries_for(organization: Organization) -> list[str]:
@@ -489,12 +494,12 @@ def test_the_page_of_a_million_lines_takes_as_many_queries_as_that_of_ten_and_a_
     assert not [sql for sql in many if re.search(r"OFFSET|COUNT\(|SUM\(", sql)]
 
 
-@explains
+@requires_mysql_explain
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize("query", [{}, {"first": "2024-05-01", "last": "2024-05-20"}, {"before": "700"}])
 def test_the_page_costs_index_lookups_only(query: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     # Half of so small a table MySQL rightly reads from end to end.
-    monkeypatch.setattr(statement, "CHUNK_LINES", 100)
+    monkeypatch.setattr(statement, "CHUNK_ENTRIES", 100)
     organization = written(LONG)
     written(LONG, inn=VASILEK)
     viewed = queries.find_organization(ROMASHKA)
@@ -504,7 +509,7 @@ def test_the_page_costs_index_lookups_only(query: dict[str, str], monkeypatch: p
         days = [date.fromisoformat(query[name]) if name in query else None for name in ("first", "last")]
         told = stated(viewed, *days)
         told.page(int(query.get("before", 0)) or None)
-        told.sampled()
+        told.chart_entries()
         list(told.lines())
 
     assert organization.last_seq == LONG

@@ -10,8 +10,16 @@ from pytest_django import DjangoAssertNumQueries
 from ledger import verification
 from ledger.models import BalanceLog, Organization, Payment
 from ledger.verification import Drift, verify
-from tests.cast import IVANOV, MIDNIGHT_IN_MOSCOW, ROMASHKA, VASILEK, opened, posted, terms
-from tests.planting import bare_tables, remove, undone
+from tests.corruption import raw_delete, rolled_back, unconstrained_tables
+from tests.factories import (
+    IVANOV,
+    MIDNIGHT_IN_MOSCOW,
+    ROMASHKA,
+    VASILEK,
+    make_organizations,
+    post_payments,
+    terms,
+)
 
 committed = pytest.mark.django_db(transaction=True)
 
@@ -38,13 +46,13 @@ def add_line(seq: int, like: int) -> None:
 @pytest.fixture
 def books() -> None:
     """Romashka has three lines, 100.00, 120.50 and 123.50 after them; Vasilek two, 7.00 and 15.00."""
-    posted(terms(100_00), terms(20_50), terms(3_00))
-    posted(terms(7_00, inn=VASILEK), terms(8_00, inn=VASILEK))
+    post_payments(terms(100_00), terms(20_50), terms(3_00))
+    post_payments(terms(7_00, inn=VASILEK), terms(8_00, inn=VASILEK))
 
 
 @pytest.fixture
 def bare_books(books: None) -> Iterator[None]:
-    with bare_tables():
+    with unconstrained_tables():
         yield
 
 
@@ -75,12 +83,12 @@ def found() -> list[tuple[object, ...]]:
 
 @pytest.mark.django_db
 def test_a_ledger_built_by_posting_is_right(books: None) -> None:
-    opened(IVANOV)
+    make_organizations(IVANOV)
     rows: list[tuple[str, int]] = []
 
     assert list(verify(lambda what, count: rows.append((what, count)))) == []
 
-    assert rows == [("lines", 5), ("organizations", 3), ("payments", 5)]
+    assert rows == [("entries", 5), ("organizations", 3), ("payments", 5)]
 
 
 @pytest.mark.django_db
@@ -94,7 +102,7 @@ def test_bare_copies_of_a_right_ledger_are_right(bare_books: None) -> None:
 
 
 # How the books were damaged; and what, of whom, in which line, expected, found.
-PLANTED: dict[str, tuple[Callable[[], object], tuple[object, ...]]] = {
+SEEDED_BUGS: dict[str, tuple[Callable[[], object], tuple[object, ...]]] = {
     "changed balance": (
         lambda: of(ROMASHKA).update(balance_kopecks=123_51),
         ("balance_kopecks", ROMASHKA, None, 123_50, 123_51),
@@ -104,18 +112,18 @@ PLANTED: dict[str, tuple[Callable[[], object], tuple[object, ...]]] = {
         ("last_seq", ROMASHKA, None, 4, 3),
     ),
     "balance without lines": (open_with_balance, ("balance_kopecks", IVANOV, None, 0, 1)),
-    "removed line": (lambda: remove(line(2)), ("missing_line", ROMASHKA, 2, 2, 3)),
-    "removed first line": (lambda: remove(line(1)), ("missing_line", ROMASHKA, 1, 1, 2)),
-    "removed newest line": (lambda: remove(line(3)), ("last_seq", ROMASHKA, None, 3, 2)),
+    "removed line": (lambda: raw_delete(line(2)), ("missing_entry", ROMASHKA, 2, 2, 3)),
+    "removed first line": (lambda: raw_delete(line(1)), ("missing_entry", ROMASHKA, 1, 1, 2)),
+    "removed newest line": (lambda: raw_delete(line(3)), ("last_seq", ROMASHKA, None, 3, 2)),
     "removed log": (
-        lambda: remove(BalanceLog.objects.filter(organization__inn=VASILEK)),
+        lambda: raw_delete(BalanceLog.objects.filter(organization__inn=VASILEK)),
         ("last_seq", VASILEK, None, 2, 0),
     ),
-    "doubled seq": (lambda: line(3).update(seq=2), ("doubled_seq", ROMASHKA, 2, 3, 2)),
-    "doubled line": (lambda: add_line(3, like=3), ("doubled_seq", ROMASHKA, 3, 4, 3)),
+    "doubled seq": (lambda: line(3).update(seq=2), ("duplicate_seq", ROMASHKA, 2, 3, 2)),
+    "doubled line": (lambda: add_line(3, like=3), ("duplicate_seq", ROMASHKA, 3, 4, 3)),
     "log that begins with 0": (
         lambda: BalanceLog.objects.update(seq=F("seq") - 1),
-        ("doubled_seq", ROMASHKA, 0, 1, 0),
+        ("duplicate_seq", ROMASHKA, 0, 1, 0),
     ),
     "changed amount of a line": (
         lambda: line(2).update(amount_kopecks=20_51),
@@ -157,14 +165,14 @@ PLANTED: dict[str, tuple[Callable[[], object], tuple[object, ...]]] = {
         lambda: payment(2).update(created_at=MIDNIGHT_IN_MOSCOW),
         ("created_at", ROMASHKA, 2, str(MIDNIGHT_IN_MOSCOW), ANY),
     ),
-    "payment without a line": (add_payment, ("lines_of_payment", ROMASHKA, None, 1, 0)),
+    "payment without a line": (add_payment, ("entries_of_payment", ROMASHKA, None, 1, 0)),
 }
 
 
 @committed
 def test_each_damage_is_named_first(bare_books: None, subtests: pytest.Subtests) -> None:
-    for name, (damage, drift) in PLANTED.items():
-        with subtests.test(name), undone():
+    for name, (damage, drift) in SEEDED_BUGS.items():
+        with subtests.test(name), rolled_back():
             damage()
             assert found()[0] == drift
 
@@ -172,7 +180,7 @@ def test_each_damage_is_named_first(bare_books: None, subtests: pytest.Subtests)
 @committed
 def test_a_line_without_its_payment_is_drift(bare_books: None) -> None:
     number = payment(2).get().pk
-    remove(payment(2))
+    raw_delete(payment(2))
 
     assert found()[0] == ("payment", ROMASHKA, 2, f"the payment with id {number}", None)
 
@@ -180,7 +188,7 @@ def test_a_line_without_its_payment_is_drift(bare_books: None) -> None:
 @committed
 def test_a_log_without_its_organization_is_drift(bare_books: None) -> None:
     number = of(VASILEK).get().pk
-    remove(of(VASILEK))
+    raw_delete(of(VASILEK))
 
     assert found()[0] == ("organization", None, 1, f"the organization with id {number}", None)
 
@@ -191,7 +199,7 @@ def test_two_lines_of_one_payment_are_drift_though_the_balance_agrees(bare_books
     line(4).update(balance_after_kopecks=126_50)
     of(ROMASHKA).update(last_seq=4, balance_kopecks=126_50)
 
-    assert found() == [("lines_of_payment", ROMASHKA, None, 1, 2)]
+    assert found() == [("entries_of_payment", ROMASHKA, None, 1, 2)]
 
 
 @committed
@@ -201,9 +209,9 @@ def test_pages_hide_nothing_at_their_borders(bare_books: None, monkeypatch: pyte
         monkeypatch.setattr(verification, "ROWS_PER_PAGE", rows_per_page)
         assert found() == []
         for seq in (1, 2, 3):
-            with undone():
+            with rolled_back():
                 add_line(seq, like=seq)
-                assert ("doubled_seq", ROMASHKA, seq, seq + 1, seq) in found()
+                assert ("duplicate_seq", ROMASHKA, seq, seq + 1, seq) in found()
 
 
 @committed
@@ -214,21 +222,21 @@ def test_a_gap_wider_than_a_page_hides_nothing_behind_it(
     line(3).update(seq=50, amount_kopecks=1)
     of(ROMASHKA).update(last_seq=50)
 
-    assert found()[0] == ("missing_line", ROMASHKA, 3, 3, 50)
+    assert found()[0] == ("missing_entry", ROMASHKA, 3, 3, 50)
 
 
 @pytest.mark.django_db
 def test_lines_posted_between_two_pages_are_no_drift(monkeypatch: pytest.MonkeyPatch) -> None:
     """The second page holds half its lines when it is read, and the third one begins right afterwards."""
     monkeypatch.setattr(verification, "ROWS_PER_PAGE", 10)
-    posted(*(terms() for _ in range(16)))
+    post_payments(*(terms() for _ in range(16)))
     pages: list[int] = []
 
     def post_more(what: str, rows: int) -> None:
-        if what == "lines":
+        if what == "entries":
             pages.append(rows)
             if len(pages) == 2:
-                posted(*(terms() for _ in range(6)))
+                post_payments(*(terms() for _ in range(6)))
 
     assert list(verify(post_more)) == []
     assert pages[:2] == [9, 7]
@@ -240,7 +248,7 @@ def test_the_statements_do_not_grow_with_the_organizations(
     django_assert_num_queries: DjangoAssertNumQueries,
 ) -> None:
     for inns in (1, 40):
-        posted(*(terms(inn=f"{inn:010}") for inn in range(1, inns + 1)))
+        post_payments(*(terms(inn=f"{inn:010}") for inn in range(1, inns + 1)))
         with django_assert_num_queries(8):
             assert found() == []
 

@@ -8,9 +8,9 @@ from django.test import Client
 
 from ledger.models import Organization
 from ledger.money import BALANCE_KOPECKS_MAX
-from tests.cast import ROMASHKA, SAMPLE, VASILEK, opened, posted, terms
-from tests.explaining import assert_index_lookups_only, explains
-from tests.reading import rows_read_by
+from tests.factories import ROMASHKA, SAMPLE, VASILEK, make_organizations, post_payments, terms
+from tests.query_plans import assert_index_lookups_only, requires_mysql_explain
+from tests.row_counts import count_rows_read
 
 pytestmark = pytest.mark.django_db
 
@@ -31,19 +31,19 @@ def history_path(inn: str, query: str = "") -> str:
 
 
 def test_balance_of_the_sample(client: Client) -> None:
-    posted(terms(145_000_00, inn=SAMPLE))
+    post_payments(terms(145_000_00, inn=SAMPLE))
 
     assert client.get(balance_path(SAMPLE)).content == b'{"inn":"1234567890","balance":145000}'
 
 
 def test_a_balance_with_kopecks_has_its_two_decimals(client: Client) -> None:
-    posted(terms(10_50))
+    post_payments(terms(10_50))
 
     assert client.get(balance_path(ROMASHKA)).content == b'{"inn":"7707083893","balance":10.50}'
 
 
 def test_the_largest_balance_is_exact(client: Client) -> None:
-    opened(ROMASHKA)
+    make_organizations(ROMASHKA)
     Organization.objects.update(balance_kopecks=BALANCE_KOPECKS_MAX)
 
     assert get(client, balance_path(ROMASHKA))["balance"] == Decimal("92233720368547758.07")
@@ -52,15 +52,15 @@ def test_the_largest_balance_is_exact(client: Client) -> None:
 @pytest.mark.parametrize("inn", [VASILEK, "1", "x", "77070838930", "%00", "７７０７０８３８９３"])
 @pytest.mark.parametrize("path", [balance_path, history_path])
 def test_an_unknown_organization_is_not_found(client: Client, path: Any, inn: str) -> None:
-    posted(terms())
+    post_payments(terms())
 
     assert get(client, path(inn), 404) == {"error": "Organization not found"}
 
 
 def test_history_tells_the_lines_newest_first(client: Client) -> None:
     first, second = terms(145_000_00, inn=SAMPLE), terms(100_00, inn=SAMPLE, document_number="PAY-329")
-    posted(first)
-    posted(second)
+    post_payments(first)
+    post_payments(second)
 
     answer = get(client, history_path(SAMPLE))
 
@@ -79,7 +79,7 @@ def test_history_tells_the_lines_newest_first(client: Client) -> None:
 
 
 def test_history_has_ten_lines_unless_asked_and_a_hundred_at_most(client: Client) -> None:
-    posted(*(terms() for _ in range(120)))
+    post_payments(*(terms() for _ in range(120)))
 
     def seqs(query: str) -> list[int]:
         return [line["seq"] for line in get(client, history_path(ROMASHKA, query))["history"]]
@@ -101,14 +101,14 @@ def test_history_has_ten_lines_unless_asked_and_a_hundred_at_most(client: Client
 @pytest.mark.parametrize("value", ["0", "-1", "+1", "1.0", "ten", "", "%D9%A3", "1e2"])
 @pytest.mark.parametrize("name", ["limit", "before", "after"])
 def test_history_refuses_what_is_not_a_positive_whole_number(client: Client, name: str, value: str) -> None:
-    posted(terms())
+    post_payments(terms())
 
     answer = get(client, history_path(ROMASHKA, f"?{name}={value}"), 400)
     assert answer == {"error": f"{name}: must be a positive whole number"}
 
 
 def test_an_organization_without_payments_has_an_empty_history(client: Client) -> None:
-    opened(ROMASHKA)
+    make_organizations(ROMASHKA)
 
     assert get(client, balance_path(ROMASHKA))["balance"] == 0
     assert get(client, history_path(ROMASHKA))["history"] == []
@@ -128,24 +128,24 @@ def test_any_other_path_of_the_api_is_not_found_in_json(client: Client) -> None:
     assert get(client, "/api/nothing/here", 404) == {"error": "Not found"}
 
 
-@explains
+@requires_mysql_explain
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize(
     "path", [balance_path(ROMASHKA), history_path(ROMASHKA), history_path(ROMASHKA, "?before=40&limit=100")]
 )
 def test_each_read_is_a_fixed_number_of_index_lookups(client: Client, path: str) -> None:
     for _ in range(4):
-        posted(*(terms(inn=inn) for inn in (ROMASHKA, VASILEK, SAMPLE) for _ in range(200)))
+        post_payments(*(terms(inn=inn) for inn in (ROMASHKA, VASILEK, SAMPLE) for _ in range(200)))
 
     assert_index_lookups_only(lambda: client.get(path))
 
 
-@explains
+@requires_mysql_explain
 @pytest.mark.django_db(transaction=True)
 def test_a_page_of_the_history_reads_as_few_rows_at_any_depth(client: Client) -> None:
     """MariaDB chose to read a whole log for a page in its middle while EXPLAIN looked innocent."""
     for _ in range(4):
-        posted(*(terms() for _ in range(500)))
+        post_payments(*(terms() for _ in range(500)))
 
     for query in ("", "?before=1900", "?before=1000", "?before=20"):
-        assert rows_read_by(lambda query=query: client.get(history_path(ROMASHKA, query))) <= 50  # type: ignore[misc]
+        assert count_rows_read(lambda query=query: client.get(history_path(ROMASHKA, query))) <= 50  # type: ignore[misc]

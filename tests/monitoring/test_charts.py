@@ -4,8 +4,8 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from monitoring.charts import BOTTOM, Bucket, buckets, flow, nice_above
-from worker.counting import MINUTE
+from monitoring.charts import BOTTOM, Bucket, axis_max, buckets, throughput_chart
+from monitoring.throughput import MINUTE
 
 NOON = datetime(2026, 3, 4, 12, tzinfo=UTC)
 
@@ -15,7 +15,7 @@ def bucket(n: int, received: float, applied: float) -> Bucket:
 
 
 def chart(*points: Bucket) -> str:
-    return flow(points, tick_minutes=10, label="tested")
+    return throughput_chart(points, tick_minutes=10, label="tested")
 
 
 def test_a_chart_is_well_formed_and_needs_neither_script_nor_style() -> None:
@@ -56,13 +56,13 @@ def test_buckets_follow_the_clock_and_average_what_was_counted() -> None:
 
     first, second = buckets(minutes, 10)
 
-    assert (first.began_at, first.lasts) == (NOON, timedelta(minutes=10))
-    assert first.a_minute == (7.0, 14.0)
-    assert second.began_at == NOON + timedelta(minutes=10)
-    assert second.a_minute == (pytest.approx(133 / 9), pytest.approx(266 / 9))
-    assert buckets({NOON: None}, 10)[0].a_minute is None
+    assert (first.started_at, first.lasts) == (NOON, timedelta(minutes=10))
+    assert first.per_minute == (7.0, 14.0)
+    assert second.started_at == NOON + timedelta(minutes=10)
+    assert second.per_minute == (pytest.approx(133 / 9), pytest.approx(266 / 9))
+    assert buckets({NOON: None}, 10)[0].per_minute is None
 
 
 @pytest.mark.parametrize(("value", "top"), [(0, 2), (2, 2), (3, 4), (5, 10), (11, 20), (99, 100), (101, 200)])
 def test_the_scale_ends_at_a_round_number_with_a_whole_half(value: float, top: int) -> None:
-    assert nice_above(value) == top
+    assert axis_max(value) == top

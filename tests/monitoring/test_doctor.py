@@ -7,13 +7,14 @@ from django.core.management import call_command
 from django.db import OperationalError, connection
 from django.utils import timezone
 
+from core.db import clock
 from ingest import doorbell, inbox
-from ingest.models import Verification, Webhook
+from ingest.models import LedgerVerification, Webhook
 from monitoring import doctor
-from tests.cast import received
-from tests.planting import full_inbox
-from worker import applying, clock
-from worker.models import Beat
+from tests.corruption import failing_inbox
+from tests.factories import make_webhook
+from worker import applying
+from worker.models import Heartbeat
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -34,10 +35,10 @@ def development(settings: Any) -> None:
 
 @pytest.fixture
 def a_healthy_house() -> None:
-    now = clock.now()
-    for kind in Beat.Kind:
-        Beat.objects.create(name=f"{kind}@here", kind=kind, processes=1, seen_at=now)
-    Verification.objects.create(took=timedelta(seconds=1), rows_looked_at=0)
+    now = clock.database_now()
+    for kind in Heartbeat.Kind:
+        Heartbeat.objects.create(name=f"{kind}@here", kind=kind, processes=1, seen_at=now)
+    LedgerVerification.objects.create(duration=timedelta(seconds=1), rows_scanned=0)
 
 
 @pytest.mark.usefixtures("a_healthy_house")
@@ -80,12 +81,14 @@ def test_an_empty_house_is_told_to_start_its_programs() -> None:
 
 @pytest.mark.usefixtures("a_healthy_house")
 def test_silence_backlog_failures_and_drift_are_named_with_what_to_do() -> None:
-    Beat.objects.filter(kind=Beat.Kind.WORKER).update(seen_at=clock.now() - timedelta(minutes=5))
-    Verification.objects.update(drift="balance of 7707083893: 1 expected, 2 found")
-    inbox.keep_unrecognized(b"{}", b"{}", "why", "tbank")
-    received()
+    Heartbeat.objects.filter(kind=Heartbeat.Kind.WORKER).update(
+        seen_at=clock.database_now() - timedelta(minutes=5)
+    )
+    LedgerVerification.objects.update(drift="balance of 7707083893: 1 expected, 2 found")
+    inbox.record_unrecognized(b"{}", b"{}", "why", "tbank")
+    make_webhook()
     Webhook.objects.update(status=Webhook.Status.FAILED)
-    received()
+    make_webhook()
     Webhook.objects.update(received_at=timezone.now() - timedelta(minutes=10))
 
     told, status = examined()
@@ -107,11 +110,11 @@ def test_a_small_redo_log_is_named() -> None:
 
 @pytest.mark.usefixtures("a_healthy_house")
 def test_an_inbox_that_takes_nothing_is_named() -> None:
-    with full_inbox("The table is full"):
+    with failing_inbox("The table is full"):
         told, status = examined()
     assert status == 1
     assert "!!  inbox      takes no webhook: The table is full" in told
-    assert "docs/runbook.md#deliveries-refused" in told
+    assert "docs/runbook.md#delivery-errors" in told
 
 
 @pytest.mark.usefixtures("a_healthy_house")
@@ -125,13 +128,13 @@ def test_a_posting_that_fails_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
     assert status == 1
     assert "!!  ledger     a trial posting fails: Unknown column 'document_date'" in told
-    assert "docs/runbook.md#posting-fails" in told
+    assert "docs/runbook.md#posting-failing" in told
 
 
 def test_clocks_apart_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    now = clock.now()
+    now = clock.database_now()
     monkeypatch.setattr(timezone, "now", lambda: now + timedelta(minutes=1))
-    monkeypatch.setattr(clock, "now", lambda: now)
+    monkeypatch.setattr(clock, "database_now", lambda: now)
     assert "!!  clock" in examined()[0]
 
 
@@ -140,7 +143,7 @@ def test_a_broker_that_is_away_is_named(monkeypatch: pytest.MonkeyPatch) -> None
     def away(*_: Any) -> int:
         raise ConnectionRefusedError("nobody listens")
 
-    monkeypatch.setattr(doorbell, "waiting", away)
+    monkeypatch.setattr(doorbell, "queue_length", away)
     told, status = examined()
     assert status == 1
     assert "!!  broker     does not answer: nobody listens" in told

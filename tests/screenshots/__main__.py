@@ -18,10 +18,10 @@ from PIL import Image
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
 from ledger.terms import PaymentTerms
-from tests.acceptance.house import House, until
-from tests.deliveries import body
-from tests.screenshots.bank import PASSWORD, ROMASHKA, payment
-from tests.servers import ROOT, chromium
+from tests.harness.launcher_stack import LauncherStack, wait_until
+from tests.harness.servers import ROOT, chromium
+from tests.payloads import payment_body
+from tests.screenshots.sample_payments import PASSWORD, ROMASHKA, payment
 
 FOLDER = ROOT / "docs/screenshots"
 LANGUAGES = {"en": "en-GB", "ru": "ru-RU"}
@@ -50,11 +50,11 @@ NAMELESS = """([from, to]) => {
 class Operator:
     """Olga at her browser, which speaks one language."""
 
-    def __init__(self, house: House, browser: Browser, language: str, folder: Path) -> None:
-        self.house, self.language, self.folder = house, language, folder / language
+    def __init__(self, stack: LauncherStack, browser: Browser, language: str, folder: Path) -> None:
+        self.stack, self.language, self.folder = stack, language, folder / language
         self.folder.mkdir(parents=True, exist_ok=True)
         self.context: BrowserContext = browser.new_context(
-            base_url=house.url,
+            base_url=stack.url,
             locale=LANGUAGES[language],
             timezone_id="Europe/Moscow",
             viewport={"width": WIDTH, "height": 400},
@@ -80,7 +80,7 @@ class Operator:
     def keep(self, name: str, page: Page, down_to: str = "#content") -> None:
         """A picture of the page from its head down to the end of this element."""
         page.evaluate(NAMELESS, [socket.gethostname(), "prihod"])
-        page.evaluate(NAMELESS, [str(self.house.port), "8000"])
+        page.evaluate(NAMELESS, [str(self.stack.port), "8000"])
         box = page.locator(down_to).first.bounding_box()
         assert box is not None, down_to
         clip = {"x": 0.0, "y": 0.0, "width": WIDTH, "height": box["y"] + box["height"] + MARGIN}
@@ -99,18 +99,18 @@ def press(page: Page, button: str) -> None:
     page.wait_for_load_state("networkidle")
 
 
-class Bank:
+class SampleBank:
     """Delivers to the house, and looks by plain SQL what became of it."""
 
-    def __init__(self, house: House) -> None:
-        self.house = house
+    def __init__(self, stack: LauncherStack) -> None:
+        self.stack = stack
 
     def sql(self, statement: str, *values: object) -> list[tuple[object, ...]]:
-        with sqlite3.connect(self.house.data_dir / "prihod.sqlite3", timeout=30) as connection:
+        with sqlite3.connect(self.stack.data_dir / "prihod.sqlite3", timeout=30) as connection:
             return connection.execute(statement, values).fetchall()
 
     def deliver(self, told: PaymentTerms, **changed: object) -> None:
-        self.house.post(body(told, **changed), {})
+        self.stack.post(payment_body(told, **changed), {})
 
     def webhook(self, told: PaymentTerms) -> tuple[object, ...]:
         """Its key, and its status."""
@@ -118,7 +118,7 @@ class Bank:
         return self.sql(where, told.operation_id.hex)[0]
 
     def becomes(self, told: PaymentTerms, status: str) -> None:
-        until(lambda: self.webhook(told)[1] == status, self.house)
+        wait_until(lambda: self.webhook(told)[1] == status, self.stack)
 
     def a_few(self) -> None:
         """Of today; some of them are wrong."""
@@ -130,20 +130,20 @@ class Bank:
 
 def main(folder: Path) -> None:
     with tempfile.TemporaryDirectory() as temporary, sync_playwright() as playwright:
-        soon = {"ATTEMPTS_MAX": "2", "ATTEMPT_DELAY_SECONDS": "0.2", "SWEEP_EVERY_SECONDS": "0.3"}
-        house = House(Path(temporary), LOG_LEVEL="WARNING", **soon)
-        house.data_dir.mkdir()
+        soon = {"ATTEMPTS_MAX": "2", "RETRY_BACKOFF_SECONDS": "0.2", "SWEEP_INTERVAL_SECONDS": "0.3"}
+        stack = LauncherStack(Path(temporary), LOG_LEVEL="WARNING", **soon)
+        stack.data_dir.mkdir()
         past = "from tests.screenshots import past; past.make()"
         for command in (["migrate", "-v0"], ["shell", "-v0", "-c", past], ["verify_ledger"]):
-            done = house.manage(*command)
+            done = stack.manage(*command)
             assert done.returncode == 0, done.stderr
         browser = playwright.chromium.launch(executable_path=str(chromium()), args=["--no-sandbox"])
-        with house:
-            play(Bank(house), [Operator(house, browser, language, folder) for language in LANGUAGES])
+        with stack:
+            play(SampleBank(stack), [Operator(stack, browser, language, folder) for language in LANGUAGES])
         browser.close()
 
 
-def play(bank: Bank, operators: list[Operator]) -> None:
+def play(bank: SampleBank, operators: list[Operator]) -> None:
     bank.a_few()
     repaired = {operator: one_payment_is_repaired(bank, operator) for operator in operators}
     ((organization,),) = bank.sql("SELECT id FROM ledger_organization WHERE inn = ?", ROMASHKA)
@@ -152,12 +152,12 @@ def play(bank: Bank, operators: list[Operator]) -> None:
         operator.take("dashboard", "/admin/", down_to=".flow-board")
         operator.take("dashboard-dark", "/admin/", down_to=".flow-board", dark=True)
         operator.take("failures", "/admin/ingest/webhook/failures/", down_to="table.failures")
-        operator.take("webhook", f"/admin/ingest/webhook/{webhook}/change/", down_to="fieldset.story")
+        operator.take("webhook", f"/admin/ingest/webhook/{webhook}/change/", down_to="fieldset.timeline")
         operator.take("organization", page_of_organization, down_to="tbody tr:nth-child(12)")
     replay(bank, operators)
 
 
-def one_payment_is_repaired(bank: Bank, operator: Operator) -> object:
+def one_payment_is_repaired(bank: SampleBank, operator: Operator) -> object:
     """It fails, is told again twice, the second time with another amount, and is replayed; its key."""
     told = PaymentTerms(payment(DICE, TODAY).operation_id, ROMASHKA, 145_000_00, "328", TODAY)
     bank.sql(
@@ -170,29 +170,29 @@ def one_payment_is_repaired(bank: Bank, operator: Operator) -> object:
     bank.deliver(told, amount="154000.00")
     bank.sql("DROP TRIGGER no_room")
     key = bank.webhook(told)[0]
-    page = operator.open(f"/admin/ingest/webhook/act/replay/?ids={key}")
+    page = operator.open(f"/admin/ingest/webhook/action/replay/?ids={key}")
     page.fill("[name=reason]", REPAIRED[operator.language])
-    press(page, "form.act [type=submit]")
+    press(page, "form.confirmation [type=submit]")
     page.close()
     bank.becomes(told, "applied")
     return key
 
 
-def replay(bank: Bank, operators: list[Operator]) -> None:
+def replay(bank: SampleBank, operators: list[Operator]) -> None:
     """With workers that stand still, so that the pictures show how far it has come."""
-    with bank.house.standing_still():
+    with bank.stack.paused_workers():
         for operator in operators:
             page = operator.open("/admin/ingest/webhook/failures/")
             row = page.locator("table.failures tr", has_text=CAUSES[operator.language])
             row.locator("a.button").first.click()
             page.fill("[name=reason]", REPLAYED[operator.language])
-            operator.keep("replay", page, "table.acted tr:nth-child(10)")
-            press(page, "form.act [type=submit]")
-            bank.house.manage(
+            operator.keep("replay", page, "table.listing tr:nth-child(10)")
+            press(page, "form.confirmation [type=submit]")
+            bank.stack.manage(
                 "shell", "-v0", "-c", "from worker.applying import apply_batch; apply_batch(312)"
             )
             page.reload()
-            operator.keep("replaying", page, "table.acted tr:nth-child(8)")
+            operator.keep("replaying", page, "table.listing tr:nth-child(8)")
             page.close()
 
 

@@ -10,9 +10,9 @@ from django.test.utils import CaptureQueriesContext
 from django_celery_results.models import TaskResult
 
 from ingest.models import Webhook
-from tests.browsers import hidden_fields, listed, page, staff, superuser
-from tests.cast import received
-from worker.admin import NAMED_MAX
+from tests.admin_client import admin_url, changelist_rows, hidden_fields, staff_client, superuser_client
+from tests.factories import make_webhook
+from worker.admin import LISTED_MAX
 from worker.applying import BatchFailed
 
 pytestmark = pytest.mark.django_db
@@ -20,12 +20,12 @@ FAILED, RECEIVED, APPLIED = Webhook.Status.FAILED, Webhook.Status.RECEIVED, Webh
 
 
 @pytest.fixture
-def boss() -> Client:
-    return superuser()
+def admin_client() -> Client:
+    return superuser_client()
 
 
 def failed() -> Webhook:
-    return received(status=FAILED, attempts=5, last_error="it broke")
+    return make_webhook(status=FAILED, attempts=5, last_error="it broke")
 
 
 def result_of(webhook: Webhook | None, **fields: object) -> TaskResult:
@@ -38,7 +38,7 @@ def result_of(webhook: Webhook | None, **fields: object) -> TaskResult:
 def select(browser: Client, *results: TaskResult) -> HttpResponse:
     """Tick these results in the list and choose Replay."""
     ticked = {"action": "replay_selected", "_selected_action": [result.pk for result in results]}
-    return browser.post(page(TaskResult, "changelist"), {**ticked, "index": "0"}, follow=True)
+    return browser.post(admin_url(TaskResult, "changelist"), {**ticked, "index": "0"}, follow=True)
 
 
 def said(answer: HttpResponse) -> str:
@@ -49,129 +49,129 @@ def statuses() -> list[str]:
     return list(Webhook.objects.order_by("id").values_list("status", flat=True))
 
 
-def test_the_webhooks_behind_results_are_replayed_after_the_same_confirmation(boss: Client) -> None:
-    one, other, applied = failed(), failed(), received(status=APPLIED)
+def test_the_webhooks_behind_results_are_replayed_after_the_same_confirmation(admin_client: Client) -> None:
+    one, other, applied = failed(), failed(), make_webhook(status=APPLIED)
     results = [result_of(webhook) for webhook in (one, one, other, applied)]
 
-    asked = select(boss, *results)
+    asked = select(admin_client, *results)
 
     assert statuses() == [FAILED, FAILED, APPLIED]
     content = asked.content.decode()
     assert "<strong>2 failed webhooks</strong>" in content
     assert "1 applied already" in content
-    button = re.search(r'action="([^"]*)" class="act"', content)
+    button = re.search(r'action="([^"]*)" class="confirmation"', content)
     assert button
-    answer = boss.post(button[1], {**hidden_fields(asked), "reason": "it is repaired"}, follow=True)
+    answer = admin_client.post(button[1], {**hidden_fields(asked), "reason": "it is repaired"}, follow=True)
     assert answer.context["outcomes"] == [(2, "done"), (1, "applied already")]
     assert statuses() == [RECEIVED, RECEIVED, APPLIED]
 
 
-def test_the_webhook_is_never_taken_from_the_cut_off_arguments(boss: Client) -> None:
+def test_the_webhook_is_never_taken_from_the_cut_off_arguments(admin_client: Client) -> None:
     webhook, mistaken = failed(), failed()
     result = result_of(
         webhook, task_args=f"({mistaken.pk}, 1)", task_kwargs=f"{{'webhook_id': {mistaken.pk}}}"
     )
 
-    content = select(boss, result).content.decode()
+    content = select(admin_client, result).content.decode()
 
     assert str(webhook) in content
     assert str(mistaken) not in content
 
 
-def test_results_without_a_webhook_are_named(boss: Client) -> None:
-    sweeps = [result_of(None) for _ in range(NAMED_MAX + 1)]
+def test_results_without_a_webhook_are_named(admin_client: Client) -> None:
+    sweeps = [result_of(None) for _ in range(LISTED_MAX + 1)]
 
-    answer = select(boss, *sweeps)
+    answer = select(admin_client, *sweeps)
 
-    assert said(answer).startswith(f"{NAMED_MAX + 1} without a webhook to replay: ")
-    assert sum(sweep.task_id in said(answer) for sweep in sweeps) == NAMED_MAX
+    assert said(answer).startswith(f"{LISTED_MAX + 1} without a webhook to replay: ")
+    assert sum(sweep.task_id in said(answer) for sweep in sweeps) == LISTED_MAX
     assert said(answer).endswith(", …")
 
 
-def test_results_without_a_webhook_are_named_beside_those_that_have_one(boss: Client) -> None:
+def test_results_without_a_webhook_are_named_beside_those_that_have_one(admin_client: Client) -> None:
     webhook, sweep = failed(), result_of(None)
 
-    answer = select(boss, sweep, result_of(webhook))
+    answer = select(admin_client, sweep, result_of(webhook))
 
     assert said(answer) == f"1 without a webhook to replay: {sweep.task_id}"
     assert str(webhook) in answer.content.decode()
 
 
-def test_a_result_of_a_webhook_that_never_was_replays_nothing(boss: Client) -> None:
-    answer = select(boss, result_of(Webhook(pk=10**9)))
+def test_a_result_of_a_webhook_that_never_was_replays_nothing(admin_client: Client) -> None:
+    answer = select(admin_client, result_of(Webhook(pk=10**9)))
 
     assert "1 unknown" in answer.content.decode()
 
 
 def test_whoever_may_only_look_cannot_replay() -> None:
-    auditor = staff("view_taskresult", "view_webhook")
+    auditor = staff_client("view_taskresult", "view_webhook")
     result = result_of(failed())
 
-    assert "replay_selected" not in auditor.get(page(TaskResult, "changelist")).content.decode()
+    assert "replay_selected" not in auditor.get(admin_url(TaskResult, "changelist")).content.decode()
     select(auditor, result)
 
     assert statuses() == [FAILED]
 
 
-def test_a_result_links_its_webhook_and_a_webhook_its_results(boss: Client) -> None:
+def test_a_result_links_its_webhook_and_a_webhook_its_results(admin_client: Client) -> None:
     webhook = failed()
     result = result_of(webhook)
     foreign = [result_of(Webhook(pk=int(f"{webhook.pk}{digit}"))) for digit in range(10)]
 
     assert (
-        page(Webhook, "change", webhook.pk)
-        in boss.get(page(TaskResult, "change", result.pk)).content.decode()
+        admin_url(Webhook, "change", webhook.pk)
+        in admin_client.get(admin_url(TaskResult, "change", result.pk)).content.decode()
     )
-    content = boss.get(page(Webhook, "change", webhook.pk)).content.decode()
-    assert page(TaskResult, "change", result.pk) in content
+    content = admin_client.get(admin_url(Webhook, "change", webhook.pk)).content.decode()
+    assert admin_url(TaskResult, "change", result.pk) in content
     for other in foreign:
-        assert page(TaskResult, "change", other.pk) not in content
+        assert admin_url(TaskResult, "change", other.pk) not in content
 
 
-def test_the_traceback_is_shown_as_text(boss: Client) -> None:
+def test_the_traceback_is_shown_as_text(admin_client: Client) -> None:
     result = result_of(failed())
 
-    for url in [page(TaskResult, "changelist"), page(TaskResult, "change", result.pk)]:
-        content = boss.get(url).content.decode()
+    for url in [admin_url(TaskResult, "changelist"), admin_url(TaskResult, "change", result.pk)]:
+        content = admin_client.get(url).content.decode()
         assert "ValueError: &lt;b&gt;it broke&lt;/b&gt;" in content
         assert "<b>it broke" not in content
 
 
-def test_results_are_found_by_task_id_and_by_operation_id(boss: Client) -> None:
+def test_results_are_found_by_task_id_and_by_operation_id(admin_client: Client) -> None:
     webhook = failed()
     attempt, sweep = result_of(webhook), result_of(None)
 
-    assert listed(boss, TaskResult, q=webhook.operation_id.hex) == [str(attempt)]
-    assert listed(boss, TaskResult, q=attempt.task_id) == [str(attempt)]
-    assert listed(boss, TaskResult, q=sweep.task_id) == [str(sweep)]
+    assert changelist_rows(admin_client, TaskResult, q=webhook.operation_id.hex) == [str(attempt)]
+    assert changelist_rows(admin_client, TaskResult, q=attempt.task_id) == [str(attempt)]
+    assert changelist_rows(admin_client, TaskResult, q=sweep.task_id) == [str(sweep)]
 
 
-def test_a_dead_letters_result_is_not_changed_or_deleted_here(boss: Client) -> None:
+def test_a_dead_letters_result_is_not_changed_or_deleted_here(admin_client: Client) -> None:
     result = result_of(failed())
 
     for name, arguments in [("add", []), ("change", [result.pk]), ("delete", [result.pk])]:
-        assert boss.post(page(TaskResult, name, *arguments), {"post": "yes"}).status_code == 403
+        assert admin_client.post(admin_url(TaskResult, name, *arguments), {"post": "yes"}).status_code == 403
 
     assert TaskResult.objects.get() == result
 
 
-def test_the_list_costs_the_same_few_statements_however_long_it_is(boss: Client) -> None:
+def test_the_list_costs_the_same_few_statements_however_long_it_is(admin_client: Client) -> None:
     result_of(failed())
     with CaptureQueriesContext(connection) as short:
-        listed(boss, TaskResult)
+        changelist_rows(admin_client, TaskResult)
     for _ in range(30):
         result_of(failed())
     with CaptureQueriesContext(connection) as long:
-        listed(boss, TaskResult)
+        changelist_rows(admin_client, TaskResult)
 
     assert len(long) == len(short) <= 8
 
 
-def test_an_attempt_that_failed_shows_the_cause_and_not_the_exception_around_it(boss: Client) -> None:
+def test_an_attempt_that_failed_shows_the_cause_and_not_the_exception_around_it(admin_client: Client) -> None:
     webhook = failed()
     wrapper = BatchFailed([webhook.pk])
     wrapper.__cause__ = DataError("out of range")
     result_of(webhook, traceback="".join(traceback.format_exception(wrapper)))
 
-    shown = boss.get(page(Webhook, "change", webhook.pk)).content.decode()
+    shown = admin_client.get(admin_url(Webhook, "change", webhook.pk)).content.decode()
     assert '<div class="what">django.db.utils.DataError: out of range' in shown

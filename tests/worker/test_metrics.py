@@ -8,10 +8,11 @@ import pytest
 from django.db.models import QuerySet
 from prometheus_client import REGISTRY
 
+from core.db import clock
 from ingest.models import Webhook
-from tests.cast import posted, received, terms
-from tests.servers import ROOT
-from worker import applying, attempts, clock, tasks
+from tests.factories import make_webhook, post_payments, terms
+from tests.harness.servers import ROOT
+from worker import applying, retries, tasks
 
 pytestmark = pytest.mark.django_db(transaction=True)
 Sent = Callable[[], list[Any]]
@@ -35,32 +36,32 @@ def samples() -> list[Any]:
 
 def test_a_batch_is_counted_with_its_size(more: Callable[..., float]) -> None:
     for _ in range(3):
-        received()
+        make_webhook()
 
     applying.apply_batch(500)
     applying.apply_batch(500)  # finds nothing, and is no batch
 
-    assert more("prihod_applied_total") == 3
-    assert (more("prihod_batch_webhooks_count"), more("prihod_batch_webhooks_sum")) == (1, 3)
-    assert more("prihod_batch_seconds_count") == 1
+    assert more("prihod_webhooks_applied_total") == 3
+    assert (more("prihod_batch_size_count"), more("prihod_batch_size_sum")) == (1, 3)
+    assert more("prihod_batch_duration_seconds_count") == 1
 
 
 def test_a_conflict_is_a_failure_and_nothing_that_was_applied(more: Callable[..., float]) -> None:
     told = terms(1_00)
-    posted(told)
-    received(terms(2_00, operation_id=told.operation_id))
-    received()
+    post_payments(told)
+    make_webhook(terms(2_00, operation_id=told.operation_id))
+    make_webhook()
 
     applying.apply_batch(500)
 
-    assert more("prihod_applied_total") == 1
-    assert more("prihod_failed_total", kind="conflict") == 1
+    assert more("prihod_webhooks_applied_total") == 1
+    assert more("prihod_webhooks_failed_total", kind="conflict") == 1
 
 
 def test_what_is_given_up_is_counted_by_the_kind_of_its_error(
     more: Callable[..., float], monkeypatch: pytest.MonkeyPatch, settings: Any, sent: Sent
 ) -> None:
-    webhook, real_post = received(next_attempt_at=clock.now()), applying.post
+    webhook, real_post = make_webhook(next_attempt_at=clock.database_now()), applying.post
 
     def post(told: QuerySet[Any], organizations: Any) -> None:
         if told.filter(pk=webhook.pk):
@@ -71,27 +72,27 @@ def test_what_is_given_up_is_counted_by_the_kind_of_its_error(
     monkeypatch.setattr(applying, "post", post)
 
     with pytest.raises(applying.BatchFailed):
-        tasks.apply_webhook(webhook.pk, 1)
+        tasks.retry_one(webhook.pk, 1)
 
-    assert more("prihod_attempts_total") == 1
-    assert more("prihod_failed_total", kind="ValueError") == 1
-    assert more("prihod_applied_total") == 0
+    assert more("prihod_webhook_attempts_total") == 1
+    assert more("prihod_webhooks_failed_total", kind="ValueError") == 1
+    assert more("prihod_webhooks_applied_total") == 0
 
 
 def test_what_died_in_its_last_attempt_is_counted(more: Callable[..., float], settings: Any) -> None:
     for error in ("", "KeyError('x')"):
-        received(attempts=settings.ATTEMPTS_MAX, next_attempt_at=clock.now(), last_error=error)
+        make_webhook(attempts=settings.ATTEMPTS_MAX, next_attempt_at=clock.database_now(), last_error=error)
 
-    attempts.give_up_on_exhausted()
+    retries.fail_exhausted()
 
     assert Webhook.objects.failed().count() == 2
-    assert more("prihod_failed_total", kind="died") == 1
-    assert more("prihod_failed_total", kind="KeyError") == 1
+    assert more("prihod_webhooks_failed_total", kind="died") == 1
+    assert more("prihod_webhooks_failed_total", kind="KeyError") == 1
 
 
 IN_CHILDREN = """
 import os, sys
-from ingest.sharing import count_as, share_counts_in
+from core.observability.prometheus_multiprocess import count_as, share_counts_in
 share_counts_in(os.environ["PROMETHEUS_MULTIPROC_DIR"])
 from prometheus_client import CollectorRegistry, Counter, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector

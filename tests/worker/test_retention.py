@@ -10,9 +10,9 @@ from django.utils import timezone
 from django_celery_results.models import TaskResult
 
 from ingest import inbox
-from ingest.models import ConflictingDelivery, RejectedDelivery, RepeatedDelivery, Webhook
+from ingest.models import ConflictingDelivery, DuplicateDelivery, RejectedDelivery, Webhook
 from ledger.models import BalanceLog, Payment
-from tests.cast import body, received
+from tests.factories import make_webhook, payment_body
 from worker import retention, tasks
 from worker.applying import apply_batch
 
@@ -33,17 +33,17 @@ def conflicting(webhook: Webhook, **fields: Any) -> ConflictingDelivery:
 
 def an_old_house() -> None:
     """Of each kind one, all of them old; of webhooks one applied, one failed, one received."""
-    applied = received()
+    applied = make_webhook()
     apply_batch(10)
-    received()
+    make_webhook()
     inbox.store(applied.terms, bytes(applied.body))
-    inbox.keep_rejected(b"garbage", "body: must be valid JSON")
-    conflicting(applied, resolved_in_id=1)
+    inbox.record_rejected(b"garbage", "body: must be valid JSON")
+    conflicting(applied, resolved_by_id=1)
     Webhook.objects.filter(status=Webhook.Status.RECEIVED).update(status=Webhook.Status.FAILED)
-    received()
+    make_webhook()
     TaskResult.objects.create(task_id="webhook-1-1")
     aged(Webhook, "received_at")
-    for kind in (RepeatedDelivery, RejectedDelivery, ConflictingDelivery):
+    for kind in (DuplicateDelivery, RejectedDelivery, ConflictingDelivery):
         aged(kind, "received_at")
     aged(TaskResult, "date_done")
 
@@ -60,7 +60,9 @@ def bodies_left() -> dict[str, bool]:
 
 @pytest.fixture(autouse=True)
 def a_year(settings: Settings) -> None:
-    settings.BODIES_KEPT_DAYS = settings.KEPT_DELIVERIES_DAYS = settings.RESULTS_KEPT_DAYS = 365
+    settings.RAW_BODY_RETENTION_DAYS = settings.DELIVERY_RETENTION_DAYS = (
+        settings.TASK_RESULT_RETENTION_DAYS
+    ) = 365
 
 
 def test_what_is_old_goes_and_the_ledger_stays() -> None:
@@ -70,7 +72,7 @@ def test_what_is_old_goes_and_the_ledger_stays() -> None:
     told = pruned()
 
     assert bodies_left() == {"applied": False, "failed": True, "received": True}
-    gone = (RepeatedDelivery, RejectedDelivery, ConflictingDelivery, TaskResult)
+    gone = (DuplicateDelivery, RejectedDelivery, ConflictingDelivery, TaskResult)
     assert [kind._default_manager.count() for kind in gone] == [0, 0, 0, 0]
     assert [list(model.objects.values()) for model in (Payment, BalanceLog)] == before
     assert "raw bodies of webhooks, older than 365 days: 1 gone" in told
@@ -91,7 +93,9 @@ def test_what_is_young_stays() -> None:
 
 
 def test_zero_days_are_for_ever(settings: Settings) -> None:
-    settings.BODIES_KEPT_DAYS = settings.KEPT_DELIVERIES_DAYS = settings.RESULTS_KEPT_DAYS = 0
+    settings.RAW_BODY_RETENTION_DAYS = settings.DELIVERY_RETENTION_DAYS = (
+        settings.TASK_RESULT_RETENTION_DAYS
+    ) = 0
     an_old_house()
 
     assert "raw bodies of webhooks, kept for ever: 0 gone" in pruned()
@@ -103,7 +107,7 @@ def test_a_dry_run_counts_the_same_and_changes_nothing(monkeypatch: pytest.Monke
     monkeypatch.setattr(retention, "BATCH_ROWS", 2)
     an_old_house()
     for _ in range(5):
-        inbox.keep_rejected(b"garbage", "body: must be valid JSON")
+        inbox.record_rejected(b"garbage", "body: must be valid JSON")
     aged(RejectedDelivery, "received_at")
 
     would = pruned(dry_run=True)
@@ -117,7 +121,7 @@ def test_a_dry_run_counts_the_same_and_changes_nothing(monkeypatch: pytest.Monke
 def applied_and_aged(webhooks: int) -> list[int]:
     """Their keys, oldest first."""
     for _ in range(webhooks):
-        received()
+        make_webhook()
     apply_batch(100)
     aged(Webhook, "received_at")
     return list(Webhook.objects.order_by("pk").values_list("pk", flat=True))
@@ -132,7 +136,7 @@ def test_a_prune_of_bodies_that_is_cut_off_goes_on_in_the_next_run(monkeypatch: 
     keys = applied_and_aged(7)
     left = []
     for _ in range(4):
-        retention.prune(lambda *_: None, thorough=False, seconds_max=0)
+        retention.prune(lambda *_: None, full_scan=False, seconds_max=0)
         left.append(with_bodies())
 
     assert left == [keys[2:], keys[4:], keys[6:], []]
@@ -142,7 +146,7 @@ def test_a_body_of_a_webhook_that_ended_late_is_emptied_by_the_command(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(retention, "BATCH_ROWS", 2)
-    late = received(status=Webhook.Status.FAILED)
+    late = make_webhook(status=Webhook.Status.FAILED)
     applied_and_aged(6)
     tasks.prune()
     assert with_bodies() == [late.pk]
@@ -171,11 +175,11 @@ def test_the_younger_rows_of_a_page_are_emptied_when_they_are_old(monkeypatch: p
     monkeypatch.setattr(retention, "BATCH_ROWS", 5)
     keys = applied_and_aged(9)
     Webhook.objects.filter(pk__in=keys[3:]).update(received_at=timezone.now())
-    retention.prune(lambda *_: None, thorough=False)
+    retention.prune(lambda *_: None, full_scan=False)
     assert with_bodies() == keys[3:]
 
     aged(Webhook, "received_at")
-    retention.prune(lambda *_: None, thorough=False)
+    retention.prune(lambda *_: None, full_scan=False)
     assert with_bodies() == []
 
 
@@ -187,18 +191,18 @@ def test_a_webhook_of_a_clock_that_was_ahead_does_not_hold_up_those_behind_it(
     ahead = [keys[3], keys[18]]
     Webhook.objects.filter(pk__in=ahead).update(received_at=datetime(2099, 1, 1, tzinfo=UTC))
 
-    retention.prune(lambda *_: None, thorough=False)
+    retention.prune(lambda *_: None, full_scan=False)
 
     assert with_bodies() == ahead
 
 
-@pytest.mark.parametrize("thorough", [True, False])
+@pytest.mark.parametrize("full_scan", [True, False])
 @pytest.mark.parametrize("bad", [datetime(2000, 1, 1, tzinfo=UTC), datetime(2099, 1, 1, tzinfo=UTC)])
-def test_a_row_of_a_bad_clock_takes_no_other_with_it(bad: datetime, thorough: bool) -> None:
+def test_a_row_of_a_bad_clock_takes_no_other_with_it(bad: datetime, full_scan: bool) -> None:
     """The newest of each kind, and one in the middle: those of the year 2000 go; the others are of today."""
     for _ in range(40):
-        webhook = received()
-        inbox.keep_rejected(b"garbage", "body: must be valid JSON")
+        webhook = make_webhook()
+        inbox.record_rejected(b"garbage", "body: must be valid JSON")
         TaskResult.objects.create(task_id=f"webhook-{webhook.pk}-1")
     apply_batch(100)
     for rows, field in (
@@ -209,16 +213,16 @@ def test_a_row_of_a_bad_clock_takes_no_other_with_it(bad: datetime, thorough: bo
         keys = list(rows._default_manager.order_by("pk").values_list("pk", flat=True))
         rows._default_manager.filter(pk__in=[keys[19], keys[-1]]).update(**{field: bad})
 
-    retention.prune(lambda *_: None, thorough=thorough)
+    retention.prune(lambda *_: None, full_scan=full_scan)
 
     left = 38 if bad.year == 2000 else 40
     assert (len(with_bodies()), RejectedDelivery.objects.count(), TaskResult.objects.count()) == (left,) * 3
 
 
 def test_an_open_conflict_stays_however_old_it_is() -> None:
-    webhook = received()
+    webhook = make_webhook()
     conflict = conflicting(webhook)
-    conflicting(webhook, resolved_in_id=1)
+    conflicting(webhook, resolved_by_id=1)
     aged(ConflictingDelivery, "received_at")
 
     assert "conflicting deliveries, older than 365 days: 1 would go" in pruned(dry_run=True)
@@ -231,10 +235,10 @@ def test_an_open_conflict_stays_however_old_it_is() -> None:
 def test_a_backlog_of_one_kind_does_not_hold_up_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retention, "BATCH_ROWS", 1)
     applied_and_aged(3)
-    inbox.keep_rejected(b"garbage", "body: must be valid JSON")
+    inbox.record_rejected(b"garbage", "body: must be valid JSON")
     aged(RejectedDelivery, "received_at")
 
-    retention.prune(lambda *_: None, thorough=False, seconds_max=0)
+    retention.prune(lambda *_: None, full_scan=False, seconds_max=0)
 
     assert (len(with_bodies()), RejectedDelivery.objects.count()) == (2, 0)
 
@@ -242,13 +246,13 @@ def test_a_backlog_of_one_kind_does_not_hold_up_the_others(monkeypatch: pytest.M
 def test_a_short_run_leaves_the_rest_for_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retention, "BATCH_ROWS", 2)
     for _ in range(5):
-        inbox.keep_rejected(b"garbage", "body: must be valid JSON")
+        inbox.record_rejected(b"garbage", "body: must be valid JSON")
     aged(RejectedDelivery, "received_at")
     seen: list[int] = []
 
-    retention.prune(lambda _, rows: seen.append(rows), thorough=False, seconds_max=0)
+    retention.prune(lambda _, rows: seen.append(rows), full_scan=False, seconds_max=0)
     assert (seen, RejectedDelivery.objects.count()) == ([2], 3)
-    retention.prune(lambda _, rows: seen.append(rows), thorough=False)
+    retention.prune(lambda _, rows: seen.append(rows), full_scan=False)
     assert (seen, RejectedDelivery.objects.count()) == ([2, 2, 1], 0)
 
 
@@ -269,13 +273,13 @@ def test_expired_sessions_go_and_the_others_stay(monkeypatch: pytest.MonkeyPatch
 
 def test_a_session_that_was_renewed_meanwhile_stays() -> None:
     renewed = session("renewed", days=1)
-    sessions = next(kind for kind in retention.kinds(thorough=False) if kind.name == "sessions")
-    sessions.let_go([renewed.pk])
+    sessions = next(kind for kind in retention.rules(full_scan=False) if kind.name == "sessions")
+    sessions.delete([renewed.pk])
     assert Session.objects.exists()
 
 
 def test_a_body_of_a_webhook_that_changed_its_state_meanwhile_stays() -> None:
-    webhook = received()
-    retention._empty([webhook.pk])
+    webhook = make_webhook()
+    retention._empty_bodies([webhook.pk])
     webhook.refresh_from_db()
-    assert bytes(webhook.body) == body(webhook.terms)
+    assert bytes(webhook.body) == payment_body(webhook.terms)

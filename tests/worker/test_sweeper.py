@@ -18,12 +18,12 @@ from django_celery_results.models import TaskResult
 from ingest import doorbell
 from ingest.models import Webhook
 from ledger.models import Organization
-from tests.cast import ROMASHKA, VASILEK, balances, opened, received, terms
-from tests.threads import at_once, locks_rows
-from worker import applying, attempts, scheduling, sweeper, tasks
-from worker.beats import SchedulerBeats
-from worker.marks import mark_of
-from worker.models import Beat
+from tests.concurrency import requires_row_locks, run_concurrently
+from tests.factories import ROMASHKA, VASILEK, balances, make_organizations, make_webhook, terms
+from worker import applying, beat_scheduler, retries, sweeper, tasks
+from worker.heartbeats import SchedulerHeartbeat
+from worker.marks import heartbeat_path
+from worker.models import Heartbeat
 
 pytestmark = pytest.mark.django_db(transaction=True)
 Sent = Callable[[], list[Any]]
@@ -46,42 +46,42 @@ def test_it_rings_for_what_nobody_rang_for(sent: Sent) -> None:
     sweeper.sweep()
     assert sent() == []
 
-    received()
+    make_webhook()
     sweeper.sweep()
     assert [name for name, _, _ in sent()] == [RING]
 
 
 def test_it_sets_a_few_stalled_webhooks_apart(sent: Sent) -> None:
-    stalled = [received(received_at=long_ago()) for _ in range(sweeper.STALLED_AT_ONCE_MAX + 1)]
-    received()
+    stalled = [make_webhook(received_at=long_ago()) for _ in range(sweeper.ISOLATED_AT_ONCE_MAX + 1)]
+    make_webhook()
 
     sweeper.sweep()
 
-    (asked_for,) = [kwargs["webhook_ids"] for name, kwargs, _ in sent() if name == attempts.TOGETHER]
+    (asked_for,) = [kwargs["webhook_ids"] for name, kwargs, _ in sent() if name == retries.GROUP_TASK]
     assert asked_for == [webhook.pk for webhook in stalled[:-1]]
     assert Webhook.objects.queued().count() == 2
 
 
-@locks_rows
+@requires_row_locks
 def test_it_leaves_those_of_a_held_organization_in_the_common_queue(sent: Sent) -> None:
     """An organization that somebody holds for an hour costs no attempts, and hides no other's webhook."""
-    opened(ROMASHKA)
-    for _ in range(sweeper.STALLED_AT_ONCE_MAX + 1):
-        received(received_at=long_ago())
-    stalled = received(terms(inn=VASILEK), received_at=long_ago())
+    make_organizations(ROMASHKA)
+    for _ in range(sweeper.ISOLATED_AT_ONCE_MAX + 1):
+        make_webhook(received_at=long_ago())
+    stalled = make_webhook(terms(inn=VASILEK), received_at=long_ago())
 
     with transaction.atomic():
         Organization.objects.select_for_update().get(inn=ROMASHKA)
-        at_once([sweeper.sweep])
+        run_concurrently([sweeper.sweep])
 
     assert [webhook.pk for webhook in Webhook.objects.exclude(next_attempt_at=None)] == [stalled.pk]
 
 
 @pytest.mark.usefixtures("no_broker")
 def test_what_was_no_attempt_leaves_no_result(monkeypatch: pytest.MonkeyPatch) -> None:
-    opened(ROMASHKA)
-    received(next_attempt_at=long_ago(), attempts=1)
-    monkeypatch.setattr(applying, "apply_these", lambda _: set())
+    make_organizations(ROMASHKA)
+    make_webhook(next_attempt_at=long_ago(), attempts=1)
+    monkeypatch.setattr(applying, "apply_ids", lambda _: set())
 
     sweeper.sweep()
 
@@ -91,8 +91,8 @@ def test_what_was_no_attempt_leaves_no_result(monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.mark.usefixtures("no_broker")
 def test_without_a_broker_it_applies_the_queue_and_makes_the_attempts_itself() -> None:
-    received()
-    alone = received(terms(inn=VASILEK), next_attempt_at=long_ago(), attempts=1)
+    make_webhook()
+    alone = make_webhook(terms(inn=VASILEK), next_attempt_at=long_ago(), attempts=1)
 
     sweeper.sweep()
 
@@ -100,16 +100,16 @@ def test_without_a_broker_it_applies_the_queue_and_makes_the_attempts_itself() -
     alone.refresh_from_db()
     assert alone.attempts == 2
     result = TaskResult.objects.get()
-    assert (attempts.webhook_id_of(result.task_id), result.status) == (alone.pk, "SUCCESS")
+    assert (retries.webhook_id_from_task_id(result.task_id), result.status) == (alone.pk, "SUCCESS")
 
 
 @pytest.mark.usefixtures("no_broker")
 def test_many_attempts_do_not_keep_the_common_queue_waiting(settings: Any) -> None:
     """What a sweep without a broker had no time for is due at the next one, not half a minute later."""
-    settings.SWEEP_EVERY_SECONDS = 0
+    settings.SWEEP_INTERVAL_SECONDS = 0
     for attempts_made in (0, 0, 1):
-        received(terms(inn=VASILEK), next_attempt_at=long_ago(), attempts=attempts_made)
-    received()
+        make_webhook(terms(inn=VASILEK), next_attempt_at=long_ago(), attempts=attempts_made)
+    make_webhook()
 
     sweeper.sweep()
 
@@ -121,7 +121,7 @@ def test_many_attempts_do_not_keep_the_common_queue_waiting(settings: Any) -> No
 def test_a_webhook_that_kills_whoever_applies_it_does_not_kill_the_sweeper(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    good, deadly = received(), received(terms(document_number="DEADLY"))
+    good, deadly = make_webhook(), make_webhook(terms(document_number="DEADLY"))
     real_post = applying.post
 
     def post(told: QuerySet[Any], organizations: Any) -> None:
@@ -145,13 +145,13 @@ def test_a_webhook_that_kills_every_process_fails_in_bounded_time_behind_a_backl
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, settings: Any
 ) -> None:
     """It is in no batch of the oldest webhooks, and the queue is always longer than a batch."""
-    settings.BATCH_WEBHOOKS_MAX = 4
+    settings.BATCH_SIZE_MAX = 4
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    opened(ROMASHKA, VASILEK)
+    make_organizations(ROMASHKA, VASILEK)
     for _ in range(60):
-        received()
-    deadly = received(terms(inn=VASILEK, document_number="DEADLY"))
-    good = received(terms(inn=VASILEK))
+        make_webhook()
+    deadly = make_webhook(terms(inn=VASILEK, document_number="DEADLY"))
+    good = make_webhook(terms(inn=VASILEK))
     real_post = applying.post
 
     def post(told: QuerySet[Any], organizations: Any) -> None:
@@ -163,12 +163,12 @@ def test_a_webhook_that_kills_every_process_fails_in_bounded_time_behind_a_backl
     for _ in range(settings.ATTEMPTS_MAX + 3):
         sweeper.sweep()
         for _ in range(8):
-            received()
+            make_webhook()
         Webhook.objects.received().exclude(next_attempt_at=None).update(next_attempt_at=long_ago())
 
     deadly.refresh_from_db()
     good.refresh_from_db()
-    assert (deadly.status, deadly.last_error) == ("failed", attempts.DIED)
+    assert (deadly.status, deadly.last_error) == ("failed", retries.PROCESS_DIED)
     assert good.status == "applied"
 
 
@@ -177,15 +177,15 @@ def test_beat_runs_what_is_due_in_its_own_process(monkeypatch: pytest.MonkeyPatc
     swept: list[None] = []
     monkeypatch.setattr(sweeper, "sweep", lambda: swept.append(None))
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    monkeypatch.setattr(scheduling.Scheduler, "beats", SchedulerBeats())
-    scheduler = scheduling.Scheduler(app=current_app)
+    monkeypatch.setattr(beat_scheduler.InProcessScheduler, "beats", SchedulerHeartbeat())
+    scheduler = beat_scheduler.InProcessScheduler(app=current_app)
     assert isinstance(scheduler, beat.Scheduler)
 
     scheduler.apply_entry(scheduler.schedule["sweep"], producer=scheduler.producer)
 
     assert len(swept) == 1
-    assert mark_of("beat").exists()
-    assert Beat.objects.get().kind == Beat.Kind.SCHEDULER
+    assert heartbeat_path("beat").exists()
+    assert Heartbeat.objects.get().kind == Heartbeat.Kind.SCHEDULER
 
 
 def test_a_wall_clock_that_is_set_back_puts_no_sweep_off(
@@ -193,27 +193,27 @@ def test_a_wall_clock_that_is_set_back_puts_no_sweep_off(
 ) -> None:
     swept: list[None] = []
     monkeypatch.setattr(sweeper, "sweep", lambda: swept.append(None))
-    scheduler = scheduling.Scheduler(app=current_app)
+    scheduler = beat_scheduler.InProcessScheduler(app=current_app)
     scheduler.tick()
     before, began = current_app.now(), time.monotonic()
     with monkeypatch.context() as patch:
         patch.setattr(current_app, "now", lambda: before - timedelta(days=1))
-        patch.setattr(time, "monotonic", lambda: began + settings.SWEEP_EVERY_SECONDS + 0.1)
+        patch.setattr(time, "monotonic", lambda: began + settings.SWEEP_INTERVAL_SECONDS + 0.1)
         scheduler.tick()
 
     assert len(swept) == 1
 
 
 def test_the_scheduler_prunes_and_celery_deletes_no_dead_letters_of_its_own() -> None:
-    scheduled = [entry.task for entry in scheduling.Scheduler(app=current_app).schedule.values()]
+    scheduled = [entry.task for entry in beat_scheduler.InProcessScheduler(app=current_app).schedule.values()]
     assert "worker.tasks.prune" in scheduled
     assert "celery.backend_cleanup" not in scheduled
 
 
 def test_a_task_goes_on_until_the_queue_is_empty(sent: Sent, settings: Any) -> None:
-    settings.BATCH_WEBHOOKS_MAX = 2
+    settings.BATCH_SIZE_MAX = 2
     for _ in range(5):
-        received()
+        make_webhook()
 
     tasks.apply_received()
 
@@ -224,9 +224,9 @@ def test_a_task_whose_time_is_over_rings_for_the_next(monkeypatch: pytest.Monkey
     rings: list[None] = []
     monkeypatch.setattr(tasks.doorbell, "ring", lambda: rings.append(None))
     monkeypatch.setattr(tasks, "SECONDS_MAX", 0)
-    settings.BATCH_WEBHOOKS_MAX = 2
+    settings.BATCH_SIZE_MAX = 2
     for _ in range(3):
-        received()
+        make_webhook()
 
     tasks.apply_received()
 
@@ -251,7 +251,7 @@ def test_the_sweeper_closes_its_connection_before_it_forks(
     class Context:
         Process = Child
 
-    received()
+    make_webhook()
     monkeypatch.setattr(sweeper.multiprocessing, "get_context", lambda _: Context)
     sweeper.sweep()
 
@@ -261,12 +261,12 @@ def test_the_sweeper_closes_its_connection_before_it_forks(
 def test_attempts_that_wait_in_the_broker_keep_nobody_from_ringing(
     sent: Sent, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(doorbell, "WAITING_RINGS_MAX", 2)
-    monkeypatch.setattr(attempts, "TOGETHER_MAX", 1)
+    monkeypatch.setattr(doorbell, "QUEUED_RINGS_MAX", 2)
+    monkeypatch.setattr(retries, "GROUP_MAX", 1)
     for _ in range(3):
-        received(next_attempt_at=long_ago())
-    received()
+        make_webhook(next_attempt_at=long_ago())
+    make_webhook()
 
     sweeper.sweep()
 
-    assert sorted(name for name, _, _ in sent()) == [RING] + [attempts.TOGETHER] * 3
+    assert sorted(name for name, _, _ in sent()) == [RING] + [retries.GROUP_TASK] * 3

@@ -6,9 +6,9 @@ from django.core.exceptions import ValidationError
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.utils import timezone
 
-from api.command_line import moment
 from api.keys import issue, revoke
 from api.models import READ_ALL, ApiKey
+from core.cli import aware_datetime
 
 
 class Command(BaseCommand):
@@ -19,7 +19,7 @@ class Command(BaseCommand):
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
-        acts = parser.add_subparsers(dest="act", required=True, metavar="create|list|revoke")
+        acts = parser.add_subparsers(dest="action", required=True, metavar="create|list|revoke")
         create = acts.add_parser(
             "create", help="print a new key to stdout, and nothing else there, so that it can be piped"
         )
@@ -35,7 +35,7 @@ class Command(BaseCommand):
         )
         create.add_argument(
             "--expires",
-            type=moment,
+            type=aware_datetime,
             metavar="WHEN",
             help="it is good until then; ISO 8601, in UTC unless it has an offset (default: until revoked)",
         )
@@ -45,10 +45,10 @@ class Command(BaseCommand):
         revoked = acts.add_parser("revoke", help="at once and for ever; doing it twice does no harm")
         revoked.add_argument("prefix", help="as list shows it")
 
-    def handle(self, *_: Any, act: str, **options: Any) -> None:
-        if act == "create":
+    def handle(self, *_: Any, action: str, **options: Any) -> None:
+        if action == "create":
             self._create(options)
-        elif act == "list":
+        elif action == "list":
             self._list()
         else:
             self._revoke(options["prefix"])

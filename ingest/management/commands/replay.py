@@ -14,11 +14,11 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from rich.console import Console
 from rich.progress import Progress
 
-from api.command_line import moment
-from ingest.acts import CHUNK_WEBHOOKS
+from core.cli import aware_datetime
 from ingest.models import Webhook
-from ingest.replay import Replayed, replay, survey
-from ledger.operation_id import as_operation_id
+from ingest.operator_actions import CHUNK_WEBHOOKS
+from ingest.replay import ReplayResult, count_by_status, replay
+from ledger.operation_id import parse_operation_id
 
 COMMAND_LINE = "command-line"
 NO_REASON = "none given"
@@ -45,7 +45,7 @@ class Command(BaseCommand):
         which.add_argument("--failed", action="store_true", help="all that are failed")
         parser.add_argument(
             "--since",
-            type=moment,
+            type=aware_datetime,
             metavar="WHEN",
             help="with --failed: only webhooks received since; ISO 8601, in UTC unless it has an offset",
         )
@@ -62,9 +62,9 @@ class Command(BaseCommand):
         wanted: set[UUID] = set(options["operation_ids"] or ())
         webhooks = _failed(options["since"]) if options["failed"] else _known(wanted)
         if options["dry_run"]:
-            states = survey(webhooks.values())
+            states = count_by_status(webhooks.values())
             would = states.pop(Webhook.Status.FAILED, 0)
-            self.stdout.write(f"Would be: {Replayed(would, states)}.")
+            self.stdout.write(f"Would be: {ReplayResult(would, states)}.")
         else:
             self.stdout.write(f"Webhooks: {_replay(webhooks.values(), options['reason'])}.")
         if unknown := wanted - webhooks.keys():
@@ -84,7 +84,7 @@ def _known(operation_ids: Collection[UUID]) -> dict[UUID, int]:
     return dict(known.values_list("operation_id", "id"))
 
 
-def _replay(webhook_ids: Collection[int], reason: str) -> Replayed:
+def _replay(webhook_ids: Collection[int], reason: str) -> ReplayResult:
     console = Console(stderr=True)
     silent = len(webhook_ids) <= CHUNK_WEBHOOKS or not console.is_terminal
     with Progress(console=console, disable=silent) as progress:
@@ -110,7 +110,7 @@ def _account() -> str:
 
 
 def _operation_id(text: str) -> UUID:
-    operation_id = as_operation_id(text)
+    operation_id = parse_operation_id(text)
     if operation_id is None:
         raise argparse.ArgumentTypeError(f"not a UUID: {text}")
     return operation_id

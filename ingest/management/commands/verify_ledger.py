@@ -13,12 +13,12 @@ from django.db.models import Sum
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from ingest import verifying
-from ingest.verifying import Result
+from ingest import verification
+from ingest.verification import Result
 from ledger.models import Organization
 from ledger.verification import Drift
 
-TABLES = ("organizations", "lines", "payments", "webhooks")
+TABLES = ("organizations", "entries", "payments", "webhooks")
 PASSES = 5  # over lines, payments, payments once more, webhooks, their bodies
 BAR_AFTER_SECONDS = 1.0
 
@@ -43,7 +43,7 @@ class Command(BaseCommand):
     def handle(self, *_: Any, **options: Any) -> None:
         watch = _Watch()
         try:
-            result = verifying.verify_books(watch.progress, is_whole=not options["incremental"])
+            result = verification.verify_ledger(watch.progress, is_full=not options["incremental"])
         except DatabaseError as exc:
             raise CommandError(f"The ledger could not be read: {exc}", returncode=2) from exc
         finally:
@@ -57,7 +57,7 @@ class Command(BaseCommand):
     def _keep(self, result: Result) -> None:
         """A user who may only read the database still gets the result here."""
         try:
-            verifying.keep(result)
+            verification.save(result)
         except DatabaseError as exc:
             self.stderr.write(f"The result could not be kept for the dashboard: {exc}")
 
@@ -84,7 +84,7 @@ class _Watch:
 
 def _figures(rows: Counter[str], result: Result) -> dict[str, float]:
     """Each table's rows, counted once however many passes there were, and the speed."""
-    seconds = result.verification.took.total_seconds()
+    seconds = result.verification.duration.total_seconds()
     counts = {table: rows[table] for table in TABLES}
     speed = round(sum(counts.values()) / seconds)
     return counts | {"seconds": round(seconds, 3), "rows_per_second": speed}
@@ -97,7 +97,7 @@ def _as_json(result: Result, figures: dict[str, float]) -> str:
         "drift": drifts[0] if drifts else None,
         "drifts": drifts,
         "drifts_found": result.verification.drifts_found,
-        "whole": result.verification.is_whole,
+        "whole": result.verification.is_full,
     }
     return json.dumps(told | figures, default=str, ensure_ascii=False)
 
@@ -108,11 +108,11 @@ def _for_programs(drift: Drift) -> dict[str, Any]:
 
 def _in_words(result: Result, figures: dict[str, float]) -> str:
     rows = ", ".join(f"{figures[table]:,} {table}" for table in TABLES)
-    new = "" if result.verification.is_whole else "new: "
+    new = "" if result.verification.is_full else "new: "
     looked = f"{new}{rows} in {figures['seconds']:.1f} s, {figures['rows_per_second']:,} rows/s"
     if not result.drifts:
         return f"All is right: {looked}"
     found, shown = result.verification.drifts_found, len(result.drifts)
-    at_least = "at least " if found == verifying.DRIFTS_COUNTED_MAX else ""
+    at_least = "at least " if found == verification.DRIFTS_COUNTED_MAX else ""
     more = [f"{at_least}{found:,} drifts, of which these are the first {shown}"] if found > shown else []
     return "\n".join([*(f"Drift: {drift}" for drift in result.drifts), *more, f"Looked at {looked}"])

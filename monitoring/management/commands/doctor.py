@@ -19,10 +19,10 @@ class Command(BaseCommand):
     def handle(self, *_: Any, **__: Any) -> None:
         is_well = True
         for finding in doctor.examine():
-            self.stdout.write(f"{'!!' if finding.to_do else 'ok'}  {finding.part:<10} {finding.found}")
-            if finding.to_do:
+            self.stdout.write(f"{'!!' if finding.remedy else 'ok'}  {finding.part:<10} {finding.found}")
+            if finding.remedy:
                 is_well = False
-                self.stdout.write(f"    {'':<10} → {finding.to_do}")
+                self.stdout.write(f"    {'':<10} → {finding.remedy}")
         self.stdout.write("All is well." if is_well else "Something is to be done: see the lines with !!.")
         if not is_well:
             sys.exit(1)

@@ -12,7 +12,7 @@ from django.test import Client
 from pytest_django import Settings
 
 from ingest import doorbell
-from ingest.doorkeeper import Guard
+from ingest.authentication import DeliveryAuth
 from worker.applying import apply_batch
 
 TOKEN = "a-token-that-we-gave-to-t-bank"
@@ -20,7 +20,7 @@ Told = dict[str, Any]
 Deliver = Callable[[Told], tuple[int, str]]
 
 
-def sample(name: str, **changed: Any) -> Told:
+def load_sample(name: str, **changed: Any) -> Told:
     """A sample body, with these fields replaced; `payer={…}` and the like replace inside."""
     told: Told = json.loads((Path(__file__).parent / "samples" / f"{name}.json").read_text())
     inside = {field: told[field] | value for field, value in changed.items() if isinstance(value, dict)}
@@ -36,10 +36,10 @@ def bank_key() -> RSAPrivateKey:
 def guards(settings: Settings, monkeypatch: pytest.MonkeyPatch, bank_key: RSAPrivateKey) -> None:
     monkeypatch.setattr(doorbell, "ring", lambda: None)
     settings.TOCHKA_CUSTOMER_CODES = ["300123124", "300123123"]
-    settings.WEBHOOK_GUARDS = {
-        "bank": Guard(everybody=True),
-        "tochka": Guard(public_keys=[bank_key.public_key()]),
-        "tbank": Guard(bearer=[TOKEN.encode()]),
+    settings.ENDPOINT_AUTH = {
+        "bank": DeliveryAuth(allow_anonymous=True),
+        "tochka": DeliveryAuth(public_keys=[bank_key.public_key()]),
+        "tbank": DeliveryAuth(bearer=[TOKEN.encode()]),
     }
 
 
@@ -68,6 +68,6 @@ def _answer(response: Any) -> tuple[int, str]:
     return response.status_code, said.get("status") or said["error"]
 
 
-def applied() -> int:
+def apply_received() -> int:
     """Let a worker apply what is received; returns how much that was."""
     return apply_batch(100)

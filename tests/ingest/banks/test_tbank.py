@@ -10,27 +10,27 @@ from django.test.utils import CaptureQueriesContext
 from hypothesis import given
 
 from ingest import inbox
+from ingest.admin.search import bank_references, matching_operation_ids
 from ingest.banks import tbank
-from ingest.banks.telling import Meaning
+from ingest.banks.events import BankEvent
 from ingest.exceptions import NotJson
-from ingest.finding import banks_ids, operations_called
 from ingest.models import (
-    BankOperation,
     ConflictingDelivery,
+    DuplicateDelivery,
     IgnoredDelivery,
+    OperationAlias,
     RejectedDelivery,
-    RepeatedDelivery,
     UnrecognizedDelivery,
     Webhook,
 )
 from ingest.reconciliation import reconcile
 from ledger.verification import verify
-from tests.browsers import listed, page, superuser
-from tests.cast import ROMASHKA, VASILEK, balances
-from tests.explaining import assert_index_lookups_only, explains
-from tests.ingest.banks.conftest import TOKEN, Deliver, Told, applied, sample
-from tests.ingest.banks.hostile import hostile
-from tests.threads import at_once
+from tests.admin_client import admin_url, changelist_rows, superuser_client
+from tests.concurrency import run_concurrently
+from tests.factories import ROMASHKA, VASILEK, balances
+from tests.ingest.banks.conftest import TOKEN, Deliver, Told, apply_received, load_sample
+from tests.ingest.banks.fuzzed_bodies import fuzzed_body
+from tests.query_plans import assert_index_lookups_only, requires_mysql_explain
 
 pytestmark = pytest.mark.django_db(transaction=True)
 NEW, ALREADY, IGNORED = (200, "success"), (200, "already processed"), (200, "ignored")
@@ -39,7 +39,7 @@ NIGHTLY = "11111111-c7fc-0027-96ba-763ec56a2317"  # another operationId
 
 
 def credited() -> dict[str, int]:
-    applied()
+    apply_received()
     assert not [*verify(), *reconcile()]
     return balances()
 
@@ -49,7 +49,7 @@ def test_the_namespace_is_made_of_the_banks_address() -> None:
 
 
 def test_a_booked_credit_credits_the_payer_once(from_tbank: Deliver) -> None:
-    told = sample("tbank_transaction")
+    told = load_sample("tbank_transaction")
 
     assert [from_tbank(told) for _ in range(3)] == [NEW, ALREADY, ALREADY]
 
@@ -57,12 +57,12 @@ def test_a_booked_credit_credits_the_payer_once(from_tbank: Deliver) -> None:
     webhook = Webhook.objects.get()
     assert (webhook.source, webhook.document_number) == ("tbank", "328")
     assert webhook.document_date.isoformat() == "2024-04-27T21:00:00+00:00"
-    assert webhook.repeated_deliveries.count() == 2
+    assert webhook.duplicate_deliveries.count() == 2
     assert not ConflictingDelivery.objects.exists()
 
 
 def test_a_changed_webhook_is_drift(from_tbank: Deliver) -> None:
-    from_tbank(sample("tbank_transaction"))
+    from_tbank(load_sample("tbank_transaction"))
     Webhook.objects.update(payer_inn=VASILEK)
 
     assert [(drift.what, drift.expected, drift.found) for drift in reconcile()] == [
@@ -72,7 +72,7 @@ def test_a_changed_webhook_is_drift(from_tbank: Deliver) -> None:
 
 @pytest.mark.parametrize("order", [["authorization", "transaction"], ["transaction", "authorization"]])
 def test_an_authorization_and_its_transaction_credit_once(from_tbank: Deliver, order: list[str]) -> None:
-    answers = {kind: from_tbank(sample(f"tbank_{kind}")) for kind in order}
+    answers = {kind: from_tbank(load_sample(f"tbank_{kind}")) for kind in order}
 
     assert answers == {"authorization": IGNORED, "transaction": NEW}
     assert credited() == {ROMASHKA: 1450_50}
@@ -94,9 +94,9 @@ def test_an_authorization_and_its_transaction_credit_once(from_tbank: Deliver, o
 def test_a_changed_operation_is_a_conflict_and_credits_nothing(
     from_tbank: Deliver, changed: Told, difference: str
 ) -> None:
-    from_tbank(sample("tbank_transaction"))
+    from_tbank(load_sample("tbank_transaction"))
 
-    assert from_tbank(sample("tbank_transaction", **changed)) == ALREADY
+    assert from_tbank(load_sample("tbank_transaction", **changed)) == ALREADY
 
     assert credited() == {ROMASHKA: 1450_50}
     conflict = ConflictingDelivery.objects.get()
@@ -104,30 +104,30 @@ def test_a_changed_operation_is_a_conflict_and_credits_nothing(
 
 
 def test_an_operation_whose_id_changed_overnight_credits_once(from_tbank: Deliver) -> None:
-    from_tbank(sample("tbank_transaction"))
-    renamed = sample("tbank_transaction", operationId=NIGHTLY)
+    from_tbank(load_sample("tbank_transaction"))
+    renamed = load_sample("tbank_transaction", operationId=NIGHTLY)
 
     assert [from_tbank(renamed), from_tbank(renamed)] == [ALREADY, ALREADY]
 
     assert credited() == {ROMASHKA: 1450_50}
-    assert ConflictingDelivery.objects.get().difference == "bank_id"
-    assert RepeatedDelivery.objects.count() == 1  # the second telling of the new id is no news
+    assert ConflictingDelivery.objects.get().difference == "bank_reference"
+    assert DuplicateDelivery.objects.count() == 1  # the second telling of the new id is no news
 
 
 def test_an_operation_whose_id_and_amount_changed_overnight_credits_once(from_tbank: Deliver) -> None:
-    from_tbank(sample("tbank_transaction"))
+    from_tbank(load_sample("tbank_transaction"))
 
-    assert from_tbank(sample("tbank_transaction", operationId=NIGHTLY, accountAmount=99)) == ALREADY
+    assert from_tbank(load_sample("tbank_transaction", operationId=NIGHTLY, accountAmount=99)) == ALREADY
 
     assert credited() == {ROMASHKA: 1450_50}
-    assert ConflictingDelivery.objects.get().difference == "bank_id, amount_kopecks"
+    assert ConflictingDelivery.objects.get().difference == "bank_reference, amount_kopecks"
 
 
 def test_an_id_renamed_and_then_changed_still_means_the_first_payment(from_tbank: Deliver) -> None:
-    from_tbank(sample("tbank_transaction"))
-    from_tbank(sample("tbank_transaction", operationId=NIGHTLY))
+    from_tbank(load_sample("tbank_transaction"))
+    from_tbank(load_sample("tbank_transaction", operationId=NIGHTLY))
 
-    assert from_tbank(sample("tbank_transaction", operationId=NIGHTLY, documentNumber="5")) == ALREADY
+    assert from_tbank(load_sample("tbank_transaction", operationId=NIGHTLY, documentNumber="5")) == ALREADY
 
     assert credited() == {ROMASHKA: 1450_50}
 
@@ -141,7 +141,7 @@ def test_payments_of_other_orders_are_other_payments(from_tbank: Deliver) -> Non
         {"accountNumber": "40702810110011000431"},
     ]
     for number, changed in enumerate(others):
-        told = sample("tbank_transaction", operationId=str(UUID(int=number)), accountAmount=1, **changed)
+        told = load_sample("tbank_transaction", operationId=str(UUID(int=number)), accountAmount=1, **changed)
         assert from_tbank(told) == NEW
 
     assert credited() == {ROMASHKA: 5_00}
@@ -149,19 +149,21 @@ def test_payments_of_other_orders_are_other_payments(from_tbank: Deliver) -> Non
 
 def test_a_hundred_simultaneous_tellings_under_many_ids_credit_once(from_tbank: Deliver) -> None:
     def tell(number: int) -> tuple[int, str]:
-        told = sample(
+        told = load_sample(
             "tbank_transaction", operationId=str(UUID(int=number % 4)), accountAmount=1 + number % 3
         )
         while (answer := from_tbank(told))[0] == 503:  # as the bank would
             pass
         return answer
 
-    answers = at_once([lambda number=number: [tell(number + k) for k in range(5)] for number in range(20)])
+    answers = run_concurrently(
+        [lambda number=number: [tell(number + k) for k in range(5)] for number in range(20)]
+    )
 
     assert [one for five in answers for one in five].count(NEW) == 1
     assert sum(credited().values()) in (1_00, 2_00, 3_00)
     assert Webhook.objects.count() == 1
-    assert BankOperation.objects.count() == 4
+    assert OperationAlias.objects.count() == 4
 
 
 def test_an_id_is_forgotten_with_a_webhook_that_could_not_be_stored(
@@ -172,18 +174,18 @@ def test_an_id_is_forgotten_with_a_webhook_that_could_not_be_stored(
 
     with monkeypatch.context() as patch:
         patch.setattr(inbox, "_insert", fail)
-        assert from_tbank(sample("tbank_transaction"))[0] == 503
-    assert not BankOperation.objects.exists()
+        assert from_tbank(load_sample("tbank_transaction"))[0] == 503
+    assert not OperationAlias.objects.exists()
 
-    assert from_tbank(sample("tbank_transaction")) == NEW
+    assert from_tbank(load_sample("tbank_transaction")) == NEW
 
 
 @pytest.mark.parametrize(
     ("told", "reason"),
     [
-        (sample("tbank_debit"), "typeOfOperation Debit is not credited"),
-        (sample("tbank_dollars"), "currency 840 is not credited"),
-        (sample("tbank_transaction", accountCurrencyDigitalCode="156"), "currency 156 is not credited"),
+        (load_sample("tbank_debit"), "typeOfOperation Debit is not credited"),
+        (load_sample("tbank_dollars"), "currency 840 is not credited"),
+        (load_sample("tbank_transaction", accountCurrencyDigitalCode="156"), "currency 156 is not credited"),
         (
             {"operationStatus": "Authorization", "typeOfOperation": "Credit"},
             "operationStatus Authorization is not booked",
@@ -197,21 +199,21 @@ def test_what_is_no_booked_credit_in_rubles_is_answered_200_and_kept(
     assert from_tbank(told) == IGNORED
 
     kept = IgnoredDelivery.objects.get()
-    assert (kept.reason, kept.source, kept.source_address) == (reason, "tbank", "127.0.0.1")
+    assert (kept.reason, kept.source, kept.client_ip) == (reason, "tbank", "127.0.0.1")
     assert not Webhook.objects.exists()
-    assert not BankOperation.objects.exists()
+    assert not OperationAlias.objects.exists()
 
 
 def without(name: str, *fields: str) -> Told:
     """The sample without these fields; `payer.inn` is one inside."""
-    told = sample(name)
+    told = load_sample(name)
     for field in fields:
         outer, _, inner = field.rpartition(".")
         del (told[outer] if outer else told)[inner]
     return told
 
 
-BOOKED = partial(sample, "tbank_transaction")
+BOOKED = partial(load_sample, "tbank_transaction")
 NO_INN = "payer.inn: names no INN, so there is no balance to credit"
 
 
@@ -286,10 +288,10 @@ def test_what_may_be_money_and_cannot_be_credited_is_kept_as_unrecognized(
 ) -> None:
     assert from_tbank(told) == UNRECOGNIZED
 
-    kept = UnrecognizedDelivery.waiting().get()
-    assert (kept.reason, kept.source, kept.source_address) == (reason, "tbank", "127.0.0.1")
+    kept = UnrecognizedDelivery.open_deliveries().get()
+    assert (kept.reason, kept.source, kept.client_ip) == (reason, "tbank", "127.0.0.1")
     assert not Webhook.objects.exists()
-    assert not BankOperation.objects.exists()
+    assert not OperationAlias.objects.exists()
 
 
 @pytest.mark.parametrize(
@@ -310,7 +312,7 @@ def test_what_may_be_money_and_cannot_be_credited_is_kept_as_unrecognized(
 )
 def test_no_json_of_the_bank_is_refused(body: bytes) -> None:
     assert posted_to_tbank(body) == UNRECOGNIZED
-    assert UnrecognizedDelivery.waiting().count() == 1
+    assert UnrecognizedDelivery.open_deliveries().count() == 1
 
 
 @pytest.mark.parametrize("body", [b" ", b"{", b"\xff", b'{"accountAmount": NaN}', "{}".encode("utf-16")])
@@ -357,54 +359,56 @@ def test_a_known_other_event_is_ignored_in_another_spelling(from_tbank: Deliver,
 
 def test_without_the_token_that_we_gave_nobody_is_let_in() -> None:
     answer = Client().post(
-        "/api/webhook/tbank/", sample("tbank_transaction"), content_type="application/json"
+        "/api/webhook/tbank/", load_sample("tbank_transaction"), content_type="application/json"
     )
 
     assert answer.status_code == 401
 
 
 def test_a_payment_is_found_by_each_of_its_ids_in_any_spelling_and_shows_them(from_tbank: Deliver) -> None:
-    told = sample("tbank_transaction")
+    told = load_sample("tbank_transaction")
     from_tbank(told)
-    from_tbank(sample("tbank_transaction", operationId=NIGHTLY))
-    from_tbank(sample("tbank_transaction", operationId=str(UUID(int=5)), documentNumber="5"))
+    from_tbank(load_sample("tbank_transaction", operationId=NIGHTLY))
+    from_tbank(load_sample("tbank_transaction", operationId=str(UUID(int=5)), documentNumber="5"))
     webhook = Webhook.objects.get(document_number="328")
-    boss = superuser()
+    admin_client = superuser_client()
 
     for text in [told["operationId"], told["operationId"].upper(), NIGHTLY, str(webhook.operation_id)]:
-        assert listed(boss, Webhook, q=text) == [str(webhook)]
-        assert listed(boss, ConflictingDelivery, q=text) == ["other bank's id"]
-    content = boss.get(page(Webhook, "change", webhook.pk)).content.decode()
+        assert changelist_rows(admin_client, Webhook, q=text) == [str(webhook)]
+        assert changelist_rows(admin_client, ConflictingDelivery, q=text) == ["other bank's id"]
+    content = admin_client.get(admin_url(Webhook, "change", webhook.pk)).content.decode()
     assert f"{NIGHTLY}, {told['operationId']}" in content
 
 
-@explains
+@requires_mysql_explain
 def test_the_search_by_a_banks_id_reads_only_by_index(from_tbank: Deliver) -> None:
     for number in range(50):
-        told = sample("tbank_transaction", operationId=str(UUID(int=number)), documentNumber=str(number))
+        told = load_sample("tbank_transaction", operationId=str(UUID(int=number)), documentNumber=str(number))
         assert from_tbank(told) == NEW
 
     sought = str(UUID(int=7))
     assert_index_lookups_only(
-        lambda: list(Webhook.objects.filter(operation_id__in=operations_called(sought)))
+        lambda: list(Webhook.objects.filter(operation_id__in=matching_operation_ids(sought)))
     )
     webhook = Webhook.objects.get(document_number="7")
-    assert_index_lookups_only(lambda: banks_ids(webhook))
+    assert_index_lookups_only(lambda: bank_references(webhook))
 
 
 def test_ignored_deliveries_are_listed_without_their_bodies(from_tbank: Deliver) -> None:
-    from_tbank(sample("tbank_debit"))
-    boss = superuser()
+    from_tbank(load_sample("tbank_debit"))
+    admin_client = superuser_client()
 
     with CaptureQueriesContext(connection) as queries:
-        assert listed(boss, IgnoredDelivery) == ["typeOfOperation Debit is not credited"]
+        assert changelist_rows(admin_client, IgnoredDelivery) == ["typeOfOperation Debit is not credited"]
 
     assert not [each["sql"] for each in queries if '"body"' in each["sql"] or "`body`" in each["sql"]]
-    content = boss.get(page(IgnoredDelivery, "change", IgnoredDelivery.objects.get().pk)).content.decode()
+    content = admin_client.get(
+        admin_url(IgnoredDelivery, "change", IgnoredDelivery.objects.get().pk)
+    ).content.decode()
     assert "&quot;typeOfOperation&quot;: &quot;Debit&quot;" in content
 
 
-@given(hostile("tbank_transaction"))
+@given(fuzzed_body("tbank_transaction"))
 def test_whatever_comes_is_read_or_refused(body: bytes) -> None:
     with contextlib.suppress(NotJson):  # and nothing else
-        assert isinstance(tbank.read(body), Meaning)
+        assert isinstance(tbank.read(body), BankEvent)

@@ -9,25 +9,25 @@ from hypothesis import given
 from pytest_django import Settings
 
 from ingest.banks import tochka
-from ingest.banks.telling import Meaning, Unrecognized
-from ingest.exceptions import TurnedAway
+from ingest.banks.events import BankEvent, UnrecognizedEvent
+from ingest.exceptions import NotAuthorized
 from ingest.models import (
     ConflictingDelivery,
+    DeliveryRecord,
     IgnoredDelivery,
-    KeptDelivery,
     UnrecognizedDelivery,
     Webhook,
 )
 from ingest.reconciliation import reconcile
 from ledger.models import Payment
 from ledger.verification import verify
-from tests.browsers import listed, page, superuser
-from tests.cast import ROMASHKA, VASILEK, balances
-from tests.ingest.banks.conftest import Deliver, Told, applied, sample
-from tests.ingest.banks.hostile import hostile
+from tests.admin_client import admin_url, changelist_rows, superuser_client
+from tests.factories import ROMASHKA, VASILEK, balances
+from tests.ingest.banks.conftest import Deliver, Told, apply_received, load_sample
+from tests.ingest.banks.fuzzed_bodies import fuzzed_body
 
 pytestmark = pytest.mark.django_db(transaction=True)
-INCOMING, SBP_B2B = partial(sample, "tochka_incoming"), partial(sample, "tochka_sbp_b2b")
+INCOMING, SBP_B2B = partial(load_sample, "tochka_incoming"), partial(load_sample, "tochka_sbp_b2b")
 
 
 def test_the_namespace_is_made_of_the_banks_address() -> None:
@@ -35,11 +35,11 @@ def test_the_namespace_is_made_of_the_banks_address() -> None:
 
 
 def test_an_incoming_payment_credits_the_payer_once(from_tochka: Deliver) -> None:
-    told = sample("tochka_incoming")
+    told = load_sample("tochka_incoming")
 
     assert from_tochka(told) == (200, "success")
     assert from_tochka(told) == (200, "already processed")
-    applied()
+    apply_received()
 
     assert balances() == {ROMASHKA: 40_00}
     payment = Payment.objects.get()
@@ -53,8 +53,8 @@ def test_an_incoming_payment_credits_the_payer_once(from_tochka: Deliver) -> Non
 def test_a_changed_webhook_is_drift_whatever_keys_are_configured_by_then(
     from_tochka: Deliver, settings: Settings
 ) -> None:
-    from_tochka(sample("tochka_incoming"))
-    settings.WEBHOOK_GUARDS = {}
+    from_tochka(load_sample("tochka_incoming"))
+    settings.ENDPOINT_AUTH = {}
     Webhook.objects.update(amount_kopecks=1)
 
     assert [(drift.what, drift.expected, drift.found) for drift in reconcile()] == [
@@ -66,13 +66,13 @@ def test_a_changed_webhook_is_drift_whatever_keys_are_configured_by_then(
 
 
 def test_a_payment_told_again_with_another_amount_is_a_conflict(from_tochka: Deliver) -> None:
-    from_tochka(sample("tochka_incoming"))
+    from_tochka(load_sample("tochka_incoming"))
 
-    assert from_tochka(sample("tochka_incoming", SideRecipient={"amount": "41.0"})) == (
+    assert from_tochka(load_sample("tochka_incoming", SideRecipient={"amount": "41.0"})) == (
         200,
         "already processed",
     )
-    applied()
+    apply_received()
 
     assert balances() == {ROMASHKA: 40_00}
     conflict = ConflictingDelivery.objects.get()
@@ -82,14 +82,14 @@ def test_a_payment_told_again_with_another_amount_is_a_conflict(from_tochka: Del
 @pytest.mark.parametrize(
     ("told", "reason"),
     [
-        (sample("tochka_outgoing"), "webhookType outgoingPayment is not credited"),
+        (load_sample("tochka_outgoing"), "webhookType outgoingPayment is not credited"),
         (
-            sample("tochka_outgoing", webhookType="ОUTGOINGРАYMЕNТ"),
+            load_sample("tochka_outgoing", webhookType="ОUTGOINGРАYMЕNТ"),
             "webhookType ОUTGOINGРАYMЕNТ is not credited",
         ),
         (INCOMING(SideRecipient={"currency": "CNY"}), "currency CNY is not credited"),
         (INCOMING(SideRecipient={"currency": 840}), "currency 840 is not credited"),
-        (sample("tochka_documented"), "the sample of the bank's documentation: a test"),
+        (load_sample("tochka_documented"), "the sample of the bank's documentation: a test"),
         (SBP_B2B(qrcId="AS10006DPRTEFPFS9HJ9SQSDSVRHJD3L"), "the sample of the bank's documentation: a test"),
         (
             SBP_B2B(webhookType="acquiringInternetPayment", status="AUTHORIZED"),
@@ -157,7 +157,7 @@ def test_what_may_be_money_and_cannot_be_credited_is_kept_as_unrecognized(
 ) -> None:
     assert from_tochka(told) == (200, "unrecognized")
 
-    kept = UnrecognizedDelivery.waiting().get()
+    kept = UnrecognizedDelivery.open_deliveries().get()
     assert (kept.reason, kept.source) == (reason, "tochka")
     assert not Webhook.objects.exists()
 
@@ -184,7 +184,9 @@ def test_a_known_word_in_another_spelling_credits_the_same_payment(
 
 
 def test_a_body_that_is_no_token_of_the_bank_is_turned_away() -> None:
-    answer = Client().post("/api/webhook/tochka/", sample("tochka_incoming"), content_type="application/json")
+    answer = Client().post(
+        "/api/webhook/tochka/", load_sample("tochka_incoming"), content_type="application/json"
+    )
 
     assert answer.status_code == 401
     assert not Webhook.objects.exists()
@@ -199,8 +201,8 @@ def test_a_body_that_is_no_token_of_the_bank_is_turned_away() -> None:
         INCOMING(SidePayer=None),
         INCOMING(webhookType="unheard-of"),
         INCOMING(webhookType=None),
-        sample("tochka_outgoing"),
-        sample("tochka_documented"),
+        load_sample("tochka_outgoing"),
+        load_sample("tochka_documented"),
         SBP_B2B(),
         {},
     ],
@@ -213,7 +215,7 @@ def test_an_event_of_another_customer_is_turned_away_whatever_it_is(
     """With an account at the bank anybody has its signature on events of his own."""
     assert from_tochka(told | {"customerCode": code}) == (401, "not authorized")
 
-    assert not any(model.objects.exists() for model in (Webhook, *KeptDelivery.__subclasses__()))
+    assert not any(model.objects.exists() for model in (Webhook, *DeliveryRecord.__subclasses__()))
 
 
 @pytest.mark.parametrize(
@@ -229,18 +231,18 @@ def test_an_event_of_another_customer_is_turned_away_whatever_it_is(
     ],
 )
 def test_a_payload_that_does_not_say_whom_it_is_meant_for_is_turned_away(payload: bytes) -> None:
-    with pytest.raises(TurnedAway):
+    with pytest.raises(NotAuthorized):
         tochka.read(payload)
 
 
 def test_a_payload_of_ours_with_a_field_given_twice_is_unrecognized() -> None:
     told = json.dumps(INCOMING())[:-1].encode() + b', "date": "2024-04-28"}'
 
-    assert tochka.read(told) == Unrecognized("date: is given twice")
+    assert tochka.read(told) == UnrecognizedEvent("date: is given twice")
 
 
 def test_without_credentials_in_the_settings_the_bank_is_asked_to_send_again(settings: Settings) -> None:
-    settings.WEBHOOK_GUARDS = {}
+    settings.ENDPOINT_AUTH = {}
     response = Client().post("/api/webhook/tochka/", b"", content_type="text/plain")
 
     assert (response.status_code, response.has_header("Retry-After")) == (503, True)
@@ -250,43 +252,43 @@ def test_without_credentials_in_the_settings_the_bank_is_asked_to_send_again(set
 def test_a_conflict_is_shown_also_when_the_customer_is_ours_no_more(
     from_tochka: Deliver, settings: Settings
 ) -> None:
-    told = sample("tochka_incoming")
+    told = load_sample("tochka_incoming")
     from_tochka(told)
     from_tochka(told | {"documentNumber": "another"})
-    boss, webhook = superuser(), Webhook.objects.get()
-    page_of_it = page(Webhook, "change", webhook.pk)
-    assert "another ≠" in boss.get(page_of_it).content.decode()
+    admin_client, webhook = superuser_client(), Webhook.objects.get()
+    page_of_it = admin_url(Webhook, "change", webhook.pk)
+    assert "another ≠" in admin_client.get(page_of_it).content.decode()
 
     settings.TOCHKA_CUSTOMER_CODES = []
 
-    answer = boss.get(page_of_it)
+    answer = admin_client.get(page_of_it)
     assert answer.status_code == 200
     assert "with other content" in answer.content.decode()
 
 
 def test_a_payment_is_found_by_either_id_and_shows_both(from_tochka: Deliver) -> None:
-    from_tochka(sample("tochka_incoming"))
-    from_tochka(sample("tochka_incoming", paymentId="other", SidePayer={"inn": VASILEK}))
+    from_tochka(load_sample("tochka_incoming"))
+    from_tochka(load_sample("tochka_incoming", paymentId="other", SidePayer={"inn": VASILEK}))
     webhook = Webhook.objects.get(payer_inn=ROMASHKA)
-    boss = superuser()
+    admin_client = superuser_client()
 
-    assert listed(boss, Webhook, q="cbs-tb-92-545278493") == [str(webhook)]
-    assert listed(boss, Webhook, q=str(webhook.operation_id)) == [str(webhook)]
-    content = boss.get(page(Webhook, "change", webhook.pk)).content.decode()
+    assert changelist_rows(admin_client, Webhook, q="cbs-tb-92-545278493") == [str(webhook)]
+    assert changelist_rows(admin_client, Webhook, q=str(webhook.operation_id)) == [str(webhook)]
+    content = admin_client.get(admin_url(Webhook, "change", webhook.pk)).content.decode()
     assert "cbs-tb-92-545278493" in content
     assert "&quot;webhookType&quot;: &quot;incomingPayment&quot;" in content  # out of the token
 
 
 def test_the_banks_own_id_goes_with_the_body_and_the_page_says_so(from_tochka: Deliver) -> None:
-    from_tochka(sample("tochka_incoming"))
+    from_tochka(load_sample("tochka_incoming"))
     Webhook.objects.update(body=b"")
 
-    content = superuser().get(page(Webhook, "change", Webhook.objects.get().pk)).content.decode()
+    content = superuser_client().get(admin_url(Webhook, "change", Webhook.objects.get().pk)).content.decode()
 
     assert "a name of its own, let go of with the body" in content
 
 
-@given(hostile("tochka_incoming"))
+@given(fuzzed_body("tochka_incoming"))
 def test_whatever_comes_is_read_or_refused(body: bytes) -> None:
-    with contextlib.suppress(TurnedAway):  # and nothing else
-        assert isinstance(tochka.read(body), Meaning)
+    with contextlib.suppress(NotAuthorized):  # and nothing else
+        assert isinstance(tochka.read(body), BankEvent)

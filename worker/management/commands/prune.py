@@ -12,8 +12,8 @@ from worker import retention
 
 class Command(BaseCommand):
     help = (
-        "Let go of raw bodies, kept deliveries and results of tasks that are older than BODIES_KEPT_DAYS, "
-        "KEPT_DELIVERIES_DAYS and RESULTS_KEPT_DAYS (0: for ever), and of expired sessions. Payments and "
+        "Let go of raw bodies, kept deliveries and results of tasks that are older than RAW_BODY_RETENTION_DAYS, "
+        "DELIVERY_RETENTION_DAYS and TASK_RESULT_RETENTION_DAYS (0: for ever), and of expired sessions. Payments and "
         "balance log lines stay, and so do the bodies of webhooks that are received or failed. The scheduler "
         "does the same every ten minutes, a little at a time; this may run beside it, and be stopped at any "
         "moment. Exit code: 0 done, 1 the database failed."
@@ -24,11 +24,11 @@ class Command(BaseCommand):
 
     def handle(self, *_: Any, **options: Any) -> None:
         try:
-            done = retention.count() if options["dry_run"] else _prune()
+            done = retention.count_expired() if options["dry_run"] else _prune()
         except (DatabaseError, InterfaceError) as fault:
             raise CommandError(f"The database failed: {fault}") from fault
         verb = "would go" if options["dry_run"] else "gone"
-        for kind in retention.kinds(thorough=True):
+        for kind in retention.rules(full_scan=True):
             self.stdout.write(f"{kind.name}, {kind.kept}: {done.get(kind.name, 0)} {verb}")
 
 
@@ -39,9 +39,9 @@ def _prune() -> dict[str, int]:
     with Progress(text, console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("Looking", total=None)
 
-        def watch(kind: retention.Kind, rows: int) -> None:
+        def watch(kind: retention.RetentionRule, rows: int) -> None:
             done[kind.name] = done.get(kind.name, 0) + rows
             progress.update(task, description=f"{kind.name}: {done[kind.name]} gone")
 
-        retention.prune(watch, thorough=True)
+        retention.prune(watch, full_scan=True)
     return done

@@ -1,0 +1,12 @@
+"""The peer's door where ours would be."""
+
+from django.conf import settings
+from django.urls import path
+from django.utils.module_loading import import_string
+
+from web import health
+
+urlpatterns = [
+    path("api/webhook/bank/", import_string(f"{settings.PEER}.bank_webhook")),
+    path("readyz", health.readyz),
+]

@@ -1,0 +1,73 @@
+"""HTTP answers in JSON, and nothing but JSON, whatever happens in the view."""
+
+from collections.abc import Callable
+from datetime import datetime
+from functools import wraps
+from typing import Annotated, Any
+
+import msgspec
+import structlog
+from django.core.exceptions import BadRequest, SuspiciousOperation
+from django.db import DatabaseError, InterfaceError
+from django.http import HttpRequest, HttpResponse, UnreadablePostError
+from django.views.decorators.csrf import csrf_exempt
+
+log = structlog.get_logger(__name__)
+RETRY_AFTER_SECONDS = 5
+INCOMPLETE = "body: incomplete body, please send it again"
+
+AwareDatetime = Annotated[datetime, msgspec.Meta(tz=True)]  # always with its offset
+View = Callable[..., HttpResponse]
+_encode = msgspec.json.Encoder(decimal_format="number").encode
+
+
+class Error(msgspec.Struct):
+    """What is wrong, in words for a person."""
+
+    error: str
+
+
+def json_response(data: Any, status: int = 200, **headers: str) -> HttpResponse:
+    """`data` as JSON; Decimals become exact JSON numbers, header names take _ for -. Not to be kept."""
+    response = HttpResponse(_encode(data), status=status, content_type="application/json")
+    response["Cache-Control"] = "no-store"
+    for name, value in headers.items():
+        response[name.replace("_", "-")] = value
+    return response
+
+
+def error_response(status: int, message: str, **headers: str) -> HttpResponse:
+    return json_response(Error(message), status, **headers)
+
+
+def service_unavailable(message: str) -> HttpResponse:
+    """Nothing was lost, and the same request can succeed later."""
+    return error_response(503, message, Retry_After=str(RETRY_AFTER_SECONDS))
+
+
+def json_view(*methods: str) -> Callable[[View], View]:
+    """Let only `methods` through, and turn every fault into a plain JSON answer.
+
+    A database that fails is a 503 with Retry-After: nothing was lost, ask again.
+    """
+
+    def decorate(view: View) -> View:
+        @wraps(view)
+        def guarded(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+            if request.method not in methods:
+                return error_response(405, f"use {' or '.join(methods)}", Allow=", ".join(methods))
+            try:
+                return view(request, *args, **kwargs)
+            except (BadRequest, SuspiciousOperation):
+                return error_response(400, "malformed request")
+            except UnreadablePostError:
+                return service_unavailable(INCOMPLETE)
+            except (DatabaseError, InterfaceError) as fault:
+                log.error("database error in request", path=request.path, error=repr(fault))
+            except Exception:
+                log.exception("request failed", path=request.path)
+            return service_unavailable("temporarily unavailable, please try again")
+
+        return csrf_exempt(guarded)  # nothing here goes by a session's cookie
+
+    return decorate

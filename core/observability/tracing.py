@@ -1,0 +1,72 @@
+"""Traces of requests and tasks go to an OpenTelemetry collector, over OTLP by HTTP.
+
+OpenTelemetry's SDK reads its own variables: where to, how much is sampled, and what else there is to say.
+Each process that works sets this up for itself: the thread that sends would not survive a fork.
+"""
+
+from collections.abc import Sequence
+
+from celery.signals import worker_process_shutdown
+from django.conf import settings
+from django.http import HttpRequest, HttpResponse
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.instrumentation.celery import CeleryInstrumentor
+from opentelemetry.instrumentation.django import DjangoInstrumentor
+from opentelemetry.sdk.resources import SERVICE_NAME, Resource
+from opentelemetry.sdk.trace import Event, ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExportResult
+from opentelemetry.trace import Span, Status
+from structlog.contextvars import get_contextvars
+
+from core.observability.redaction import redact
+
+# Addresses with their queries, which may hold what somebody searched for; the route is told.
+DROPPED_ATTRIBUTES = {"http.url", "http.target", "url.full", "url.path", "url.query"}
+
+
+def trace_requests() -> None:
+    """Before Django loads its middleware."""
+    DjangoInstrumentor().instrument(tracer_provider=_provider(), response_hook=_name_ids)
+
+
+def trace_tasks(**_: object) -> None:
+    provider = _provider()
+    CeleryInstrumentor().instrument(tracer_provider=provider)  # type: ignore[no-untyped-call]
+    # A pool process ends without what Python does at exit.
+    worker_process_shutdown.connect(lambda **_: provider.shutdown(), weak=False)
+
+
+def _provider() -> TracerProvider:
+    provider = TracerProvider(resource=Resource.create({SERVICE_NAME: settings.OTEL_SERVICE_NAME}))
+    provider.add_span_processor(BatchSpanProcessor(_Exporter()))
+    return provider
+
+
+def _name_ids(span: Span, _: HttpRequest, __: HttpResponse) -> None:
+    """By these a trace is found in the logs."""
+    span.set_attributes({f"prihod.{name}": str(value) for name, value in get_contextvars().items()})
+
+
+class _Exporter(OTLPSpanExporter):
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        return super().export([_scrub(span) for span in spans])
+
+
+def _scrub(span: ReadableSpan) -> ReadableSpan:
+    """A copy, because a span that has ended can't be changed."""
+    told = {name: value for name, value in (span.attributes or {}).items() if name not in DROPPED_ATTRIBUTES}
+    events = [Event(one.name, redact(dict(one.attributes or {})), one.timestamp) for one in span.events]
+    return ReadableSpan(
+        name=redact(span.name),
+        context=span.context,
+        parent=span.parent,
+        resource=span.resource,
+        attributes=redact(told),
+        events=events,
+        links=span.links,
+        kind=span.kind,
+        status=Status(span.status.status_code, redact(span.status.description)),
+        start_time=span.start_time,
+        end_time=span.end_time,
+        instrumentation_scope=span.instrumentation_scope,
+    )

@@ -1,0 +1,43 @@
+"""What readers of the ledger are answered. The API's document is built from these, too."""
+
+from decimal import Decimal
+from typing import Annotated
+from uuid import UUID
+
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+from core.http import AwareDatetime
+
+Rubles = Annotated[int | Decimal, Meta(description="Rubles: exact, with two decimals unless it is whole")]
+
+
+Settled = Annotated[
+    bool,
+    Meta(description="Whether this answer about the past is final; in the answer to `at` or `to` only"),
+]
+
+
+class Balance(Struct):
+    inn: str
+    balance: Rubles
+    settled: Settled | UnsetType = UNSET
+
+
+class HistoryEntry(Struct):
+    """One change of a balance."""
+
+    amount: Rubles
+    created_at: AwareDatetime
+    balance_after: Rubles
+    seq: int
+    operation_id: UUID
+    document_number: str
+    document_date: AwareDatetime
+
+
+class History(Struct):
+    """Newest first; the `seq` of the last line is the `before` of the next page."""
+
+    inn: str
+    history: list[HistoryEntry]
+    settled: Settled | UnsetType = UNSET

@@ -1,0 +1,10 @@
+"""Celery tasks of monitoring; the scheduler runs them in its own process."""
+
+from celery import shared_task
+
+from monitoring import throughput
+
+
+@shared_task(ignore_result=True)
+def record_throughput() -> None:
+    throughput.record_throughput()

@@ -1,0 +1,152 @@
+"""Real web, worker and scheduler processes, and a bank that sends the same thing too often."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from tests.acceptance.conftest import StackBuilder
+from tests.factories import ROMASHKA, VASILEK
+from tests.harness.launcher_stack import LauncherStack, wait_until
+from tests.harness.servers import ROOT
+
+
+def webhook(amount: object = 100, inn: str = ROMASHKA, operation_id: str = "") -> dict[str, object]:
+    return {
+        "operation_id": operation_id or str(uuid4()),
+        "amount": amount,
+        "payer_inn": inn,
+        "document_number": "PAY-328",
+        "document_date": "2024-04-27T21:00:00Z",
+    }
+
+
+def assert_exact(stack: LauncherStack, *options: str) -> None:
+    simulated = stack.manage("simulate_bank", "--url", stack.url, *options)
+    assert simulated.returncode == 0, simulated.stdout + simulated.stderr + stack.output()
+    verified = stack.manage("verify_ledger")
+    assert verified.returncode == 0, verified.stdout + verified.stderr
+
+
+def test_the_fake_bank_finds_every_balance_exact(stack: LauncherStack) -> None:
+    assert_exact(
+        stack,
+        *("--count", "500", "--organizations", "10"),
+        *("--duplicates", "0.3", "--conflicts", "0.1", "--invalid", "0.1"),
+    )
+
+
+def test_where_readers_need_a_key_the_fake_bank_shows_its_own(new_stack: StackBuilder) -> None:
+    with new_stack(READ_AUTH="key") as stack:
+        created = stack.manage("apikey", "create", "--name", "fake bank", "--read-all")
+        stack.api_key = created.stdout.removesuffix("\n")
+        assert_exact(stack, "--count", "50", "--api-key", stack.api_key)
+
+        refused = stack.manage("simulate_bank", "--url", stack.url, "--count", "1")
+        assert (refused.returncode, refused.stdout) == (1, "")
+        assert "401" in refused.stderr
+        assert stack.manage("apikey", "revoke", stack.api_key.split("_")[1]).returncode == 0
+        assert stack.get(f"/api/organizations/{ROMASHKA}/balance/")[0] == 401
+        assert stack.api_key not in stack.output()
+
+
+def test_many_worker_processes_on_one_hot_organization_stay_exact(new_stack: StackBuilder) -> None:
+    with new_stack(WORKER_PROCESSES="4", BATCH_SIZE_MAX="10") as stack:
+        assert_exact(stack, "--count", "500", "--organizations", "1", "--duplicates", "0.2")
+
+
+def test_a_hundred_simultaneous_deliveries_of_one_operation_credit_once(stack: LauncherStack) -> None:
+    delivery = webhook(123.45, inn=VASILEK)
+
+    with ThreadPoolExecutor(20) as pool:
+        answers = list(pool.map(lambda _: stack.deliver(delivery), range(100)))
+
+    assert sorted(answer["status"] for _, answer in answers) == ["already processed"] * 99 + ["success"]
+    # Of the same organization, and stored later: when it is applied, all the others would be.
+    stack.deliver(webhook(0.55, inn=VASILEK))
+    stack.wait_for_balance(VASILEK, 124)
+    (newest, first) = stack.json(f"/api/organizations/{VASILEK}/balance/history/")["history"]
+    assert (newest["seq"], first["operation_id"]) == (2, delivery["operation_id"])
+
+
+def test_killed_pool_processes_lose_and_double_nothing(new_stack: StackBuilder) -> None:
+    if not os.environ.get("REDIS_URL"):
+        pytest.skip("with the file broker the worker is one process")
+    with new_stack(BATCH_SIZE_MAX="5", RETRY_BACKOFF_SECONDS="0.2", SWEEP_INTERVAL_SECONDS="0.5") as stack:
+        main, *_ = stack.pids("celery\0--quiet\0-A\0worker\0worker")
+        for _ in range(3):
+            with ThreadPoolExecutor(4) as pool:
+                answers = pool.map(lambda _: stack.deliver(webhook(1)), range(40))
+                for pid in stack.pids("celery\0--quiet\0-A\0worker\0worker"):
+                    if pid != main:
+                        os.kill(pid, signal.SIGKILL)
+                assert {status for status, _ in answers} == {200}
+
+        stack.wait_for_balance(ROMASHKA, 120)
+        assert stack.manage("verify_ledger").returncode == 0
+
+
+def test_a_lost_broker_folder_loses_nothing(new_stack: StackBuilder) -> None:
+    if os.environ.get("REDIS_URL"):
+        pytest.skip("this run's houses use Redis")
+    with new_stack() as stack:
+        stack.deliver(webhook(1))
+        shutil.rmtree(stack.data_dir / "broker", ignore_errors=True)
+        stack.deliver(webhook(2))
+        stack.wait_for_balance(ROMASHKA, 3)
+
+
+# --- without a working broker -----------------------------------------------------------------------
+
+
+@pytest.fixture
+def hung_redis() -> Iterator[str]:
+    """Accepts connections and never answers."""
+    with socket.create_server(("127.0.0.1", 0), backlog=128) as server:
+        yield f"redis://127.0.0.1:{server.getsockname()[1]}"
+
+
+@pytest.fixture
+def refusing_redis() -> str:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    return f"redis://127.0.0.1:{port}"
+
+
+@pytest.mark.parametrize("broken", ["hung_redis", "refusing_redis"])
+def test_without_a_working_redis_the_bank_hears_200_and_does_not_wait(
+    broken: str, new_stack: StackBuilder, request: pytest.FixtureRequest
+) -> None:
+    stack = new_stack(REDIS_URL=request.getfixturevalue(broken))
+    assert stack.manage("migrate").returncode == 0
+    web = (ROOT / "Procfile").read_text().partition("web: ")[2].partition("\n")[0]
+    programs = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    environment = stack.environment | {"PATH": programs}
+    with stack.log.open("ab") as log:
+        process = subprocess.Popen(web, shell=True, cwd=ROOT, env=environment, stdout=log, stderr=log)
+    try:
+        wait_until(lambda: stack.answers("/readyz"), stack)
+        begun = time.monotonic()
+        answers = [stack.deliver(webhook(1)) for _ in range(50)]
+        seconds = time.monotonic() - begun
+    finally:
+        process.terminate()
+        process.wait(timeout=60)
+
+    assert answers == [(200, {"status": "success"})] * 50
+    # One publication to this Redis in each request would take 50 seconds or more.
+    assert seconds < 25
+    assert json.loads(stack.manage("shell", "-v0", "-c", COUNT_RECEIVED).stdout) == 50
+
+
+COUNT_RECEIVED = "from ingest.models import Webhook; print(Webhook.objects.queued().count())"

@@ -1,0 +1,300 @@
+"""The pages in Russian: chosen by the browser or by the viewer, whole, and no business of programs."""
+
+import re
+from collections.abc import Iterator
+from datetime import timedelta
+
+import pytest
+from django.contrib import admin
+from django.contrib.auth.models import Group, User
+from django.test import Client
+from django.utils import timezone, translation
+from django_celery_results.models import TaskResult
+from django_otp.plugins.otp_static.models import StaticDevice
+from django_otp.plugins.otp_totp.models import TOTPDevice
+
+from api.keys import issue
+from api.models import ApiKey
+from ingest import operator_actions, unrecognized
+from ingest.admin import action_views
+from ingest.banks.events import UnrecognizedEvent
+from ingest.models import (
+    ConflictingDelivery,
+    DuplicateDelivery,
+    IgnoredDelivery,
+    LedgerVerification,
+    OperatorAction,
+    RejectedDelivery,
+    UnrecognizedDelivery,
+    Webhook,
+)
+from ledger.models import Organization, Payment
+from monitoring.format_duration import format_duration
+from monitoring.models import Alert
+from tests.admin_client import admin_url, hidden_fields, staff_client, superuser_client
+from tests.english_scan import find_english
+from tests.factories import ROMASHKA, VASILEK, make_webhook, payment_body, post_payments, terms
+from worker.models import Heartbeat
+
+pytestmark = pytest.mark.django_db
+SWITCH = "/admin/language/"
+WHY = "исправлено"
+
+
+def speaking(language: str, client: Client) -> Client:
+    client.defaults["HTTP_ACCEPT_LANGUAGE"] = language
+    return client
+
+
+@pytest.fixture
+def anna() -> Client:
+    return speaking("ru", superuser_client("анна"))
+
+
+def pages(client: Client) -> Iterator[str]:
+    """Every page of the admin, of each kind of row the first."""
+    yield from ("/admin/", "/admin/time-zone/", "/admin/password_change/", "/admin/ingest/webhook/failures/")
+    for model, its_admin in admin.site._registry.items():
+        yield f"/admin/{model._meta.app_label}/"
+        yield admin_url(model, "changelist")
+        yield f"{admin_url(model, 'changelist')}?q=1"
+        if client.get(admin_url(model, "add")).status_code == 200:
+            yield admin_url(model, "add")
+        row = its_admin.model._default_manager.order_by("pk").first()
+        assert row, f"there is no {model} to show"
+        for name in ("change", "history", "delete"):
+            if name != "delete" or client.get(admin_url(model, "delete", row.pk)).status_code == 200:
+                yield admin_url(model, name, row.pk)
+
+
+@pytest.fixture(autouse=True)
+def a_reason_in_russian(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Adapters give theirs in English, as the answers to the banks are."""
+    monkeypatch.setattr(unrecognized, "_read", lambda _: UnrecognizedEvent("не то слово"))
+
+
+def happened() -> dict[str, Webhook]:
+    """Something of everything, told without a Latin word where people write it; webhooks by status."""
+    anna = User.objects.get()
+    anna.groups.add(Group.objects.create(name="Кассиры"))
+    webhooks = {status: make_webhook(terms(inn=VASILEK), document_number="ПП-1") for status in Webhook.Status}
+    for status, webhook in webhooks.items():
+        Webhook.objects.filter(pk=webhook.pk).update(status=status, attempts=1, last_error="нет места")
+    applied, failed = webhooks[Webhook.Status.APPLIED], webhooks[Webhook.Status.FAILED]
+    post_payments(applied.terms)
+    told = payment_body(terms(1, operation_id=failed.operation_id))
+    ConflictingDelivery.objects.create(webhook=failed, difference="amount_kopecks", body=told)
+    resolved = ConflictingDelivery.objects.create(webhook=applied, difference="amount_kopecks", body=told)
+    DuplicateDelivery.objects.create(webhook=failed)
+    for kind in (RejectedDelivery, IgnoredDelivery, UnrecognizedDelivery):
+        kind.objects.create(reason="не тот счёт", body=b"{}")
+    everything = UnrecognizedDelivery.objects.all()
+    operator_actions.run_chunk(
+        operator_actions.create_for_deliveries(OperatorAction.Kind.PROCESS, everything, anna, WHY).pk
+    )
+    for kind, webhook in [
+        (OperatorAction.Kind.REPLAY, applied),
+        (OperatorAction.Kind.DISMISS, failed),
+        (OperatorAction.Kind.RESOLVE, applied),
+    ]:
+        operator_actions.run_chunk(operator_actions.create(kind, [webhook.pk], anna, WHY).pk)
+    Webhook.objects.filter(pk=failed.pk).update(status=Webhook.Status.FAILED)
+    resolved.refresh_from_db()
+    assert resolved.resolved_by
+    LedgerVerification.objects.create(duration=timedelta(seconds=1), rows_scanned=1, drift="расхождение")
+    Heartbeat.objects.create(
+        name="w@1", kind="worker", processes=2, seen_at=timezone.now() - timedelta(minutes=30)
+    )
+    Heartbeat.objects.create(name="b@1", kind="beat", processes=1, seen_at=timezone.now())
+    TaskResult.objects.create(task_id=f"webhook-{failed.pk}-1", status="FAILURE", traceback="нет места")
+    Alert.objects.create(
+        cause="1", level=2, text="нет места", remedy="убрать", size=1, started_at=timezone.now()
+    )
+    issue("касса", "read:all", timezone.now() + timedelta(days=1))
+    for device in (StaticDevice, TOTPDevice):
+        device.objects.create(user=anna, name="телефон", confirmed=False)
+    return webhooks
+
+
+# --- whole --------------------------------------------------------------------------------------------
+
+
+def test_no_page_in_russian_says_anything_in_english(anna: Client) -> None:
+    happened()
+    left: dict[str, str] = {}
+    for path in pages(anna):
+        answer = anna.get(path)
+        assert (answer.status_code, answer["Content-Language"]) == (200, "ru"), path
+        left |= dict.fromkeys(find_english(answer.content.decode()), path)
+    assert not left, "\n".join(f"{path}: {words}" for words, path in left.items())
+
+
+def test_what_acts_ask_and_say_is_russian_too(anna: Client) -> None:
+    keys = [str(webhook.pk) for webhook in happened().values()]
+    webhooks, chosen = admin_url(Webhook, "changelist"), {"_selected_action": keys}
+    said = [
+        anna.post(webhooks, {"action": f"{kind}_selected", **chosen})
+        for kind in ("replay", "dismiss", "resolve")
+    ]
+    ids = {"ids": " ".join(keys)}
+    said += [
+        anna.post(f"/admin/ingest/webhook/action/{kind}/", {**ids, "reason": ""})
+        for kind in action_views.KINDS
+    ]
+    acts = {kind: f"/admin/ingest/webhook/action/{kind}/" for kind in action_views.KINDS}
+    said += [anna.post(action, {**ids, "reason": WHY}) for action in acts.values()]  # not as they were shown
+    said += [
+        anna.post(action, {**hidden_fields(anna.get(action, ids)), "reason": WHY}, follow=True)
+        for action in acts.values()
+    ]
+    unrecognized, key = (
+        admin_url(UnrecognizedDelivery, "changelist"),
+        str(UnrecognizedDelivery.objects.get().pk),
+    )
+    said += [
+        anna.post(unrecognized, {"action": f"{action}_selected", "_selected_action": [key]})
+        for action in ("process", "dismiss")
+    ]
+    said += [anna.get(f"{unrecognized}action/discard/?ids={key}")]
+    said += [
+        anna.post(action, {**hidden_fields(anna.get(action, {"ids": key})), "reason": WHY}, follow=True)
+        for action in (f"{unrecognized}action/{kind}/" for kind in ("process", "discard", "process"))
+    ]
+    said += [anna.post("/admin/ingest/webhook/action/replay/", {"ids": "", "reason": WHY}, follow=True)]
+
+    revoked = {"_selected_action": [ApiKey.objects.get().pk], "action": "revoke_selected"}
+    said += [anna.post(admin_url(ApiKey, "changelist"), revoked)]
+    said += [anna.post(admin_url(ApiKey, "changelist"), revoked | {"sure": "1"}, follow=True)]
+    said += [anna.get(admin_url(ApiKey, "history", ApiKey.objects.get().pk))]
+    said += [anna.post(admin_url(ApiKey, "add"), {"name": "касса", "scopes": "read:all"})]
+    said += [
+        anna.post(admin_url(ApiKey, "add"), {"name": "касса", "scopes": "?", "expires_at_0": "01.01.2020"})
+    ]
+
+    assert {answer.status_code for answer in said} == {200}
+    assert [words for answer in said for words in find_english(answer.content.decode())] == []
+
+
+def test_whoever_is_not_let_in_reads_why_in_russian() -> None:
+    User.objects.create_user("олег", password=WHY)
+    stranger = speaking("ru", Client())
+    said = [stranger.get("/admin/login/")]
+    said += [stranger.post("/admin/login/", {"username": "олег", "password": "?"}) for _ in range(6)]
+    stranger.force_login(User.objects.get())
+    said.append(stranger.get("/admin/login/"))
+    said.append(speaking("ru", staff_client(name="вера")).get("/admin/ingest/webhook/failures/"))
+
+    assert [answer.status_code for answer in said[-3:]] == [429, 200, 403]
+    assert [words for answer in said for words in find_english(answer.content.decode())] == []
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "windows-1251"])
+def test_a_statement_is_taken_away_in_the_viewers_language(anna: Client, encoding: str) -> None:
+    post_payments(terms(14500000, document_number="ПП-1"))
+    path = f"/admin/ledger/organization/{Organization.objects.get().pk}/statement.csv"
+
+    file = b"".join(anna.get(path, {"encoding": encoding})).decode(encoding)
+    in_english = b"".join(speaking("en", anna).get(path, {"encoding": encoding})).decode(encoding)
+
+    assert "Выписка организации" in file
+    assert "№;Дата;Время;Номер документа" in file
+    assert "Оборот;;145000,00" in file
+    assert "No.;Day;Time;Document number" in in_english
+    assert "Turnover;;145000,00" in in_english
+
+
+def test_a_page_without_a_translation_would_be_found() -> None:
+    page = (
+        '<h1>Деньги идут</h1><p title="since received">12 <b>not yet applied</b> CSV</p><pre>raw bytes</pre>'
+    )
+
+    assert find_english(page) == ["since received", "not yet applied"]
+
+
+# --- chosen -------------------------------------------------------------------------------------------
+
+
+def heading(client: Client) -> str:
+    found = re.search(r'<html lang="(\w+)"', client.get("/admin/login/").content.decode())
+    assert found
+    return found[1]
+
+
+@pytest.mark.parametrize(
+    ("accepted", "spoken"),
+    [
+        ("ru", "ru"),
+        ("ru-RU,ru;q=0.9,en;q=0.8", "ru"),
+        ("en-US", "en"),
+        ("de,ru;q=0.5", "ru"),
+        ("fr", "en"),
+        ("", "en"),
+    ],
+)
+def test_a_browser_is_answered_in_its_language_or_in_english(accepted: str, spoken: str) -> None:
+    assert heading(speaking(accepted, Client())) == spoken
+
+
+def test_a_viewer_chooses_a_language_which_stays_and_comes_back_to_the_page(anna: Client) -> None:
+    back = admin_url(Payment, "changelist")
+    assert 'value="en" lang="en">English' in anna.get(back).content.decode()
+
+    answer = anna.post(SWITCH, {"language": "en", "next": back})
+
+    assert (answer.status_code, answer["Location"]) == (302, back)
+    cookie = answer.cookies["django_language"]
+    assert (cookie.value, cookie["path"], cookie["samesite"]) == ("en", "/admin/", "Lax")
+    assert cookie["max-age"]
+    assert 'value="ru" lang="ru">Русский' in anna.get(back).content.decode()
+
+
+def test_the_switch_takes_no_get_no_stranger_s_form_and_sends_nobody_elsewhere(anna: Client) -> None:
+    strict = Client(enforce_csrf_checks=True)
+
+    assert not anna.get(SWITCH, {"language": "en"}).cookies
+    assert not anna.post(SWITCH, {"language": "xx", "next": "/admin/"}).cookies
+    assert strict.post(SWITCH, {"language": "en", "next": "/admin/"}).status_code == 403
+    assert anna.post(SWITCH, {"language": "en", "next": "https://example.com/"})["Location"] == "/"
+
+
+def test_dates_are_written_as_the_language_does_and_money_stays(anna: Client) -> None:
+    post_payments(terms(14500000))
+
+    told = anna.get(admin_url(Payment, "changelist")).content.decode()
+
+    assert "27.04.2024 21:00:00" in told
+    assert "145\N{NO-BREAK SPACE}000,00\N{NO-BREAK SPACE}₽" in told
+
+
+def test_a_duration_has_the_languages_units_comma_and_plural() -> None:
+    with translation.override("ru"):
+        told = [
+            format_duration(seconds)
+            for seconds in (0.045, 3.2, 47, 240, 7200, 3 * 86400, 21 * 86400, 5 * 86400)
+        ]
+
+    assert told == ["45 мс", "3,2 с", "47 с", "4 мин", "2 ч", "3 дня", "21 день", "5 дней"]
+
+
+# --- no business of programs --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "path", ["/api/operations/1/", f"/api/organizations/{ROMASHKA}/balance/", "/healthz"]
+)
+def test_programs_are_answered_in_english_whatever_language_they_accept(path: str) -> None:
+    program = Client(headers={"Accept-Language": "ru"})
+    program.cookies["django_language"] = "ru"
+
+    answer = program.get(path)
+
+    assert answer.content.isascii()
+    assert not answer.has_header("Content-Language")
+    assert "Accept-Language" not in answer.get("Vary", "")
+
+
+def test_one_viewers_language_is_not_the_next_ones(anna: Client) -> None:
+    anna.get("/admin/")
+
+    assert translation.get_language() == "en"
+    assert heading(Client()) == "en"

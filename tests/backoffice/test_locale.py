@@ -1,0 +1,114 @@
+"""Times in the time zone of who looks at them."""
+
+from datetime import UTC, datetime
+
+import pytest
+from django.test import Client
+from django.utils import timezone
+
+from backoffice.locale import SafeZoneInfo
+from ledger.models import Payment
+from tests.admin_client import admin_url, superuser_client
+from tests.factories import ROMASHKA, post_payments, terms
+
+pytestmark = pytest.mark.django_db
+CHOICE = "/admin/time-zone/"
+
+
+def in_zone(name: str) -> Client:
+    client = superuser_client()
+    client.cookies["time_zone"] = name
+    return client
+
+
+def text(client: Client, path: str) -> str:
+    answer = client.get(path)
+    assert answer.status_code == 200
+    return answer.content.decode()
+
+
+def payments() -> str:
+    return admin_url(Payment, "changelist")
+
+
+def test_times_are_told_in_the_viewers_zone_and_the_header_says_which() -> None:
+    post_payments(terms(document_date=datetime(2024, 4, 27, 21, tzinfo=UTC)))
+
+    told = text(in_zone("Europe/Moscow"), payments())
+
+    assert "2024-04-28 00:00:00" in told
+    assert "times in Europe/Moscow" in told
+
+
+@pytest.mark.parametrize("name", ["", "Mars/Olympus", "../../etc/passwd", "localtime", "UTC\0", "x" * 4000])
+def test_a_zone_that_nobody_knows_means_the_houses(name: str) -> None:
+    post_payments(terms(document_date=datetime(2024, 4, 27, 21, tzinfo=UTC)))
+
+    told = text(in_zone(name), payments())
+
+    assert "2024-04-27 21:00:00" in told
+    assert "times in UTC" in told
+
+
+def test_one_viewers_zone_is_not_the_next_ones() -> None:
+    post_payments(terms(document_date=datetime(2024, 4, 27, 21, tzinfo=UTC)))
+    text(in_zone("Asia/Tokyo"), payments())
+
+    assert timezone.get_current_timezone_name() == "UTC"
+    assert "times in UTC" in text(superuser_client("eva"), payments())
+
+
+@pytest.mark.parametrize("zone", ["Asia/Tokyo", "America/New_York", "Pacific/Kiritimati"])
+@pytest.mark.parametrize(
+    "moment", [datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC), datetime(1000, 1, 1, tzinfo=UTC)]
+)
+def test_a_document_of_the_last_or_first_day_that_is_stored_is_shown_in_every_zone(
+    zone: str, moment: datetime
+) -> None:
+    post_payments(terms(document_date=moment))
+    client = in_zone(zone)
+
+    payment = Payment.objects.get()
+    assert text(client, payments())
+    assert text(client, admin_url(Payment, "change", payment.pk))
+    organization = f"/admin/ledger/organization/{payment.organization_id}"
+    assert text(client, f"{organization}/change/")
+    assert ROMASHKA in b"".join(client.get(f"{organization}/statement.csv")).decode()
+
+
+def test_a_zone_tells_moments_as_its_clocks_do() -> None:
+    assert str(datetime(2024, 4, 27, 21, tzinfo=UTC).astimezone(SafeZoneInfo("Europe/Moscow"))) == (
+        "2024-04-28 00:00:00+03:00"
+    )
+
+
+def test_the_api_has_no_viewer(client: Client) -> None:
+    post_payments(terms())
+    client.cookies["time_zone"] = "Asia/Tokyo"
+
+    history = client.get(f"/api/organizations/{ROMASHKA}/balance/history/").json()["history"]
+    assert history[0]["document_date"] == "2024-04-27T21:00:00Z"
+
+
+def test_a_viewer_chooses_a_zone_and_comes_back() -> None:
+    client = superuser_client()
+
+    answer = client.post(f"{CHOICE}?next={payments()}", {"zone": "Asia/Tokyo"})
+
+    assert (answer.status_code, answer["Location"]) == (302, payments())
+    cookie = answer.cookies["time_zone"]
+    assert (cookie.value, cookie["path"], cookie["samesite"]) == ("Asia/Tokyo", "/admin/", "Lax")
+    assert "times in Asia/Tokyo" in text(client, payments())
+    assert client.post(CHOICE, {"zone": ""}).cookies["time_zone"].value == ""
+
+
+@pytest.mark.parametrize("back", ["https://example.com/", "//example.com/", "javascript:alert(1)", ""])
+def test_nobody_is_sent_elsewhere(back: str) -> None:
+    answer = superuser_client().post(f"{CHOICE}?next={back}", {"zone": "UTC"})
+
+    assert answer["Location"] == "/admin/"
+
+
+def test_a_zone_that_is_no_choice_is_refused_and_a_stranger_must_log_in(client: Client) -> None:
+    assert "time_zone" not in superuser_client().post(CHOICE, {"zone": "Mars/Olympus"}).cookies
+    assert client.get(CHOICE).status_code == 302

@@ -1,0 +1,200 @@
+"""What a member of the staff with one permission sees: nothing of the models that it doesn't name."""
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import Group, Permission, User
+from django.db.models import Model
+from django.test import Client
+from django.urls import reverse
+from django_celery_results.models import TaskResult
+from django_otp.plugins.otp_static.models import StaticDevice
+from django_otp.plugins.otp_totp.models import TOTPDevice
+
+from api.keys import issue
+from ingest import inbox, operator_actions
+from ingest.models import ConflictingDelivery, LedgerVerification, OperatorAction, Webhook
+from tests import admin_rows
+from tests.admin_client import admin_url, staff_client, superuser_client
+from tests.factories import IVANOV, SAMPLE, VASILEK, make_webhook, payment_body, post_payments, terms
+
+pytestmark = pytest.mark.django_db
+PAYER = "7736050003"  # as the ledger has it; the webhook of the same operation says VASILEK
+LEDGER = {"view_payment", "view_balancelog", "view_organization"}
+# What is on the pages, and the permissions any of which lets see it. The INN of the organization is a term of
+# each payment, and an amount one of its log line.
+SECRETS: dict[str, set[str]] = {
+    "777,19": {"view_payment", "view_balancelog"},
+    "877,19": {"view_balancelog"},
+    "877,74": {"view_balancelog", "view_organization"},
+    PAYER: LEDGER,
+    "500,01": {"view_webhook"},
+    VASILEK: {"view_webhook"},
+    "999,13": {"view_conflictingdelivery"},
+    "999.13": {"view_conflictingdelivery"},
+    IVANOV: {"view_conflictingdelivery"},
+    "of-the-rejected": {"view_rejecteddelivery"},
+    "of-the-ignored": {"view_ignoreddelivery"},
+    "of-the-unrecognized": {"view_unrecognizeddelivery"},
+    "of-the-traceback": {"view_taskresult"},
+    "of-the-drift": {"view_ledgerverification"},
+    "of-the-act": {"view_operatoraction", "view_webhook"},
+    SAMPLE: {"view_apikey"},
+    "key-of-the-phone": set(),
+}
+
+
+@pytest.fixture(autouse=True)
+def rows() -> None:
+    superuser_client("first")
+    admin_rows.create_one_of_each()
+    told = terms(777_19, inn=PAYER)
+    post_payments(terms(100_00, inn=PAYER), told, terms(55, inn=PAYER))
+    other = terms(500_01, inn=VASILEK, operation_id=told.operation_id)
+    webhook = make_webhook(other, status=Webhook.Status.FAILED, attempts=5, last_error="it broke")
+    sent = payment_body(other, amount="999.13", payer_inn=IVANOV)
+    ConflictingDelivery.objects.create(webhook=webhook, difference="amount_kopecks, inn", body=sent)
+    inbox.record_rejected(b'"of-the-rejected"', "of-the-rejected")
+    inbox.record_unrecognized(b'"unrecognized"', b'"unrecognized"', "of-the-unrecognized", "tbank")
+    inbox.record_ignored(b'"of-the-ignored"', "of-the-ignored", "tbank")
+    TaskResult.objects.create(
+        task_id=f"webhook-{webhook.pk}-2", status="FAILURE", traceback="of-the-traceback"
+    )
+    LedgerVerification.objects.create(duration=timedelta(0), rows_scanned=1, drift="of-the-drift")
+    operator_actions.create(
+        OperatorAction.Kind.REPLAY, {webhook.pk}, User.objects.earliest("pk"), "of-the-act"
+    )
+    issue("a program", SAMPLE)
+
+
+SEEING = [
+    *(f"view_{model._meta.model_name}" for model in admin_rows.registered_models()),
+    *("replay_webhook", "dismiss_webhook", "resolve_conflict", "add_apikey", "revoke_apikey"),
+]
+
+
+def addresses() -> list[str]:
+    """Each page that shows something, and the newest rows'."""
+    found = {"/admin/ingest/webhook/action/replay/?ids=1%202", "/admin/ingest/webhook/action/replay/?all=1"}
+    for route in admin_rows.admin_routes():
+        if route.endswith(("/add/", "/delete/", "/password/", "logout/")):
+            continue
+        model = admin_rows.model_of_route(route)
+        rows = model._default_manager.order_by("-pk")[:3] if model else []
+        found |= {admin_rows.fill_route(route, str(row.pk)) for row in rows} if "<" in route else {route}
+    return sorted(found)
+
+
+def text_of(browser: Client, path: str) -> str:
+    answer: Any = browser.get(path)
+    whole: bytes = b"".join(answer) if answer.streaming else answer.content
+    return whole.decode(errors="replace").replace("\N{NO-BREAK SPACE}", " ")
+
+
+@pytest.mark.parametrize("permission", SEEING)
+def test_one_permission_shows_nothing_of_another_model(permission: str) -> None:
+    browser = staff_client(permission)
+    hidden = [secret for secret, seen_with in SECRETS.items() if permission not in seen_with]
+    texts = {path: text_of(browser, path) for path in addresses()}
+    assert [(path, secret) for path, text in texts.items() for secret in hidden if secret in text] == []
+
+
+def test_all_of_it_is_on_the_pages_for_who_may_see_everything() -> None:
+    browser = superuser_client()
+    whole = "".join(text_of(browser, path) for path in addresses())
+    assert [secret for secret in SECRETS if secret not in whole and secret != "key-of-the-phone"] == []
+
+
+@pytest.mark.parametrize(
+    ("permissions", "shown", "hidden"),
+    [
+        (["view_webhook"], ["500,01"], ["777,19", "877,19", "999,13", "of-the-traceback"]),
+        (["view_webhook", "view_payment"], ["777,19"], ["877,19"]),
+        (["view_webhook", "view_payment", "view_balancelog"], ["777,19", "877,19"], ["999,13"]),
+        (["view_webhook", "view_conflictingdelivery"], ["999,13"], ["777,19"]),
+        (["view_webhook", "view_taskresult"], ["of-the-traceback"], ["777,19"]),
+    ],
+)
+def test_a_story_tells_what_the_viewer_may_see(
+    permissions: list[str], shown: list[str], hidden: list[str]
+) -> None:
+    webhook = Webhook.objects.get(payer_inn=VASILEK)
+    text = text_of(staff_client(*permissions), admin_url(Webhook, "change", webhook.pk))
+    assert [secret for secret in shown if secret not in text] == []
+    assert [secret for secret in hidden if secret in text] == []
+
+
+# --- who gives permissions ----------------------------------------------------------------------------
+
+POWERS = {"is_superuser": "on", "is_staff": "on", "is_active": "on", "username": "dora"}
+
+
+@pytest.fixture
+def clerk() -> Client:
+    """With every permission that there is, but no superuser."""
+    every = Permission.objects.values_list("codename", flat=True)
+    return staff_client(*every, name="dora")
+
+
+def test_staff_does_not_make_itself_a_superuser(clerk: Client) -> None:
+    dora = User.objects.get(username="dora")
+    group = Group.objects.earliest("pk")
+    form = POWERS | {"groups": [group.pk], "user_permissions": [], "first_name": "Dora"}
+    assert clerk.post(admin_url(User, "change", dora.pk), form).status_code == 302
+    dora.refresh_from_db()
+    assert dora.first_name == "Dora"
+    assert not dora.is_superuser
+    assert not dora.groups.exists()
+    assert dora.user_permissions.exists()
+
+
+def test_staff_does_not_change_or_delete_a_superuser(clerk: Client) -> None:
+    admin_client = User.objects.get(username="first")
+    assert (
+        clerk.post(
+            admin_url(User, "change", admin_client.pk), {"username": "first", "email": "x@x"}
+        ).status_code
+        == 403
+    )
+    assert clerk.post(admin_url(User, "delete", admin_client.pk), {"post": "yes"}).status_code == 403
+    delete = {"action": "delete_selected", "_selected_action": admin_client.pk, "post": "yes", "index": "0"}
+    clerk.post(admin_url(User, "changelist"), delete)
+    assert User.objects.filter(pk=admin_client.pk, email="").exists()
+
+
+@pytest.mark.parametrize("name", ["first", "owner", "dora"])
+def test_staff_sets_no_password_but_its_own_by_the_page_for_that(name: str, clerk: Client) -> None:
+    user = User.objects.get(username=name)
+    form = {"usable_password": "true", "password1": "long enough 1", "password2": "long enough 1"}
+    assert clerk.post(reverse("admin:auth_user_password_change", args=[user.pk]), form).status_code == 403
+    assert User.objects.get(pk=user.pk).password == user.password
+    assert clerk.get("/admin/password_change/").status_code == 200
+
+
+def test_a_superuser_still_gives_permissions_and_passwords() -> None:
+    admin_client = superuser_client()
+    owner = User.objects.get(username="owner")
+    assert (
+        admin_client.post(admin_url(User, "change", owner.pk), POWERS | {"username": "owner"}).status_code
+        == 302
+    )
+    form = {"usable_password": "true", "password1": "long enough 1", "password2": "long enough 1"}
+    assert (
+        admin_client.post(reverse("admin:auth_user_password_change", args=[owner.pk]), form).status_code
+        == 302
+    )
+    owner.refresh_from_db()
+    assert owner.is_superuser
+    assert owner.check_password("long enough 1")
+
+
+@pytest.mark.parametrize("model", [Group, TOTPDevice, StaticDevice])
+def test_staff_changes_no_group_and_no_second_factor(model: type[Model], clerk: Client) -> None:
+    row: Any = model._default_manager.latest("pk")
+    for name, arguments in [("add", []), ("change", [row.pk]), ("delete", [row.pk])]:
+        assert clerk.post(admin_url(model, name, *arguments), {"name": "x", "post": "yes"}).status_code == 403
+    assert model._default_manager.filter(name=row.name).exists()
+    if model is not Group:
+        assert clerk.get(admin_url(model, "changelist")).status_code == 403
+        assert clerk.get(admin_url(model, "change", row.pk)).status_code == 403

@@ -1,0 +1,119 @@
+"""Every numeric variable has a range: what is out of it ends each process at its start, in one line."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from django.core.exceptions import ImproperlyConfigured
+
+from config.env import NUMBERS, Environment
+from tests.devtools.test_run import complaint
+from tests.harness.launcher_stack import CLEAN_ENVIRONMENT
+from tests.harness.servers import ROOT, free_port
+from tests.markers import sqlite_run_only
+
+pytestmark = sqlite_run_only
+EXAMPLE = (ROOT / ".env.example").read_text()
+DOCUMENTED = dict(re.findall(r"^# ([A-Z_]+)=([0-9]+(?:\.[0-9]+)?)$", EXAMPLE, re.MULTILINE))
+SWITCHES = {"DEBUG", "BEHIND_TLS_PROXY", "SECOND_FACTOR_REQUIRED"}
+NO_NUMBERS = [
+    "-1",
+    "many",
+    "nan",
+    "inf",
+    "-inf",
+    "1e3",
+    "0x10",
+    "1_000",
+    "１",
+    "+1",
+    " 1",
+    "1 2",
+    "1\n2",
+    "9" * 5000,
+]
+# Each variable, wherever it is read, in a process of each kind.
+PROGRAMS = {
+    "gunicorn": ["gunicorn", "--config", "python:config.gunicorn", "config.wsgi"],
+    "worker": ["celery", "--quiet", "-A", "worker", "worker"],
+    "beat": ["celery", "--quiet", "-A", "worker", "beat"],
+    "manage.py": ["manage.py", "prune", "--dry-run"],
+}
+
+
+def read(name: str, text: str) -> float:
+    env = Environment()
+    env.ENVIRON = {name: text}
+    is_full = isinstance(NUMBERS[name][0], int)
+    return env.whole(name) if is_full else env.decimal(name)
+
+
+def test_every_number_of_the_example_has_a_range_and_this_default() -> None:
+    assert DOCUMENTED.keys() - SWITCHES == NUMBERS.keys()
+    assert {name: str(NUMBERS[name][0]) for name in NUMBERS} == {name: DOCUMENTED[name] for name in NUMBERS}
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_range_and_meaning_of_zero_are_documented(name: str) -> None:
+    about = EXAMPLE.partition(f"\n# {name}=")[0].rpartition("\n\n")[2].replace("\n#", "")
+    _, least, most = NUMBERS[name]
+
+    assert re.search(rf"\b{least:g} to {int(most)}\b", about)
+    assert least > 0 or " 0: " in about
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_bounds_are_in_the_range(name: str) -> None:
+    _, least, most = NUMBERS[name]
+    assert (read(name, f"{least:g}"), read(name, str(int(most)))) == (least, most)
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+@pytest.mark.parametrize("text", [*NO_NUMBERS, "beyond", "below"])
+def test_value_out_of_range_is_refused_in_one_line(name: str, text: str) -> None:
+    _, least, most = NUMBERS[name]
+    if text == "below" and least == 0:
+        pytest.skip("0 has a meaning here")
+    text = {"beyond": str(int(most) + 1), "below": "0"}.get(text, text)
+
+    with pytest.raises(ImproperlyConfigured, match=rf"^{name}=.*{least} to {most}") as refused:
+        read(name, text)
+
+    assert "\n" not in str(refused.value)
+    assert len(str(refused.value)) < 200
+
+
+def test_settings_read_each_of_them_by_its_range() -> None:
+    settings = (ROOT / "config/settings.py").read_text()
+    assert set(re.findall(r'env\.(?:whole|decimal)\("([A-Z_]+)"\)', settings)) == NUMBERS.keys()
+
+
+@pytest.mark.parametrize("name", ["PORT", "WEB_THREADS", "DELIVERY_RECORDS_MAX", "SWEEP_INTERVAL_SECONDS"])
+def test_make_run_starts_nothing_with_a_number_out_of_range(name: str, tmp_path: Path) -> None:
+    assert complaint(tmp_path, **{name: "-1"}).startswith(f"{name}=-1 is malformed; it must be a")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("program", "name"),
+    [
+        *(("gunicorn", name) for name in ("PORT", "WEB_PROCESSES", "WEB_THREADS", "DELIVERY_RECORDS_MAX")),
+        *((program, "DELIVERY_RECORDS_MAX") for program in ("worker", "beat", "manage.py")),
+        ("worker", "WORKER_PROCESSES"),
+    ],
+)
+def test_each_program_ends_without_a_traceback(program: str, name: str, tmp_path: Path) -> None:
+    first, *others = PROGRAMS[program]
+    command = [sys.executable, *([first] if first.endswith(".py") else ["-m", first]), *others]
+    base = {**os.environ, **CLEAN_ENVIRONMENT, "PORT": str(free_port()), "DATA_DIR": str(tmp_path)}
+    done = subprocess.run(
+        command, cwd=ROOT, env={**base, name: "-1"}, check=False, capture_output=True, text=True, timeout=60
+    )
+
+    lines = {line for line in done.stderr.splitlines() if not line.startswith("{")}  # gunicorn's own are JSON
+    assert done.returncode != 0
+    assert len(lines) == 1, done.stderr
+    assert lines.pop().startswith(f"Prihod can't start: {name}=-1 is malformed")

@@ -1,0 +1,179 @@
+"""The look-ups that an address of an admin list may execute: those of its filters and of our own links."""
+
+import re
+from collections.abc import Iterator
+
+import pytest
+from django.contrib import admin
+from django.contrib.auth.models import User
+from django.db import connection
+from django.db.models import Model
+from django.test import Client, RequestFactory
+from django.test.utils import CaptureQueriesContext
+
+from api.models import ApiKey
+from core.admin_lookups import SEARCH_CHARS_MAX, StrictAdmin
+from ingest.models import Webhook
+from tests import admin_rows
+from tests.admin_client import admin_url, staff_client, superuser_client
+
+pytestmark = pytest.mark.django_db
+OF_DEVICES = {
+    *("created_at__gte", "created_at__lt", "created_at__isnull", "last_used_at__gte", "last_used_at__lt"),
+    *("last_used_at__isnull", "confirmed__exact", "confirmed__isnull"),
+}
+ALLOWED = {
+    "auth.User": {
+        *("is_staff__exact", "is_staff__isnull", "is_superuser__exact", "is_superuser__isnull"),
+        *("is_active__exact", "is_active__isnull", "groups__id__exact", "groups__isnull"),
+    },
+    "django_celery_results.TaskResult": {"status", "status__isnull"},
+    "ingest.OperatorAction": {"kind__exact", "kind__isnull"},
+    "ingest.ConflictingDelivery": {"resolved_by__isempty", "received_at__gte", "webhook__exact"},
+    "ingest.IgnoredDelivery": {"received_at__gte"},
+    "ingest.RejectedDelivery": {"received_at__gte"},
+    "ingest.UnrecognizedDelivery": {"state", "received", "source"},
+    "ingest.Webhook": {"status__exact", "status__isnull", "received", "error_fingerprint"},
+    "ledger.Payment": {"id__gte"},
+    "otp_static.StaticDevice": OF_DEVICES,
+    "otp_totp.TOTPDevice": OF_DEVICES,
+}
+LOOKUPS = [
+    *(
+        "",
+        "exact",
+        "iexact",
+        "contains",
+        "icontains",
+        "startswith",
+        "istartswith",
+        "endswith",
+        "regex",
+        "iregex",
+    ),
+    *(
+        "gt",
+        "gte",
+        "lt",
+        "lte",
+        "range",
+        "in",
+        "isnull",
+        "among",
+        "year",
+        "date",
+        "hour__gte",
+        "isempty",
+        "search",
+    ),
+]
+SLOW = "(.*)*(.*)*(.*)*x$"
+
+
+def look_ups(model: type[Model]) -> Iterator[str]:
+    """Of each field, and of each field of each related model."""
+    paths = ["pk", *_fields(model)]
+    for field in model._meta.get_fields():
+        if field.is_relation and isinstance(field.related_model, type):
+            paths += [f"{field.name}__{path}" for path in ("pk", *_fields(field.related_model))]
+    for path in paths:
+        yield from (f"{path}__{lookup}" if lookup else path for lookup in LOOKUPS)
+
+
+def _fields(model: type[Model]) -> list[str]:
+    return [field.name for field in model._meta.get_fields()]
+
+
+models = pytest.mark.parametrize("model", admin_rows.registered_models(), ids=lambda model: model._meta.label)
+
+
+@models
+def test_only_the_look_ups_of_filters_and_links_are_allowed(model: type[Model], rf: RequestFactory) -> None:
+    pages, request = admin.site._registry[model], rf.get("/")
+    allowed = {lookup for lookup in look_ups(model) if pages.lookup_allowed(lookup, SLOW, request)}
+    assert allowed <= ALLOWED.get(model._meta.label, set())
+
+
+@models
+def test_a_look_up_that_is_not_allowed_is_answered_400_and_executes_nothing(model: type[Model]) -> None:
+    admin_client = superuser_client()
+    for field in _fields(model):
+        for lookup in {f"{field}__regex", f"{field}__among", field} - ALLOWED.get(model._meta.label, set()):
+            with CaptureQueriesContext(connection) as queries:
+                answer = admin_client.get(admin_url(model, "changelist"), {lookup: SLOW})
+            assert answer.status_code == 400, lookup
+            assert not any("(.*)" in query["sql"] for query in queries.captured_queries)
+
+
+def test_a_look_up_of_a_filter_or_link_is_executed_whatever_its_value() -> None:
+    admin_client = superuser_client()
+    for model in admin_rows.registered_models():
+        for lookup in ALLOWED.get(model._meta.label, ()):
+            for value in ("", "1", SLOW, "9" * 30, "0001-01-01 00:00:00+14:00"):
+                assert admin_client.get(admin_url(model, "changelist"), {lookup: value}).status_code in {
+                    200,
+                    302,
+                }
+
+
+def test_every_admin_is_strict() -> None:
+    """Those of other packages, too: whoever adds one is reminded here."""
+    assert [
+        model for model, pages in admin.site._registry.items() if not isinstance(pages, StrictAdmin)
+    ] == []
+
+
+def test_every_link_of_the_pages_is_answered() -> None:
+    admin_client = superuser_client()
+    admin_rows.create_one_of_each()
+    pages = {"/admin/", *(admin_url(model, "changelist") for model in admin_rows.registered_models())}
+    pages |= {
+        admin_url(model, "change", row.pk)
+        for model in admin_rows.registered_models()
+        for row in model._default_manager.all()
+    }
+    links = {link for path in pages for link in links_of(admin_client, path)} - pages
+    assert len(links) > 60
+    assert {path: status for path in links if (status := admin_client.get(path).status_code) != 200} == {}
+
+
+def links_of(browser: Client, path: str) -> set[str]:
+    answer = browser.get(path)
+    assert answer.status_code == 200, path
+    if answer.streaming or "html" not in answer["Content-Type"]:
+        return set()
+    found = {link.replace("&amp;", "&") for link in re.findall(r'href="([^"#]+)"', answer.content.decode())}
+    here = path.partition("?")[0]
+    whole = {here + link if link.startswith("?") else link for link in found}
+    return {link for link in whole if link.startswith("/admin/") and "logout" not in link}
+
+
+@pytest.mark.parametrize("lookup", ["digest__startswith", "scopes__regex", "digest", "last_used_at__gte"])
+def test_an_auditor_learns_nothing_of_what_no_page_shows(lookup: str) -> None:
+    assert staff_client("view_apikey").get(admin_url(ApiKey, "changelist"), {lookup: "a"}).status_code == 400
+
+
+@pytest.mark.parametrize("model", [Webhook, User, ApiKey])
+def test_a_search_text_is_bounded(model: type[Model]) -> None:
+    admin_client = superuser_client()
+    assert (
+        admin_client.get(admin_url(model, "changelist"), {"q": "a " * (SEARCH_CHARS_MAX // 2)}).status_code
+        == 200
+    )
+    assert (
+        admin_client.get(admin_url(model, "changelist"), {"q": "a" * (SEARCH_CHARS_MAX + 1)}).status_code
+        == 400
+    )
+    assert admin_client.get(admin_url(model, "changelist"), {"q": "a\0"}).status_code == 400
+
+
+@pytest.mark.parametrize("query", ["q=a%00", "q=" + "a" * 301, "nonsense=1", "received=nonsense"])
+def test_an_act_on_all_that_match_a_wrong_address_is_on_none(query: str) -> None:
+    answer = superuser_client().get(f"/admin/ingest/webhook/action/replay/?all=1&{query}")
+    assert answer.status_code in {400, 404}
+
+
+@pytest.mark.parametrize("key", ["", "abc", "9" * 30, "\0", "1.5"])
+def test_an_action_on_a_row_that_can_not_be_is_refused(key: str) -> None:
+    ticked = {"action": "replay_selected", "_selected_action": key, "index": "0"}
+    assert superuser_client().post(admin_url(Webhook, "changelist"), ticked).status_code == 400

@@ -1,0 +1,72 @@
+"""A stream of attacks from one number: the corpus by turns, and bytes changed at random in it."""
+
+import random
+from collections.abc import Iterator
+
+from tests.fuzz.corpus import KINDS, WEBHOOK, Attack, poisoned, request
+
+MUTATED = "bytes changed at random"
+MUTATED_SHARE = 0.25
+CHANGES_MAX = 8
+TOKENS = [
+    b"\r\n",
+    b"\n",
+    b"\r",
+    b"\0",
+    b" ",
+    b"\t",
+    b":",
+    b"%00",
+    b"%",
+    b"/",
+    b"..",
+    b"\xff",
+    b"\xc0\x80",
+    b"{",
+    b'"',
+    b"\\",
+]
+TOKENS += [
+    b"Content-Length: 0\r\n",
+    b"Transfer-Encoding: chunked\r\n",
+    b"Host: x\r\n",
+    b"0\r\n\r\n",
+    b"HTTP/1.0",
+    b"9" * 400,
+]
+
+
+def attacks(seed: int, count: int) -> Iterator[Attack]:
+    """`count` of them, the same for the same seed."""
+    chance = random.Random(seed)
+    names = list(KINDS)
+    for number in range(count):
+        if chance.random() < MUTATED_SHARE:
+            yield Attack(MUTATED, "any", (mutated(chance),))
+            continue
+        name = names[number % len(names)]
+        endpoint, sent = KINDS[name](chance)
+        yield Attack(name, endpoint, sent if isinstance(sent, tuple) else (sent,))
+
+
+def mutated(chance: random.Random) -> bytes:
+    """A request with a body that is wrong in three fields, and then with a few changes anywhere."""
+    endpoint = request("POST", WEBHOOK, poisoned(chance), b"Content-Type: application/json")
+    read = request("GET", "/api/organizations/5555555555/balance/history/?limit=3&before=7")
+    raw = bytearray(chance.choice([endpoint, endpoint, endpoint, read]))
+    for _ in range(chance.randint(1, CHANGES_MAX)):
+        place = chance.randrange(len(raw) + 1)
+        length = chance.randint(1, 30)
+        match chance.randrange(5):
+            case 0:
+                raw[place : place + 1] = bytes([chance.randrange(256)])
+            case 1:
+                del raw[place : place + length]
+            case 2:
+                raw[place:place] = chance.choice(TOKENS)
+            case 3:
+                raw[place:place] = raw[place : place + length] * chance.randint(1, 20)
+            case _:
+                if place < len(raw):
+                    raw[place] ^= 1 << chance.randrange(8)
+    return bytes(raw)

@@ -1,0 +1,183 @@
+"""No address that a person can type into the admin, and no form, fails with a 500.
+
+Every route × users × wrong keys, parameters, forms and methods. `ADMIN_REQUESTS` in the environment
+says how many of them are sent for each user, drawn at random with a fixed seed; for the superuser five times
+as many.
+"""
+
+import os
+import random
+import sys
+from collections.abc import Callable, Iterator
+from itertools import product
+from typing import Any
+from urllib.parse import urlencode
+
+import pytest
+from django.db import transaction
+from django.test import Client, override_settings
+
+from tests import admin_rows
+from tests.admin_client import staff_client, superuser_client
+
+pytestmark = pytest.mark.django_db
+REQUESTS_OF_A_USER = int(os.environ.get("ADMIN_REQUESTS", "200"))
+BIG = "9" * 30
+WORDS = [
+    *("", "abc", "0", "-1", BIG, f"-{BIG}", "9223372036854775807", "9223372036854775808", "1.5", "1e400"),
+    *("NaN", "None", "1,2", "_2F", "replay", "ingest", "00000000-0000-0000-0000-000000000000", "../.."),
+    *("\0", "a\0b", "'", '"', "%", "\\", "<b>", "٣", "\N{BOMB}", "\ud800", "a" * 1000, "a " * 1000, "//e.x/"),
+    *("javascript:x", "http://[::1", "0001-01-01", "9999-12-31", "99999-01-01"),
+    *("0001-01-01 00:00:00+14:00", "9999-12-31 23:59:59-14:00"),
+]
+NAMES = [
+    *("o", "p", "q", "e", "all", "_popup", "_to_field", "_changelist_filters", "_facets", "next", "ids"),
+    *("term", "app_label", "model_name", "field_name", "first", "last", "before", "encoding", "received"),
+    *(
+        "error_fingerprint",
+        "id__gte",
+        "received_at__gte",
+        "webhook__exact",
+        "resolved_by__isempty",
+        "status__exact",
+    ),
+    *("created_at__gte", "is_staff__exact", "groups__id__exact", "groups__isnull", "received_at__year"),
+    *("id__in_literals", "id__in", "pk"),
+]
+FORM = [
+    *("action", "index", "select_across", "_selected_action", "reason", "ids", "post", "sure", "language"),
+    *("zone", "next", "username", "password", "otp_token", "_save", "_continue", "_popup", "_to_field"),
+    *("user", "groups", "user_permissions", "permissions", "name", "scopes", "expires_at_0", "expires_at_1"),
+    *("last_login_0", "last_login_1", "date_joined_0", "date_joined_1", "email", "usable_password"),
+    *("password1", "password2", "old_password", "new_password1", "new_password2", "token_set-TOTAL_FORMS"),
+    *("token_set-INITIAL_FORMS", "token_set-0-id", "token_set-0-token", "token_set-0-device"),
+    *("initial-confirmed", "confirmed", "is_superuser", "is_active"),
+]
+ACTIONS = ["delete_selected", "replay_selected", "dismiss_selected", "resolve_selected", "revoke_selected"]
+FORM_TYPE = "application/x-www-form-urlencoded"
+TYPES = [
+    *(f"{FORM_TYPE}; charset=utf-16", f"{FORM_TYPE}; charset=nonsense", "text/plain", "application/json"),
+    *("multipart/form-data", "multipart/form-data; boundary=x", "multipart/form-data; boundary=\x80", ""),
+]
+METHODS = ["HEAD", "OPTIONS", "PUT", "DELETE", "PATCH", "TRACE"]
+ZONES = ["UTC", "Pacific/Kiritimati", "Pacific/Niue", "nonsense"]
+USERS: dict[str, Callable[[], Client]] = {
+    "superuser": superuser_client,
+    "operator": lambda: staff_client(
+        *views(), "replay_webhook", "dismiss_webhook", "resolve_conflict", name="boris"
+    ),
+    "auditor": lambda: staff_client(*views(), name="clara"),
+    "clerk": lambda: staff_client(
+        "add_user", "change_user", "delete_user", "add_apikey", "view_apikey", name="dora"
+    ),
+    "one permission": lambda: staff_client("view_webhook", name="emil"),
+    "anonymous": Client,
+}
+
+
+def views() -> list[str]:
+    return [f"view_{model._meta.model_name}" for model in admin_rows.registered_models()]
+
+
+@pytest.fixture(autouse=True)
+def rows() -> Iterator[None]:
+    superuser_client("first")
+    admin_rows.create_one_of_each()
+    with override_settings(PASSWORD_HASHERS=["django.contrib.auth.hashers.MD5PasswordHasher"]):
+        yield
+
+
+def keys_of(route: str) -> list[str]:
+    model = admin_rows.model_of_route(route)
+    return [str(row.pk) for row in model._default_manager.all()[:2]] if model else []
+
+
+def status(browser: Client, method: str, path: str, form: Any, content_type: str) -> int:
+    """What the request is answered, with all of the answer read and its writes undone."""
+    sent = urlencode(form or {}, doseq=True, errors="replace")
+    with transaction.atomic():
+        answer: Any = browser.generic(method, path, sent, content_type)
+        if answer.streaming:
+            b"".join(answer)
+        transaction.set_rollback(True)
+    return int(answer.status_code)
+
+
+def shots(routes: list[str]) -> Iterator[tuple[str, str, Any]]:
+    """(method, path, form) of each wrong request, without end."""
+    chance = random.Random(7)
+    keys = {route: keys_of(route) for route in routes}
+    while True:
+        route = chance.choice(routes)
+        key = chance.choice([*keys[route], *keys[route], *keys[route], *WORDS])
+        path = admin_rows.fill_route(route, quoted(key))
+        names = chance.sample(NAMES, chance.choice([0, 1, 1, 2]))
+        query = urlencode([(name, chance.choice(WORDS)) for name in names], errors="replace")
+        path += f"?{query}" if query else ""
+        match chance.choice(["GET", "GET", "POST", "action", "other"]):
+            case "GET":
+                yield "GET", path, None
+            case "POST":
+                fields = chance.sample(FORM, chance.randrange(8))
+                yield "POST", path, [(name, chance.choice(WORDS)) for name in fields]
+            case "action":
+                ticked = [chance.choice([*WORDS, *keys[route]]) for _ in range(chance.randrange(3))]
+                more = {
+                    "select_across": chance.choice(["0", "1", "x"]),
+                    "index": chance.choice(["0", *WORDS]),
+                }
+                yield "POST", path, {"action": chance.choice(ACTIONS), "_selected_action": ticked, **more}
+            case _:
+                yield chance.choice(METHODS), path, None
+
+
+def quoted(text: str) -> str:
+    return urlencode({"": text}, errors="replace")[1:].replace("+", "%20")
+
+
+def wrong_addresses() -> Iterator[str]:
+    """Each route with each wrong key."""
+    for route in admin_rows.admin_routes():
+        yield admin_rows.fill_route(route, "1")
+        if "<" in route:
+            yield from (admin_rows.fill_route(route, quoted(word)) for word in WORDS)
+
+
+def wrong_forms(browser: Client, routes: list[str]) -> Iterator[tuple[str, str, Any]]:
+    """Each form of a page as it stands there, with one field changed to each wrong word."""
+    for route, key in [(each, key) for each in routes for key in keys_of(each) or ["replay"]]:
+        answer: Any = browser.get(path := admin_rows.fill_route(route, key))
+        found = (answer.context or {}).get("adminform") or (answer.context or {}).get("form")
+        if not (form := getattr(found, "form", found)):
+            continue
+        whole = {name: value for name, value in form.initial.items() if isinstance(value, str | int)}
+        whole |= {"csrfmiddlewaretoken": "", "token_set-TOTAL_FORMS": "1", "token_set-INITIAL_FORMS": "0"}
+        whole |= (
+            dict.fromkeys(("username", "name", "scopes", "password1", "password2", "reason"), "word") | whole
+        )
+        subfields = [
+            f"{name}_{n}" for name, field in form.fields.items() for n in range(2) if hasattr(field, "fields")
+        ]
+        for field, word in product([*form.fields, *subfields, *FORM], WORDS):
+            yield "POST", path, whole | {field: word}
+
+
+@pytest.mark.parametrize("name", USERS)
+def test_wrong_requests_are_never_answered_500(name: str) -> None:
+    browser = USERS[name]()
+    browser.raise_request_exception = False
+    chance = random.Random(name)
+    wrong = shots(admin_rows.admin_routes())
+    sent = [next(wrong) for _ in range(REQUESTS_OF_A_USER)]
+    if name == "superuser":
+        addresses = [("GET", address, None) for address in wrong_addresses()]
+        for more in (addresses, list(wrong_forms(browser, admin_rows.admin_routes()))):
+            sent += chance.sample(more, min(len(more), 2 * REQUESTS_OF_A_USER))
+    failed = []
+    for method, path, form in sent:
+        browser.cookies["time_zone"] = chance.choice(ZONES)
+        content_type = chance.choice([*[FORM_TYPE] * 20, *TYPES])
+        if (answered := status(browser, method, path, form, content_type)) >= 500:
+            failed.append((answered, method, path[:300], form, content_type))
+    sys.stdout.write(f"{name}: {len(sent)} requests, {len(failed)} failed\n")
+    assert failed == []

@@ -1,0 +1,128 @@
+"""A TCP proxy that can cut, silence and slow what passes through it."""
+
+import socket
+import struct
+import threading
+import time
+from functools import partial
+
+CHUNK_BYTES = 65536
+POLL_SECONDS = 0.05
+RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER with no time: close() sends RST
+
+
+class TcpProxy:
+    """Listens on `port` of the loopback and forwards to `target`, a (host, port) or a unix socket's path."""
+
+    def __init__(self, port: int, target: tuple[str, int] | str) -> None:
+        self.port = port
+        self._target = target
+        self._pairs: set[tuple[socket.socket, socket.socket]] = set()
+        self._lock = threading.Lock()
+        self._refusing = False
+        self._delay_seconds = 0.0
+        self._reset_at = b""
+        self._silent: set[socket.socket] = set()
+        self._silence = False
+        self._listener = socket.create_server(("127.0.0.1", port), backlog=128)
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def cut(self) -> None:
+        """Reset every connection, and each new one, until heal()."""
+        self._refusing = True
+        self.reset()
+
+    def reset(self) -> int:
+        """Reset every connection of this moment; returns how many."""
+        with self._lock:
+            pairs = list(self._pairs)
+        for pair in pairs:
+            _reset(*pair)
+        return len(pairs)
+
+    def silence(self) -> None:
+        """Swallow everything until heal(). Connections of that time stay dead: nobody is told they are."""
+        self._silence = True
+
+    def slow(self, seconds: float) -> None:
+        """Hold each piece back for `seconds`, until heal()."""
+        self._delay_seconds = seconds
+
+    def reset_at(self, words: bytes) -> None:
+        """Once: forward the next piece from a client with these `words`, and reset before its answer."""
+        self._reset_at = words
+
+    def waits_to_reset(self) -> bool:
+        return bool(self._reset_at)
+
+    def heal(self) -> None:
+        self._refusing = self._silence = False
+        self._delay_seconds = 0.0
+        self._reset_at = b""
+
+    def close(self) -> None:
+        self._listener.close()
+        self.reset()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:  # closed
+                return
+            try:
+                server = _connected(self._target)
+            except OSError:
+                _reset(client)
+                continue
+            if self._refusing:
+                _reset(client, server)
+                continue
+            with self._lock:
+                self._pairs.add((client, server))
+            for source, sink in ((client, server), (server, client)):
+                pump = partial(self._pump, source, sink, from_client=source is client)
+                threading.Thread(target=pump, daemon=True).start()
+
+    def _pump(self, source: socket.socket, sink: socket.socket, *, from_client: bool) -> None:
+        pair = (source, sink) if from_client else (sink, source)
+        silenced = False
+        try:
+            while piece := source.recv(CHUNK_BYTES):
+                time.sleep(self._delay_seconds)
+                silenced = silenced or self._silence
+                if silenced:
+                    continue
+                sink.sendall(piece)
+                if from_client and self._reset_at and self._reset_at in piece:
+                    self._reset_at = b""
+                    _reset(*pair)
+        except OSError:
+            pass
+        if not silenced:  # the other end of a silenced connection never learns that this one has gone
+            self._forget(pair)
+
+    def _forget(self, pair: tuple[socket.socket, socket.socket]) -> None:
+        with self._lock:
+            self._pairs.discard(pair)
+        for end in pair:
+            end.close()
+
+
+def _connected(target: tuple[str, int] | str) -> socket.socket:
+    if isinstance(target, tuple):
+        return socket.create_connection(target, timeout=None)
+    server = socket.socket(socket.AF_UNIX)
+    server.connect(target)
+    return server
+
+
+def _reset(*ends: socket.socket) -> None:
+    for end in ends:
+        try:
+            if end.family == socket.AF_INET:
+                end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
+            end.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass
+        end.close()

@@ -1,0 +1,103 @@
+"""What a stranger sent is shown in bounded space, and whole as a file."""
+
+import pytest
+from django.db.models import Model
+from django.test import Client
+
+from ingest import inbox
+from ingest.admin import body_rendering
+from ingest.models import ConflictingDelivery, IgnoredDelivery, RejectedDelivery, Webhook
+from ingest.views import BODY_BYTES_MAX
+from tests.admin_client import admin_url, staff_client, superuser_client
+from tests.factories import make_webhook
+
+pytestmark = pytest.mark.django_db
+PAGE_BYTES_MAX = 1_000_000
+NESTED_STRINGS = b'["' + b"[" * 30_000 + b'"]'
+BODIES = {
+    "lists in lists": b"[" * (BODY_BYTES_MAX // 2) + b"]" * (BODY_BYTES_MAX // 2),
+    "objects in objects": b'{"":' * 13_000 + b"1" + b"}" * 13_000,
+    "opened only": b"[" * BODY_BYTES_MAX,
+    "many values, deep down": b"[" * 32 + b"1," * 32_000 + b"1" + b"]" * 32,
+    "NULs": b"\0" * BODY_BYTES_MAX,
+    "control characters": bytes(range(32)) * (BODY_BYTES_MAX // 32),
+    "quotes": b'"' * BODY_BYTES_MAX,
+    "both quotes": b"'\"" * (BODY_BYTES_MAX // 2),
+    "quotes in a string": b'"' + b'\\"' * 32_000 + b'"',
+    "apostrophes in a string": b'"' + b"'" * 65_000 + b'"',
+    "wide characters": b'["' + "\N{BOMB}".encode() * 16_000 + b'"]',
+    "no UTF-8": b"\xff" * BODY_BYTES_MAX,
+    "tags": b'["' + b"<b>&" * 16_000 + b'"]',
+    "empty lists": b"[" + b"[]," * 21_000 + b"[]]",
+}
+
+
+@pytest.fixture
+def admin_client() -> Client:
+    return superuser_client()
+
+
+def kept(body: bytes) -> list[Model]:
+    """A row of each model that keeps bodies, with hostile texts beside the body."""
+    webhook = make_webhook(body=body, last_error='"' * 2000, document_number='"' * 255)
+    inbox.record_rejected(body, '"' * 300)
+    inbox.record_ignored(body, '"' * 300, "tbank")
+    ConflictingDelivery.objects.create(webhook=webhook, difference='"' * 255, body=body)
+    return [
+        webhook,
+        *(model.objects.get() for model in (RejectedDelivery, IgnoredDelivery, ConflictingDelivery)),
+    ]
+
+
+@pytest.mark.parametrize("name", BODIES)
+def test_no_body_makes_a_huge_page(name: str, admin_client: Client) -> None:
+    body = BODIES[name]
+    assert len(body) <= BODY_BYTES_MAX
+    for row in kept(body):
+        shown = admin_client.get(admin_url(type(row), "change", row.pk))
+        assert (shown.status_code, len(shown.content) < PAGE_BYTES_MAX) == (200, True)
+        assert len(admin_client.get(admin_url(type(row), "changelist")).content) < PAGE_BYTES_MAX
+
+
+@pytest.mark.parametrize("name", BODIES)
+def test_the_exact_bytes_are_downloaded(name: str, admin_client: Client) -> None:
+    for row in kept(BODIES[name]):
+        file = admin_client.get(admin_url(type(row), "body", row.pk))
+        assert file.content == BODIES[name]
+        assert file["Content-Type"] == "application/octet-stream"
+        assert file["Content-Disposition"].startswith("attachment")
+
+
+def test_a_body_is_downloaded_only_by_who_may_see_it() -> None:
+    row = kept(b"1")[1]
+    assert staff_client("view_webhook").get(admin_url(RejectedDelivery, "body", row.pk)).status_code == 403
+    clerk = staff_client("view_rejecteddelivery", name="boris")
+    assert clerk.get(admin_url(RejectedDelivery, "body", row.pk)).status_code == 200
+    assert clerk.get(admin_url(RejectedDelivery, "body", 999)).status_code == 404
+
+
+def test_what_was_cut_off_is_counted(admin_client: Client) -> None:
+    text = "x" * (body_rendering.BLOCK_CHARS_MAX + 12)
+    assert body_rendering.preformatted(text).endswith("x\n… and 12 more characters</pre>")
+    assert "more characters" not in body_rendering.preformatted("x" * body_rendering.BLOCK_CHARS_MAX)
+
+
+@pytest.mark.parametrize(
+    ("body", "text"),
+    [
+        (b'{"a":[1.50,{}]}', '{\n  "a": [\n    1.50,\n    {}\n  ]\n}'),
+        (b'["[[[[", "\\"[["]', '[\n  "[[[[",\n  "\\"[["\n]'),
+        (NESTED_STRINGS, f'[\n  "{"[" * 30_000}"\n]'),
+        (b"[" * 33 + b"]" * 33, "not JSON, or nested too deeply"),
+        (b"[" * 99, "not JSON, or nested too deeply"),
+        (b"]]]", "not JSON"),
+        (b"\xff", "not JSON"),
+    ],
+)
+def test_a_body_is_indented_where_that_stays_small(body: bytes, text: str) -> None:
+    assert body_rendering.indent_json(body) == text
+
+
+def test_a_webhook_whose_body_was_deleted_says_so(admin_client: Client) -> None:
+    webhook = make_webhook(body=b"")
+    assert b"let go of with time" in admin_client.get(admin_url(Webhook, "change", webhook.pk)).content

@@ -1,0 +1,140 @@
+"""Production's settings: what the deployment check says, what answers carry, and who is redirected."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.conf import settings
+from django.test import Client, override_settings
+from django.urls import URLPattern, URLResolver, get_resolver
+
+from tests.admin_client import superuser_client
+from tests.factories import ROMASHKA
+from tests.harness.servers import ROOT
+from web import security
+
+BEHIND_A_PROXY = {"SESSION_COOKIE_SECURE": True, **security.behind_tls_proxy()}
+
+
+def check_deploy(tmp_path: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    production = {
+        "DEBUG": "0",
+        "SECRET_KEY": "0123456789abcdef" * 4,
+        "DATABASE_URL": f"sqlite:///{tmp_path}/check.sqlite3",
+        "REDIS_URL": "redis://127.0.0.1:1/0",
+        "ALLOWED_HOSTS": "prihod.example",
+        "WEBHOOK_SECRETS": "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz",
+    }
+    return subprocess.run(
+        [sys.executable, "manage.py", "check", "--deploy", "--fail-level", "WARNING"],
+        cwd=ROOT,
+        env=os.environ | production | environment,
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_the_deployment_check_is_clean(tmp_path: Path) -> None:
+    checked = check_deploy(tmp_path, BEHIND_TLS_PROXY="1")
+    assert checked.returncode == 0, checked.stderr
+
+
+def test_the_deployment_check_fails_without_tls(tmp_path: Path) -> None:
+    checked = check_deploy(tmp_path, BEHIND_TLS_PROXY="0")
+    assert checked.returncode == 1
+    assert "security.W012" in checked.stderr  # SESSION_COOKIE_SECURE
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/api/webhook/bank/", "/api/nothing"])
+def test_programs_are_not_redirected_to_tls(path: str) -> None:
+    with override_settings(**BEHIND_A_PROXY):
+        assert Client().get(path).status_code in {200, 404, 405}
+
+
+def test_browsers_are_redirected_to_tls_and_told_to_stay() -> None:
+    with override_settings(**BEHIND_A_PROXY):
+        answer = Client().get("/admin/login/")
+        assert (answer.status_code, answer["Location"]) == (301, "https://testserver/admin/login/")
+        answer = Client().get("/admin/login/", headers={"X-Forwarded-Proto": "https"})
+        assert answer.status_code == 200
+        assert answer["Strict-Transport-Security"] == f"max-age={security.YEAR_SECONDS}"
+        assert answer.cookies["csrftoken"]["secure"]
+
+
+@pytest.mark.django_db
+def test_development_needs_no_tls() -> None:
+    answer = superuser_client().get("/admin/")
+    assert answer.status_code == 200
+    assert "Strict-Transport-Security" not in answer
+
+
+@pytest.mark.django_db
+def test_every_page_has_a_strict_policy() -> None:
+    for path in ["/admin/login/", "/"]:
+        policy = Client().get(path)["Content-Security-Policy"]
+        assert "default-src 'self'" in policy
+        assert "unsafe" not in policy
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    "path", [f"/api/organizations/{ROMASHKA}/balance/", f"/api/organizations/{ROMASHKA}/balance/history/"]
+)
+def test_nobody_keeps_or_guesses_at_a_balance(path: str) -> None:
+    answer = Client().get(path)
+    assert (answer["Cache-Control"], answer["X-Content-Type-Options"]) == ("no-store", "nosniff")
+
+
+def test_no_template_or_script_of_ours_is_inline() -> None:
+    templates = [page for page in ROOT.glob("*/templates/**/*.html") if ".venv" not in page.parts]
+    assert templates
+    for page in templates:
+        text = page.read_text()
+        assert " style=" not in text, page
+        assert "<style" not in text, page
+        assert " on" + "click=" not in text, page
+        assert text.count("<script") == text.count("<script src="), page
+
+
+# Each with its reason: the bank's doors go by a guard of their own, the rest only reads.
+EXEMPT = ("api/", "^api(?:/", "healthz", "readyz", "metrics")
+
+
+def views(patterns: list[Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for pattern in patterns:
+        route = prefix + str(pattern.pattern)
+        if isinstance(pattern, URLResolver):
+            yield from views(pattern.url_patterns, route)
+        elif isinstance(pattern, URLPattern):
+            yield route, pattern.callback
+
+
+def test_only_doors_and_reads_go_without_a_csrf_token() -> None:
+    exempt = {
+        route for route, view in views(get_resolver().url_patterns) if getattr(view, "csrf_exempt", False)
+    }
+    assert [route for route in exempt if not route.startswith(EXEMPT)] == []
+    assert "django.middleware.csrf.CsrfViewMiddleware" in settings.MIDDLEWARE
+
+
+@pytest.mark.django_db
+def test_only_the_bank_s_doors_take_a_post_without_a_csrf_token() -> None:
+    """What is exempt answers 405 to whatever could change something, except the webhook."""
+    for route, view in views(get_resolver().url_patterns):
+        if not getattr(view, "csrf_exempt", False) or route.startswith("api/webhook/"):
+            continue
+        path = "/" + route.replace("<str:inn>", ROMASHKA).replace("<str:operation_id>", "1")
+        for method in ("post", "put", "patch", "delete"):
+            answer = getattr(Client(enforce_csrf_checks=True), method)(path.replace("<path:rest>", "x"))
+            assert answer.status_code in {403, 404, 405}, (method, path)
+
+
+@pytest.mark.django_db
+def test_a_form_without_its_token_is_refused() -> None:
+    client = Client(enforce_csrf_checks=True)
+    assert client.post("/admin/login/", {"username": "anna", "password": "x"}).status_code == 403

@@ -1,0 +1,540 @@
+"""Webhooks that fail: taken apart, tried again later, and failed in the end."""
+
+import multiprocessing
+import os
+import tempfile
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import structlog
+from billiard.exceptions import WorkerLostError
+from celery import current_app
+from celery.exceptions import Ignore
+from celery.signals import task_failure, worker_ready
+from django.db import DataError, OperationalError, connection, transaction
+from django.db.models import QuerySet
+from django.utils import timezone
+from pytest_django import Settings
+
+from core.db import transactions
+from ingest import doorbell
+from ingest.models import Webhook
+from tests.concurrency import requires_row_locks, run_concurrently
+from tests.factories import ROMASHKA, balances, make_organizations, make_webhook, post_payments, terms
+from worker import applying, retries, sweeper, tasks, trial_posting
+from worker.batch_markers import batch_marker, dead_batches
+from worker.marks import heartbeat_path
+
+pytestmark = pytest.mark.django_db(transaction=True)
+Sent = Callable[[], list[Any]]
+POISON = "POISON"
+
+
+@pytest.fixture(autouse=True)
+def rings(monkeypatch: pytest.MonkeyPatch) -> list[None]:
+    rung: list[None] = []
+    monkeypatch.setattr(doorbell, "ring", lambda: rung.append(None))
+    return rung
+
+
+@pytest.fixture
+def notes_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+
+
+@pytest.fixture
+def poison(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """While this list isn't empty, posting stumbles over document number POISON."""
+    poisonous, real_post = [True], applying.post
+
+    def post(told: QuerySet[Any], organizations: Any) -> None:
+        if poisonous and told.filter(document_number=POISON):
+            raise ValueError("I can't stomach this")
+        real_post(told, organizations)
+
+    monkeypatch.setattr(applying, "post", post)
+    return poisonous
+
+
+def long_ago() -> Any:
+    return timezone.now() - timedelta(hours=1)
+
+
+def run_due(sent: Sent) -> int:
+    """Let every webhook's next attempt be due, and run what the sweeper sends; for how many webhooks."""
+    Webhook.objects.received().exclude(next_attempt_at=None).update(next_attempt_at=long_ago())
+    sweeper.sweep()
+    webhooks = 0
+    for name, kwargs, _ in sent():
+        with suppress(applying.BatchFailed, OperationalError, Ignore):
+            if name == retries.SINGLE_TASK:
+                webhooks += 1
+                tasks.retry_one(**kwargs)
+            elif name == retries.GROUP_TASK:
+                webhooks += len(kwargs["webhook_ids"])
+                tasks.retry_group(**kwargs)
+    return webhooks
+
+
+def test_a_failing_batch_is_taken_apart_and_only_the_poison_fails(
+    poison: list[bool], sent: Sent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """First into a few at a time; of those that fail again, into each on its own."""
+    monkeypatch.setattr(retries, "GROUP_MAX", 3)
+    good = [make_webhook() for _ in range(8)]
+    bad = make_webhook(terms(document_number=POISON))
+
+    tasks.apply_received()
+
+    assert not Webhook.objects.queued().exists()
+    messages = sent()
+    assert [name for name, _, _ in messages] == [retries.GROUP_TASK] * 3
+    assert sorted(key for _, kwargs, _ in messages for key in kwargs["webhook_ids"]) == [
+        webhook.pk for webhook in [*good, bad]
+    ]
+    for _, kwargs, _ in messages:
+        tasks.retry_group(**kwargs)
+    assert balances() == {ROMASHKA: 600_00}
+    assert run_due(sent) == 3  # one of them is the poison
+    assert balances() == {ROMASHKA: 800_00}
+    bad.refresh_from_db()
+    assert (bad.status, bad.attempts, bad.last_error) == (
+        "received",
+        2,
+        'ValueError("I can\'t stomach this")',
+    )
+
+
+def test_what_an_attempt_raises_stays_with_celery(poison: list[bool]) -> None:
+    bad = make_webhook(terms(document_number=POISON), next_attempt_at=long_ago())
+
+    with pytest.raises(applying.BatchFailed) as raised:
+        tasks.retry_one(bad.pk, 1)
+
+    assert "I can't stomach this" in repr(raised.value.__cause__)
+
+
+def test_nobody_is_failed_by_an_attempt_shared_with_poison(
+    poison: list[bool], sent: Sent, settings: Settings
+) -> None:
+    settings.ATTEMPTS_MAX = 1
+    good = make_webhook(next_attempt_at=long_ago())
+    make_webhook(terms(document_number=POISON), next_attempt_at=long_ago())
+
+    assert run_due(sent) == 2
+
+    good.refresh_from_db()
+    assert good.status == "applied"
+
+
+def test_a_shared_attempt_that_is_not_made_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    webhooks = [make_webhook(next_attempt_at=long_ago()) for _ in range(2)]
+    make_organizations(ROMASHKA)
+    monkeypatch.setattr(applying, "LOCK_RETRY_SECONDS", 0)
+    monkeypatch.setattr(applying, "lock_free", lambda _: {})
+
+    tasks.retry_group([webhook.pk for webhook in webhooks])
+
+    assert list(Webhook.objects.values_list("attempts", "status")) == [(0, "received")] * 2
+
+
+def test_attempts_come_to_an_end_and_each_waits_longer(
+    poison: list[bool], sent: Sent, settings: Settings
+) -> None:
+    settings.ATTEMPTS_MAX, settings.RETRY_BACKOFF_SECONDS = 4, 10
+    bad = make_webhook(terms(document_number=POISON), next_attempt_at=long_ago())
+
+    delays = []
+    for _ in range(3):
+        now = timezone.now()
+        assert run_due(sent) == 1
+        bad.refresh_from_db()
+        assert bad.next_attempt_at
+        delays.append(round((bad.next_attempt_at - now).total_seconds() / 10))
+    assert delays == [1, 2, 4]
+    assert run_due(sent) == 1
+
+    bad.refresh_from_db()
+    assert (bad.status, bad.attempts, bad.next_attempt_at) == ("failed", 4, None)
+    assert run_due(sent) == 0
+
+
+def test_a_webhook_that_recovers_is_applied_at_its_next_attempt(poison: list[bool], sent: Sent) -> None:
+    bad = make_webhook(terms(document_number=POISON), next_attempt_at=long_ago())
+    run_due(sent)
+    poison.clear()
+
+    run_due(sent)
+
+    bad.refresh_from_db()
+    assert (bad.status, bad.last_error) == ("applied", "")
+    assert balances() == {ROMASHKA: 100_00}
+
+
+def test_the_same_attempt_begins_only_once() -> None:
+    webhook = make_webhook(next_attempt_at=long_ago())
+
+    begun = run_concurrently([lambda: retries.begin_attempt(webhook.pk, 1)] * 4)
+    assert sorted(begun, key=bool) == [None, None, None, webhook.operation_id]
+    assert not retries.begin_attempt(webhook.pk, 1)
+    assert retries.begin_attempt(webhook.pk, 2)
+
+
+def test_a_message_that_comes_late_does_nothing(sent: Sent) -> None:
+    webhook = make_webhook(next_attempt_at=long_ago())
+    retries.enqueue_due()
+    ((_, kwargs, _),) = sent()
+    assert tasks.retry_one(**kwargs) == "applied"
+
+    with pytest.raises(Ignore):
+        tasks.retry_one(**kwargs)
+    assert balances() == {ROMASHKA: 100_00}
+    webhook.refresh_from_db()
+    assert webhook.attempts == 1
+
+
+def test_what_is_sent_is_sent_again_only_when_nobody_began_it_for_long(sent: Sent) -> None:
+    make_webhook(next_attempt_at=long_ago())
+    for _ in range(2):
+        assert retries.enqueue_due() == []
+    assert len(sent()) == 1
+
+    Webhook.objects.update(next_attempt_at=long_ago())  # half a minute later
+    retries.enqueue_due()
+    assert [kwargs["attempt"] for _, kwargs, _ in sent()] == [1]
+
+
+def test_an_attempt_that_somebody_began_is_not_given_back(sent: Sent) -> None:
+    webhook = make_webhook(next_attempt_at=long_ago())
+    retries.enqueue_due()
+    ((name, kwargs, _),) = sent()
+    assert retries.begin_attempt(webhook.pk, 1)
+
+    retries.release([current_app.signature(name, kwargs=kwargs)])
+
+    assert not Webhook.objects.due(timezone.now()).exists()
+
+
+def test_messages_are_bounded_when_nobody_listens(sent: Sent, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each sweep finds the same webhooks due, because nobody began their attempts."""
+    monkeypatch.setattr(retries, "QUEUE_LENGTH_MAX", 2)
+    monkeypatch.setattr(retries, "GROUP_MAX", 1)
+    for _ in range(2):
+        make_webhook(next_attempt_at=long_ago())
+    for _ in range(3):
+        Webhook.objects.update(next_attempt_at=long_ago())  # half a minute later
+        assert retries.enqueue_due() == []
+
+    assert len(sent()) == 2
+    assert Webhook.objects.due(timezone.now()).count() == 2
+    retries.enqueue_due()
+    assert len(sent()) == 2
+
+
+def test_a_fault_of_the_database_is_not_taken_for_one_of_the_broker(
+    sent: Sent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_webhook(next_attempt_at=long_ago())
+    real_move, faults = retries._update_unlocked, [OperationalError(2006, "gone away")]
+
+    def move(*arguments: Any, **values: Any) -> list[Webhook]:
+        if faults:
+            raise faults.pop()
+        return real_move(*arguments, **values)
+
+    monkeypatch.setattr(retries, "_update_unlocked", move)
+    with pytest.raises(OperationalError):
+        retries.enqueue_due()
+
+
+def test_a_transient_fault_does_not_count_as_an_attempt(sent: Sent, monkeypatch: pytest.MonkeyPatch) -> None:
+    webhook = make_webhook(next_attempt_at=long_ago())
+
+    def post(*_: object) -> None:
+        raise OperationalError(1213, "deadlock")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(transactions, "BACKOFF_SECONDS", 0)
+        patch.setattr(transactions, "is_transient", lambda _: True)
+        patch.setattr(applying, "post", post)
+        run_due(sent)
+
+    webhook.refresh_from_db()
+    assert (webhook.status, webhook.attempts, webhook.last_error) == ("received", 0, "")
+    run_due(sent)
+    webhook.refresh_from_db()
+    assert webhook.status == "applied"
+
+
+def test_a_webhook_that_killed_its_process_each_time_is_failed_by_the_sweeper(
+    sent: Sent, settings: Settings
+) -> None:
+    webhook = make_webhook(next_attempt_at=long_ago())
+    for attempt in range(1, settings.ATTEMPTS_MAX + 1):
+        assert retries.begin_attempt(webhook.pk, attempt)  # and then nothing is heard of it any more
+
+    Webhook.objects.update(next_attempt_at=long_ago())
+    with structlog.testing.capture_logs() as lines:
+        sweeper.sweep()
+
+    assert [line["operation_id"] for line in lines if line["event"] == "webhook failed"] == [
+        str(webhook.operation_id)
+    ]
+    webhook.refresh_from_db()
+    assert (webhook.status, webhook.last_error) == ("failed", retries.PROCESS_DIED)
+    assert sent() == []
+
+
+@requires_row_locks
+def test_the_sweeper_does_not_fail_a_last_attempt_that_is_still_running(settings: Settings) -> None:
+    webhook = make_webhook(next_attempt_at=long_ago(), attempts=settings.ATTEMPTS_MAX)
+
+    with transaction.atomic():
+        Webhook.objects.select_for_update().get(pk=webhook.pk)
+        run_concurrently([retries.fail_exhausted])
+
+    webhook.refresh_from_db()
+    assert webhook.status == "received"
+
+
+def test_a_late_failure_of_an_earlier_attempt_does_not_fail_a_webhook_whose_last_attempt_runs(
+    settings: Settings,
+) -> None:
+    settings.ATTEMPTS_MAX = 2
+    webhook = make_webhook(next_attempt_at=long_ago())
+    for attempt in (1, 2):  # the first lasts until the second has begun
+        assert retries.begin_attempt(webhook.pk, attempt)
+
+    retries.record_failure(webhook.pk, 1, "TimeoutError()")
+
+    webhook.refresh_from_db()
+    assert (webhook.status, webhook.last_error) == ("received", "")
+    assert applying.apply_ids([webhook.pk]) == {webhook.pk}
+
+
+def die_with(*webhooks: Webhook) -> None:
+    """In a process of its own, which leaves its note behind."""
+
+    def die() -> None:
+        with batch_marker([webhook.pk for webhook in webhooks]):
+            os._exit(1)
+
+    process = multiprocessing.get_context("fork").Process(target=die)
+    process.start()
+    process.join()
+
+
+@pytest.mark.usefixtures("notes_of_its_own")
+def test_the_batch_that_a_process_died_with_is_taken_apart(sent: Sent) -> None:
+    """And not the one that this process is at."""
+    webhooks = [make_webhook() for _ in range(5)]
+    die_with(*webhooks[2:4])
+
+    with batch_marker([webhooks[4].pk]):
+        for fault in (ValueError("no process was lost"), WorkerLostError("signal 9")):
+            assert sent() == []
+            task_failure.send(sender=tasks.apply_received, task_id="x", exception=fault)
+
+    assert [kwargs["webhook_ids"] for _, kwargs, _ in sent()] == [[webhook.pk for webhook in webhooks[2:4]]]
+    assert list(Webhook.objects.queued()) == [*webhooks[:2], webhooks[4]]
+    assert dead_batches() == {}
+
+
+@pytest.mark.usefixtures("notes_of_its_own")
+def test_a_worker_that_starts_takes_apart_what_the_one_before_died_with(sent: Sent) -> None:
+    webhook = make_webhook()
+    die_with(webhook)
+
+    worker_ready.send(sender=None)
+
+    assert [kwargs["webhook_id"] for _, kwargs, _ in sent()] == [webhook.pk]
+
+
+@requires_row_locks
+@pytest.mark.usefixtures("notes_of_its_own")
+def test_a_note_stays_as_long_as_the_dead_process_has_its_webhooks_locked(sent: Sent) -> None:
+    """The server may notice a death later than the worker."""
+    webhook = make_webhook()
+    die_with(webhook)
+    with transaction.atomic():
+        Webhook.objects.select_for_update().get(pk=webhook.pk)
+        run_concurrently([retries.move_dead_batches_to_retries])
+    assert Webhook.objects.queued().exists()
+
+    sweeper.sweep()
+
+    assert not Webhook.objects.queued().exists()
+    assert dead_batches() == {}
+
+
+@pytest.mark.usefixtures("notes_of_its_own")
+@pytest.mark.parametrize("content", ["", "12 x", "\0"])
+def test_a_damaged_note_takes_nothing_apart(content: str) -> None:
+    """The process may have died while it wrote, and others may write into the folder."""
+    make_webhook()
+    for name in (f"batch-{2**22 + 1}", "batch-", "batch-x"):  # above the highest process id
+        heartbeat_path(name).write_text(content)
+
+    retries.move_dead_batches_to_retries()
+
+    assert Webhook.objects.queued().count() == 1
+
+
+@pytest.mark.usefixtures("notes_of_its_own")
+def test_a_note_follows_no_link(tmp_path: Path) -> None:
+    """Other users may write into the folder."""
+    precious = tmp_path / "precious"
+    precious.write_text("content")
+    heartbeat_path(f"batch-{os.getpid()}").symlink_to(precious)
+
+    with batch_marker([1]):
+        pass
+
+    assert precious.read_text() == "content"
+
+
+@requires_row_locks
+@pytest.mark.usefixtures("notes_of_its_own")
+def test_a_lost_process_is_heard_of_also_after_the_database_was_away(sent: Sent) -> None:
+    """The main process has no task around it that would renew its connection."""
+    webhook = make_webhook()
+    die_with(webhook)
+    with suppress(OperationalError), connection.cursor() as cursor:
+        cursor.execute("KILL CONNECTION_ID()")
+
+    task_failure.send(sender=tasks.apply_received, task_id="x", exception=WorkerLostError("signal 9"))
+
+    assert [kwargs["webhook_id"] for _, kwargs, _ in sent()] == [webhook.pk]
+
+
+def test_an_attempt_that_ends_in_a_conflict_does_not_claim_success(sent: Sent) -> None:
+    webhook = make_webhook(next_attempt_at=long_ago())
+    post_payments(terms(5_00, operation_id=webhook.operation_id))
+    retries.enqueue_due()
+
+    ((_, kwargs, _),) = sent()
+    assert tasks.retry_one(**kwargs) == "failed"
+
+
+@pytest.mark.parametrize("code", [1021, 1030, 1114, 1205, 1213, 1290, 1317, 2005, 2006, 4031])
+def test_faults_of_the_server_are_told_from_faults_of_a_webhook(
+    code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "vendor", "mysql")
+    assert transactions.is_transient(OperationalError(code, "…"))
+    assert not transactions.is_transient(OperationalError(1644, "a trigger refused"))
+    assert not transactions.is_transient(DataError(code, "…"))
+
+
+def test_an_attempt_that_finds_its_organization_held_does_not_count(
+    sent: Sent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    webhook = make_webhook(next_attempt_at=long_ago())
+    make_organizations(ROMASHKA)
+    with monkeypatch.context() as patch:
+        patch.setattr(applying, "lock_free", lambda _: {})
+        run_due(sent)
+
+    webhook.refresh_from_db()
+    assert (webhook.status, webhook.attempts) == ("received", 0)
+
+
+def test_an_attempt_that_did_not_count_is_due_again_soon_also_if_the_next_was_sent_meanwhile(
+    sent: Sent,
+) -> None:
+    webhook = make_webhook(next_attempt_at=long_ago())
+    assert retries.begin_attempt(webhook.pk, 1)
+    Webhook.objects.update(next_attempt_at=long_ago())  # it takes longer than the delay
+    retries.enqueue_due()
+    ((_, too_early, _),) = sent()
+
+    retries.undo_attempt([webhook.pk], 1)
+    with pytest.raises(Ignore):
+        tasks.retry_one(**too_early)
+
+    webhook.refresh_from_db()
+    assert webhook.next_attempt_at
+    assert webhook.next_attempt_at < timezone.now() + timedelta(seconds=retries.RESEND_AFTER_SECONDS / 2)
+
+
+def test_an_attempt_that_did_not_count_is_taken_back_also_while_the_database_comes_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    webhook = make_webhook(next_attempt_at=long_ago())
+    assert retries.begin_attempt(webhook.pk, 1)
+    real_move, faults = retries._update_unlocked, [OperationalError(2006, "gone away")]
+
+    def move(*arguments: Any, **values: Any) -> list[Webhook]:
+        if faults:
+            raise faults.pop()
+        return real_move(*arguments, **values)
+
+    monkeypatch.setattr(transactions, "is_transient", lambda _: True)
+    monkeypatch.setattr(transactions, "BACKOFF_SECONDS", 0)
+    monkeypatch.setattr(retries, "_update_unlocked", move)
+    retries.undo_attempt([webhook.pk], 1)
+
+    webhook.refresh_from_db()
+    assert webhook.attempts == 0
+
+
+@requires_row_locks
+def test_a_worker_whose_clock_is_a_day_ahead_puts_nothing_off_for_a_day(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Attempts go by the clock of the database."""
+    webhook = make_webhook(next_attempt_at=long_ago())
+    tomorrow = timezone.now() + timedelta(days=1)
+    with monkeypatch.context() as patch:
+        patch.setattr(timezone, "now", lambda: tomorrow)
+        retries.begin_attempt(webhook.pk, 1)
+
+    webhook.refresh_from_db()
+    assert webhook.next_attempt_at
+    assert abs(webhook.next_attempt_at - timezone.now()) < timedelta(hours=1)
+
+
+@pytest.mark.parametrize("task_id", ["", "webhook", "webhook-", "webhook-x-1", "celery-17-attempt", "17"])
+def test_a_task_about_something_else_has_no_webhook(task_id: str) -> None:
+    assert retries.webhook_id_from_task_id(task_id) is None
+
+
+@pytest.mark.parametrize("fault", [RuntimeError("poison"), OperationalError(1205, "database is locked")])
+def test_a_failing_attempt_or_batch_rings_for_what_was_passed_over_meanwhile(
+    fault: Exception, rings: list[None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The attempt locks its organization; a worker that comes for another webhook of it passes over it."""
+
+    def post(*_: object) -> None:
+        raise fault
+
+    monkeypatch.setattr(transactions, "BACKOFF_SECONDS", 0)
+    monkeypatch.setattr(applying, "post", post)
+    monkeypatch.setattr(trial_posting, "is_deployment_broken", lambda: False)  # only these webhooks fail
+    alone, *together = (make_webhook(next_attempt_at=long_ago()) for _ in range(3))
+    with pytest.raises(type(fault) if isinstance(fault, OperationalError) else applying.BatchFailed):
+        tasks.retry_one(alone.pk, 1)
+    assert len(rings) == 1
+    with suppress(OperationalError):
+        tasks.retry_group([webhook.pk for webhook in together])
+    assert len(rings) == 2
+    make_webhook()
+    with suppress(OperationalError):
+        tasks.apply_received()
+    assert len(rings) == 3
+
+
+def test_a_doubled_message_of_a_shared_attempt_does_nothing() -> None:
+    webhook_ids = [make_webhook(next_attempt_at=long_ago()).pk for _ in range(2)]
+    tasks.retry_group(webhook_ids)
+    before = list(Webhook.objects.values())
+
+    tasks.retry_group(webhook_ids)
+
+    assert list(Webhook.objects.values()) == before
+    assert balances() == {ROMASHKA: 200_00}
+    assert applying.apply_ids([]) == set()
