@@ -126,7 +126,7 @@ class UnrecognizedDeliveryAdmin(DeliveryBodyAdmin):
     def state(self, delivery: UnrecognizedDelivery) -> str:
         return str(delivery.get_outcome_display())
 
-    @admin.display(description=gettext_lazy("last act"))
+    @admin.display(description=gettext_lazy("last operator action"))
     def last_act(self, delivery: UnrecognizedDelivery) -> str:
         action = delivery.last_action
         return admin_link(action, f"{action} — {action.by_name}: {action.reason}") if action else _("none")
