@@ -109,15 +109,6 @@ def test_every_variable_is_in_the_example_environment_and_nothing_else() -> None
     assert read == documented
 
 
-def test_every_command_is_in_the_readme() -> None:
-    readme = (ROOT / "README.md").read_text()
-    commands = {path.stem for path in ROOT.glob("*/management/commands/*.py")} - {"__init__"}
-    targets = set(re.findall(r"^([a-z-]+):.*## ", (ROOT / "Makefile").read_text(), re.MULTILINE))
-
-    assert {command for command in commands if f"manage.py {command}" not in readme} == set()
-    assert {target for target in targets if f"make {target}" not in readme} == set()
-
-
 @pytest.mark.parametrize(
     "page", sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("**/*.md") if ".venv" not in path.parts)
 )
