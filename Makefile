@@ -1,12 +1,12 @@
-# Every target sets up what it needs, in .venv, once. `make` alone lists the targets.
+# Each target installs what it needs into .venv, once. `make` alone lists the targets.
 PYTHON ?= python3
 IN_VENV := .venv/bin/python
 PIP_INSTALL := $(IN_VENV) -m pip -qq --disable-pip-version-check install
 
-# Two makes in one clone take turns at setting up. Where there is no flock, start them one after the other.
+# A lock serializes the set-up of concurrent makes in one clone. Without flock, start them one after another.
 ONE_AT_A_TIME := $(if $(shell command -v flock),flock .)
 SET_UP := +$(ONE_AT_A_TIME) $(MAKE) --no-print-directory
-# Goes on without it: what can't run then is for `python -m tests` to say, and to judge.
+# Continue without it: `python -m tests` reports and judges what cannot run.
 SET_UP_MYSQLCLIENT := $(SET_UP) .venv/.mysql 2>/dev/null || true
 
 .SILENT:
@@ -15,7 +15,7 @@ SET_UP_MYSQLCLIENT := $(SET_UP) .venv/.mysql 2>/dev/null || true
 help: ## list the targets
 	awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-run: ## start web, worker and scheduler, and say what to try; Ctrl-C stops them
+run: ## start web, worker and scheduler, and print example commands; Ctrl-C stops them
 	$(SET_UP) .venv/.base $(if $(filter mysql:%,$(DATABASE_URL)),.venv/.mysql)
 	exec $(IN_VENV) -m devtools.run
 
@@ -31,20 +31,20 @@ test test-mysql test-all:
 	$(SET_UP_MYSQLCLIENT)
 	$(IN_VENV) -m tests $(DATABASES) -- $(TESTS)
 
-faults: ## break everything on purpose and look for lost money; SCENARIO= SEED= MINUTES= JOBS= NAME=, PLANTED=1 plants bugs
+faults: ## inject faults under load and check for lost money; SCENARIO= SEED= MINUTES= JOBS= NAME=; SEEDED_BUGS=1 seeds bugs
 	$(SET_UP) .venv/.base
 	$(ONE_AT_A_TIME) $(IN_VENV) -m tests.harness.servers mariadb redis mysqlclient libfaketime
 	$(SET_UP_MYSQLCLIENT)
 	$(IN_VENV) -m faults $(SCENARIO) $(if $(SEED),--seed $(SEED)) $(if $(MINUTES),--minutes $(MINUTES)) \
 		$(if $(JOBS),--jobs $(JOBS)) $(if $(NAME),--name $(NAME)) $(if $(SEEDED_BUGS),--seeded-bugs)
 
-bench: ## measure how fast it is, against the usual designs; QUICK=1 takes 3 to 4 minutes, BENCH="latency" narrows it
+bench: ## measure throughput and latency against baselines; QUICK=1 takes 3 to 4 minutes, BENCH="latency" narrows it
 	$(SET_UP) .venv/.base
 	$(ONE_AT_A_TIME) $(IN_VENV) -m tests.harness.servers mariadb redis mysqlclient wrk
 	$(SET_UP_MYSQLCLIENT)
 	$(IN_VENV) -m bench $(BENCH) $(if $(QUICK),--quick)
 
-screenshots: ## take the pictures in docs/screenshots anew, of a house started for that, with Chromium
+screenshots: ## retake docs/screenshots on a system of its own, with Chromium
 	$(SET_UP) .venv/.dev
 	$(ONE_AT_A_TIME) $(IN_VENV) -m tests.harness.servers chromium
 	$(IN_VENV) -m tests.screenshots
@@ -56,15 +56,15 @@ lint: ## ruff, mypy and the import rules
 	.venv/bin/mypy
 	.venv/bin/lint-imports
 
-messages: ## bring the Russian catalogue in line with the code, and say what is left to translate
+messages: ## update the Russian catalogue from the code, and list what is left to translate
 	$(SET_UP) .venv/.dev
 	$(IN_VENV) -m tests.translations
 
-audit: ## look for known vulnerabilities in what is pinned; exits 2 where nobody can say
+audit: ## check the pinned versions for known vulnerabilities; exits 2 if no source can be asked
 	$(SET_UP) .venv/.audit
 	.ci/audit
 
-lock: ## pin requirements/*.in anew in requirements/*.txt
+lock: ## pin requirements/*.in again in requirements/*.txt
 	$(SET_UP) .venv/.lock
 	for name in base mysql observing dev; do \
 		.venv/lock/bin/uv pip compile -q --universal --python-version 3.11 --no-emit-index-url --no-emit-find-links \
@@ -75,9 +75,9 @@ clean: ## remove .venv and every cache, but not the data in .data
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# Each of these files says: this much is installed, as it stood in requirements/ then. Whatever installs takes .base away
-# until it is done, so that an interrupted set-up, by Ctrl-C or kill -9, leaves none, and .venv is made anew: pip would
-# take a package whose files are written in part for installed. After an ordinary failure .base is put back.
+# Each of these stamp files marks an installed set, as in requirements/ at that time. An installation removes .base until it
+# is complete, so an interrupted set-up (Ctrl-C, kill -9) leaves none, and .venv is rebuilt: pip would take a partly
+# written package for installed. After an ordinary failure .base is restored.
 INSTALL = trap 'exit 130' HUP INT TERM; \
 	echo "Installing $< into .venv"; \
 	test ! -e .venv/.base || mv .venv/.base .venv/.aside; \
