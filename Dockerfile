@@ -1,6 +1,6 @@
 # One image for web, worker, beat and migrate; docker-compose.yml names the command of each.
 
-# mysqlclient has no wheel. Its compiler and headers stay behind in this stage.
+# mysqlclient has no wheel: its compiler and headers stay in this stage.
 FROM python:3.11-slim-bookworm AS build
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends gcc libc6-dev pkg-config default-libmysqlclient-dev \
@@ -22,9 +22,9 @@ ENV PATH=/opt/venv/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1
 WORKDIR /app
-# What .dockerignore lets through, owned by root: the processes can read their own code, not change it.
+# What .dockerignore lets through, owned by root: the processes can read their code, not change it.
 COPY . .
-# Development's settings will do for this; the secret that they make up is gone with the process.
+# Development settings suffice for this; their random secret disappears with the process.
 RUN python manage.py collectstatic --no-input --ignore redoc --ignore '*.map'
 USER 10001:10001
 EXPOSE 8000
