@@ -20,8 +20,9 @@ from bench.measurements import Measurement
 from bench.plot import PLOT, render_svg
 from bench.report import PAGE, README, RESULTS, Run, results_table, update_pages
 from bench.systems import InvalidRun
-from tests.harness.procfile_stack import StackFailed, missing_servers
-from tests.harness.servers import ROOT, ServerFailed, lacking
+from tests.harness.procfile_stack import missing_servers
+from tests.harness.servers import ROOT, ServerFailed, missing_reason
+from tests.harness.wait import WaitTimeout
 
 WIDTH = 120
 LATEST, SOME = RESULTS / "latest.json", RESULTS / "some.json"
@@ -38,7 +39,7 @@ def main(arguments: Sequence[str]) -> int:
         update_pages(Run.read(LATEST))
         console.print(f"{README.name} and {PAGE.name} show {LATEST.relative_to(ROOT)}")
         return 0
-    if lacks := [*missing_servers(), *filter(None, [lacking("wrk")])]:
+    if lacks := [*missing_servers(), *filter(None, [missing_reason("wrk")])]:
         console.print("!! The benchmark does NOT run:", *lacks, sep="\n!!   ", markup=False)
         return 1
     figures, failures = run_all(options.names or names(), options.rounds, quick=options.quick)
@@ -87,7 +88,7 @@ def run_all(chosen: Sequence[str], times: int, *, quick: bool) -> tuple[list[Mea
         begun = time.monotonic()
         try:
             figures += joined([list(measure_named(name).measure(quick, say)) for _ in range(times)])
-        except (InvalidRun, StackFailed, ServerFailed) as failure:
+        except (InvalidRun, WaitTimeout, ServerFailed) as failure:
             failures.append(f"{name}: {failure}")
             console.print(f"[red]does not count[/red]: {escape(str(failure))}")
         say(f"took {time.monotonic() - begun:.0f} s")

@@ -8,7 +8,8 @@ from celery import Celery
 from bench.resource_usage import cpu_seconds
 from ingest.doorbell import APPLY_TASK
 from ingest.models import Webhook
-from tests.harness.procfile_stack import ProcfileStack, wait_until
+from tests.harness.procfile_stack import ProcfileStack
+from tests.harness.wait import wait_until
 
 DRAIN_SECONDS_MAX = 300.0
 

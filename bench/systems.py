@@ -5,7 +5,8 @@ What was answered 200 has to be there, and the books have to be right; otherwise
 
 from enum import Enum
 
-from tests.harness.procfile_stack import SHORT_TIMES, ProcfileStack, StackFailed, wait_until
+from tests.harness.procfile_stack import SHORT_TIMES, ProcfileStack
+from tests.harness.wait import WaitTimeout, wait_until
 
 DRAIN_SECONDS_MAX = 180.0
 # As docker-compose.yml has it, for every design: docs/deployment.md says why.
@@ -67,7 +68,7 @@ def drain(stack: ProcfileStack) -> float:
     stack.start(*(name for name, program in stack.programs.items() if not program.runs()))
     try:
         seconds = wait_until(lambda: not stack.received(), "the backlog is drained", DRAIN_SECONDS_MAX)
-    except StackFailed as failure:
+    except WaitTimeout as failure:
         raise InvalidRun(f"{failure}; {stack.received()} webhooks are left") from failure
     if others := stack.sql("SELECT COUNT(*) FROM ingest_webhook WHERE status <> 'applied'")[0][0]:
         raise InvalidRun(f"{others} webhooks were not applied")

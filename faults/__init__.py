@@ -1,2 +1,4 @@
-"""Bad days on purpose: the production processes under load, seeded faults, and a checker that looks for lost
-or doubled money afterwards. `python -m faults` runs it; docs/reliability.md says what it has shown."""
+"""The fault suite: production processes under load, seeded faults, a checker for lost or doubled money.
+
+`python -m faults` runs it; docs/reliability.md has the results.
+"""

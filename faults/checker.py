@@ -1,7 +1,7 @@
-"""What must hold after quiet, whatever happened before: the client's log against inbox and ledger.
+"""Check the client's history against inbox and ledger, once the faults are over and the backlog is drained.
 
-Reads with plain SQL in a session of its own, so that a mistake in the code under test can't hide itself.
-Each check yields sentences about what is wrong; none means that it holds.
+The checker reads with plain SQL in its own session, so that a bug in the code under test can't hide itself.
+Each check yields one sentence per violation.
 """
 
 from collections import Counter, defaultdict
@@ -18,27 +18,25 @@ from tests.harness.procfile_stack import DATABASE_ERRORS, ProcfileStack, execute
 
 @dataclass(frozen=True)
 class InboxRow:
-    """A row of the inbox."""
-
     terms: DeliveredTerms
     status: str
 
 
 @dataclass(frozen=True)
 class DatabaseState:
-    """The database after quiet, read once. Kept deliveries are counted by the operation they repeat."""
+    """The database after the drain, read once. Redeliveries are counted by operation."""
 
     inbox: Mapping[UUID, Sequence[InboxRow]]
     payments: Mapping[UUID, Sequence[DeliveredTerms]]
-    lines: Mapping[str, Sequence[tuple[int, UUID, int, int]]]  # seq, operation, amount, balance after
+    entries: Mapping[str, Sequence[tuple[int, UUID, int, int]]]  # seq, operation, amount, balance after
     organizations: Mapping[str, tuple[int, int]]  # balance, last seq
-    repeated: Counter[UUID]
-    conflicting: Counter[UUID]
+    duplicates: Counter[UUID]
+    conflicts: Counter[UUID]
     rejected: int
 
 
 def read(stack: ProcfileStack) -> DatabaseState:
-    inbox, payments, lines = defaultdict(list), defaultdict(list), defaultdict(list)
+    inbox, payments, entries = defaultdict(list), defaultdict(list), defaultdict(list)
     columns = "operation_id, {inn}, amount_kopecks, document_number"
     for *webhook, status in stack.sql(
         f"SELECT {columns.format(inn='payer_inn')}, status FROM ingest_webhook"
@@ -46,33 +44,33 @@ def read(stack: ProcfileStack) -> DatabaseState:
         terms = _terms(webhook)
         inbox[terms.operation_id].append(InboxRow(terms, status))
     joined = "FROM ledger_payment p JOIN ledger_organization o ON o.id = p.organization_id"
-    for told in stack.sql(f"SELECT {columns.format(inn='inn')} {joined}"):
-        terms = _terms(told)
+    for row in stack.sql(f"SELECT {columns.format(inn='inn')} {joined}"):
+        terms = _terms(row)
         payments[terms.operation_id].append(terms)
-    line = "l.seq, p.operation_id, l.amount_kopecks, l.balance_after_kopecks"
+    columns = "l.seq, p.operation_id, l.amount_kopecks, l.balance_after_kopecks"
     for inn, seq, operation_id, amount, balance in stack.sql(
-        f"SELECT o.inn, {line} FROM ledger_balancelog l JOIN ledger_payment p ON p.id = l.payment_id"
+        f"SELECT o.inn, {columns} FROM ledger_balancelog l JOIN ledger_payment p ON p.id = l.payment_id"
         " JOIN ledger_organization o ON o.id = l.organization_id ORDER BY o.id, l.seq"
     ):
-        lines[inn].append((seq, UUID(str(operation_id)), amount, balance))
+        entries[inn].append((seq, UUID(str(operation_id)), amount, balance))
     balances = stack.sql("SELECT inn, balance_kopecks, last_seq FROM ledger_organization")
     return DatabaseState(
         inbox,
         payments,
-        lines,
+        entries,
         {inn: (balance, last_seq) for inn, balance, last_seq in balances},
-        _kept(stack, "ingest_duplicatedelivery"),
-        _kept(stack, "ingest_conflictingdelivery"),
+        _redeliveries(stack, "ingest_duplicatedelivery"),
+        _redeliveries(stack, "ingest_conflictingdelivery"),
         int(stack.sql("SELECT COUNT(*) FROM ingest_rejecteddelivery")[0][0]),
     )
 
 
-def _terms(told: Sequence[Any]) -> DeliveredTerms:
-    operation_id, inn, amount, number = told
+def _terms(row: Sequence[Any]) -> DeliveredTerms:
+    operation_id, inn, amount, number = row
     return DeliveredTerms(UUID(str(operation_id)), inn, amount, number)
 
 
-def _kept(stack: ProcfileStack, table: str) -> Counter[UUID]:
+def _redeliveries(stack: ProcfileStack, table: str) -> Counter[UUID]:
     query = f"SELECT operation_id FROM {table} k JOIN ingest_webhook w ON w.id = k.webhook_id"
     return Counter(UUID(str(operation_id)) for (operation_id,) in stack.sql(query))
 
@@ -80,104 +78,109 @@ def _kept(stack: ProcfileStack, table: str) -> Counter[UUID]:
 def check(
     stack: ProcfileStack, bank: RecordingBank, must_fail: Callable[[DeliveredTerms], bool]
 ) -> list[str]:
-    """Every promise that is broken, as sentences. `must_fail` tells which webhooks end failed."""
+    """Return every violation as a sentence. `must_fail` decides which webhooks have to end failed."""
     state = read(stack)
     return [
-        *bank.wrong,
-        *_answers(bank.log),
-        *_inbox(bank.log, state),
-        *_kept_deliveries(bank.log, state),
-        *_outcomes(state, must_fail),
+        *bank.violations,
+        *_responses(bank.history),
+        *_inbox(bank.history, state),
+        *_recorded_deliveries(bank.history, state),
+        *_final_statuses(state, must_fail),
         *_ledger(state, model(state, must_fail)),
-        *_readings(bank, state),
-        *_guards(stack),
-        *_verification(stack),
+        *_check_readers(bank, state),
+        *_check_database_guards(stack),
+        *_verify_ledger(stack),
     ]
 
 
-def by_operation(log: Sequence[Attempt]) -> dict[UUID, list[Attempt]]:
+def by_operation(history: Sequence[Attempt]) -> dict[UUID, list[Attempt]]:
     grouped = defaultdict(list)
-    for entry in log:
-        grouped[entry.delivery.terms.operation_id].append(entry)
+    for attempt in history:
+        grouped[attempt.delivery.terms.operation_id].append(attempt)
     return grouped
 
 
-def _answers(log: Sequence[Attempt]) -> Iterator[str]:
-    """A valid delivery is never refused, an invalid one never taken."""
-    for entry in log:
-        if entry.outcome == ("refused" if entry.delivery.valid else "ok"):
-            yield f"{_kind(entry)} delivery was answered {entry.answer}"
+def _responses(history: Sequence[Attempt]) -> Iterator[str]:
+    """A valid delivery is never refused; an invalid one is never accepted."""
+    for attempt in history:
+        if attempt.outcome == ("refused" if attempt.delivery.valid else "ok"):
+            yield f"{_kind(attempt)} delivery got the response {attempt.response}"
 
 
-def _kind(entry: Attempt) -> str:
-    return "a valid" if entry.delivery.valid else "an invalid"
+def _kind(attempt: Attempt) -> str:
+    return "a valid" if attempt.delivery.valid else "an invalid"
 
 
-def _inbox(log: Sequence[Attempt], state: DatabaseState) -> Iterator[str]:
-    """P1 and P2 at the door: every ok is there once, every unknown at most once, every refused never."""
-    sent = by_operation(log)
+def _inbox(history: Sequence[Attempt], state: DatabaseState) -> Iterator[str]:
+    """P1 and P2 at the endpoint: each ok is stored once, each unknown at most once, each refused never."""
+    sent = by_operation(history)
     for operation_id in state.inbox.keys() - sent.keys():
-        yield f"inbox: nobody sent operation {operation_id}"
-    for operation_id, entries in sent.items():
+        yield f"inbox: operation {operation_id} was never sent"
+    for operation_id, attempts in sent.items():
         rows = state.inbox.get(operation_id, ())
-        heard = [entry for entry in entries if entry.outcome == "ok"]
-        if heard and not rows:
+        answered = [attempt for attempt in attempts if attempt.outcome == "ok"]
+        if answered and not rows:
             yield f"inbox: acknowledged operation {operation_id} is lost"
         if len(rows) > 1:
-            yield f"inbox: operation {operation_id} is there {len(rows)} times"
-        if rows and rows[0].terms not in {entry.delivery.terms for entry in entries if entry.delivery.valid}:
-            yield f"inbox: nobody sent operation {operation_id} under these terms"
-        successes = [entry for entry in heard if '"success"' in entry.answer]
+            yield f"inbox: operation {operation_id} is stored {len(rows)} times"
+        if rows and rows[0].terms not in {
+            attempt.delivery.terms for attempt in attempts if attempt.delivery.valid
+        }:
+            yield f"inbox: operation {operation_id} is stored with terms that were never sent"
+        successes = [attempt for attempt in answered if '"success"' in attempt.response]
         if len(successes) > 1:
-            yield f"inbox: operation {operation_id} was called new {len(successes)} times"
-        if rows and any(entry.delivery.terms != rows[0].terms for entry in successes):
-            yield f"inbox: operation {operation_id} was called new under other terms than are stored"
+            yield f"inbox: operation {operation_id} was acknowledged as new {len(successes)} times"
+        if rows and any(attempt.delivery.terms != rows[0].terms for attempt in successes):
+            yield f"inbox: operation {operation_id} was acknowledged as new with other terms than are stored"
 
 
-def _kept_deliveries(log: Sequence[Attempt], state: DatabaseState) -> Iterator[str]:
-    """What was answered "already processed" or 400 is kept, each delivery once; of a conflict, the same bytes
-    may be kept only once.
+def _recorded_deliveries(history: Sequence[Attempt], state: DatabaseState) -> Iterator[str]:
+    """Each delivery answered "already processed" or 400 is recorded once.
+
+    Conflicts with identical bytes may be recorded only once.
     """
-    for operation_id, entries in by_operation(log).items():
+    for operation_id, attempts in by_operation(history).items():
         if rows := state.inbox.get(operation_id):
-            same = [entry for entry in entries if entry.delivery.terms == rows[0].terms]
-            other = [entry for entry in entries if entry.delivery.terms != rows[0].terms]
-            yield from _counted(f"repeated {operation_id}", same, state.repeated[operation_id], "already")
-            yield from _counted(
-                f"conflicting {operation_id}",
-                other,
-                state.conflicting[operation_id],
-                "already",
-                least=len({entry.delivery.body for entry in other if _heard(entry, "already")}),
+            same = [attempt for attempt in attempts if attempt.delivery.terms == rows[0].terms]
+            other = [attempt for attempt in attempts if attempt.delivery.terms != rows[0].terms]
+            yield from _check_count(
+                f"duplicates of {operation_id}", same, state.duplicates[operation_id], "already"
             )
-    invalid = [entry for entry in log if not entry.delivery.valid]
-    yield from _counted("rejected", invalid, state.rejected, "error")
+            yield from _check_count(
+                f"conflicts of {operation_id}",
+                other,
+                state.conflicts[operation_id],
+                "already",
+                least=len({attempt.delivery.body for attempt in other if _was_answered(attempt, "already")}),
+            )
+    invalid = [attempt for attempt in history if not attempt.delivery.valid]
+    yield from _check_count("rejected", invalid, state.rejected, "error")
 
 
-def _heard(entry: Attempt, word: str) -> bool:
-    return word in entry.answer and entry.outcome in ("ok", "refused")
+def _was_answered(attempt: Attempt, word: str) -> bool:
+    return word in attempt.response and attempt.outcome in ("ok", "refused")
 
 
-def _counted(
-    what: str, entries: Sequence[Attempt], found: int, word: str, least: int | None = None
+def _check_count(
+    what: str, attempts: Sequence[Attempt], found: int, word: str, least: int | None = None
 ) -> Iterator[str]:
-    heard = sum(_heard(entry, word) for entry in entries)
-    perhaps = sum(entry.outcome in ("unknown", "reconnected") for entry in entries)
-    if not (heard if least is None else least) <= found <= heard + perhaps:
-        yield f"kept deliveries: {what}: {heard} heard of, {perhaps} unknown, {found} kept"
+    answered = sum(_was_answered(attempt, word) for attempt in attempts)
+    unknown = sum(attempt.outcome in ("unknown", "reconnected") for attempt in attempts)
+    if not (answered if least is None else least) <= found <= answered + unknown:
+        yield f"recorded deliveries: {what}: {answered} answered, {unknown} unknown, {found} recorded"
 
 
-def _outcomes(state: DatabaseState, must_fail: Callable[[DeliveredTerms], bool]) -> Iterator[str]:
-    """P5: every webhook came to its end, and to the right one."""
+def _final_statuses(state: DatabaseState, must_fail: Callable[[DeliveredTerms], bool]) -> Iterator[str]:
+    """P5: every webhook reaches its final status, and the right one."""
     for operation_id, rows in state.inbox.items():
         for row in rows:
-            end = "failed" if must_fail(row.terms) else "applied"
-            if row.status != end:
-                yield f"inbox: operation {operation_id} ended {row.status} instead of {end}"
+            final = "failed" if must_fail(row.terms) else "applied"
+            if row.status != final:
+                yield f"inbox: operation {operation_id} ended {row.status} instead of {final}"
 
 
 def model(state: DatabaseState, must_fail: Callable[[DeliveredTerms], bool]) -> dict[str, dict[UUID, int]]:
-    """What one thread would have posted, with no fault: kopecks by operation, by organization."""
+    """Return what a single thread without faults would have posted: kopecks by operation, by organization."""
     ledger: dict[str, dict[UUID, int]] = defaultdict(dict)
     for rows in state.inbox.values():
         terms = rows[0].terms
@@ -187,82 +190,84 @@ def model(state: DatabaseState, must_fail: Callable[[DeliveredTerms], bool]) -> 
 
 
 def _ledger(state: DatabaseState, expected: Mapping[str, Mapping[UUID, int]]) -> Iterator[str]:
-    """P2 and P3: what the model posts is posted, once, and each log adds up."""
+    """P2 and P3: what the model posts is posted, once, and each organization's entries add up."""
     for operation_id, payments in state.payments.items():
         if len(payments) > 1:
             yield f"ledger: operation {operation_id} is posted {len(payments)} times"
         if payments[0] not in [row.terms for row in state.inbox.get(operation_id, ())]:
-            yield f"ledger: operation {operation_id} is posted under terms that the inbox doesn't have"
+            yield f"ledger: operation {operation_id} is posted with terms that the inbox doesn't have"
     for inn in expected.keys() | state.organizations.keys():
-        lines, model_lines = state.lines.get(inn, ()), expected.get(inn, {})
-        posted = Counter(dict.fromkeys(model_lines, 0))
-        posted.update(operation_id for _, operation_id, _, _ in lines)
+        entries, model_entries = state.entries.get(inn, ()), expected.get(inn, {})
+        posted = Counter(dict.fromkeys(model_entries, 0))
+        posted.update(operation_id for _, operation_id, _, _ in entries)
         for operation_id, times in posted.items():
-            if times != (operation_id in model_lines):
+            if times != (operation_id in model_entries):
                 yield f"ledger: {inn} has operation {operation_id} {times} times"
         balance, last_seq = state.organizations.get(inn, (0, 0))
-        if (balance, last_seq) != (sum(model_lines.values()), len(model_lines)):
-            yield f"ledger: {inn} has {balance} kopecks in {last_seq} lines, the model has not"
-        yield from _chain(inn, lines)
+        if (balance, last_seq) != (sum(model_entries.values()), len(model_entries)):
+            yield f"ledger: {inn} has {balance} kopecks in {last_seq} entries, unlike the model"
+        yield from _check_entries(inn, entries)
 
 
-def _chain(inn: str, lines: Sequence[tuple[int, UUID, int, int]]) -> Iterator[str]:
+def _check_entries(inn: str, entries: Sequence[tuple[int, UUID, int, int]]) -> Iterator[str]:
     balance = 0
-    for number, (seq, _, amount, balance_after) in enumerate(lines, start=1):
+    for number, (seq, _, amount, balance_after) in enumerate(entries, start=1):
         balance += amount
         if (seq, balance_after) != (number, balance):
-            yield f"ledger: {inn}: line {number} says seq {seq} and balance {balance_after}, not {balance}"
+            yield f"ledger: {inn}: entry {number} has seq {seq} and balance {balance_after}, not {balance}"
             return
 
 
-def _readings(bank: RecordingBank, state: DatabaseState) -> Iterator[str]:
-    """P3 at every moment: what a reader has seen is still there, and the same."""
+def _check_readers(bank: RecordingBank, state: DatabaseState) -> Iterator[str]:
+    """P3 at every moment: everything a reader has seen is still there, unchanged."""
     for inn, reading in bank.readings.items():
-        lines = {seq: rest for seq, *rest in state.lines.get(inn, ())}
-        for seq, (operation_id, amount, balance) in reading.lines.items():
-            told = [UUID(operation_id), *(Decimal(rubles).scaleb(2) for rubles in (amount, balance))]
-            if lines.get(seq) != told:
-                yield f"readers: {inn}: line {seq} was read, and is not in the ledger like that"
+        entries = {seq: rest for seq, *rest in state.entries.get(inn, ())}
+        for seq, (operation_id, amount, balance) in reading.entries.items():
+            row = [UUID(operation_id), *(Decimal(rubles).scaleb(2) for rubles in (amount, balance))]
+            if entries.get(seq) != row:
+                yield f"readers: {inn}: entry {seq} was read, and is not in the ledger like this"
 
 
-def _guards(stack: ProcfileStack) -> Iterator[str]:
-    """P2 and P4 at their last line of defence: what the database itself must refuse, tried out."""
+def _check_database_guards(stack: ProcfileStack) -> Iterator[str]:
+    """P2 and P4 enforced by the database itself: forbidden statements must fail."""
     with closing(stack.session()) as session:
-        # Else a foreign key could refuse in place of the unique key that is tried.
+        # Otherwise a foreign key could refuse instead of the unique key under test.
         execute(session, "PRAGMA foreign_keys = OFF" if stack.embedded else "SET foreign_key_checks = 0")
         for table in ("ledger_payment", "ledger_balancelog"):
             first = f"id = (SELECT id FROM (SELECT MIN(id) AS id FROM {table}) oldest)"
             update = f"UPDATE {table} SET amount_kopecks = amount_kopecks + 1 WHERE {first}"
-            yield from _tried(session, f"change a row of {table}", update)
-            yield from _tried(session, f"delete a row of {table}", f"DELETE FROM {table} WHERE {first}")
-        yield from _copied(session, "ingest_webhook", "operation_id")
-        yield from _copied(session, "ledger_payment", "operation_id")
-        yield from _copied(session, "ledger_balancelog", "organization_id and seq", payment_id=-1)
-        yield from _copied(session, "ledger_balancelog", "payment_id", seq=10**9)
+            yield from _try_forbidden(session, f"change a row of {table}", update)
+            yield from _try_forbidden(
+                session, f"delete a row of {table}", f"DELETE FROM {table} WHERE {first}"
+            )
+        yield from _try_duplicate(session, "ingest_webhook", "operation_id")
+        yield from _try_duplicate(session, "ledger_payment", "operation_id")
+        yield from _try_duplicate(session, "ledger_balancelog", "organization_id and seq", payment_id=-1)
+        yield from _try_duplicate(session, "ledger_balancelog", "payment_id", seq=10**9)
 
 
-def _copied(session: Any, table: str, key: str, **changed: int) -> Iterator[str]:
+def _try_duplicate(session: Any, table: str, key: str, **changed: int) -> Iterator[str]:
     with closing(session.cursor()) as cursor:
         cursor.execute(f"SELECT * FROM {table} LIMIT 1")
         names = [column[0] for column in cursor.description if column[0] != "id"]
     values = [str(changed.get(name, name)) for name in names]
     copy = f"INSERT INTO {table} ({', '.join(names)}) SELECT {', '.join(values)} FROM {table} LIMIT 1"
-    yield from _tried(session, f"double {key} of {table}", copy)
+    yield from _try_forbidden(session, f"double {key} of {table}", copy)
 
 
-def _tried(session: Any, what: str, statement: str) -> Iterator[str]:
+def _try_forbidden(session: Any, what: str, statement: str) -> Iterator[str]:
     with closing(session.cursor()) as cursor:
         try:
             cursor.execute(statement)
-            if cursor.rowcount:  # else the table is empty, and nothing could be tried
-                yield f"guards: the database lets somebody {what}"
+            if cursor.rowcount:  # 0 rows: the table is empty
+                yield f"guards: the database permits to {what}"
         except DATABASE_ERRORS:
             pass
         finally:
             session.rollback()
 
 
-def _verification(stack: ProcfileStack) -> Iterator[str]:
+def _verify_ledger(stack: ProcfileStack) -> Iterator[str]:
     verified = stack.manage("verify_ledger")
     if verified.returncode:
         yield f"verify_ledger: {(verified.stdout + verified.stderr).strip()}"

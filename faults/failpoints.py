@@ -1,9 +1,9 @@
-# ruff: noqa: SLF001 a window between two steps can only be opened from the inside
-"""Fault points at the windows of our own code, poison, and planted bugs, inside the production processes.
+# ruff: noqa: SLF001 a failpoint between two steps has to wrap private functions
+"""Failpoints between the steps of our code, poison payments and seeded bugs, in the production processes.
 
-Nothing of this is in the production code: faults/settings.py has Django load it, and it wraps the functions
-on both sides of a window. The nemesis arms a point by a file in FAULTS_FOLDER; whoever comes by first takes
-the file away and acts, so each file strikes once, in one process.
+The production code contains none of this: faults/settings.py makes Django load it, and it wraps the functions
+on both sides of a step. The nemesis arms a failpoint by a file in FAULTS_FOLDER. The first process that
+reaches the failpoint removes the file and acts, so each file fires once, in one process.
 """
 
 import os
@@ -31,16 +31,16 @@ from worker import applying, retries
 
 FOLDER = Path(os.environ["FAULTS_FOLDER"])
 POISON = "POISON-"
-REPAIRED = FOLDER / "repaired"
-Claim = Callable[[], applying.Claimed]
+FIXED = FOLDER / "fixed"
+ClaimFunction = Callable[[], applying.Claimed]
 
 
 class InjectedError(Exception):
-    """What a fault point raises."""
+    """Raised by a failpoint."""
 
 
 def _raise() -> None:
-    raise InjectedError("as the nemesis wished")
+    raise InjectedError("armed by the nemesis")
 
 
 ACTIONS: dict[str, Callable[[], object]] = {
@@ -48,26 +48,24 @@ ACTIONS: dict[str, Callable[[], object]] = {
     "exit": lambda: os._exit(1),
     "stop": lambda: os.kill(os.getpid(), signal.SIGSTOP),
 }
-# The window, the function at its edge, and whether it opens before or after the call.
+# Step, module, function, and whether the failpoint is before or after the call.
 FAILPOINTS: list[tuple[str, Any, str, str]] = [
-    ("stored", inbox, "store", "after"),  # committed, not rung, not answered
-    ("rung", doorbell, "ring", "after"),  # not answered
-    ("locked", applying, "lock_free", "after"),
+    ("stored", inbox, "store", "after"),  # committed; not rung, no response
+    ("rung", doorbell, "ring", "after"),  # no response
+    ("locked", applying, "try_lock", "after"),
     ("claimed", applying, "_lock", "after"),
     ("marked", applying, "_mark_applied", "after"),  # not posted
-    ("logged", posting, "_bring_balances_to_newest_line", "before"),
+    ("logged", posting, "_update_balances", "before"),
     ("posted", applying, "post", "after"),  # not committed
-    ("applied", applying, "apply_batch", "after"),  # committed, the message not acknowledged
+    ("applied", applying, "apply_batch", "after"),  # committed; the message is not acknowledged
     ("begun", retries, "begin_attempts", "after"),  # the attempt is counted
-    ("applied-alone", applying, "apply_ids", "after"),
+    ("applied-individually", applying, "apply_ids", "after"),
 ]
 
 
 def install() -> None:
-    for window, module, name, side in FAILPOINTS:
-        _wrap(
-            module, name, before=window if side == "before" else "", after=window if side == "after" else ""
-        )
+    for step, module, name, side in FAILPOINTS:
+        _wrap(module, name, before=step if side == "before" else "", after=step if side == "after" else "")
     _poison()
     BUG_INSTALLERS.get(os.environ["FAULTS_SEEDED_BUG"], lambda: None)()
 
@@ -75,22 +73,22 @@ def install() -> None:
 def _wrap(module: Any, name: str, *, before: str, after: str) -> None:
     wrapped = getattr(module, name)
 
-    def with_points(*arguments: Any, **keywords: Any) -> Any:
-        _pass(before)
+    def wrapper(*arguments: Any, **keywords: Any) -> Any:
+        _fire(before)
         result = wrapped(*arguments, **keywords)
-        _pass(after)
+        _fire(after)
         return result
 
-    setattr(module, name, with_points)
+    setattr(module, name, wrapper)
 
 
-def _pass(window: str) -> None:
+def _fire(step: str) -> None:
     for name, action in ACTIONS.items():
-        if window and _taken(FOLDER / f"{window}.{name}"):
+        if step and _claim_file(FOLDER / f"{step}.{name}"):
             action()
 
 
-def _taken(file: Path) -> bool:
+def _claim_file(file: Path) -> bool:
     try:
         file.unlink()
     except FileNotFoundError:
@@ -101,35 +99,35 @@ def _taken(file: Path) -> bool:
 def _poison() -> None:
     post = applying.post
 
-    def post_unless_poisoned(told: QuerySet[Any], organizations: Mapping[str, int]) -> None:
-        poison = told.filter(document_number__startswith=POISON)
-        if poison and not REPAIRED.exists():
+    def post_unless_poison(source: QuerySet[Any], organizations: Mapping[str, int]) -> None:
+        poison = source.filter(document_number__startswith=POISON)
+        if poison and not FIXED.exists():
             ACTIONS["exit" if poison.filter(document_number__contains="KILL") else "raise"]()
-        post(told, organizations)
+        post(source, organizations)
 
-    applying.post = post_unless_poisoned
+    applying.post = post_unless_poison
 
 
-# Planted bugs: the checker must turn red on each
+# Seeded bugs: the checker must detect each
 
 
 def _no_organization_lock() -> None:
     vars(Organization.objects)["select_for_update"] = lambda **_: Organization.objects.all()
-    bring = posting._update_balances
+    update = posting._update_balances
 
-    def walk_past_others(webhooks_max: int, _last: str | None) -> Iterator[tuple[str, list[int]]]:
-        # Otherwise a foreign key's lock on the organization, or the webhooks' own, would stand in for it.
+    def walk_without_locks(webhooks_max: int, _last: str | None) -> Iterator[tuple[str, list[int]]]:
+        # Without this, the foreign key's lock on the organization, or the webhooks' locks, would replace it.
         connection.disable_constraint_checking()
-        free = Webhook.objects.queued().select_for_update(skip_locked=True)
-        rows = sorted(free.values_list("payer_inn", "pk")[:webhooks_max])
-        for inn, its in groupby(rows, itemgetter(0)):
-            yield inn, [key for _, key in its]
+        unlocked = Webhook.objects.queued().select_for_update(skip_locked=True)
+        rows = sorted(unlocked.values_list("payer_inn", "pk")[:webhooks_max])
+        for inn, group in groupby(rows, itemgetter(0)):
+            yield inn, [key for _, key in group]
 
-    def dawdle_and_bring(organization_ids: Collection[int]) -> None:
-        time.sleep(0.05)  # two at once are rare on a fast machine, and certain with this
-        bring(organization_ids)
+    def delay_and_update(organization_ids: Collection[int]) -> None:
+        time.sleep(0.05)  # makes concurrent updates certain, which are rare on a fast machine
+        update(organization_ids)
 
-    applying._scan, posting._update_balances = walk_past_others, dawdle_and_bring
+    applying._scan, posting._update_balances = walk_without_locks, delay_and_update
 
 
 def _acknowledge_before_commit() -> None:
@@ -144,28 +142,28 @@ def _acknowledge_before_commit() -> None:
     inbox.store = store_later
 
 
-def _mark_apart() -> None:
-    def claim_and_mark(claim: Claim) -> list[int]:
+def _mark_in_own_transaction() -> None:
+    def claim_and_mark(claim: ClaimFunction) -> list[int]:
         with transaction.atomic():
             _, webhook_ids = claim()
             if webhook_ids:
                 applying._mark_applied(webhook_ids)
         return webhook_ids
 
-    def apply_in_two_transactions(claim: Claim) -> list[int]:
+    def apply_in_two_transactions(claim: ClaimFunction) -> list[int]:
         try:
             webhook_ids = claim_and_mark(claim)
-        except MissingOrganizations as missing:
-            applying.open_organizations(missing.inns)
+        except MissingOrganizations as exc:
+            applying.create_organizations(exc.inns)
             return apply_in_two_transactions(claim)
         except applying.ClaimLost:
             return apply_in_two_transactions(claim)
-        told = Webhook.objects.filter(id__in=webhook_ids).with_payment_terms()
+        source = Webhook.objects.filter(id__in=webhook_ids).with_payment_terms()
         with transaction.atomic():
-            inns = set(told.values_list("inn", flat=True))
+            inns = set(source.values_list("inn", flat=True))
             list(Organization.objects.select_for_update().filter(inn__in=inns).order_by("id"))
             if inns:
-                applying.post(told, applying.lock_free(inns))
+                applying.post(source, applying.try_lock(inns))
         return webhook_ids
 
     applying._apply = apply_in_two_transactions
@@ -178,23 +176,23 @@ def _doorbell_blocks() -> None:
 def _retry_posts_again() -> None:
     apply = applying._apply
 
-    def apply_again_now_and_then(claim: Claim) -> list[int]:
+    def apply_again_sometimes(claim: ClaimFunction) -> list[int]:
         webhook_ids = apply(claim)
         if webhook_ids and random.random() < 0.1:
-            told = Webhook.objects.filter(id__in=webhook_ids).with_payment_terms()
+            source = Webhook.objects.filter(id__in=webhook_ids).with_payment_terms()
             with transaction.atomic():
-                organizations = applying.lock_free(set(told.values_list("inn", flat=True)))
+                organizations = applying.try_lock(set(source.values_list("inn", flat=True)))
                 if organizations:
-                    applying.post(told.filter(inn__in=organizations), organizations)
+                    applying.post(source.filter(inn__in=organizations), organizations)
         return webhook_ids
 
-    applying._apply = apply_again_now_and_then
+    applying._apply = apply_again_sometimes
 
 
 BUG_INSTALLERS: dict[str, Callable[[], None]] = {
     "no_organization_lock": _no_organization_lock,
     "acknowledge_before_commit": _acknowledge_before_commit,
-    "mark_apart": _mark_apart,
+    "mark_in_own_transaction": _mark_in_own_transaction,
     "doorbell_blocks": _doorbell_blocks,
     "retry_posts_again": _retry_posts_again,
     "no_organization_lock_nor_seq_key": _no_organization_lock,

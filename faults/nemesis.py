@@ -1,4 +1,4 @@
-"""Who brings the bad days: strikes at moments that the seed decides, and remembers each."""
+"""Inject faults at moments determined by the seed, and record them."""
 
 import random
 import time
@@ -8,23 +8,23 @@ from dataclasses import dataclass, field
 
 @dataclass
 class Nemesis:
-    """`schedule` is what it planned, and repeats with the seed; `strikes` is what it did, in seconds."""
+    """`schedule` is the plan, which repeats with the seed; `injected` records what was done, in seconds."""
 
-    chance: random.Random
+    rng: random.Random
     schedule: list[float] = field(default_factory=list)
-    strikes: list[tuple[float, str]] = field(default_factory=list)
-    began: float = field(default_factory=time.monotonic)
+    injected: list[tuple[float, str]] = field(default_factory=list)
+    started_at: float = field(default_factory=time.monotonic)
 
     def moments(self, count: int, seconds: float) -> Iterator[int]:
-        """Come back `count` times, at moments spread over the next `seconds`, each in its own stretch."""
-        stretch = seconds / count
-        waits = [(number + self.chance.random()) * stretch for number in range(count)]
+        """Yield `count` times within the next `seconds`, at one random moment of each equal interval."""
+        interval = seconds / count
+        waits = [(number + self.rng.random()) * interval for number in range(count)]
         self.schedule += [round(wait, 3) for wait in waits]
-        begun = time.monotonic()
+        start = time.monotonic()
         for number, wait in enumerate(waits):
-            time.sleep(max(0.0, begun + wait - time.monotonic()))
+            time.sleep(max(0.0, start + wait - time.monotonic()))
             yield number
 
-    def strike(self, what: str, action: Callable[..., object], *arguments: object) -> None:
-        self.strikes.append((round(time.monotonic() - self.began, 3), what))
+    def inject(self, description: str, action: Callable[..., object], *arguments: object) -> None:
+        self.injected.append((round(time.monotonic() - self.started_at, 3), description))
         action(*arguments)

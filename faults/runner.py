@@ -1,4 +1,4 @@
-"""Scenarios one after the other, or several at a time, each in a house of its own.
+"""Run scenarios sequentially or in parallel, each on its own stack.
 
 Not in __main__, which a spawned process does not load.
 """
@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from faults.scenario_run import Result, Scenario, run_scenario
 from faults.scenarios import SCENARIOS
 
-Plan = Iterator[tuple[Scenario, int]]  # each with its seed
+Plan = Iterator[tuple[Scenario, int]]  # scenario and seed
 
 
 def run_sequentially(plan: Plan) -> Iterator[Result]:
@@ -19,20 +19,20 @@ def run_sequentially(plan: Plan) -> Iterator[Result]:
 
 
 def run_in_parallel(plan: Sequence[tuple[Scenario, int]], jobs: int) -> Iterator[Result]:
-    """Those that judge by seconds come last, and each has the machine to itself."""
-    beside = [(scenario.name, seed) for scenario, seed in plan if not scenario.alone]
-    # Processes, and not forked ones: the thread that starts all servers would not be there after a fork.
+    """Run in `jobs` processes; scenarios that judge by seconds run last, one at a time."""
+    parallel = [(scenario.name, seed) for scenario, seed in plan if not scenario.exclusive]
+    # Spawned, not forked: the thread that starts all servers would not exist after a fork.
     with multiprocessing.get_context("spawn").Pool(jobs, exit_cleanly_on_sigterm) as pool:
-        yield from pool.imap_unordered(run_named, beside)
-    yield from run_sequentially((scenario, seed) for scenario, seed in plan if scenario.alone)
+        yield from pool.imap_unordered(run_named, parallel)
+    yield from run_sequentially((scenario, seed) for scenario, seed in plan if scenario.exclusive)
 
 
-def run_named(told: tuple[str, int]) -> Result:
-    """A scenario's function can't be sent to another process; its name can."""
-    name, seed = told
+def run_named(name_and_seed: tuple[str, int]) -> Result:
+    """Run a scenario by name: its function can't be pickled."""
+    name, seed = name_and_seed
     return run_scenario(SCENARIOS[name], seed)
 
 
 def exit_cleanly_on_sigterm() -> None:
-    """When told to, so that nothing is left running."""
+    """Exit on SIGTERM through every `with`, so that no process is left running."""
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))

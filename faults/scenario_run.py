@@ -1,4 +1,4 @@
-"""One scenario from its first delivery to its verdict."""
+"""Run one scenario from its first delivery to its verdict."""
 
 import random
 import time
@@ -9,19 +9,20 @@ from typing import Any
 
 from faults.checker import check
 from faults.nemesis import Nemesis
-from tests.harness.bank_client import DeliveredTerms, DeliveryGenerator, DeliveryMix, RecordingBank, resent
-from tests.harness.procfile_stack import ProcfileStack, StackFailed, wait_until
+from tests.harness.bank_client import DeliveredTerms, DeliveryGenerator, DeliveryMix, RecordingBank, retries
+from tests.harness.procfile_stack import ProcfileStack
 from tests.harness.servers import ROOT
+from tests.harness.wait import WaitTimeout, wait_until
 
 RESULTS = ROOT / "faults" / "results"
-QUIET_SECONDS_MAX = 90.0  # longer than the database keeps sessions of clients that vanished
-LATENCY_RATIO_MAX = 2.0  # the p99 in bad days over the p99 in calm ones
-LATENCY_FLOOR_SECONDS = 0.1  # below it a busy machine says more than the house does
+DRAIN_SECONDS_MAX = 90.0  # longer than the database keeps sessions of vanished clients
+LATENCY_RATIO_MAX = 2.0  # p99 during the fault divided by p99 before
+LATENCY_FLOOR_SECONDS = 0.1  # below this, the machine's load dominates
 
 
 @dataclass(frozen=True)
 class TimeSpan:
-    """From when to when, in seconds of the monotonic clock."""
+    """A time span in seconds of the monotonic clock."""
 
     since: float
     until: float
@@ -29,80 +30,80 @@ class TimeSpan:
 
 @dataclass
 class ScenarioRun:
-    """What a scenario acts upon. `broken` is what it saw itself that may not be."""
+    """A running scenario. `violations` are those that the scenario itself detects."""
 
     stack: ProcfileStack
     bank: RecordingBank
     nemesis: Nemesis
-    chance: random.Random
+    rng: random.Random
     must_fail: Callable[[DeliveredTerms], bool] = lambda terms: False
-    broken: list[str] = field(default_factory=list)
-    quiet_seconds: float = 0.0
-    bank_tries_again: bool = True
+    violations: list[str] = field(default_factory=list)
+    drain_seconds: float = 0.0
+    bank_retries: bool = True
 
-    def require(self, holds: object, sentence: str) -> None:
-        if not holds:
-            self.broken.append(sentence)
+    def require(self, condition: object, violation: str) -> None:
+        if not condition:
+            self.violations.append(violation)
 
-    def strike(self, what: str, action: Callable[..., object], *arguments: object) -> None:
-        self.nemesis.strike(what, action, *arguments)
+    def inject(self, fault: str, action: Callable[..., object], *arguments: object) -> None:
+        self.nemesis.inject(fault, action, *arguments)
 
     def moments(self, count: int, seconds: float = 6.0) -> Any:
         return self.nemesis.moments(count, seconds)
 
-    def arm(self, window: str, action: str) -> None:
-        """Have the next process that comes to this window act there."""
-        self.strike(f"{window}.{action}", (self.stack.folder / f"{window}.{action}").touch)
+    def arm(self, step: str, action: str) -> None:
+        """Arm a failpoint: the next process that reaches this step performs the action."""
+        self.inject(f"{step}.{action}", (self.stack.folder / f"{step}.{action}").touch)
 
-    def struck(self, window: str, action: str) -> bool:
-        return not (self.stack.folder / f"{window}.{action}").exists()
+    def has_fired(self, step: str, action: str) -> bool:
+        return not (self.stack.folder / f"{step}.{action}").exists()
 
-    def watch(self, seconds: float) -> TimeSpan:
-        """Let time pass; which it was."""
+    def observe(self, seconds: float) -> TimeSpan:
+        """Let time pass; return the time span."""
         since = time.monotonic()
         time.sleep(seconds)
         return TimeSpan(since, time.monotonic())
 
-    def require_answers_as_in(self, calm: TimeSpan, bad: TimeSpan) -> None:
-        """P6: every answer is an answer, and none of them is slow."""
-        during = [e for e in list(self.bank.log) if bad.since <= e.began < bad.until]
-        wait_until(lambda: not any(entry.pending for entry in during), "every delivery is heard of")
-        unanswered = sum(entry.outcome not in ("ok", "refused") for entry in during)
+    def require_latency_as_in(self, calm: TimeSpan, faulty: TimeSpan) -> None:
+        """P6: every request gets a response, and none is slow."""
+        during = [each for each in list(self.bank.history) if faulty.since <= each.started_at < faulty.until]
+        wait_until(lambda: not any(attempt.pending for attempt in during), "every delivery has an outcome")
+        no_response = sum(attempt.outcome not in ("ok", "refused") for attempt in during)
         self.require(
-            not unanswered, f"{unanswered} of {len(during)} deliveries got no answer in the bad time"
+            not no_response, f"{no_response} of {len(during)} deliveries got no response during the fault"
         )
-        allowed = max(LATENCY_RATIO_MAX * self.p99(calm), LATENCY_FLOOR_SECONDS)
-        p99 = self.p99(bad)
+        p99_max = max(LATENCY_RATIO_MAX * self.p99(calm), LATENCY_FLOOR_SECONDS)
+        p99 = self.p99(faulty)
         self.require(
-            p99 <= allowed, f"p99 {p99 * 1000:.0f} ms in the bad time, {allowed * 1000:.0f} ms allowed"
+            p99 <= p99_max, f"p99 {p99 * 1000:.0f} ms during the fault, {p99_max * 1000:.0f} ms allowed"
         )
 
     def p99(self, span: TimeSpan) -> float:
         latencies = self.bank.latencies(span.since, span.until)
         return latencies[int(len(latencies) * 0.99)] if latencies else 0.0
 
-    def quiet(self) -> None:
-        """Heal, let the bank try again what it is unsure of, and wait until every webhook came to its end."""
-        begun = time.monotonic()
+    def drain(self) -> None:
+        """End all faults, let the bank retry unknown outcomes, and wait for an empty backlog."""
+        start = time.monotonic()
         self.stack.heal()
         self.bank.close()
-        if self.bank_tries_again:
-            for delivery in resent(self.bank.log, self.chance):
+        if self.bank_retries:
+            for delivery in retries(self.bank.history, self.rng):
                 self.bank.deliver(delivery)
-        wait_until(lambda: not self.stack.received(), "nothing is left received", QUIET_SECONDS_MAX)
-        self.quiet_seconds = max(self.quiet_seconds, time.monotonic() - begun)
+        wait_until(lambda: not self.stack.received(), "no webhook is left received", DRAIN_SECONDS_MAX)
+        self.drain_seconds = max(self.drain_seconds, time.monotonic() - start)
 
 
 @dataclass(frozen=True)
 class Scenario:
     name: str
-    sentence: str
+    description: str
     action: Callable[[ScenarioRun], None]
     stack: Mapping[str, Any]
     mix: DeliveryMix
     rate: float  # deliveries per second
-    lacks: Callable[[], str | None]  # what this machine doesn't have for it
-    alone: bool  # it judges by seconds, so nothing else may run beside it
+    missing: Callable[[], str | None]  # what this machine lacks for it
+    exclusive: bool  # it judges by seconds, so it must not run in parallel
 
 
 @dataclass(frozen=True)
@@ -114,61 +115,59 @@ class Result:
     refused: int
     unknown: int
     reads: int
-    strikes: Sequence[tuple[float, str]]
+    injected: Sequence[tuple[float, str]]
     schedule: Sequence[float]
-    quiet_seconds: float
+    drain_seconds: float
     seconds: float
-    broken: Sequence[str]
+    violations: Sequence[str]
 
 
-def run_scenario(scenario: Scenario, seed: int, plant: str = "", plant_sql: str = "") -> Result:
-    """Run `scenario` once. `plant` names a bug in faults/failpoints.py, `plant_sql` takes a key away."""
-    begun = time.monotonic()
-    chance = random.Random(f"{seed} {scenario.name}")
+def run_scenario(scenario: Scenario, seed: int, bug: str = "", bug_sql: str = "") -> Result:
+    """Run `scenario` once. `bug` names a bug of faults/failpoints.py, `bug_sql` drops a key."""
+    start = time.monotonic()
+    rng = random.Random(f"{seed} {scenario.name}")
     settings = dict(scenario.stack)
-    if plant:
-        settings["environment"] = {**settings.get("environment", {}), **failpoint_environment(plant)}
+    if bug:
+        settings["environment"] = {**settings.get("environment", {}), **failpoint_environment(bug)}
     with ProcfileStack(**settings) as stack:
-        if plant_sql:
-            stack.sql(plant_sql)
-        bank = RecordingBank(stack.url_port, DeliveryGenerator(chance, scenario.mix), rate=scenario.rate)
-        stage = ScenarioRun(
-            stack, bank, Nemesis(random.Random(chance.random())), random.Random(chance.random())
-        )
+        if bug_sql:
+            stack.sql(bug_sql)
+        bank = RecordingBank(stack.url_port, DeliveryGenerator(rng, scenario.mix), rate=scenario.rate)
+        run = ScenarioRun(stack, bank, Nemesis(random.Random(rng.random())), random.Random(rng.random()))
         try:
             bank.open()
-            scenario.action(stage)
-            stage.quiet()
-            stage.broken += check(stack, bank, stage.must_fail)
-        except StackFailed as failure:
-            stage.broken.append(str(failure))
-        except Exception:  # noqa: BLE001 one scenario that can't go on must not end the others
-            stage.broken.append(f"the scenario itself failed: {traceback.format_exc()}")
+            scenario.action(run)
+            run.drain()
+            run.violations += check(stack, bank, run.must_fail)
+        except WaitTimeout as exc:
+            run.violations.append(str(exc))
+        except Exception:  # noqa: BLE001 a failing scenario must not end the others
+            run.violations.append(f"the scenario itself failed: {traceback.format_exc()}")
         finally:
             bank.close()
-        if stage.broken:
-            stack.keep_logs(RESULTS / "logs" / f"{plant or scenario.name}-{seed}")
-        return _result(scenario, seed, stage, time.monotonic() - begun)
+        if run.violations:
+            stack.save_logs(RESULTS / "logs" / f"{bug or scenario.name}-{seed}")
+        return _result(scenario, seed, run, time.monotonic() - start)
 
 
-def failpoint_environment(plant: str = "") -> dict[str, str]:
-    """The environment in which the processes load faults/failpoints.py."""
-    return {"DJANGO_SETTINGS_MODULE": "faults.settings", "FAULTS_SEEDED_BUG": plant}
+def failpoint_environment(bug: str = "") -> dict[str, str]:
+    """Return the environment in which the processes load faults/failpoints.py."""
+    return {"DJANGO_SETTINGS_MODULE": "faults.settings", "FAULTS_SEEDED_BUG": bug}
 
 
-def _result(scenario: Scenario, seed: int, stage: ScenarioRun, seconds: float) -> Result:
-    bank = stage.bank
+def _result(scenario: Scenario, seed: int, run: ScenarioRun, seconds: float) -> Result:
+    bank = run.bank
     return Result(
         scenario.name,
         seed,
-        len(bank.log),
+        len(bank.history),
         bank.count("ok"),
         bank.count("refused"),
         bank.count("unknown"),
         bank.reads,
-        stage.nemesis.strikes,
-        stage.nemesis.schedule,
-        round(stage.quiet_seconds, 2),
+        run.nemesis.injected,
+        run.nemesis.schedule,
+        round(run.drain_seconds, 2),
         round(seconds, 1),
-        stage.broken,
+        run.violations,
     )

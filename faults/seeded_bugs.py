@@ -1,4 +1,4 @@
-"""Bugs planted on purpose, each with the scenario that must turn red on it, and the words that say why."""
+"""Seeded bugs, each with the scenario that must detect it: mutation testing of the checker."""
 
 import re
 from dataclasses import dataclass
@@ -9,18 +9,19 @@ from faults.scenarios import SCENARIOS
 
 @dataclass(frozen=True)
 class SeededBug:
-    """`name` is one of faults/failpoints.py's or, with `sql`, a key taken out of the database."""
+    """`name` is one of faults/failpoints.py's bugs or, with `sql`, a key dropped from the database."""
 
     name: str
-    sentence: str
+    description: str
     scenario: str
-    seen_by: str  # a pattern for what the checker has to say
+    detected_by: str  # a pattern that the violation must match
     sql: str = ""
 
-    def play(self, seed: int) -> tuple[Result, str]:
-        """The result, and the sentence with which the checker named this bug; empty if it did not."""
-        result = run_scenario(SCENARIOS[self.scenario], seed, plant=self.name, plant_sql=self.sql)
-        return result, next((told for told in result.broken if re.search(self.seen_by, told)), "")
+    def run(self, seed: int) -> tuple[Result, str]:
+        """Return the result and the violation that detected the bug; empty if none did."""
+        result = run_scenario(SCENARIOS[self.scenario], seed, bug=self.name, bug_sql=self.sql)
+        found = (each for each in result.violations if re.search(self.detected_by, each))
+        return result, next(found, "")
 
 
 SEEDED_BUGS = [
@@ -28,20 +29,21 @@ SEEDED_BUGS = [
         "no_organization_lock",
         "organizations are read without a lock before posting",
         "calm",
-        "needed attempts of their own|had to be tried again",
+        "needed individual retries|were retried",
     ),
     SeededBug(
         "no_organization_lock_nor_seq_key",
-        "… and the unique key of their log lines is gone, too",
+        "… and the unique key of their entries is dropped too",
         "calm",
-        "ledger: .* seq|line .* does not follow",
-        "ALTER TABLE ledger_balancelog ADD INDEX plain (organization_id, seq), DROP INDEX unique_seq_per_organization",
+        "ledger: .* seq|entry .* does not follow",
+        "ALTER TABLE ledger_balancelog ADD INDEX plain (organization_id, seq),"
+        " DROP INDEX unique_seq_per_organization",
     ),
     SeededBug(
         "no_inbox_key",
         "the inbox has no unique key of operations",
         "duplicate_storm",
-        "inbox: operation .* is there .* times",
+        "inbox: operation .* is stored .* times",
         "ALTER TABLE ingest_webhook DROP INDEX operation_id",
     ),
     SeededBug(
@@ -53,31 +55,31 @@ SEEDED_BUGS = [
     ),
     SeededBug(
         "acknowledge_before_commit",
-        "the bank hears 200 before its webhook is committed",
+        "the bank gets 200 before its webhook is committed",
         "web_child_killed",
         "acknowledged operation .* is lost",
     ),
     SeededBug(
-        "mark_apart",
+        "mark_in_own_transaction",
         "webhooks are marked applied in a transaction before the one that posts them",
-        "fault_points_in_the_worker",
+        "failpoints_in_worker",
         "ledger: .* has operation .* 0 times",
     ),
     SeededBug(
         "sweeper_off",
-        "nobody looks for what was not rung for",
+        "the sweeper does not run, so lost rings are not repeated",
         "rings_lost",
-        "still not: nothing is left received",
+        "still not: no webhook is left received",
     ),
     SeededBug(
         "doorbell_blocks",
-        "the request itself sends the message to the broker",
+        "the request sends the message to the broker itself",
         "redis_stopped",
-        "in the bad time",
+        "during the fault",
     ),
     SeededBug(
         "retry_posts_again",
-        "a retry posts again what was committed, and no unique key of the ledger stops it",
+        "a retry posts committed webhooks again, and no unique key of the ledger stops it",
         "calm",
         "ledger: operation .* is posted 2 times",
         "ALTER TABLE ledger_payment DROP INDEX operation_id",

@@ -1,5 +1,4 @@
-"""The production settings, with faults/failpoints.py woven in; the Procfile's commands take them from
-DJANGO_SETTINGS_MODULE."""
+"""Production settings with faults/failpoints.py installed."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""An interrupted set-up is done anew by the next `make`: played with a stand-in for Python and pip."""
+"""`make` repeats an interrupted setup, tested with a stub for Python and pip."""
 
 import os
 import shutil
@@ -13,8 +13,8 @@ from tests.harness.wait import wait_until
 from tests.markers import sqlite_run_only
 
 pytestmark = sqlite_run_only
-# pip takes a package whose dist-info is there for installed, and ends with 1 after Ctrl-C. It sleeps
-# briefly and repeatedly: a signal between the fork and the exec of a sleep is lost on that one.
+# pip considers a package installed if its dist-info exists, and exits with 1 after Ctrl-C. The stub sleeps
+# briefly and repeatedly: a signal between fork and exec of a `sleep` is lost.
 PYTHON = """#!/bin/sh
 stop() {
     if [ "$STOP_AT" = "$1" ]; then trap 'exit 1' INT; touch reached; while :; do sleep 0.1; done; fi
@@ -50,7 +50,7 @@ def clone(tmp_path: Path) -> Path:
 
 
 def make(clone: Path, target: str, **environment: str) -> "subprocess.Popen[str]":
-    """As at a terminal, also where a `make` runs the suite: one below another names its folders."""
+    """Run make as from a terminal, without the MAKE variables of a `make` that runs the suite."""
     ours = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
     return subprocess.Popen(
         ["make", f"PYTHON={clone}/python", target],
@@ -63,7 +63,7 @@ def make(clone: Path, target: str, **environment: str) -> "subprocess.Popen[str]
     )
 
 
-def made(clone: Path, target: str, **environment: str) -> tuple[int, str]:
+def run_make(clone: Path, target: str, **environment: str) -> tuple[int, str]:
     process = make(clone, target, **environment)
     output = process.communicate(timeout=60)[0]
     return process.returncode, output
@@ -71,43 +71,43 @@ def made(clone: Path, target: str, **environment: str) -> tuple[int, str]:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 @pytest.mark.parametrize("stage", ["venv", "base", "mysql"])
-def test_interrupted_set_up_is_done_anew(clone: Path, stage: str, number: signal.Signals) -> None:
+def test_interrupted_setup_is_repeated(clone: Path, stage: str, number: signal.Signals) -> None:
     mysql = {"DATABASE_URL": "mysql://u@h/d", "NEEDED": "mysql"} if stage == "mysql" else {}
     process = make(clone, "run", STOP_AT=stage, **mysql)
-    wait_until(stage, (clone / "reached").exists, clone / "Makefile", 60)
+    wait_until((clone / "reached").exists, f"the setup reached {stage}")
     os.killpg(process.pid, number)
     process.communicate(timeout=30)
     assert process.returncode != 0
 
-    status, output = made(clone, "run", **mysql)
+    status, output = run_make(clone, "run", **mysql)
 
     assert (status, output.splitlines()[-1]) == (0, "started"), output
     assert "The set-up was interrupted; it is done anew" in output
-    assert made(clone, "run", **mysql) == (0, "started\n")  # and not once more
+    assert run_make(clone, "run", **mysql) == (0, "started\n")  # not repeated again
 
 
-def test_interrupted_set_up_of_development_leaves_nothing_in_part(clone: Path) -> None:
+def test_interrupted_development_setup_leaves_no_partial_package(clone: Path) -> None:
     process = make(clone, ".venv/.dev", STOP_AT="dev")
-    wait_until("dev", (clone / "reached").exists, clone / "Makefile", 60)
+    wait_until((clone / "reached").exists, "the setup reached dev")
     os.killpg(process.pid, signal.SIGINT)
     process.communicate(timeout=30)
 
-    assert made(clone, ".venv/.dev")[0] == 0
+    assert run_make(clone, ".venv/.dev")[0] == 0
     assert (clone / ".venv/bin/dev").exists()
-    assert made(clone, "run") == (0, "started\n")
+    assert run_make(clone, "run") == (0, "started\n")
 
 
-def test_set_up_that_an_older_makefile_left_in_part_is_done_anew(clone: Path) -> None:
-    assert made(clone, "run")[0] == 0
+def test_partial_setup_of_an_older_makefile_is_repeated(clone: Path) -> None:
+    assert run_make(clone, "run")[0] == 0
     (clone / ".venv/.base").unlink()
-    (clone / ".venv/bin/base").unlink()  # its dist-info is there
+    (clone / ".venv/bin/base").unlink()  # its dist-info remains
 
-    assert made(clone, "run")[1].splitlines()[-1] == "started"
+    assert run_make(clone, "run")[1].splitlines()[-1] == "started"
 
 
-def test_failed_installation_leaves_what_was_there(clone: Path) -> None:
-    assert made(clone, "run")[0] == 0
+def test_failed_installation_keeps_the_previous_setup(clone: Path) -> None:
+    assert run_make(clone, "run")[0] == 0
 
-    assert made(clone, ".venv/.dev", FAIL_AT="dev")[0] != 0
+    assert run_make(clone, ".venv/.dev", FAIL_AT="dev")[0] != 0
 
-    assert made(clone, "run") == (0, "started\n")
+    assert run_make(clone, "run") == (0, "started\n")

@@ -110,7 +110,7 @@ def test_nginx_lets_few_passwords_through_and_everything_else(configured: Path) 
         with log.open("w") as stderr:
             nginx = subprocess.Popen(["nginx", "-c", configured, "-p", configured.parent], stderr=stderr)
         try:
-            wait_until("nginx", lambda: accepts(port), log, 30)
+            wait_until(lambda: accepts(port), "nginx accepts connections", 30, log=log.read_text)
             logins = [
                 status(port, "POST", "/admin/login/?next=/admin/") for _ in range(FORMS_PER_MINUTE_MAX + 5)
             ]

@@ -1,6 +1,6 @@
-"""The servers that the suite and its fault tests lean on do what those expect of them.
+"""The servers of the harness keep committed data, stop with their starter, and report what is missing.
 
-A server that isn't installed is skipped here even with REQUIRE_SERVERS=1: `python -m tests` insists on those
+A server that isn't installed is skipped even with REQUIRE_SERVERS=1: `python -m tests` already requires those
 that its runs need.
 """
 
@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -18,7 +18,8 @@ import redis
 
 from tests.harness import servers
 from tests.harness.processes import is_alive
-from tests.harness.servers import ROOT, MariaDB, MySQL, Redis, Server, ServerFailed, lacking
+from tests.harness.servers import ROOT, MariaDB, MySQL, Redis, Server, ServerFailed, missing_reason
+from tests.harness.wait import wait_until
 from tests.markers import sqlite_run_only
 
 pytestmark = sqlite_run_only
@@ -27,7 +28,7 @@ DEATH_TIMEOUT_SECONDS = 30.0
 
 
 def skip_without(kind: type[Server]) -> None:
-    if lack := lacking(kind.name):
+    if lack := missing_reason(kind.name):
         pytest.skip(lack)
 
 
@@ -41,63 +42,63 @@ def database(request: pytest.FixtureRequest) -> Iterator[Server]:
 
 @pytest.fixture(params=[MariaDB, Redis], ids=lambda kind: kind.name)
 def kind(request: pytest.FixtureRequest) -> type[Server]:
-    """For the tests in which MySQL would do just what MariaDB does, only more slowly."""
+    """Return a server class; MySQL is left out where it behaves like MariaDB and is only slower."""
     found: type[Server] = request.param
     skip_without(found)
     return found
 
 
-def test_what_a_database_committed_survives_kill_and_start(database: Server) -> None:
-    query(database, "CREATE TABLE kept (kopecks BIGINT)")
-    query(database, "INSERT INTO kept VALUES (14500000)")
+def test_committed_rows_survive_kill_and_restart(database: Server) -> None:
+    query(database, "CREATE TABLE payments (kopecks BIGINT)")
+    query(database, "INSERT INTO payments VALUES (14500000)")
 
     database.kill()
     database.start()
 
-    assert query(database, "SELECT kopecks FROM kept") == ((14_500_000,),)
+    assert query(database, "SELECT kopecks FROM payments") == ((14_500_000,),)
 
 
-def test_a_database_flushes_every_commit_and_stores_any_character(database: Server) -> None:
+def test_database_flushes_every_commit_and_uses_utf8mb4(database: Server) -> None:
     settings = query(database, "SELECT @@innodb_flush_log_at_trx_commit, @@character_set_database")
 
     assert settings == ((1, "utf8mb4"),)
 
 
-def test_mysql_keeps_its_binary_log_as_it_does_in_production(database: Server) -> None:
+def test_only_mysql_writes_a_binary_log(database: Server) -> None:
     assert query(database, "SELECT @@log_bin") == ((int(isinstance(database, MySQL)),),)
 
 
-def test_what_redis_was_told_survives_kill_and_start() -> None:
+def test_redis_data_survives_kill_and_restart() -> None:
     skip_without(Redis)
-    assert redis_remembers_after_kill([])
+    assert redis_keeps_data_after_kill([])
 
 
-def test_settings_win_over_ours() -> None:
+def test_settings_override_the_defaults() -> None:
     skip_without(Redis)
-    assert not redis_remembers_after_kill(["--appendonly", "no"])
+    assert not redis_keeps_data_after_kill(["--appendonly", "no"])
 
 
-def redis_remembers_after_kill(settings: list[str]) -> bool:
+def redis_keeps_data_after_kill(settings: list[str]) -> bool:
     with Redis(settings) as server, redis.Redis.from_url(server.url, decode_responses=True) as client:
-        client.set("rung", "yes")
+        client.set("key", "yes")
         server.kill()
         server.start()
-        return bool(client.get("rung") == "yes")
+        return bool(client.get("key") == "yes")
 
 
-def test_a_server_dies_with_whoever_started_it_even_by_kill_9(kind: type[Server]) -> None:
-    starter, pid, folder = start_elsewhere(kind)
+def test_server_dies_with_its_starter_even_after_kill_9(kind: type[Server]) -> None:
+    starter, pid, folder = start_in_another_process(kind)
     assert is_alive(pid)
 
     starter.kill()
     starter.communicate()
 
-    wait_until(lambda: not is_alive(pid))
-    shutil.rmtree(folder)  # nobody was left to do it
+    wait_until(lambda: not is_alive(pid), "the server has died", DEATH_TIMEOUT_SECONDS)
+    shutil.rmtree(folder)  # its starter could not
 
 
-def start_elsewhere(kind: type[Server]) -> tuple[subprocess.Popen[str], int, Path]:
-    """A process that starts a server and then sleeps; the server's pid and folder."""
+def start_in_another_process(kind: type[Server]) -> tuple[subprocess.Popen[str], int, Path]:
+    """Start a server in another process that then sleeps; return the process, the server's pid and folder."""
     script = f"""if True:
         import time
         from tests.harness.servers import {kind.__name__} as Kind
@@ -111,19 +112,19 @@ def start_elsewhere(kind: type[Server]) -> tuple[subprocess.Popen[str], int, Pat
     return starter, int(pid), Path(folder)
 
 
-def test_a_server_outlives_the_thread_that_started_it() -> None:
+def test_server_outlives_the_thread_that_started_it() -> None:
     skip_without(Redis)
     with Redis() as server:
         server.stop()
         thread = threading.Thread(target=server.start)
         thread.start()
         thread.join()
-        time.sleep(0.1)  # waits for nothing to happen: its death would take a millisecond
+        time.sleep(0.1)  # if the server died, it would do so within a millisecond
 
         assert is_alive(server.pid)
 
 
-def test_nothing_is_left_of_a_server_in_the_end(kind: type[Server]) -> None:
+def test_stopped_server_leaves_no_process_and_no_folder(kind: type[Server]) -> None:
     with kind() as server:
         first_pid = server.pid
         server.stop()
@@ -135,13 +136,13 @@ def test_nothing_is_left_of_a_server_in_the_end(kind: type[Server]) -> None:
     assert not server.folder.exists()
 
 
-def test_a_failed_start_quotes_the_log(kind: type[Server]) -> None:
+def test_failed_start_quotes_the_log(kind: type[Server]) -> None:
     with pytest.raises(ServerFailed, match=r"(?s)instead of starting.*no-such-setting"):
         kind(["--no-such-setting"]).__enter__()
 
 
-def test_a_missing_server_is_told_with_the_command_that_gets_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(servers.IS_HERE, "Redis", lambda: False)
+def test_missing_server_is_reported_with_its_install_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(servers.IS_INSTALLED, "Redis", lambda: False)
 
     with pytest.raises(ServerFailed, match="apt-get install --no-install-recommends redis-tools"):
         Redis()
@@ -154,10 +155,3 @@ def query(database: Server, statement: str) -> object:
         cursor.execute(statement)
         connection.commit()
         return cursor.fetchall()
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + DEATH_TIMEOUT_SECONDS
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.01)

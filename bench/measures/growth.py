@@ -21,8 +21,9 @@ from bench.measurements import Bound, Measurement
 from bench.systems import InvalidRun
 from ingest.models import Webhook
 from ledger.models import Payment
-from tests.harness.procfile_stack import ProcfileStack, wait_until
+from tests.harness.procfile_stack import ProcfileStack
 from tests.harness.servers import ROOT
+from tests.harness.wait import wait_until
 from tests.row_counts import count_rows_read
 from worker.applying import apply_batch
 from worker.sweeper import sweep

@@ -19,7 +19,8 @@ from bench.database import require_consistent_ledger, worker_stack
 from bench.generator import enqueue
 from bench.measurements import Bound, Measurement
 from ingest.models import Webhook
-from tests.harness.procfile_stack import ProcfileStack, wait_until
+from tests.harness.procfile_stack import ProcfileStack
+from tests.harness.wait import wait_until
 from worker.applying import apply_batch
 
 WORKER = "worker1"

@@ -1,6 +1,5 @@
 """Every numeric variable has a range: what is out of it ends each process at its start, in one line."""
 
-import os
 import re
 import subprocess
 import sys
@@ -11,8 +10,8 @@ from django.core.exceptions import ImproperlyConfigured
 
 from config.env import NUMBERS, Environment
 from tests.devtools.test_run import complaint
-from tests.harness.launcher_stack import CLEAN_ENVIRONMENT
 from tests.harness.servers import ROOT, free_port
+from tests.harness.stack import clean_environment
 from tests.markers import sqlite_run_only
 
 pytestmark = sqlite_run_only
@@ -108,7 +107,7 @@ def test_make_run_starts_nothing_with_a_number_out_of_range(name: str, tmp_path:
 def test_each_program_ends_without_a_traceback(program: str, name: str, tmp_path: Path) -> None:
     first, *others = PROGRAMS[program]
     command = [sys.executable, *([first] if first.endswith(".py") else ["-m", first]), *others]
-    base = {**os.environ, **CLEAN_ENVIRONMENT, "PORT": str(free_port()), "DATA_DIR": str(tmp_path)}
+    base = clean_environment(PORT=str(free_port()), DATA_DIR=str(tmp_path))
     done = subprocess.run(
         command, cwd=ROOT, env={**base, name: "-1"}, check=False, capture_output=True, text=True, timeout=60
     )

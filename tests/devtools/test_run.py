@@ -17,8 +17,8 @@ from config.env import check_authority
 from devtools import run
 from devtools.run import example_commands
 from ingest.authentication import DeliveryAuth
-from tests.harness.launcher_stack import CLEAN_ENVIRONMENT
 from tests.harness.servers import ROOT, free_port
+from tests.harness.stack import clean_environment
 from tests.markers import sqlite_run_only
 
 pytestmark = sqlite_run_only
@@ -35,7 +35,7 @@ CLOSED = "127.0.0.1:1"  # nothing listens on port 1
 
 def complaint(data_dir: Path, **environment: str) -> str:
     """The line that the launcher ends with."""
-    base = {**os.environ, **CLEAN_ENVIRONMENT, "PORT": str(free_port()), "DATA_DIR": str(data_dir)}
+    base = clean_environment(PORT=str(free_port()), DATA_DIR=str(data_dir))
     launcher = subprocess.run(
         [sys.executable, "-m", "devtools.run"],
         cwd=ROOT,

@@ -1,12 +1,12 @@
-"""What the kernel says of a process: proc(5)."""
+"""Process information from proc(5)."""
 
 from pathlib import Path
 
 
 def proc_stat(pid: int) -> list[str]:
-    """The fields of its stat from the third on, its state; in front of it the name may hold anything.
+    """Return the fields of /proc/<pid>/stat from the state on; empty if the process has ended.
 
-    Empty for one that has ended.
+    The process name before them may contain spaces and parentheses.
     """
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
@@ -15,11 +15,33 @@ def proc_stat(pid: int) -> list[str]:
 
 
 def is_alive(pid: int) -> bool:
-    """Whether it still runs; one that has ended and is only waited for does not."""
+    """Return whether the process still runs; a zombie does not."""
     return proc_stat(pid)[:1] not in ([], ["Z"])
 
 
+def is_stopped(pid: int) -> bool:
+    return proc_stat(pid)[:1] == ["T"]
+
+
 def start_time_ticks(pid: int) -> int:
-    """Clock ticks since boot; 0 for one that has ended."""
+    """Return the start time in clock ticks since boot; 0 if the process has ended."""
     fields = proc_stat(pid)
     return int(fields[19]) if fields else 0
+
+
+def find_pids(*, environment: str, command: str = "") -> list[int]:
+    """Return the processes whose environment and command line contain these texts, oldest first."""
+    found = [
+        int(folder.name)
+        for folder in Path("/proc").glob("[0-9]*")
+        if environment in _read(folder / "environ") and command in _read(folder / "cmdline")
+    ]
+    # Not by id: ids wrap around, so a child may have a lower one than its parent.
+    return sorted(found, key=start_time_ticks)
+
+
+def _read(file: Path) -> str:
+    try:
+        return file.read_bytes().decode(errors="replace")
+    except OSError:  # it has ended, or belongs to another user
+        return ""

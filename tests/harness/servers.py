@@ -1,11 +1,11 @@
-"""Real database servers and a real Redis, private to whoever starts them: each in a temporary folder, on a
-socket or port of its own, and gone when whoever started it is gone.
+"""Private database servers and Redis: each in its own temporary folder, on its own socket or port. A server
+stops when the process that started it ends.
 
     with MariaDB() as database, Redis() as broker:
         run_something(DATABASE_URL=database.url, REDIS_URL=broker.url)
 
-`python -m tests.harness.servers mariadb redis mysql mysqlclient` installs what they need. This uses the standard
-library only, because it runs before anything is installed. It needs Linux.
+`python -m tests.harness.servers mariadb redis mysql mysqlclient` installs the required packages. The module
+uses only the standard library, because it runs before anything is installed. It needs Linux.
 """
 
 import argparse
@@ -20,7 +20,6 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -28,25 +27,26 @@ from pathlib import Path
 from types import TracebackType
 from typing import ClassVar, Self
 
+from tests.harness.wait import WaitTimeout, wait_until
+
 ROOT = Path(__file__).resolve().parents[2]
 MYSQL_TREE = ROOT / ".venv" / "mysql-sid"
 PROMTOOL = ROOT / ".venv" / "promtool"
 
 START_TIMEOUT_SECONDS = 60.0
 STOP_TIMEOUT_SECONDS = 30.0
-ANSWER_TIMEOUT_SECONDS = 1.0
-POLL_SECONDS = 0.02
+CONNECT_TIMEOUT_SECONDS = 1.0
 LOG_LINES_QUOTED = 20
 SOCKET_PATH_BYTES_MAX = 107  # sun_path in <sys/un.h>, less its closing NUL
 PORTS = range(20_000, 32_000)
 
-# What is started under --pdeathsig is killed when the *thread* that started it ends. So that nothing dies
-# with some short-lived thread of ours, one thread starts everything, and it lives until this process ends.
+# --pdeathsig kills a process when the *thread* that started it ends. One thread, which lives as long as this
+# process, therefore starts everything.
 _starter = ThreadPoolExecutor(max_workers=1, thread_name_prefix="starter")
 
 
 class ServerFailed(Exception):
-    """A server did not start, or did not stop when told to; the message quotes the end of its log."""
+    """A server did not start or did not stop; the message quotes the end of its log."""
 
 
 def launch(
@@ -55,20 +55,20 @@ def launch(
     log: Path | None = None,
     environment: Mapping[str, str] | None = None,
 ) -> subprocess.Popen[bytes]:
-    """Start `command` as a process that cannot outlive this one, even if this one is killed with -9.
+    """Start `command` as a process that ends with this one, even if this one gets SIGKILL.
 
-    With `log` its output is appended there, and it gets a session of its own, so that no Ctrl-C at the
-    terminal reaches it; without, it shares ours.
+    With `log`, append its output there and start a new session, so that Ctrl-C in the terminal does not reach
+    it. Otherwise it shares this process's session.
     """
-    # No server runs without setpriv (see lacking), but pytest on SQLite may.
-    leash = ["setpriv", "--pdeathsig", "KILL", "--"] if _which("setpriv") else []
-    leashed = [*leash, *command]
+    # Servers require setpriv (see missing_reason); pytest on SQLite does not.
+    death_signal = ["setpriv", "--pdeathsig", "KILL", "--"] if _which("setpriv") else []
+    full_command = [*death_signal, *command]
     if log is None:
-        return _starter.submit(subprocess.Popen[bytes], leashed, env=environment).result()
+        return _starter.submit(subprocess.Popen[bytes], full_command, env=environment).result()
     with log.open("ab") as output:
         return _starter.submit(
             subprocess.Popen[bytes],
-            leashed,
+            full_command,
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=output,
@@ -78,17 +78,16 @@ def launch(
 
 
 class Server(ABC):
-    """One private server. start() after stop() or kill() finds the data as it was left; the end of the `with`
-    block throws everything away.
+    """A private server. start() after stop() or kill() keeps the data; leaving the `with` block deletes it.
 
-    `settings` are added to the server's command line, after ours, so that they win.
+    `settings` are appended to the command line, so that they take precedence.
     """
 
     name: ClassVar[str]
 
     def __init__(self, settings: Sequence[str] = ()) -> None:
-        if lack := lacking(self.name):
-            raise ServerFailed(lack)
+        if reason := missing_reason(self.name):
+            raise ServerFailed(reason)
         self.settings = tuple(settings)
         self.folder = Path(tempfile.mkdtemp(prefix="prihod-"))
         self.log = self.folder / "log"
@@ -98,30 +97,30 @@ class Server(ABC):
         try:
             self.start()
         except BaseException:
-            self._discard()
+            self._delete()
             raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._discard()
+        self._delete()
 
     @property
     @abstractmethod
     def url(self) -> str:
-        """What DATABASE_URL or REDIS_URL has to say to reach this server."""
+        """Return the DATABASE_URL or REDIS_URL of this server."""
 
     @abstractmethod
     def _program(self) -> list[str | Path]:
-        """The server's binary, ready for options to be added."""
+        """Return the command of the server binary, without options."""
 
     @abstractmethod
     def _options(self) -> list[str]: ...
 
     @abstractmethod
-    def _answers(self) -> bool:
-        """Whether it serves clients by now; may raise OSError for no."""
+    def _accepts_clients(self) -> bool:
+        """Return whether the server accepts clients; may raise OSError if not."""
 
     @property
     def pid(self) -> int:
@@ -134,17 +133,17 @@ class Server(ABC):
         return found.group() if found else output.strip()
 
     def start(self) -> None:
-        """Start it and wait until it answers. Raises ServerFailed."""
+        """Start the server and wait until it accepts clients. Raise ServerFailed if it does not."""
         if self._process is not None and self._process.poll() is None:
             raise ServerFailed(f"{self.name} is already running as process {self._process.pid}")
         self._process = launch([*self._program(), *self._options(), *self.settings], log=self.log)
-        self._wait_until_it_answers(self._process)
+        self._wait_until_up(self._process)
 
     def stop(self) -> None:
-        """Ask it to end in good order, and wait for that. Raises ServerFailed if it had to be killed."""
+        """Shut the server down and wait. Raise ServerFailed if it had to be killed."""
         process = self._running()
         process.terminate()
-        process.send_signal(signal.SIGCONT)  # a stopped process would not hear it
+        process.send_signal(signal.SIGCONT)  # a stopped process would not receive SIGTERM
         try:
             process.wait(STOP_TIMEOUT_SECONDS)
         except subprocess.TimeoutExpired as error:
@@ -153,7 +152,7 @@ class Server(ABC):
         self._process = None
 
     def kill(self) -> None:
-        """kill -9: as if the power had gone, except that the operating system's caches survive."""
+        """Send SIGKILL: like a power failure, except that the operating system's caches survive."""
         process = self._running()
         process.kill()
         process.wait()
@@ -164,25 +163,28 @@ class Server(ABC):
             raise ServerFailed(f"{self.name} is not running")
         return self._process
 
-    def _wait_until_it_answers(self, process: subprocess.Popen[bytes]) -> None:
-        deadline = time.monotonic() + START_TIMEOUT_SECONDS
-        while not self._is_up():
-            if process.poll() is not None:
-                self._process = None
-                raise self._failure(f"ended with status {process.returncode} instead of starting")
-            if time.monotonic() > deadline:
-                self.kill()
-                raise self._failure(f"did not answer within {START_TIMEOUT_SECONDS:.0f} s")
-            time.sleep(POLL_SECONDS)
+    def _wait_until_up(self, process: subprocess.Popen[bytes]) -> None:
+        try:
+            wait_until(
+                lambda: process.poll() is not None or self._is_up(),
+                f"{self.name} accepts clients",
+                START_TIMEOUT_SECONDS,
+            )
+        except WaitTimeout:
+            self.kill()
+            raise self._failure(f"did not accept clients within {START_TIMEOUT_SECONDS:.0f} s") from None
+        if process.poll() is not None:
+            self._process = None
+            raise self._failure(f"ended with status {process.returncode} instead of starting")
 
     def _is_up(self) -> bool:
         try:
-            return self._answers()
+            return self._accepts_clients()
         except OSError:
             return False
 
     def _run_once(self, command: Sequence[str | Path]) -> None:
-        """Run a step of the preparation to its end."""
+        """Run one setup command to its end. Raise ServerFailed if it fails."""
         status = launch(command, log=self.log).wait()
         if status != 0:
             raise self._failure(f"could not be prepared: {command[0]} ended with status {status}")
@@ -191,21 +193,20 @@ class Server(ABC):
         log = self.log.read_text(errors="replace")
         return ServerFailed(_quoting(f"{self.name} {what}. The end of its log:", log))
 
-    def _discard(self) -> None:
+    def _delete(self) -> None:
         if self._process is not None:
             self.kill()
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
 class _DatabaseServer(Server):
-    """What MariaDB and MySQL have in common: reached by a unix socket only, by root without a password; a
-    database called prihod is there from the start."""
+    """Base of MariaDB and MySQL: a Unix socket, root without a password, an empty database `prihod`."""
 
     def __init__(self, settings: Sequence[str] = ()) -> None:
         super().__init__(settings)
         self.socket_path = self.folder / "sock"
         if len(os.fsencode(self.socket_path)) > SOCKET_PATH_BYTES_MAX:
-            self._discard()
+            self._delete()
             raise ServerFailed(f"{self.socket_path} is too long for a socket; set TMPDIR to a shorter folder")
 
     @property
@@ -214,7 +215,7 @@ class _DatabaseServer(Server):
 
     def _options(self) -> list[str]:
         return [
-            *self._options_for_every_run(),
+            *self._common_options(),
             f"--socket={self.socket_path}",
             f"--pid-file={self.folder / 'pid'}",
             f"--init-file={self.folder / 'init.sql'}",
@@ -224,10 +225,11 @@ class _DatabaseServer(Server):
             "--innodb-flush-log-at-trx-commit=1",
         ]
 
-    def _options_for_every_run(self) -> list[str]:
-        """What the preparation needs as well; --no-defaults has to come first.
+    def _common_options(self) -> list[str]:
+        """Return the options that the setup commands need too; --no-defaults must come first.
 
-        A server that starts removes temporary tables from its tmpdir, also those of others that run.
+        A starting server removes the temporary tables in its tmpdir, including those of other servers, so
+        each has its own.
         """
         options = ["--no-defaults", f"--datadir={self.folder / 'data'}", f"--tmpdir={self.folder}"]
         return [*options, "--user=root"] if os.geteuid() == 0 else options
@@ -241,12 +243,12 @@ class _DatabaseServer(Server):
     @abstractmethod
     def _create_system_tables(self) -> None: ...
 
-    def _answers(self) -> bool:
+    def _accepts_clients(self) -> bool:
         with socket.socket(socket.AF_UNIX) as client:
-            client.settimeout(ANSWER_TIMEOUT_SECONDS)
+            client.settimeout(CONNECT_TIMEOUT_SECONDS)
             client.connect(str(self.socket_path))
             greeting = client.recv(5)
-        # Three bytes of length, one of sequence, then the protocol's version, or 255 for an error:
+        # Three bytes of length, one of sequence, then the protocol version, or 255 for an error:
         # https://dev.mysql.com/doc/dev/mysql-server/latest/page_protocol_connection_phase_packets_protocol_handshake_v10.html
         return len(greeting) == 5 and greeting[4] == 10
 
@@ -255,7 +257,7 @@ class MariaDB(_DatabaseServer):
     name = "MariaDB"
 
     def _program(self) -> list[str | Path]:
-        return [_found("mariadbd")]
+        return [_required("mariadbd")]
 
     def _options(self) -> list[str]:
         return [*super()._options(), "--skip-log-bin"]
@@ -263,8 +265,8 @@ class MariaDB(_DatabaseServer):
     def _create_system_tables(self) -> None:
         self._run_once(
             [
-                _found("mariadb-install-db"),
-                *self._options_for_every_run(),
+                _required("mariadb-install-db"),
+                *self._common_options(),
                 "--auth-root-authentication-method=normal",
                 "--skip-test-db",
             ]
@@ -272,8 +274,11 @@ class MariaDB(_DatabaseServer):
 
 
 class MySQL(_DatabaseServer):
-    """Oracle's MySQL out of MYSQL_TREE, run by that tree's own loader with its own libraries, which are newer
-    than the system's. Its binary log is on, as it is by default."""
+    """Oracle's MySQL from MYSQL_TREE, run with that tree's loader and libraries, which are newer than the
+    system's.
+
+    The binary log is on, which is MySQL's default.
+    """
 
     name = "MySQL"
 
@@ -283,28 +288,28 @@ class MySQL(_DatabaseServer):
         return [loader, "--library-path", libraries, MYSQL_TREE / "usr/sbin/mysqld"]
 
     def _options(self) -> list[str]:
-        # With the binary log on, a user without SUPER could not create triggers otherwise.
+        # With the binary log on, only this lets a user without SUPER create triggers.
         return [*super()._options(), "--log-bin-trust-function-creators=1", "--mysqlx=OFF"]
 
-    def _options_for_every_run(self) -> list[str]:
-        # Debian builds in a folder for LOAD DATA that exists only where its package is installed.
-        return [*super()._options_for_every_run(), f"--basedir={MYSQL_TREE / 'usr'}", "--secure-file-priv="]
+    def _common_options(self) -> list[str]:
+        # Debian's build has a default folder for LOAD DATA that exists only if its package is installed.
+        return [*super()._common_options(), f"--basedir={MYSQL_TREE / 'usr'}", "--secure-file-priv="]
 
     def _create_system_tables(self) -> None:
-        self._run_once([*self._program(), *self._options_for_every_run(), "--initialize-insecure"])
+        self._run_once([*self._program(), *self._common_options(), "--initialize-insecure"])
 
 
 class Redis(Server):
-    """On a loopback port that stays the same from start to start, with its data in an append-only file."""
+    """Redis on a loopback port that stays the same after a restart, with an append-only file."""
 
     name = "Redis"
 
     def __init__(self, settings: Sequence[str] = ()) -> None:
         super().__init__(settings)
         self.port = free_port()
-        # Debian's redis-tools has the server too: one binary that acts on the name it is called by.
+        # Debian's redis-tools contains the server too: one binary that behaves according to its name.
         self.program = self.folder / "redis-server"
-        self.program.symlink_to(_which("redis-server") or _found("redis-check-rdb"))
+        self.program.symlink_to(_which("redis-server") or _required("redis-check-rdb"))
 
     @property
     def url(self) -> str:
@@ -317,8 +322,8 @@ class Redis(Server):
         place = ["--bind", "127.0.0.1", "--port", str(self.port), "--dir", str(self.folder)]
         return [*place, "--save", "", "--appendonly", "yes"]
 
-    def _answers(self) -> bool:
-        with socket.create_connection(("127.0.0.1", self.port), timeout=ANSWER_TIMEOUT_SECONDS) as client:
+    def _accepts_clients(self) -> bool:
+        with socket.create_connection(("127.0.0.1", self.port), timeout=CONNECT_TIMEOUT_SECONDS) as client:
             client.sendall(b"PING\r\n")
             return client.recv(5) == b"+PONG"
 
@@ -328,9 +333,10 @@ def _quoting(what: str, log: str) -> str:
 
 
 def free_port() -> int:
-    """A free port below those that the kernel hands out to clients. With one of those, a client that keeps
-    trying to reach a killed server may be given the server's port for its own end of the connection. It is
-    then connected to itself, and the server can't start again.
+    """Return a free port below the kernel's ephemeral range.
+
+    A client that keeps reconnecting to a killed server on an ephemeral port may get that port as its own
+    source port. It is then connected to itself, and the server can't bind the port again.
     """
     while True:
         port = random.choice(PORTS)
@@ -348,42 +354,42 @@ def _which(program: str) -> Path | None:
     return Path(found) if found else None
 
 
-def _found(program: str) -> Path:
+def _required(program: str) -> Path:
     path = _which(program)
     if path is None:
         raise ServerFailed(f"{program} is not installed")
     return path
 
 
-# What is there, and how to get the rest
+# Detection and installation
 
 PACKAGES = {
     "MariaDB": ["mariadb-server-core", "mariadb-client-core"],
     "MySQL": ["debootstrap"],
     "Redis": ["redis-tools"],
     "mysqlclient": ["default-libmysqlclient-dev", "pkg-config", "gcc", "python3-dev"],
-    "libfaketime": ["libfaketime"],  # wrong clocks, for the fault suite
+    "libfaketime": ["libfaketime"],  # fake clocks, for the fault suite
     "wrk": ["wrk"],  # load, for the benchmark
     "Chromium": ["chromium"],  # for tests in a browser
-    "promtool": [],  # checks Prometheus' rules; unpacked, not installed
+    "promtool": [],  # checks Prometheus rules; unpacked, not installed
 }
 
 
-def _mariadb_is_here() -> bool:
-    # mariadb-install-db calls my_print_defaults, which Debian keeps with the clients.
+def _mariadb_is_installed() -> bool:
+    # mariadb-install-db calls my_print_defaults, which is in Debian's client package.
     return all(map(_which, ["mariadbd", "mariadb-install-db", "my_print_defaults"]))
 
 
-def _mysql_is_here() -> bool:
+def _mysql_is_installed() -> bool:
     return MYSQL_TREE.exists()
 
 
-def _redis_is_here() -> bool:
+def _redis_is_installed() -> bool:
     return any(map(_which, ["redis-server", "redis-check-rdb"]))
 
 
-def _mysqlclient_is_here() -> bool:
-    """Installed, or all is here that it is built from."""
+def _mysqlclient_is_available() -> bool:
+    """Return whether mysqlclient is installed or can be built."""
     if importlib.util.find_spec("MySQLdb"):
         return True
     python_headers = Path(sysconfig.get_path("include"), "Python.h")
@@ -396,25 +402,27 @@ def _mysqlclient_is_here() -> bool:
 
 
 def libfaketime() -> Path | None:
-    """The library that gives the process which preloads it another time; None where there is none."""
+    """Return the path of libfaketime, which fakes the time of a process that preloads it; None if not
+    installed.
+    """
     return next(iter(Path("/usr/lib").glob("*/faketime/libfaketime.so.1")), None)
 
 
 def chromium() -> Path | None:
-    """The browser; None where there is none."""
+    """Return the path of Chromium; None if not installed."""
     return _which("chromium")
 
 
 def promtool() -> Path | None:
-    """The program that reads rules as Prometheus does; None where there is none."""
+    """Return the path of promtool, which checks Prometheus rules; None if not installed."""
     return PROMTOOL if PROMTOOL.exists() else _which("promtool")
 
 
-IS_HERE: dict[str, Callable[[], bool]] = {
-    "MariaDB": _mariadb_is_here,
-    "MySQL": _mysql_is_here,
-    "Redis": _redis_is_here,
-    "mysqlclient": _mysqlclient_is_here,
+IS_INSTALLED: dict[str, Callable[[], bool]] = {
+    "MariaDB": _mariadb_is_installed,
+    "MySQL": _mysql_is_installed,
+    "Redis": _redis_is_installed,
+    "mysqlclient": _mysqlclient_is_available,
     "libfaketime": lambda: libfaketime() is not None,
     "wrk": lambda: _which("wrk") is not None,
     "Chromium": lambda: chromium() is not None,
@@ -422,17 +430,20 @@ IS_HERE: dict[str, Callable[[], bool]] = {
 }
 
 
-def lacking(name: str) -> str | None:
-    """What is missing for `name`, a key of PACKAGES, and how to get it; None when nothing is."""
+def missing_reason(name: str) -> str | None:
+    """Return what is missing for `name`, a key of PACKAGES, and how to install it; None if nothing is
+    missing.
+    """
     if name != "mysqlclient" and not _which("setpriv"):
-        return f"{name} can't be used without setpriv. Get it with: apt-get install util-linux"
-    if IS_HERE[name]():
+        return f"{name} needs setpriv. Install it with: apt-get install util-linux"
+    if IS_INSTALLED[name]():
         return None
     if name in {"MySQL", "promtool"}:
-        return f"{name} is missing. Get it, on Debian and as root, with: python -m tests.harness.servers {name.lower()}"
+        command = f"python -m tests.harness.servers {name.lower()}"
+        return f"{name} is missing. Install it on Debian as root with: {command}"
     if name == "mysqlclient":
-        return f"mysqlclient can't be built here. Get what it needs with: {_install_command(name)}"
-    return f"{name} is missing. Get it with: {_install_command(name)}"
+        return f"mysqlclient can't be built. Install its build dependencies with: {_install_command(name)}"
+    return f"{name} is missing. Install it with: {_install_command(name)}"
 
 
 def _install_command(name: str) -> str:
@@ -440,8 +451,8 @@ def _install_command(name: str) -> str:
 
 
 def install(names: Iterable[str]) -> None:
-    """Get what is missing, if this is root and has apt-get; otherwise do nothing. Raises ServerFailed."""
-    missing = [name for name in names if lacking(name)]
+    """Install what is missing if this is root on a system with apt-get. Raise ServerFailed if that fails."""
+    missing = [name for name in names if missing_reason(name)]
     if not missing or not _which("apt-get") or os.geteuid() != 0:
         return
     _install_packages([package for name in missing for package in PACKAGES[name]])
@@ -455,18 +466,19 @@ def _install_packages(packages: Sequence[str]) -> None:
     if not packages:
         return
     print(f"Installing {', '.join(packages)} with apt-get", flush=True)
-    # Something else may be installing, too: machines that look after themselves do so without being asked.
+    # Another installation may be running: some machines update themselves.
     apt_get = ["apt-get", "-qq", "--option", "DPkg::Lock::Timeout=120"]
-    _run_quietly(
-        ["dpkg", "--configure", "-a"]
-    )  # what an interrupted installation left; apt-get refuses to go on
+    _run_quietly(["dpkg", "--configure", "-a"])  # apt-get refuses to run after an interrupted installation
     _run_quietly([*apt_get, "update"])
     _run_quietly([*apt_get, "install", "--yes", "--no-install-recommends", *packages])
 
 
 def _unpack_mysql() -> None:
-    """Debian stable has no MySQL, its unstable branch has. debootstrap fetches the package with all that it
-    depends on, and checks the signatures. They are unpacked, not installed, so the system stays as it is."""
+    """Unpack MySQL from Debian unstable; Debian stable has none.
+
+    debootstrap downloads the package with its dependencies and checks the signatures. Nothing is installed
+    into the system.
+    """
     print("Fetching MySQL and its libraries with debootstrap", flush=True)
     MYSQL_TREE.parent.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(dir=MYSQL_TREE.parent, prefix="mysql-") as scratch:
@@ -476,12 +488,12 @@ def _unpack_mysql() -> None:
         unpacked.mkdir()
         for package in sorted(fetched.glob("var/cache/apt/archives/*.deb")):
             _run_quietly(["dpkg-deb", "--extract", str(package), str(unpacked)])
-        if not MYSQL_TREE.exists():  # someone else may have been quicker
-            unpacked.rename(MYSQL_TREE)  # all at once: a tree that is there is complete
+        if not MYSQL_TREE.exists():  # a concurrent run may have finished first
+            unpacked.rename(MYSQL_TREE)  # atomic: an existing tree is complete
 
 
 def _unpack_promtool() -> None:
-    """Debian has it in prometheus, whose installation would start a service."""
+    """Unpack promtool; installing Debian's package prometheus would start a service."""
     print("Fetching promtool out of Debian's package prometheus", flush=True)
     PROMTOOL.parent.mkdir(exist_ok=True)
     _run_quietly(["apt-get", "-qq", "update"])
@@ -493,7 +505,7 @@ def _unpack_promtool() -> None:
 
 
 def _run_quietly(command: Sequence[str], folder: str | None = None) -> None:
-    """Run it, and show what it said only if it failed."""
+    """Run `command`; raise ServerFailed with the end of its output if it fails."""
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C.UTF-8"}
     done = subprocess.run(
         command,
@@ -505,15 +517,15 @@ def _run_quietly(command: Sequence[str], folder: str | None = None) -> None:
         stderr=subprocess.STDOUT,
     )
     if done.returncode != 0:
-        what = f"{' '.join(command)} ended with status {done.returncode}. The end of what it said:"
+        what = f"{' '.join(command)} ended with status {done.returncode}. The end of its output:"
         raise ServerFailed(_quoting(what, done.stdout.decode(errors="replace")))
 
 
-NOT_WITHOUT_SERVERS = "!! That is a failure, because of REQUIRE_SERVERS=1."
+REQUIRED_SERVERS_MISSING = "!! That is a failure, because of REQUIRE_SERVERS=1."
 
 
 def servers_are_required() -> bool:
-    """Whether a missing server is a failure rather than a reason to skip."""
+    """Return whether a missing server is a failure instead of a reason to skip."""
     return os.environ.get("REQUIRE_SERVERS") == "1"
 
 
@@ -521,7 +533,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     by_lowercase = {name.lower(): name for name in PACKAGES}
     parser = argparse.ArgumentParser(
         prog="python -m tests.harness.servers",
-        description="Install what these need, as root with apt-get; where that can't be, say how to get it. "
+        description="Install these with apt-get as root; otherwise print how to install them. "
         "Fails only if something is still missing and REQUIRE_SERVERS=1.",
     )
     known = ", ".join(by_lowercase)
@@ -531,11 +543,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         install(names)
     except ServerFailed as failure:
         print(failure, flush=True)
-    missing = [lack for name in names if (lack := lacking(name))]
-    for lack in missing:
-        print(f"!! {lack}", flush=True)
+    missing = [reason for name in names if (reason := missing_reason(name))]
+    for reason in missing:
+        print(f"!! {reason}", flush=True)
     if missing and servers_are_required():
-        print(NOT_WITHOUT_SERVERS, flush=True)
+        print(REQUIRED_SERVERS_MISSING, flush=True)
         return 1
     return 0
 

@@ -1,4 +1,4 @@
-"""A TCP proxy that can cut, silence and slow what passes through it."""
+"""A TCP proxy that can cut, black-hole and delay its connections."""
 
 import socket
 import struct
@@ -8,11 +8,11 @@ from functools import partial
 
 CHUNK_BYTES = 65536
 POLL_SECONDS = 0.05
-RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER with no time: close() sends RST
+RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER with zero timeout: close() sends RST
 
 
 class TcpProxy:
-    """Listens on `port` of the loopback and forwards to `target`, a (host, port) or a unix socket's path."""
+    """Listen on a loopback port and forward to `target`, a (host, port) or the path of a Unix socket."""
 
     def __init__(self, port: int, target: tuple[str, int] | str) -> None:
         self.port = port
@@ -21,44 +21,44 @@ class TcpProxy:
         self._lock = threading.Lock()
         self._refusing = False
         self._delay_seconds = 0.0
-        self._reset_at = b""
+        self._reset_pattern = b""
         self._silent: set[socket.socket] = set()
-        self._silence = False
+        self._black_holing = False
         self._listener = socket.create_server(("127.0.0.1", port), backlog=128)
         threading.Thread(target=self._accept, daemon=True).start()
 
     def cut(self) -> None:
-        """Reset every connection, and each new one, until heal()."""
+        """Reset every connection and each new one, until heal()."""
         self._refusing = True
         self.reset()
 
     def reset(self) -> int:
-        """Reset every connection of this moment; returns how many."""
+        """Reset all current connections; return their number."""
         with self._lock:
             pairs = list(self._pairs)
         for pair in pairs:
             _reset(*pair)
         return len(pairs)
 
-    def silence(self) -> None:
-        """Swallow everything until heal(). Connections of that time stay dead: nobody is told they are."""
-        self._silence = True
+    def black_hole(self) -> None:
+        """Discard all data until heal(). Connections open at that time stay dead without a FIN or RST."""
+        self._black_holing = True
 
-    def slow(self, seconds: float) -> None:
-        """Hold each piece back for `seconds`, until heal()."""
+    def delay(self, seconds: float) -> None:
+        """Delay each chunk by `seconds`, until heal()."""
         self._delay_seconds = seconds
 
-    def reset_at(self, words: bytes) -> None:
-        """Once: forward the next piece from a client with these `words`, and reset before its answer."""
-        self._reset_at = words
+    def reset_after(self, pattern: bytes) -> None:
+        """Once: forward the next client chunk that contains `pattern`, and reset before its response."""
+        self._reset_pattern = pattern
 
-    def waits_to_reset(self) -> bool:
-        return bool(self._reset_at)
+    def is_reset_pending(self) -> bool:
+        return bool(self._reset_pattern)
 
     def heal(self) -> None:
-        self._refusing = self._silence = False
+        self._refusing = self._black_holing = False
         self._delay_seconds = 0.0
-        self._reset_at = b""
+        self._reset_pattern = b""
 
     def close(self) -> None:
         self._listener.close()
@@ -86,20 +86,20 @@ class TcpProxy:
 
     def _pump(self, source: socket.socket, sink: socket.socket, *, from_client: bool) -> None:
         pair = (source, sink) if from_client else (sink, source)
-        silenced = False
+        black_holed = False
         try:
-            while piece := source.recv(CHUNK_BYTES):
+            while chunk := source.recv(CHUNK_BYTES):
                 time.sleep(self._delay_seconds)
-                silenced = silenced or self._silence
-                if silenced:
+                black_holed = black_holed or self._black_holing
+                if black_holed:
                     continue
-                sink.sendall(piece)
-                if from_client and self._reset_at and self._reset_at in piece:
-                    self._reset_at = b""
+                sink.sendall(chunk)
+                if from_client and self._reset_pattern and self._reset_pattern in chunk:
+                    self._reset_pattern = b""
                     _reset(*pair)
         except OSError:
             pass
-        if not silenced:  # the other end of a silenced connection never learns that this one has gone
+        if not black_holed:  # a black-holed connection does not forward the close
             self._forget(pair)
 
     def _forget(self, pair: tuple[socket.socket, socket.socket]) -> None:

@@ -1,15 +1,25 @@
-"""Waiting for what a process of the test does."""
+"""The one wait loop of tests, fault scenarios and benchmark."""
 
 import time
 from collections.abc import Callable
-from pathlib import Path
 
-POLL_SECONDS = 0.05
+POLL_SECONDS = 0.02
 
 
-def wait_until(what: str, holds: Callable[[], object], log: Path, seconds: float) -> None:
-    """Until it holds. Fails after `seconds`, with what the process has logged."""
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline, f"waited for {what}:\n{log.read_text()}"
+class WaitTimeout(AssertionError):
+    """A process or stack did not reach the expected state in time."""
+
+
+def wait_until(
+    condition: Callable[[], object], what: str, seconds: float = 60.0, *, log: Callable[[], str] = str
+) -> float:
+    """Poll until `condition()` is true; return the seconds waited.
+
+    Raise WaitTimeout after `seconds`. Its message names `what` and ends with the output of `log()`.
+    """
+    start = time.monotonic()
+    while not condition():
+        if time.monotonic() - start > seconds:
+            raise WaitTimeout(f"after {seconds:.0f} s still not: {what}\n{log()}".rstrip())
         time.sleep(POLL_SECONDS)
+    return time.monotonic() - start
