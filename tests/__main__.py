@@ -1,6 +1,6 @@
-"""Run the whole suite, once for each database, on servers of its own that are gone afterwards.
+"""Run the whole suite once per database, on private servers that are removed afterwards.
 
-Several databases have their turns side by side, each in a process of its own.
+Several databases run in parallel, each in its own process.
 """
 
 import argparse
@@ -22,14 +22,14 @@ from types import FrameType
 from typing import Self
 
 from tests.harness.servers import (
-    NOT_WITHOUT_SERVERS,
+    REQUIRED_SERVERS_MISSING,
     ROOT,
     MariaDB,
     MySQL,
     Redis,
     ServerFailed,
-    lacking,
     launch,
+    missing_reason,
     servers_are_required,
 )
 
@@ -37,33 +37,33 @@ DATABASE_SERVERS: dict[str, type[MariaDB] | type[MySQL]] = {"mariadb": MariaDB, 
 DATABASES = ["sqlite", *DATABASE_SERVERS]
 DATABASES_BY_DEFAULT = ["mariadb", "sqlite"]  # the longest first
 URLS = ("DATABASE_URL", "REDIS_URL")
-SIDE_BY_SIDE = max(2, os.cpu_count() or 1)  # a run waits for much of its time
+PARALLEL_RUNS_MAX = max(2, os.cpu_count() or 1)  # a run is idle for much of its time
 POLL_SECONDS = 0.1
 MEMORY = Path("/dev/shm")
-MEMORY_BYTES_MIN = 1 << 30  # a run takes less than half of it
+MEMORY_BYTES_MIN = 1 << 30  # a run uses less than half of it
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run pytest for each database asked for; answer the exit status of the first run that failed.
+    """Run pytest for each requested database; return the exit status of the first run that failed.
 
-    What can't be run is said before the first run, so that the output ends with pytest's own closing line.
+    Report databases that can't run before the first run, so that the output ends with pytest's own summary.
     """
     databases, pytest_arguments = parse(arguments)
     skipped = {database: reasons for database in databases if (reasons := reasons_to_skip(database))}
     for database, reasons in skipped.items():
         print(f"!! The suite does NOT run on {database}:", *reasons, sep="\n!!   ", flush=True)
     if skipped and servers_are_required():
-        print(NOT_WITHOUT_SERVERS, flush=True)
+        print(REQUIRED_SERVERS_MISSING, flush=True)
         return 1
     runnable = [database for database in databases if database not in skipped]
     if len(runnable) > 1:
-        return run_side_by_side(runnable, pytest_arguments)
+        return run_in_parallel(runnable, pytest_arguments)
     return run_on(runnable[0], pytest_arguments) if runnable else 0
 
 
 @dataclass
 class Run:
-    """One database's, as a process of its own."""
+    """The run on one database, as a separate process."""
 
     output: Path
     process: subprocess.Popen[bytes]
@@ -77,23 +77,23 @@ class Run:
         process = launch(command_of(database, pytest_arguments), log=output, environment=environment)
         return cls(output, process)
 
-    def is_over(self) -> bool:
+    def has_ended(self) -> bool:
         return self.process.poll() is not None
 
     def show(self) -> None:
-        """What it has said since it was last shown."""
+        """Print the output since the last call."""
         with self.output.open("rb") as output:
             output.seek(self.shown)
             self.shown += sys.stdout.buffer.write(output.read())
         sys.stdout.flush()
 
     def interrupt(self) -> None:
-        """As Ctrl-C at a terminal of its own does."""
-        if not self.is_over():
+        """Send SIGINT to the process group, as Ctrl-C in its own terminal does."""
+        if not self.has_ended():
             os.killpg(self.process.pid, signal.SIGINT)
 
     def end(self) -> None:
-        self.process.terminate()  # does nothing to one that has ended
+        self.process.terminate()  # no effect after its end
         self.process.wait()
 
 
@@ -101,18 +101,18 @@ def command_of(database: str, pytest_arguments: Sequence[str]) -> list[str]:
     return [sys.executable, "-m", "tests", database, "--", *pytest_arguments]
 
 
-def run_side_by_side(databases: Sequence[str], pytest_arguments: Sequence[str]) -> int:
-    """Show one run after the other, in this order, each as it comes from the moment that it is its turn."""
+def run_in_parallel(databases: Sequence[str], pytest_arguments: Sequence[str]) -> int:
+    """Run all databases in parallel; print their output one after the other, in the given order."""
     waiting, runs, shown = list(databases), list[Run](), 0
     with tempfile.TemporaryDirectory(prefix="prihod-") as folder:
         try:
             while waiting or shown < len(runs):
                 try:
-                    while waiting and sum(not run.is_over() for run in runs) < SIDE_BY_SIDE:
+                    while waiting and sum(not run.has_ended() for run in runs) < PARALLEL_RUNS_MAX:
                         runs.append(Run.start(waiting.pop(0), pytest_arguments, Path(folder)))
-                    is_over = runs[shown].is_over()  # asked first: what it says last is shown, too
+                    has_ended = runs[shown].has_ended()  # before show(), which prints the last output
                     runs[shown].show()
-                    shown += is_over
+                    shown += has_ended
                     time.sleep(POLL_SECONDS)
                 except KeyboardInterrupt:
                     waiting.clear()
@@ -125,7 +125,7 @@ def run_side_by_side(databases: Sequence[str], pytest_arguments: Sequence[str]) 
 
 
 def parse(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The databases, and what stands after `--`."""
+    """Return the databases, and pytest's arguments after `--`."""
     parser = argparse.ArgumentParser(
         prog="python -m tests",
         usage="%(prog)s [-h] [database ...] [-- pytest's arguments ...]",
@@ -145,31 +145,30 @@ def parse(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def reasons_to_skip(database: str) -> list[str]:
-    """What is missing for this database; empty when it can run."""
+    """Return what is missing for this database; empty if it can run."""
     if database == "sqlite":
         return []
     names = [DATABASE_SERVERS[database].name, Redis.name]
-    reasons = [lack for name in names if (lack := lacking(name))]
+    reasons = [reason for name in names if (reason := missing_reason(name))]
     if not importlib.util.find_spec("MySQLdb"):
         install = "mysqlclient is not installed. Install it with: pip install -r requirements/mysql.txt"
-        reasons.append(lacking("mysqlclient") or install)
+        reasons.append(missing_reason("mysqlclient") or install)
     return reasons
 
 
 def run_on(database: str, pytest_arguments: Sequence[str]) -> int:
-    """Start what this database needs, run pytest on it, stop it again."""
-    with quick_folder():
+    with temporary_files_in_memory():
         return run_in_folder(database, [f"-ocache_dir=.pytest_cache/{database}", *pytest_arguments])
 
 
 @contextmanager
-def quick_folder() -> Iterator[None]:
-    """Where there is room, all temporary files of a run are kept in memory: its databases sync every commit,
-    which cost more than all else, and a process that is killed loses nothing there either.
+def temporary_files_in_memory() -> Iterator[None]:
+    """Put all temporary files into memory where there is enough of it.
 
-    TMPDIR=/tmp in the environment has them on the disk.
+    The databases flush every commit, which costs more than all the rest, and a killed process loses nothing
+    in memory either. Set TMPDIR=/tmp in the environment to use the disk.
     """
-    if "TMPDIR" in os.environ or not there_is_room():
+    if "TMPDIR" in os.environ or not enough_memory():
         yield
         return
     with tempfile.TemporaryDirectory(prefix="prihod-", dir=MEMORY, ignore_cleanup_errors=True) as folder:
@@ -177,8 +176,8 @@ def quick_folder() -> Iterator[None]:
         yield
 
 
-def there_is_room() -> bool:
-    """In the folder in memory, and in the memory behind it, which the run's processes need as well."""
+def enough_memory() -> bool:
+    """Return whether the memory file system and the memory behind it, which processes need too, suffice."""
     if not MEMORY.is_dir() or shutil.disk_usage(MEMORY).free < MEMORY_BYTES_MIN:
         return False
     available = re.search(r"MemAvailable: +(\d+) kB", Path("/proc/meminfo").read_text())
@@ -205,12 +204,12 @@ def run_pytest(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
     try:
         return wait_through_interrupts(process)
     finally:
-        process.kill()  # does nothing to one that has ended
+        process.kill()  # no effect after its end
         process.wait()
 
 
 def wait_through_interrupts(process: subprocess.Popen[bytes]) -> int:
-    """Ctrl-C reaches pytest, too, which then reports what it has and ends; so wait for that."""
+    """Wait for pytest, which also receives Ctrl-C and ends after its summary."""
     while True:
         try:
             return process.wait()
@@ -218,12 +217,12 @@ def wait_through_interrupts(process: subprocess.Popen[bytes]) -> int:
             continue
 
 
-def end_in_order(signal_number: int, _frame: FrameType | None) -> None:
-    """Leave by way of every `with` and `finally`, so that servers stop and their folders go."""
+def exit_cleanly(signal_number: int, _frame: FrameType | None) -> None:
+    """Exit through every `with` and `finally`, so that servers stop and temporary folders are removed."""
     sys.exit(128 + signal_number)
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, end_in_order)
+    signal.signal(signal.SIGTERM, exit_cleanly)
     os.chdir(ROOT)
     sys.exit(main(sys.argv[1:]))

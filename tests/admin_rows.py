@@ -1,4 +1,4 @@
-"""A row of each table that the admin shows, and every address of its pages."""
+"""One row for each table shown in the admin, and every URL of its pages."""
 
 import re
 from collections.abc import Iterator
@@ -24,13 +24,16 @@ _ARGUMENT = re.compile(r"<(?:\w+:)?(\w+)>")
 
 
 def create_one_of_each() -> None:
-    """Needs a user, who acts. The webhook was applied, delivered with other content, replayed and failed."""
-    told = terms(328_17)
-    post_payments(told)
+    """Create one row per table. The webhook was applied, redelivered with other terms, replayed and failed.
+
+    Needs a user, who is recorded as the operator.
+    """
+    payment = terms(328_17)
+    post_payments(payment)
     webhook = make_webhook(
-        told, status=Webhook.Status.FAILED, attempts=5, last_error="it broke", error_fingerprint="it broke"
+        payment, status=Webhook.Status.FAILED, attempts=5, last_error="it broke", error_fingerprint="it broke"
     )
-    other = payment_body(told, amount="999.13", payer_inn="500100732259")
+    other = payment_body(payment, amount="999.13", payer_inn="500100732259")
     ConflictingDelivery.objects.create(webhook=webhook, difference="amount_kopecks, inn", body=other)
     make_webhook(terms(1_00), status=Webhook.Status.APPLIED)
     operator_actions.create(OperatorAction.Kind.REPLAY, {webhook.pk}, User.objects.earliest("pk"), "repaired")
@@ -56,7 +59,7 @@ def registered_models() -> list[type[Model]]:
 
 
 def admin_routes() -> list[str]:
-    """Each route below /admin/, with its arguments as <name>; not the one that takes what is left over."""
+    """Return each route below /admin/, with its arguments as <name>; the catch-all route is left out."""
     return sorted({*_routes(admin.site.get_urls(), "/admin/"), "/admin/language/"})
 
 
@@ -74,7 +77,7 @@ def fill_route(route: str, value: str) -> str:
 
 
 def model_of_route(route: str) -> type[Model] | None:
-    """Whose pages the route belongs to."""
+    """Return the model to whose admin pages the route belongs."""
     return next(
         (
             model

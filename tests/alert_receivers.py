@@ -1,4 +1,4 @@
-"""Whom alerts are told: a real HTTP server, a real mail server, and one that never says a word."""
+"""Real receivers for alerts: an HTTP server, a mail server, and a server that never answers."""
 
 import json
 import socket
@@ -13,7 +13,7 @@ from typing import Any
 
 
 class WebhookReceiver(ThreadingHTTPServer):
-    """Keeps each body it is POSTed, with its path, and answers with `status`."""
+    """Record each POSTed body and its path; answer with `status`."""
 
     daemon_threads = True
 
@@ -23,15 +23,17 @@ class WebhookReceiver(ThreadingHTTPServer):
         self.location = ""
         self.authorization: str | None = None
         self.paths: list[str] = []
-        self.told: list[dict[str, Any]] = []
+        self.payloads: list[dict[str, Any]] = []
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.server_port}/hook/s3cret?key=value"
 
     def states(self) -> list[tuple[str, str]]:
-        """(cause, state) of all news so far."""
-        return [(news["cause"], news["state"]) for told in self.told for news in told["alerts"]]
+        """Return (cause, state) of all notifications received so far."""
+        return [
+            (alert["cause"], alert["state"]) for payloads in self.payloads for alert in payloads["alerts"]
+        ]
 
 
 class _Post(BaseHTTPRequestHandler):
@@ -41,7 +43,7 @@ class _Post(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers["Content-Length"]))
         self.server.authorization = self.headers["Authorization"]
         self.server.paths.append(self.path)
-        self.server.told.append(json.loads(body))
+        self.server.payloads.append(json.loads(body))
         self.send_response(self.server.status)
         if self.server.location:
             self.send_header("Location", self.server.location)
@@ -54,7 +56,7 @@ class _Post(BaseHTTPRequestHandler):
 
 
 class MailServer(socketserver.ThreadingTCPServer):
-    """As much SMTP (RFC 5321) as it takes to be sent a mail; keeps each as it came."""
+    """Accept as much SMTP (RFC 5321) as sending one mail takes, and record each mail."""
 
     daemon_threads = True
     allow_reuse_address = True
@@ -93,7 +95,7 @@ class _Smtp(socketserver.StreamRequestHandler):
 
 @contextmanager
 def webhook_receiver(tls: Path | None = None) -> Iterator[WebhookReceiver]:
-    """With `tls`, a folder with cert.pem and key.pem, by TLS."""
+    """Serve over TLS if `tls` is a folder with cert.pem and key.pem."""
     with WebhookReceiver() as server:
         if tls:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -120,6 +122,6 @@ def _serving(server: socketserver.BaseServer) -> Iterator[None]:
 
 @contextmanager
 def silent_server() -> Iterator[socket.socket]:
-    """Listens, and says nothing; the caller may accept who calls."""
+    """Listen without ever answering; the caller may accept connections."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         yield server

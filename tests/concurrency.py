@@ -1,4 +1,4 @@
-"""Several sessions of the database at the same moment."""
+"""Run functions in concurrent database sessions."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -15,9 +15,9 @@ requires_row_locks = pytest.mark.skipif(
 )
 
 
-def run_concurrently(acts: list[Callable[[], T]]) -> list[T]:
-    """Run each act in a thread with a connection of its own, all starting together; their results."""
-    start = Barrier(len(acts))
+def run_concurrently(actions: list[Callable[[], T]]) -> list[T]:
+    """Run each action in its own thread and connection, all starting at once; return their results."""
+    start = Barrier(len(actions))
 
     def run(action: Callable[[], T]) -> T:
         try:
@@ -27,5 +27,5 @@ def run_concurrently(acts: list[Callable[[], T]]) -> list[T]:
         finally:
             connection.close()
 
-    with ThreadPoolExecutor(len(acts)) as pool:
-        return list(pool.map(run, acts))
+    with ThreadPoolExecutor(len(actions)) as pool:
+        return list(pool.map(run, actions))

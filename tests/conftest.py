@@ -1,4 +1,4 @@
-"""What every test stands on: the database of the run, and how it is emptied after a test."""
+"""Shared fixtures: the test database, its cleanup after each test, and the message broker."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,16 +18,18 @@ from ledger import triggers
 
 @pytest.fixture(scope="session")
 def django_db_modify_db_settings(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """SQLite in a file: one in memory could not be shared with other threads under real locks."""
+    """Use an SQLite file: an in-memory database can't be shared between threads under real locks."""
     if settings.DATABASES["default"]["ENGINE"].endswith("sqlite3"):
         file: Path = tmp_path_factory.mktemp("database") / "test.sqlite3"
         connection.settings_dict["TEST"]["NAME"] = str(file)
 
 
 @pytest.fixture(scope="session", autouse=True)
-def flush_takes_what_the_test_has_left() -> Iterator[None]:
-    """After a test with real commits Django would empty every table, filled or not, and make its permissions
-    anew; most of a short test's time went there. And the triggers rightly refuse to have the ledger emptied.
+def flush_only_filled_tables() -> Iterator[None]:
+    """Truncate only tables that have rows after a test with real commits.
+
+    Django would truncate every table and recreate its permissions, which took most of a short test's time.
+    The append-only triggers also refuse to have the ledger truncated.
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(TransactionTestCase, "_fixture_teardown", lambda _: empty(filled_tables()))
@@ -35,9 +37,9 @@ def flush_takes_what_the_test_has_left() -> Iterator[None]:
 
 
 def filled_tables() -> list[str]:
-    """Without those that `migrate` itself fills again whenever they are emptied."""
-    made_by_migrate = {model._meta.db_table for model in (ContentType, Permission)}
-    tables = sorted(set(connection.introspection.django_table_names()) - made_by_migrate)
+    """Return the tables that have rows, except those that `migrate` fills again after each truncation."""
+    filled_by_migrate = {model._meta.db_table for model in (ContentType, Permission)}
+    tables = sorted(set(connection.introspection.django_table_names()) - filled_by_migrate)
     with connection.cursor() as cursor:
         cursor.execute(f"SELECT {', '.join(f'EXISTS (SELECT 1 FROM {table})' for table in tables)}")
         return [table for table, filled in zip(tables, cursor.fetchone(), strict=True) if filled]
@@ -48,12 +50,12 @@ def empty(tables: list[str]) -> None:
     try:
         connection.ops.execute_sql_flush(connection.ops.sql_flush(no_style(), tables))
     finally:
-        triggers.create(connection)  # also those that the test itself has dropped
+        triggers.create(connection)  # including those that the test dropped
 
 
 @pytest.fixture(scope="session", autouse=True)
-def broker_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """The file broker of a running `make run` must not hear what the tests send."""
+def private_broker(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Keep the tests' messages out of the file broker of a running `make run`."""
     if current_app.conf.broker_transport == "worker.file_broker:Transport":
         folder = tmp_path_factory.mktemp("broker")
         current_app.conf.broker_transport_options |= {
@@ -64,7 +66,7 @@ def broker_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 @pytest.fixture
 def sent() -> Iterator[Callable[[], list[Any]]]:
-    """Takes what was sent to the workers so far: a list of (task name, keyword arguments, task id)."""
+    """Return a function that consumes the queued tasks: a list of (name, keyword arguments, task id)."""
     with current_app.connection() as connection_to_broker:
         queues = [queue(connection_to_broker) for queue in current_app.amqp.queues.values()]
 

@@ -1,4 +1,4 @@
-"""Damage: for the verification to find, in tables that would refuse it, and a table that takes nothing."""
+"""Corrupt data for the verification to find, and an inbox that refuses writes."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,51 +16,53 @@ MODELS: list[type[Model]] = [Organization, Payment, BalanceLog, Webhook]
 
 @contextmanager
 def unconstrained_tables() -> Iterator[None]:
-    """Put bare copies, with the same rows, in the place of the tables, and the tables back afterwards.
+    """Replace the tables by copies without constraints and triggers, and restore them afterwards.
 
-    For tests with real commits: MySQL ends the transaction at each of these statements.
+    Only for tests with real commits: MySQL commits at each of these statements.
     """
     tables = [model._meta.db_table for model in MODELS]
     with connection.cursor() as cursor:
         for table in tables:
-            cursor.execute(f"CREATE TABLE bare_{table} AS SELECT * FROM {table}")
+            cursor.execute(f"CREATE TABLE copy_{table} AS SELECT * FROM {table}")
         for table in tables:
-            _rename(table, f"kept_{table}")
-            _rename(f"bare_{table}", table)
+            _rename(table, f"original_{table}")
+            _rename(f"copy_{table}", table)
         try:
             yield
         finally:
             for table in tables:
                 cursor.execute(f"DROP TABLE {table}")
-                _rename(f"kept_{table}", table)
+                _rename(f"original_{table}", table)
 
 
 @contextmanager
 def rolled_back() -> Iterator[None]:
-    """Take back at the end of the block what was written in it."""
+    """Roll back at the end of the block."""
     with transaction.atomic():
         yield
         transaction.set_rollback(True)
 
 
 @contextmanager
-def failing_inbox(says: str) -> Iterator[None]:
-    """Have the database refuse each new webhook, and say so; all the rest goes on."""
+def failing_inbox(message: str) -> Iterator[None]:
+    """Make the database refuse each new webhook with the error text `message`."""
     refusal = {
-        "sqlite": f"BEGIN SELECT RAISE(ABORT, '{says}'); END",
-        "mysql": f"FOR EACH ROW SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = '{says}'",
+        "sqlite": f"BEGIN SELECT RAISE(ABORT, '{message}'); END",
+        "mysql": f"FOR EACH ROW SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = '{message}'",
     }
     with connection.cursor() as cursor:
-        cursor.execute(f"CREATE TRIGGER no_room BEFORE INSERT ON ingest_webhook {refusal[connection.vendor]}")
+        cursor.execute(
+            f"CREATE TRIGGER refuse_webhooks BEFORE INSERT ON ingest_webhook {refusal[connection.vendor]}"
+        )
         try:
             yield
         finally:
-            cursor.execute("DROP TRIGGER no_room")
+            cursor.execute("DROP TRIGGER refuse_webhooks")
 
 
 @contextmanager
 def without_triggers(*models: type[Model]) -> Iterator[None]:
-    """Without the triggers of these tables. For tests with real commits, as above."""
+    """Drop the triggers of these tables for the block. Only for tests with real commits, as above."""
     tables = {model._meta.db_table for model in models}
     guarded = {table: guard for table, guard in triggers._registered.items() if table in tables}
     triggers.drop(connection, guarded)
@@ -71,7 +73,7 @@ def without_triggers(*models: type[Model]) -> Iterator[None]:
 
 
 def raw_delete(rows: QuerySet[Any]) -> None:
-    """Delete `rows` without asking what refers to them."""
+    """Delete `rows` without checking references to them."""
     rows._raw_delete(rows.db)
 
 

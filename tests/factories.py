@@ -1,7 +1,7 @@
-"""The cast of the tests, and builders for what happens to them.
+"""Organizations and factories for the tests.
 
-ROMASHKA and VASILEK are companies with right check digits, IVANOV is a sole trader, and SAMPLE is
-the organization of the README's sample, whose INN fails the check, as a bank's samples do.
+ROMASHKA and VASILEK are companies with valid INN checksums and IVANOV is a sole trader. SAMPLE is the
+organization in the README's sample; its INN fails the checksum, as the banks' samples do.
 """
 
 from datetime import UTC, datetime
@@ -38,7 +38,7 @@ def terms(
 
 
 def make_organizations(*inns: str) -> None:
-    """Open organizations, also inside a test's own transaction, where ledger.posting rightly refuses."""
+    """Create organizations, also inside a test's transaction, where ledger.posting refuses to."""
     known = set(Organization.objects.values_list("inn", flat=True))
     Organization.objects.bulk_create(
         Organization(inn=inn, opened_at=MIDNIGHT_IN_MOSCOW) for inn in sorted(set(inns) - known)
@@ -46,7 +46,7 @@ def make_organizations(*inns: str) -> None:
 
 
 class PostingSource(models.Model):
-    """Terms for the ledger to post, in a table of this session only, and with no key but their number."""
+    """Terms to post, in a temporary table of this session, with no key other than their number."""
 
     operation_id = OperationIdField()
     inn = models.CharField(max_length=12)
@@ -60,7 +60,7 @@ class PostingSource(models.Model):
 
 
 def posting_source(*batch: PaymentTerms) -> models.QuerySet[PostingSource]:
-    """What posting takes: a query whose rows are these terms, in this order."""
+    """Return a queryset over these terms, in this order, as `post` takes it."""
     with connection.cursor() as cursor:
         cursor.execute(
             "CREATE TEMPORARY TABLE IF NOT EXISTS tests_postingsource (id BIGINT PRIMARY KEY,"
@@ -69,25 +69,25 @@ def posting_source(*batch: PaymentTerms) -> models.QuerySet[PostingSource]:
         )
         cursor.execute("DELETE FROM tests_postingsource")
     PostingSource.objects.bulk_create(
-        PostingSource(number, *(getattr(told, field) for field in PaymentTerms.__slots__))
-        for number, told in enumerate(batch, start=1)
+        PostingSource(number, *(getattr(item, field) for field in PaymentTerms.__slots__))
+        for number, item in enumerate(batch, start=1)
     )
     return PostingSource.objects.all()
 
 
 def post_payments(*batch: PaymentTerms) -> list[PriorPosting | None]:
-    """Post `batch`, its organizations opened before; None for each that was posted now."""
+    """Create the organizations and post `batch`; return each item's earlier posting, None if posted now."""
     make_organizations(*(t.inn for t in batch))
     with transaction.atomic():
-        told = posting_source(*batch)
+        source = posting_source(*batch)
         organizations = lock_organizations({t.inn for t in batch})
-        before = find_posted(told)
-        post(told.exclude(operation_id__in=before), organizations)
+        before = find_posted(source)
+        post(source.exclude(operation_id__in=before), organizations)
     return [before.get(t.operation_id) for t in batch]
 
 
 def lock_organizations(inns: set[str]) -> dict[str, int]:
-    """As posting's lock_free, but it waits for those that somebody holds."""
+    """Lock the organizations like posting.try_lock, but wait for locked ones."""
     ids = list(Organization.objects.filter(inn__in=inns).values_list("id", flat=True))
     list(Organization.objects.select_for_update().filter(id__in=ids).order_by("id"))
     locked = try_lock(inns)
@@ -95,14 +95,14 @@ def lock_organizations(inns: set[str]) -> dict[str, int]:
     return locked
 
 
-def make_webhook(told: PaymentTerms | None = None, **fields: Any) -> Webhook:
-    """A webhook in the inbox, as the door stores it; `fields` are set afterwards."""
-    told = told or terms()
-    inbox.store(told, payment_body(told))
-    Webhook.objects.filter(operation_id=told.operation_id).update(**fields)
-    return Webhook.objects.get(operation_id=told.operation_id)
+def make_webhook(payment: PaymentTerms | None = None, **fields: Any) -> Webhook:
+    """Store a webhook in the inbox as the endpoint does, then set `fields` on it."""
+    payment = payment or terms()
+    inbox.store(payment, payment_body(payment))
+    Webhook.objects.filter(operation_id=payment.operation_id).update(**fields)
+    return Webhook.objects.get(operation_id=payment.operation_id)
 
 
 def balances() -> dict[str, int]:
-    """Balance in kopecks by INN."""
+    """Return the balance in kopecks by INN."""
     return dict(Organization.objects.values_list("inn", "balance_kopecks"))

@@ -1,4 +1,4 @@
-"""What a test is skipped by where another run of the suite has its turn."""
+"""Skip markers for tests that run once, independent of the suite's databases."""
 
 import os
 
@@ -6,5 +6,5 @@ import pytest
 
 sqlite_run_only = pytest.mark.skipif(
     os.environ.get("DATABASE_URL", "").startswith("mysql:"),
-    reason="asks no database of the run; has its turn in the run on SQLite",
+    reason="uses no database of the suite; runs with SQLite only",
 )

@@ -1,4 +1,4 @@
-"""How the database goes about a query: only by its indexes, or by reading all there is."""
+"""Assert that queries use indexes only."""
 
 from collections.abc import Callable
 
@@ -12,16 +12,17 @@ requires_mysql_explain = pytest.mark.skipif(
 
 
 def update_statistics() -> None:
-    """Let the server count the large tables anew; it ends the transaction."""
+    """Update the optimizer statistics of the large tables. Commits the transaction."""
     with connection.cursor() as cursor:
         cursor.execute("ANALYZE TABLE ingest_webhook, ledger_organization, ledger_payment, ledger_balancelog")
         cursor.fetchall()
 
 
 def assert_index_lookups_only(action: Callable[[], object]) -> None:
-    """Run `act`; none of its SELECTs may scan a table or sort. The tables must hold enough rows to tempt.
+    """Run `action` and assert that none of its SELECTs scans a table or sorts.
 
-    For tests with real commits: ANALYZE ends the transaction.
+    The tables must hold enough rows to make a scan attractive. Only for tests with real commits: ANALYZE ends
+    the transaction.
     """
     update_statistics()
     with CaptureQueriesContext(connection) as queries:
@@ -35,7 +36,7 @@ def assert_index_lookups_only(action: Callable[[], object]) -> None:
             for row in cursor.fetchall():
                 step = dict(zip(columns, row, strict=True))
                 if step["table"] is None or step["table"].startswith("<derived"):
-                    continue  # without a table, or made of rows that another step has read
+                    continue  # no table, or a table derived from another step
                 assert step["type"] in {"const", "eq_ref", "ref", "range"}, (select, step)
                 assert "filesort" not in (step["Extra"] or ""), (select, step)
                 assert "temporary" not in (step["Extra"] or ""), (select, step)

@@ -1,4 +1,4 @@
-"""What the database reads, and a session that can only read."""
+"""Count what a query reads, and open a read-only session."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -7,22 +7,22 @@ from django.db import connection
 
 
 def count_rows_read(action: Callable[[], object]) -> int:
-    """How many rows and index entries this session's storage engine handed out for `act`."""
+    """Return the number of rows and index entries that the session's storage engine reads during `action`."""
 
-    def handed_out() -> int:
+    def rows_read() -> int:
         with connection.cursor() as cursor:
             cursor.execute("SHOW SESSION STATUS LIKE 'Handler_read%'")
             return sum(int(count) for _, count in cursor.fetchall())
 
-    # Reading the status reads rows, too; how many, two readings in a row tell.
-    overhead = -handed_out() + handed_out()
-    before = handed_out()
+    # SHOW STATUS reads rows too; two consecutive calls give their number.
+    overhead = -rows_read() + rows_read()
+    before = rows_read()
     action()
-    return handed_out() - before - overhead
+    return rows_read() - before - overhead
 
 
 def count_vm_instructions(action: Callable[[], object]) -> int:
-    """How many instructions SQLite's machine took for `act`: it says no rows, but each row takes some."""
+    """Return the number of SQLite VM instructions during `action`, which grows with the rows read."""
     taken = 0
 
     def count() -> None:
@@ -40,7 +40,7 @@ def count_vm_instructions(action: Callable[[], object]) -> int:
 
 @contextmanager
 def read_only_session() -> Iterator[None]:
-    """As on a replica, for this session."""
+    """Make the session read-only, as on a replica."""
     mysql = connection.vendor == "mysql"
     switch = "SET SESSION TRANSACTION READ {}" if mysql else "PRAGMA query_only = {}"
     off, on = ("WRITE", "ONLY") if mysql else ("OFF", "ON")

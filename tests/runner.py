@@ -1,4 +1,4 @@
-"""`manage.py test` runs the same suite as pytest."""
+"""Run the same suite with `manage.py test` as with pytest."""
 
 import argparse
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ import pytest
 
 
 class PytestRunner:
-    """What Django calls for `manage.py test [path ...] [-k expression] [--failfast]`."""
+    """Django's test runner for `manage.py test [path ...] [-k expression] [--failfast]`."""
 
     def __init__(self, *, failfast: bool = False, expression: str | None = None, **_: Any) -> None:
         self._options = ["--exitfirst"] if failfast else []
@@ -20,5 +20,5 @@ class PytestRunner:
         parser.add_argument("-k", dest="expression", help="only tests whose names match this expression")
 
     def run_tests(self, test_labels: Sequence[str], **_: Any) -> int:
-        """The number Django turns into an exit code: 0 when all passed."""
+        """Return the number of failures for Django's exit status: 0 if all tests passed."""
         return int(pytest.main([*self._options, *test_labels]) != pytest.ExitCode.OK)

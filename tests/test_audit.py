@@ -1,4 +1,4 @@
-"""`make audit` says that pins are sound only if it has proved that it would have heard of unsound ones."""
+"""`make audit` reports success only if its source finds a known-vulnerable package."""
 
 import os
 import subprocess
@@ -16,11 +16,13 @@ FINDS_THE_CANARY = 'case "$*" in *requirements*) {}; ;; *) echo PYSEC-2019-14; e
     [
         (FINDS_THE_CANARY.format("exit 0"), 0),
         (FINDS_THE_CANARY.format("echo CVE-2026-1; exit 1"), 1),
-        ("echo No known vulnerabilities found; exit 0", 2),  # as behind a mirror without its JSON
+        ("echo No known vulnerabilities found; exit 0", 2),  # as with a mirror that has no JSON API
         ("echo ConnectionError; exit 1", 2),
     ],
 )
-def test_the_verdict_is_only_as_good_as_the_source(pip_audit: str, status: int, tmp_path: Path) -> None:
+def test_audit_passes_only_if_the_source_finds_the_canary(
+    pip_audit: str, status: int, tmp_path: Path
+) -> None:
     program = tmp_path / "pip-audit"
     program.write_text(f"#!/bin/sh\n{pip_audit}\n")
     program.chmod(0o755)

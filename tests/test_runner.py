@@ -13,7 +13,7 @@ pytestmark = sqlite_run_only
 
 @pytest.mark.parametrize("program", [["-m", "pytest"], [str(Path(sys.executable).with_name("pytest"))]])
 @pytest.mark.parametrize("folder", ["tests", "tests/monitoring"])
-def test_pytest_in_a_folder_of_tests_imports_our_packages(
+def test_pytest_in_a_test_folder_imports_our_packages(
     program: list[str], folder: str, tmp_path: Path
 ) -> None:
     path = str(ROOT / "tests/core/test_listen_address.py")
@@ -34,12 +34,12 @@ def manage_test(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100, check=False)
 
 
-def test_manage_py_test_runs_the_suite_as_pytest_does() -> None:
+def test_manage_py_test_runs_the_suite() -> None:
     run = manage_test("tests/ledger/test_money.py", "-k", "right_check_digits", "--failfast")
 
     assert run.returncode == 0, run.stdout + run.stderr
     assert "3 passed" in run.stdout
 
 
-def test_manage_py_test_fails_where_pytest_fails() -> None:
+def test_manage_py_test_reports_failure() -> None:
     assert manage_test("tests/ledger/test_money.py", "-k", "no_such_test").returncode != 0

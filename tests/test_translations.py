@@ -1,4 +1,4 @@
-"""The Russian catalogue holds every string of the pages, and every string of the pages can be held by it."""
+"""The Russian catalogue is complete, and every string of the pages is marked for translation."""
 
 import ast
 from collections.abc import Iterator
@@ -30,13 +30,17 @@ GETTEXT = {
     "gettext_noop",
 }
 LABELS = {"description", "help_text", "label", "search_help_text", "verbose_name", "verbose_name_plural"}
-API = ("web/openapi.py", "ingest/parsing.py", "ledger/schemas.py")  # for who writes programs
-ELSEWHERE = ("blocktranslate", "block bodyclass", "block coltype")  # what is translated, and names of classes
+API = ("web/openapi.py", "ingest/parsing.py", "ledger/schemas.py")  # for API clients
+SKIPPED_BLOCKS = (
+    "blocktranslate",
+    "block bodyclass",
+    "block coltype",
+)  # translated text, and CSS class names
 TEMPLATES = sorted(
     str(path.relative_to(ROOT))
     for package in PACKAGES
     for path in (ROOT / package).rglob("templates/**/*.html")
-    if path.name != "docs.html"  # of the API, for who writes programs
+    if path.name != "docs.html"  # the API's documentation, for API clients
 )
 
 
@@ -55,22 +59,24 @@ def is_text(node: ast.AST) -> bool:
     return isinstance(node, ast.Constant) and isinstance(node.value, str)
 
 
-# --- complete -----------------------------------------------------------------------------------------
+# Completeness
 
 
-def test_every_string_of_the_pages_is_translated() -> None:
-    """Red after a new string: `make messages` puts it into config/locale/ru. Translate it, and again."""
-    left = catalogue_errors(extract_messages(), read_catalogue())
-    assert not left, "\n".join(left)
+def test_every_message_is_translated() -> None:
+    """Fails after a new string: run `make messages`, translate it in config/locale/ru, run `make messages`
+    again.
+    """
+    problems = catalogue_errors(extract_messages(), read_catalogue())
+    assert not problems, "\n".join(problems)
 
 
-def test_what_django_reads_is_what_the_catalogue_says() -> None:
-    """Red after a change of the .po by hand: `make messages`."""
+def test_mo_file_matches_the_po_file() -> None:
+    """Fails after a manual change of the .po file: run `make messages`."""
     assert COMPILED.read_bytes() == compile_catalogue(read_catalogue())
 
 
-def told(entries: str, tmp_path: Path) -> Catalog:
-    """A catalogue with these entries."""
+def catalogue_of(entries: str, tmp_path: Path) -> Catalog:
+    """Return a catalogue with these entries."""
     head = translations.SOURCE.read_text().split("\n\n")[0]
     file = tmp_path / "django.po"
     file.write_text(f"{head}\n\n{entries}")
@@ -78,7 +84,7 @@ def told(entries: str, tmp_path: Path) -> Catalog:
 
 
 @pytest.mark.parametrize(
-    ("entries", "fault"),
+    ("entries", "problem"),
     [
         ("", "missing: (None, '{n} rows')"),
         ('msgid "{n} rows"\nmsgstr ""', "not translated: (None, '{n} rows')"),
@@ -87,32 +93,32 @@ def told(entries: str, tmp_path: Path) -> Catalog:
         ('msgid "{n} rows"\nmsgstr "строк: {n}"\n\n#~ msgid "old"\n#~ msgstr "старое"', "obsolete: old"),
         (
             'msgid "{n} rows"\nmsgstr "строк: {n}"\n\nmsgid "old"\nmsgstr "старое"',
-            "not in the code any more: (None, 'old')",
+            "no longer in the code: (None, 'old')",
         ),
         ('msgid "{n} rows"\nmsgstr "строк: {n}"', ""),
     ],
 )
-def test_a_gap_in_the_catalogue_is_named(entries: str, fault: str, tmp_path: Path) -> None:
+def test_incomplete_catalogue_is_reported(entries: str, problem: str, tmp_path: Path) -> None:
     code = Catalog()
     code.add("{n} rows")
 
-    assert catalogue_errors(code, told(entries, tmp_path)) == ([fault] if fault else [])
+    assert catalogue_errors(code, catalogue_of(entries, tmp_path)) == ([problem] if problem else [])
 
 
-def test_a_plural_needs_all_its_forms(tmp_path: Path) -> None:
+def test_plural_without_all_forms_is_reported(tmp_path: Path) -> None:
     code = Catalog()
     code.add(("{n} row", "{n} rows"))
     entry = (
         'msgid "{n} row"\nmsgid_plural "{n} rows"\nmsgstr[0] "{n} строка"\nmsgstr[1] "{n} строки"\nmsgstr[2] '
     )
 
-    assert catalogue_errors(code, told(entry + '""', tmp_path)) == [
+    assert catalogue_errors(code, catalogue_of(entry + '""', tmp_path)) == [
         "not translated: (None, ('{n} row', '{n} rows'))"
     ]
-    assert catalogue_errors(code, told(entry + '"{n} строк"', tmp_path)) == []
+    assert catalogue_errors(code, catalogue_of(entry + '"{n} строк"', tmp_path)) == []
 
 
-def test_strings_are_collected_from_code_and_from_templates(tmp_path: Path) -> None:
+def test_messages_are_extracted_from_code_and_templates(tmp_path: Path) -> None:
     (tmp_path / "ledger/templates").mkdir(parents=True)
     (tmp_path / "ledger/admin/pages.py").write_text(
         'A = gettext_lazy("one " "two")\nB = ngettext("a", "b", 2)\n'
@@ -125,19 +131,19 @@ def test_strings_are_collected_from_code_and_from_templates(tmp_path: Path) -> N
     assert ids == {"one two", ("a", "b"), "three", ("%(n)s row", "%(n)s rows")}
 
 
-# --- can be held by it --------------------------------------------------------------------------------
+# Extractability
 
 
 @pytest.mark.parametrize("template", TEMPLATES)
-def test_a_template_says_nothing_but_through_gettext(template: str) -> None:
+def test_template_has_no_text_outside_gettext(template: str) -> None:
     assert find_english(untranslated((ROOT / template).read_text())) == []
 
 
 def untranslated(source: str) -> str:
-    """The template without what its tags and variables would say, and without what is translated."""
+    """Return the template's text outside tags, variables and translated blocks."""
     texts, inside = [], False
     for token in Lexer(source).tokenize():
-        if token.token_type is TokenType.BLOCK and token.contents.startswith(ELSEWHERE):
+        if token.token_type is TokenType.BLOCK and token.contents.startswith(SKIPPED_BLOCKS):
             inside = True
         elif token.token_type is TokenType.BLOCK and token.contents.startswith("end"):
             inside = False
@@ -146,17 +152,17 @@ def untranslated(source: str) -> str:
     return "".join(texts)
 
 
-def test_text_of_a_template_beside_its_tags_is_found() -> None:
+def test_template_text_outside_tags_is_detected() -> None:
     page = 'Some <b title="{{ x }}">{% blocktranslate %}things{% endblocktranslate %}</b> fail'
 
     assert find_english(untranslated(page)) == ["Some", "fail"]
 
 
-def test_a_string_is_told_to_gettext_whole_and_where_it_can_be_seen() -> None:
-    """What stands in a variable, or inside an f-string, can't be collected."""
+def test_gettext_calls_are_extractable() -> None:
+    """A variable or a call inside an f-string can't be extracted."""
     unseen = []
     for path, tree in modules():
-        if path == "backoffice/otp.py":  # marks the words of another package, which it lists
+        if path == "backoffice/otp.py":  # lists the messages of another package
             continue
         calls = [node for node in ast.walk(tree) if is_gettext(node)]
         unseen += [f"{path}: {ast.unparse(call)}" for call in calls if not is_text(call.args[0])]  # type: ignore[attr-defined]
@@ -166,7 +172,7 @@ def test_a_string_is_told_to_gettext_whole_and_where_it_can_be_seen() -> None:
     assert not unseen, "\n".join(unseen)
 
 
-def test_a_label_in_the_code_is_told_to_gettext() -> None:
+def test_labels_are_marked_for_translation() -> None:
     plain = []
     for path, tree in modules():
         if path in API:

@@ -1,8 +1,8 @@
-"""The Russian catalogue: what the pages say in English, collected from the code, and its translation.
+"""Extract the messages of the pages and update the Russian catalogue.
 
-`make messages` brings both files in line with the code, without GNU gettext: the .po, in which what is new
-waits for a translator, and the .mo, which is what Django reads. Both are committed, so that a fresh clone
-speaks Russian; a test compares them.
+`make messages` updates both files without GNU gettext: the .po, where new messages wait for a translation,
+and the .mo, which Django reads. Both are committed, so that a fresh clone speaks Russian; a test compares
+them.
 """
 
 import re
@@ -29,25 +29,28 @@ KEYWORDS |= {
 }
 _PLACEHOLDER = re.compile(r"%\(\w+\)[a-z]|\{\w*\}")
 
-Id = str | tuple[str, str]  # a plural's is (one, many)
+Id = str | tuple[str, str]  # (singular, plural) for a plural
 
 
 def _extract_template(file: Any, keywords: Any, tags: Any, options: Any) -> Iterator[Any]:
-    """Django turns a template into calls of gettext. In parentheses their indentation means nothing."""
+    """Extract messages from a Django template, which `templatize` turns into gettext calls.
+
+    The parentheses make their indentation irrelevant.
+    """
     calls = f"(\n{templatize(file.read().decode())}\n)"
     return extract_python(BytesIO(calls.encode()), keywords, tags, options)
 
 
 def extract_messages(root: Path = ROOT) -> Catalog:
-    """Every string of the code below `root` that is marked for translation."""
+    """Return every message marked for translation in the code below `root`."""
     found = Catalog()
     for path in sorted(file for package in PACKAGES for file in (root / package).rglob("*")):
         method = {".py": "python", ".html": _extract_template}.get(path.suffix)
         if method is None or "migrations" in path.parts:
             continue
         with path.open("rb") as file:
-            for _, told, _, context in extract(method, file, keywords=KEYWORDS):
-                found.add(told, locations=[(str(path.relative_to(root)), 0)], context=context)
+            for _, message_id, _, context in extract(method, file, keywords=KEYWORDS):
+                found.add(message_id, locations=[(str(path.relative_to(root)), 0)], context=context)
     return found
 
 
@@ -57,36 +60,36 @@ def read_catalogue(path: Path = SOURCE) -> Catalog:
 
 
 def compile_catalogue(catalogue: Catalog) -> bytes:
-    """The .mo of the .po."""
+    """Return the .mo contents of the catalogue."""
     file = BytesIO()
     write_mo(file, catalogue)
     return file.getvalue()
 
 
 def catalogue_errors(code: Catalog, catalogue: Catalog) -> list[str]:
-    """What a translator has to do, one line each; none if the catalogue is complete."""
+    """Return what remains to be translated, one line per message; empty if the catalogue is complete."""
     ours = {_key(message): message for message in catalogue if message.id}
     needed = {_key(message) for message in code if message.id}
-    told = [f"missing: {key}" for key in sorted(needed - ours.keys(), key=str)]
-    told += [f"not in the code any more: {key}" for key in sorted(ours.keys() - needed, key=str)]
-    told += [f"obsolete: {key}" for key in catalogue.obsolete]
+    errors = [f"missing: {key}" for key in sorted(needed - ours.keys(), key=str)]
+    errors += [f"no longer in the code: {key}" for key in sorted(ours.keys() - needed, key=str)]
+    errors += [f"obsolete: {key}" for key in catalogue.obsolete]
     for key, message in ours.items():
         forms = _texts(message.string)
         if len(forms) != (catalogue.num_plurals if message.pluralizable else 1) or not all(forms):
-            told.append(f"not translated: {key}")
+            errors.append(f"not translated: {key}")
         elif message.fuzzy:
-            told.append(f"fuzzy: {key}")
+            errors.append(f"fuzzy: {key}")
         elif any(_placeholders(form) != _placeholders(_texts(message.id)[-1]) for form in forms):
-            told.append(f"other placeholders: {key}")
-    return told
+            errors.append(f"other placeholders: {key}")
+    return errors
 
 
 def _key(message: Message) -> tuple[str | None, Id]:
     return message.context, message.id
 
 
-def _texts(told: str | tuple[str, ...] | list[str]) -> tuple[str, ...]:
-    return (told,) if isinstance(told, str) else tuple(told)
+def _texts(forms: str | tuple[str, ...] | list[str]) -> tuple[str, ...]:
+    return (forms,) if isinstance(forms, str) else tuple(forms)
 
 
 def _placeholders(text: str) -> Counter[str]:
@@ -94,17 +97,17 @@ def _placeholders(text: str) -> Counter[str]:
 
 
 def main() -> int:
-    """Rewrites both files; 1 if a translator has something to do."""
+    """Rewrite both files; return 1 if a message needs a translation."""
     code, catalogue = extract_messages(), read_catalogue()
-    code.creation_date = catalogue.creation_date  # else every run would change it
+    code.creation_date = catalogue.creation_date  # otherwise every run would change the file
     catalogue.update(code, no_fuzzy_matching=True)
     with SOURCE.open("wb") as file:
         write_po(file, catalogue, width=110, include_lineno=False, ignore_obsolete=True, sort_output=True)
     catalogue = read_catalogue()
     COMPILED.write_bytes(compile_catalogue(catalogue))
-    left = catalogue_errors(code, catalogue)
-    sys.stdout.write("".join(f"{line}\n" for line in left))
-    return 1 if left else 0
+    problems = catalogue_errors(code, catalogue)
+    sys.stdout.write("".join(f"{line}\n" for line in problems))
+    return 1 if problems else 0
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""On a run with servers, each house gets a database and a key space of its own on them."""
+"""Fixtures that start stacks. On database servers each stack gets its own database and Redis database."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -21,7 +21,10 @@ StackBuilder = Callable[..., LauncherStack]
 
 @pytest.fixture(scope="session")
 def servers(django_db_blocker: DjangoDbBlocker) -> Callable[[ExitStack], dict[str, str]]:
-    """Returns the environment of a house; what it is made of goes when the stack is closed."""
+    """Return a function that creates the databases of a stack and returns its environment.
+
+    What it created is removed when the ExitStack is closed.
+    """
 
     def fresh(resources: ExitStack) -> dict[str, str]:
         environment = {}
@@ -36,11 +39,11 @@ def servers(django_db_blocker: DjangoDbBlocker) -> Callable[[ExitStack], dict[st
 
 @pytest.fixture
 def new_stack(tmp_path: Path, servers: Callable[[ExitStack], dict[str, str]]) -> Iterator[StackBuilder]:
-    """Builds houses that are not started yet, each in its own folder; keywords add to its environment."""
+    """Build stacks without starting them, each in its own folder; keywords add to the environment."""
     with ExitStack() as resources:
 
         def build(**environment: str) -> LauncherStack:
-            folder = tmp_path / f"house-{uuid4().hex[:8]}"
+            folder = tmp_path / f"stack-{uuid4().hex[:8]}"
             folder.mkdir()
             stack = LauncherStack(folder, **(servers(resources) | environment))
             resources.callback(stack.clean_up)
@@ -53,7 +56,7 @@ def new_stack(tmp_path: Path, servers: Callable[[ExitStack], dict[str, str]]) ->
 def production(
     tmp_path: Path, servers: Callable[[ExitStack], dict[str, str]]
 ) -> Iterator[Callable[..., LauncherStack]]:
-    """Starts the house of production.py; keywords add to its environment."""
+    """Start a stack with the settings of production.py; keywords are added to the environment."""
     with ExitStack() as resources:
 
         def start(**environment: str) -> LauncherStack:
@@ -70,7 +73,7 @@ def production(
 def stack(
     tmp_path_factory: pytest.TempPathFactory, servers: Callable[[ExitStack], dict[str, str]]
 ) -> Iterator[LauncherStack]:
-    """One for all tests of a module that don't stop it; each test brings its own operations."""
+    """One stack for all tests of a module that don't stop it; each test uses its own operations."""
     with (
         ExitStack() as resources,
         LauncherStack(tmp_path_factory.mktemp("stack"), **servers(resources)) as stack,
@@ -92,7 +95,7 @@ def fresh_database(blocker: DjangoDbBlocker) -> Iterator[str]:
 
 @contextmanager
 def own_redis_database() -> Iterator[str]:
-    """One of Redis' sixteen that no other house uses at this moment, and that is empty."""
+    """Reserve one of Redis' numbered databases that no other stack uses."""
     for number in range(1, 16):
         url = urlsplit(os.environ["REDIS_URL"])._replace(path=f"/{number}").geturl()
         with redis.Redis.from_url(url) as client:

@@ -1,4 +1,4 @@
-"""The production settings, where some payments make the worker or the door fail, in talkative words."""
+"""Production settings in which some payments fail in the worker or endpoint, with confidential errors."""
 
 from importlib import import_module
 from typing import Any
@@ -10,7 +10,7 @@ from config.settings import *  # noqa: F403 this is the production settings, plu
 from config.settings import DATA_DIR, INSTALLED_APPS
 
 INSTALLED_APPS = [*INSTALLED_APPS, "tests.acceptance.poison_settings.PoisonConfig"]
-POISON = "POISON-"  # a document's number begins so
+POISON = "POISON-"  # prefix of the document number
 BROKEN = "BROKEN-"
 REPAIRED = DATA_DIR / "repaired"
 
@@ -22,14 +22,14 @@ class PoisonConfig(AppConfig):
         applying: Any = import_module("worker.applying")
         post = applying.post
 
-        def post_unless_poisoned(told: Any, organizations: Any) -> None:
-            poison = told.filter(document_number__startswith=POISON).values_list("inn", "document_number")
+        def post_unless_poison(source: Any, organizations: Any) -> None:
+            poison = source.filter(document_number__startswith=POISON).values_list("inn", "document_number")
             if poison and not REPAIRED.exists():
                 inn, number = poison[0]
                 raise DataError(1366, f"Incorrect string value: '{number}' for column 'x'; INN {inn}")
-            post(told, organizations)
+            post(source, organizations)
 
-        applying.post = post_unless_poisoned
+        applying.post = post_unless_poison
         inbox: Any = import_module("ingest.inbox")
         store = inbox.store
 

@@ -1,4 +1,4 @@
-"""A house as in production, except that some payments make its worker or its door fail."""
+"""A stack with production settings in which some payments make the worker or the endpoint fail."""
 
 import json
 from collections.abc import Mapping
@@ -25,23 +25,25 @@ PRODUCTION = {
 
 
 def webhook(**changed: object) -> dict[str, object]:
-    told = {
+    fields = {
         "operation_id": str(uuid4()),
         "amount": 145000,
         "payer_inn": ROMASHKA,
         "document_number": DOCUMENT,
     }
-    return {**told, "document_date": "2024-04-27T21:00:00Z", **changed}
+    return {**fields, "document_date": "2024-04-27T21:00:00Z", **changed}
 
 
-def deliver(stack: LauncherStack, told: object, headers: Mapping[str, str] | None = None) -> tuple[int, str]:
-    """The answer's status and request id."""
+def deliver(
+    stack: LauncherStack, fields: object, headers: Mapping[str, str] | None = None
+) -> tuple[int, str]:
+    """Return the response's status and request id."""
     connection = HTTPConnection("127.0.0.1", stack.port, timeout=30)
-    body = json.dumps(told).encode()
+    body = json.dumps(fields).encode()
     connection.request(
         "POST", "/api/webhook/bank/", body, {"Authorization": f"Bearer {SECRET}", **(headers or {})}
     )
-    answer = connection.getresponse()
-    answer.read()
+    response = connection.getresponse()
+    response.read()
     connection.close()
-    return answer.status, answer.headers["X-Request-ID"]
+    return response.status, response.headers["X-Request-ID"]

@@ -1,4 +1,4 @@
-"""The operators' day in a real browser, which also says when a page breaks the page policy."""
+"""An operator's workflow in Chromium, which also reports violations of the Content-Security-Policy."""
 
 from collections.abc import Iterator
 from uuid import uuid4
@@ -29,7 +29,7 @@ Webhook.objects.create(
     error_fingerprint="OperationalError: The table is full",
 )
 """
-# By how much the page is wider than its window, in pixels.
+# Horizontal overflow in pixels.
 TOO_WIDE = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
 PAGES = [
     *(
@@ -45,10 +45,10 @@ PAGES = [
 
 @pytest.fixture(scope="module")
 def failing_stack(stack: LauncherStack) -> LauncherStack:
-    """Two webhooks, of ROMASHKA and of VASILEK, have failed for a cause that is repaired since."""
+    """Two webhooks, of ROMASHKA and of VASILEK, failed for a cause that has been fixed since."""
     failed = [FAILED.format(operation_id=uuid4(), inn=inn) for inn in (ROMASHKA, VASILEK)]
-    told = stack.manage("shell", "-c", "".join([STAFF, *failed]))
-    assert told.returncode == 0, told.stderr
+    done = stack.manage("shell", "-c", "".join([STAFF, *failed]))
+    assert done.returncode == 0, done.stderr
     return stack
 
 
@@ -62,10 +62,12 @@ def browser() -> Iterator[Browser]:
             browser.close()
 
 
-def logged_in(browser: Browser, stack: LauncherStack, name: str, complaints: list[str] | None = None) -> Page:
+def log_in(
+    browser: Browser, stack: LauncherStack, name: str, console_messages: list[str] | None = None
+) -> Page:
     page = browser.new_context(base_url=stack.url).new_page()
-    if complaints is not None:
-        page.on("console", lambda message: complaints.append(f"{page.url}: {message.text}"))
+    if console_messages is not None:
+        page.on("console", lambda message: console_messages.append(f"{page.url}: {message.text}"))
     page.goto("/admin/")
     page.fill("#id_username", name)
     page.fill("#id_password", "a long password")
@@ -81,52 +83,50 @@ def open_failed(page: Page, inn: str = VASILEK) -> None:
     page.click("#result_list tbody tr th a")
 
 
-def test_an_operator_finds_a_failed_webhook_reads_why_and_replays_it(
-    failing_stack: LauncherStack, browser: Browser
-) -> None:
-    page = logged_in(browser, failing_stack, "olga")
+def test_operator_finds_and_replays_a_failed_webhook(failing_stack: LauncherStack, browser: Browser) -> None:
+    page = log_in(browser, failing_stack, "olga")
     open_failed(page, ROMASHKA)
     expect(page.locator("body")).to_contain_text("The table is full")
 
     page.get_by_role("link", name="Replay").first.click()
-    page.fill("[name=reason]", "the disk has room again")
+    page.fill("[name=reason]", "the disk has free space again")
     page.locator("form:has([name=reason]) [type=submit]").first.click()
 
     failing_stack.wait_for_balance(ROMASHKA, 145000)
     open_failed(page, ROMASHKA)
-    expect(page.locator("body")).to_contain_text("the disk has room again")
+    expect(page.locator("body")).to_contain_text("the disk has free space again")
     expect(page.locator("body")).to_contain_text("Applied: posted to the ledger")
 
 
-def test_an_auditor_sees_the_same_and_can_do_nothing(failing_stack: LauncherStack, browser: Browser) -> None:
-    page = logged_in(browser, failing_stack, "anton")
+def test_auditor_sees_the_webhook_without_actions(failing_stack: LauncherStack, browser: Browser) -> None:
+    page = log_in(browser, failing_stack, "anton")
     open_failed(page)
     expect(page.locator("body")).to_contain_text("The table is full")
     expect(page.get_by_role("link", name="Replay")).to_have_count(0)
 
-    answer = page.goto("/admin/ingest/webhook/action/replay/?ids=1")
-    assert answer is not None
-    assert answer.status == 403
+    response = page.goto("/admin/ingest/webhook/action/replay/?ids=1")
+    assert response is not None
+    assert response.status == 403
 
 
-def test_no_page_breaks_the_page_policy(failing_stack: LauncherStack, browser: Browser) -> None:
-    complaints: list[str] = []
-    page = logged_in(browser, failing_stack, "olga", complaints)
+def test_pages_conform_to_the_content_security_policy(failing_stack: LauncherStack, browser: Browser) -> None:
+    console_messages: list[str] = []
+    page = log_in(browser, failing_stack, "olga", console_messages)
     for path in PAGES:
-        answer = page.goto(path)
-        assert answer is not None
-        assert answer.status == 200, path
+        response = page.goto(path)
+        assert response is not None
+        assert response.status == 200, path
     open_failed(page)
     page.goto("/api/docs/")
     expect(page.locator(".opblock").first).to_be_visible()
 
-    assert [told for told in complaints if "favicon" not in told and "404" not in told] == []
+    assert [text for text in console_messages if "favicon" not in text and "404" not in text] == []
 
 
-def test_a_phone_shows_each_page_as_wide_as_itself(failing_stack: LauncherStack, browser: Browser) -> None:
+def test_pages_fit_a_phone_screen(failing_stack: LauncherStack, browser: Browser) -> None:
     assert failing_stack.deliver(webhook(payer_inn=IVANOV))[0] == 200
     failing_stack.wait_for_balance(IVANOV, 145000)
-    page = logged_in(browser, failing_stack, "olga")
+    page = log_in(browser, failing_stack, "olga")
     page.goto("/admin/ledger/organization/")
     organization = page.locator("#result_list tbody a").first.get_attribute("href")
     assert organization is not None
@@ -147,7 +147,7 @@ def test_a_phone_shows_each_page_as_wide_as_itself(failing_stack: LauncherStack,
     assert too_wide == dict.fromkeys(pages, 0)
 
 
-def test_a_russian_browser_is_told_everything_in_russian_and_the_switch_holds(
+def test_admin_follows_browser_language_until_switched(
     failing_stack: LauncherStack, browser: Browser
 ) -> None:
     page = browser.new_context(base_url=failing_stack.url, locale="ru-RU").new_page()

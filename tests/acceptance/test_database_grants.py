@@ -1,4 +1,4 @@
-"""The whole house as production's database users, who may do what grants.sql says and no more."""
+"""The whole stack as production's database users, restricted to the privileges in grants.sql."""
 
 import json
 import os
@@ -25,25 +25,25 @@ GRANT = re.compile(r"^GRANT (.+), CREATE ON (\w+) TO 'prihod'@'%';$", re.MULTILI
 GRANTED = {table: set(rights.split(", ")) for rights, table in GRANT.findall(GRANTS)}
 MIGRATION = "SELECT, INSERT, UPDATE, DELETE, CREATE, ALTER, DROP, INDEX, REFERENCES, TRIGGER"
 BY_SERVER = pytest.mark.skipif(
-    not os.environ.get("DATABASE_URL", "").startswith("mysql:"), reason="SQLite knows no users"
+    not os.environ.get("DATABASE_URL", "").startswith("mysql:"), reason="SQLite has no users"
 )
 
 
-def test_every_table_is_granted_and_nothing_else() -> None:
+def test_grants_cover_exactly_the_tables() -> None:
     tables = {model._meta.db_table for model in apps.get_models(include_auto_created=True)}
     assert {*tables, "django_migrations"} == GRANTED.keys()
     assert re.findall(r"^REVOKE CREATE ON (\w+) ", GRANTS, re.MULTILINE) == list(GRANTED)
 
 
-def test_the_ledger_only_grows() -> None:
+def test_ledger_tables_grant_select_and_insert_only() -> None:
     for table in ("ledger_payment", "ledger_balancelog"):
         assert GRANTED[table] == {"SELECT", "INSERT"}
 
 
 @pytest.fixture
-def guarded(new_stack: StackBuilder, django_db_blocker: DjangoDbBlocker) -> Iterator[LauncherStack]:
-    """A house whose processes are `prihod`, on a database that `prihod_migration` has migrated."""
-    stack = new_stack(ALERT_WEBHOOK_URL="http://127.0.0.1:9/")  # where nobody is; but there are looks
+def restricted_stack(new_stack: StackBuilder, django_db_blocker: DjangoDbBlocker) -> Iterator[LauncherStack]:
+    """A stack whose processes are the user `prihod`, on a database migrated by `prihod_migration`."""
+    stack = new_stack(ALERT_WEBHOOK_URL="http://127.0.0.1:9/")  # unreachable, but alert checks run
     url = urlsplit(stack.environment["DATABASE_URL"])
     database = url.path.lstrip("/")
     users = {name: f"{name}_{uuid4().hex[:8]}" for name in ("prihod", "prihod_migration")}
@@ -55,9 +55,9 @@ def guarded(new_stack: StackBuilder, django_db_blocker: DjangoDbBlocker) -> Iter
         granted = lines.replace("'prihod'@", f"'{users['prihod']}'@").split(";")
         return [f"USE {database}", *(line for line in granted if line.strip())]
 
-    def run(*them: str) -> None:
+    def run(*statements_to_run: str) -> None:
         with django_db_blocker.unblock(), connection._nodb_cursor() as cursor:
-            for statement in them:
+            for statement in statements_to_run:
                 cursor.execute(statement)
 
     def url_of(user: str) -> str:
@@ -77,9 +77,9 @@ def guarded(new_stack: StackBuilder, django_db_blocker: DjangoDbBlocker) -> Iter
 
 
 @BY_SERVER
-def test_the_house_lives_under_the_grants(guarded: LauncherStack) -> None:
+def test_stack_works_with_the_granted_privileges(restricted_stack: LauncherStack) -> None:
     sample = json.loads(SAMPLE_DELIVERY)
-    with guarded as stack:
+    with restricted_stack as stack:
         assert stack.deliver(sample) == (200, {"status": "success"})
         stack.wait_for_balance(sample["payer_inn"], 145000)
         assert stack.deliver(sample) == (200, {"status": "already processed"})
@@ -89,7 +89,7 @@ def test_the_house_lives_under_the_grants(guarded: LauncherStack) -> None:
         assert simulated.returncode == 0, simulated.stderr
         done = stack.manage("shell", "-v0", "-c", EVERY_HOUR + SET_PASSWORD + COMMANDS)
         assert done.stdout.endswith("all done\n"), done.stderr
-        log_in_and_look_around(stack)
+        log_in_and_open_every_page(stack)
         assert stack.manage("axes_reset_username", "admin").returncode == 0
         assert "denied" not in stack.output()
 
@@ -112,7 +112,7 @@ COMMANDS = (
 )
 
 
-def log_in_and_look_around(stack: LauncherStack) -> None:
+def log_in_and_open_every_page(stack: LauncherStack) -> None:
     jar = CookieJar()
     opener = build_opener(HTTPCookieProcessor(jar))
 
@@ -172,7 +172,7 @@ for statement in FORBIDDEN:
 
 
 @BY_SERVER
-def test_what_the_application_must_not_do_is_refused(guarded: LauncherStack) -> None:
+def test_forbidden_statements_are_denied(restricted_stack: LauncherStack) -> None:
     statements = f"FORBIDDEN = {FORBIDDEN!r}{TRY_EACH}"
-    tried = guarded.manage("shell", "-v0", "-c", statements)
+    tried = restricted_stack.manage("shell", "-v0", "-c", statements)
     assert tried.returncode == 0, tried.stdout + tried.stderr

@@ -1,4 +1,4 @@
-"""Real web, worker and scheduler processes, and a bank that sends the same thing too often."""
+"""Exactly-once crediting by real web, worker and scheduler processes, under redeliveries."""
 
 import json
 import os
@@ -6,18 +6,16 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from uuid import uuid4
 
 import pytest
 
 from tests.acceptance.conftest import StackBuilder
 from tests.factories import ROMASHKA, VASILEK
-from tests.harness.launcher_stack import LauncherStack, wait_until
+from tests.harness.launcher_stack import LauncherStack
 from tests.harness.servers import ROOT
 
 
@@ -38,7 +36,7 @@ def assert_exact(stack: LauncherStack, *options: str) -> None:
     assert verified.returncode == 0, verified.stdout + verified.stderr
 
 
-def test_the_fake_bank_finds_every_balance_exact(stack: LauncherStack) -> None:
+def test_simulated_bank_finds_every_balance_exact(stack: LauncherStack) -> None:
     assert_exact(
         stack,
         *("--count", "500", "--organizations", "10"),
@@ -46,7 +44,7 @@ def test_the_fake_bank_finds_every_balance_exact(stack: LauncherStack) -> None:
     )
 
 
-def test_where_readers_need_a_key_the_fake_bank_shows_its_own(new_stack: StackBuilder) -> None:
+def test_simulated_bank_reads_with_its_api_key(new_stack: StackBuilder) -> None:
     with new_stack(READ_AUTH="key") as stack:
         created = stack.manage("apikey", "create", "--name", "fake bank", "--read-all")
         stack.api_key = created.stdout.removesuffix("\n")
@@ -60,28 +58,28 @@ def test_where_readers_need_a_key_the_fake_bank_shows_its_own(new_stack: StackBu
         assert stack.api_key not in stack.output()
 
 
-def test_many_worker_processes_on_one_hot_organization_stay_exact(new_stack: StackBuilder) -> None:
+def test_parallel_workers_keep_a_hot_organization_exact(new_stack: StackBuilder) -> None:
     with new_stack(WORKER_PROCESSES="4", BATCH_SIZE_MAX="10") as stack:
         assert_exact(stack, "--count", "500", "--organizations", "1", "--duplicates", "0.2")
 
 
-def test_a_hundred_simultaneous_deliveries_of_one_operation_credit_once(stack: LauncherStack) -> None:
+def test_simultaneous_deliveries_of_one_operation_credit_once(stack: LauncherStack) -> None:
     delivery = webhook(123.45, inn=VASILEK)
 
     with ThreadPoolExecutor(20) as pool:
         answers = list(pool.map(lambda _: stack.deliver(delivery), range(100)))
 
     assert sorted(answer["status"] for _, answer in answers) == ["already processed"] * 99 + ["success"]
-    # Of the same organization, and stored later: when it is applied, all the others would be.
+    # A later payment of the same organization: once it is applied, all earlier ones are too.
     stack.deliver(webhook(0.55, inn=VASILEK))
     stack.wait_for_balance(VASILEK, 124)
     (newest, first) = stack.json(f"/api/organizations/{VASILEK}/balance/history/")["history"]
     assert (newest["seq"], first["operation_id"]) == (2, delivery["operation_id"])
 
 
-def test_killed_pool_processes_lose_and_double_nothing(new_stack: StackBuilder) -> None:
+def test_killed_pool_processes_neither_lose_nor_double_a_payment(new_stack: StackBuilder) -> None:
     if not os.environ.get("REDIS_URL"):
-        pytest.skip("with the file broker the worker is one process")
+        pytest.skip("the file broker runs a single worker process")
     with new_stack(BATCH_SIZE_MAX="5", RETRY_BACKOFF_SECONDS="0.2", SWEEP_INTERVAL_SECONDS="0.5") as stack:
         main, *_ = stack.pids("celery\0--quiet\0-A\0worker\0worker")
         for _ in range(3):
@@ -96,9 +94,9 @@ def test_killed_pool_processes_lose_and_double_nothing(new_stack: StackBuilder) 
         assert stack.manage("verify_ledger").returncode == 0
 
 
-def test_a_lost_broker_folder_loses_nothing(new_stack: StackBuilder) -> None:
+def test_deleted_broker_folder_loses_no_payment(new_stack: StackBuilder) -> None:
     if os.environ.get("REDIS_URL"):
-        pytest.skip("this run's houses use Redis")
+        pytest.skip("this run uses Redis")
     with new_stack() as stack:
         stack.deliver(webhook(1))
         shutil.rmtree(stack.data_dir / "broker", ignore_errors=True)
@@ -106,12 +104,12 @@ def test_a_lost_broker_folder_loses_nothing(new_stack: StackBuilder) -> None:
         stack.wait_for_balance(ROMASHKA, 3)
 
 
-# --- without a working broker -----------------------------------------------------------------------
+# Without a working broker
 
 
 @pytest.fixture
 def hung_redis() -> Iterator[str]:
-    """Accepts connections and never answers."""
+    """Accept connections without ever answering."""
     with socket.create_server(("127.0.0.1", 0), backlog=128) as server:
         yield f"redis://127.0.0.1:{server.getsockname()[1]}"
 
@@ -124,18 +122,16 @@ def refusing_redis() -> str:
 
 
 @pytest.mark.parametrize("broken", ["hung_redis", "refusing_redis"])
-def test_without_a_working_redis_the_bank_hears_200_and_does_not_wait(
+def test_unavailable_redis_neither_fails_nor_delays_a_delivery(
     broken: str, new_stack: StackBuilder, request: pytest.FixtureRequest
 ) -> None:
     stack = new_stack(REDIS_URL=request.getfixturevalue(broken))
     assert stack.manage("migrate").returncode == 0
     web = (ROOT / "Procfile").read_text().partition("web: ")[2].partition("\n")[0]
-    programs = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    environment = stack.environment | {"PATH": programs}
     with stack.log.open("ab") as log:
-        process = subprocess.Popen(web, shell=True, cwd=ROOT, env=environment, stdout=log, stderr=log)
+        process = subprocess.Popen(web, shell=True, cwd=ROOT, env=stack.environment, stdout=log, stderr=log)
     try:
-        wait_until(lambda: stack.answers("/readyz"), stack)
+        stack.wait_until(stack.is_ready)
         begun = time.monotonic()
         answers = [stack.deliver(webhook(1)) for _ in range(50)]
         seconds = time.monotonic() - begun

@@ -1,4 +1,4 @@
-"""What a newcomer does after `make run`, with its own processes; and that nothing of them stays."""
+"""First steps after `make run`, on real processes, which must all end with it."""
 
 import json
 import os
@@ -10,21 +10,21 @@ import pytest
 
 from devtools.run import SAMPLE_DELIVERY
 from tests.acceptance.conftest import StackBuilder
-from tests.harness.launcher_stack import LauncherStack, wait_until
+from tests.harness.launcher_stack import LauncherStack
 from tests.harness.servers import free_port
 
 INN = "1234567890"
-CHATTER = ["Warning", "Traceback", "killed", "No hostname", "superuser", "--------", "Booting", "is starting"]
+NOISE = ["Warning", "Traceback", "killed", "No hostname", "superuser", "--------", "Booting", "is starting"]
 BALANCE = f"/api/organizations/{INN}/balance/"
 
 
-def test_sample_is_credited_and_its_repetition_is_not(stack: LauncherStack) -> None:
+def test_sample_is_credited_once(stack: LauncherStack) -> None:
     sample = json.loads(SAMPLE_DELIVERY)
 
     assert stack.deliver(sample) == (200, {"status": "success"})
     stack.wait_for_balance(INN, 145000)
     assert stack.deliver(sample) == (200, {"status": "already processed"})
-    # A later payment of the same organization: when it is applied, whatever the repetition set off is, too.
+    # A later payment of the same organization: once it is applied, the duplicate has been processed too.
     assert stack.deliver({**sample, "operation_id": str(uuid4()), "amount": 0.5}) == (
         200,
         {"status": "success"},
@@ -39,12 +39,12 @@ def test_sample_is_credited_and_its_repetition_is_not(stack: LauncherStack) -> N
     assert stack.json(f"/api/operations/{sample['operation_id']}/")["status"] == "applied"
 
 
-def test_ledger_and_inbox_agree(stack: LauncherStack) -> None:
+def test_ledger_verification_passes(stack: LauncherStack) -> None:
     verified = stack.manage("verify_ledger")
     assert verified.returncode == 0, verified.stdout + verified.stderr
 
 
-def test_admin_has_a_login_page_in_its_own_colours(stack: LauncherStack) -> None:
+def test_admin_login_page_serves_its_stylesheets(stack: LauncherStack) -> None:
     status, page = stack.get("/admin/login/")
     assert status == 200
 
@@ -53,7 +53,7 @@ def test_admin_has_a_login_page_in_its_own_colours(stack: LauncherStack) -> None
     assert {stack.get(sheet)[0] for sheet in sheets} == {200}
 
 
-def test_printed_password_opens_the_admin(stack: LauncherStack) -> None:
+def test_printed_password_is_the_admins(stack: LauncherStack) -> None:
     password = printed_password(stack)
     check = f"User.objects.get(username='admin').check_password('{password}')"
 
@@ -67,32 +67,32 @@ def printed_password(stack: LauncherStack) -> str:
     return found[1]
 
 
-def test_started_again_it_goes_on_with_its_data(new_stack: StackBuilder) -> None:
+def test_restart_keeps_data_and_secret_key(new_stack: StackBuilder) -> None:
     with new_stack() as stack:
         stack.deliver(json.loads(SAMPLE_DELIVERY))
         stack.wait_for_balance(INN, 145000)
         secret = (stack.data_dir / "secret_key").read_text()
         assert stack.stop(signal.SIGTERM) == 0
         assert stack.pids() == []
-        told = stack.output()
+        output_before = stack.output()
 
         stack.start()
         assert stack.json(BALANCE)["balance"] == 145000
-        assert printed_password(stack) not in stack.output().removeprefix(told)
+        assert printed_password(stack) not in stack.output().removeprefix(output_before)
         assert (stack.data_dir / "secret_key").read_text() == secret
         assert (stack.data_dir / "secret_key").stat().st_mode & 0o777 == 0o600
 
 
-def test_ctrl_c_stops_in_good_order_and_leaves_nothing(new_stack: StackBuilder) -> None:
+def test_ctrl_c_stops_every_process_cleanly(new_stack: StackBuilder) -> None:
     with new_stack() as stack:
         assert len(stack.pids()) >= 6  # launcher, web and its two, worker (and, with Redis, its two), beat
         assert stack.stop(signal.SIGINT) == 0
         assert stack.pids() == []
-        assert [text for text in CHATTER if text in stack.output()] == []
+        assert [text for text in NOISE if text in stack.output()] == []
 
 
 @pytest.mark.parametrize(("name", "command"), [("web", "gunicorn"), ("worker", "--concurrency")])
-def test_death_of_one_process_ends_all(new_stack: StackBuilder, name: str, command: str) -> None:
+def test_death_of_one_process_stops_all(new_stack: StackBuilder, name: str, command: str) -> None:
     with new_stack() as stack:
         os.kill(stack.pids(command)[0], signal.SIGKILL)  # the first is the parent of the others
 
@@ -101,15 +101,15 @@ def test_death_of_one_process_ends_all(new_stack: StackBuilder, name: str, comma
         assert f"{name} ended by signal SIGKILL" in stack.output()
 
 
-def test_says_that_it_is_ready_when_the_worker_is(new_stack: StackBuilder) -> None:
+def test_readiness_is_reported_once_the_worker_is_ready(new_stack: StackBuilder) -> None:
     stack = new_stack()
     stack.launch()
-    wait_until(lambda: bool(stack.pids("--concurrency")), stack)
+    stack.wait_until(lambda: bool(stack.pids("--concurrency")))
     worker = stack.pids("--concurrency")[0]
     os.kill(worker, signal.SIGSTOP)
-    wait_until(lambda: stack.answers("/readyz"), stack)
-    looks = iter(range(20))  # of which the launcher has a few meanwhile, too
-    wait_until(lambda: stack.reports_ready() or next(looks, None) is None, stack)
+    stack.wait_until(stack.is_ready)
+    polls = iter(range(50))  # the launcher polls several times meanwhile
+    stack.wait_until(lambda: stack.reports_ready() or next(polls, None) is None)
     assert not stack.reports_ready()
 
     os.kill(worker, signal.SIGCONT)
@@ -118,8 +118,8 @@ def test_says_that_it_is_ready_when_the_worker_is(new_stack: StackBuilder) -> No
     assert stack.pids() == []
 
 
-@pytest.mark.skipif(not os.environ.get("REDIS_URL"), reason="production needs a Redis and a database server")
-def test_starts_as_in_production(new_stack: StackBuilder) -> None:
+@pytest.mark.skipif(not os.environ.get("REDIS_URL"), reason="production needs Redis and a database server")
+def test_production_settings_start(new_stack: StackBuilder) -> None:
     secrets = {"DEBUG": "0", "SECRET_KEY": "0123456789" * 5, "ALLOWED_HOSTS": "prihod.example,127.0.0.1"}
     secrets["WEBHOOK_AUTH"] = "none"
     with new_stack(**secrets, WORKER_PROCESSES="1") as stack:
@@ -128,12 +128,12 @@ def test_starts_as_in_production(new_stack: StackBuilder) -> None:
         stack.api_key = stack.manage("apikey", "create", "--name", "test", "--read-all").stdout.strip()
         stack.wait_for_balance(INN, 145000)
         assert stack.get("/static/admin/css/base.css")[0] == 200
-        wait_until(lambda: '"event": "balance changed"' in stack.output(), stack)
+        stack.wait_until(lambda: '"event": "balance changed"' in stack.output())
         assert "development" not in stack.output()
         assert not (stack.data_dir / "secret_key").exists()
 
 
-def test_two_run_side_by_side(stack: LauncherStack, new_stack: StackBuilder) -> None:
+def test_two_stacks_run_in_parallel(stack: LauncherStack, new_stack: StackBuilder) -> None:
     inn = "7707083893"
     webhook = {**json.loads(SAMPLE_DELIVERY), "operation_id": str(uuid4()), "payer_inn": inn}
     with new_stack() as other:
@@ -146,16 +146,16 @@ def test_two_run_side_by_side(stack: LauncherStack, new_stack: StackBuilder) -> 
         stack.wait_for_balance(inn, 5)
 
 
-def test_console_tells_what_matters_and_little_else(stack: LauncherStack) -> None:
+def test_console_output_has_no_noise(stack: LauncherStack) -> None:
     inn = "500100732259"
     stack.deliver({**json.loads(SAMPLE_DELIVERY), "operation_id": str(uuid4()), "payer_inn": inn})
     stack.wait_for_balance(inn, 145000)
-    wait_until(lambda: "balance changed" in stack.output(), stack)
+    stack.wait_until(lambda: "balance changed" in stack.output())
 
-    assert [text for text in CHATTER if text in stack.output()] == []
+    assert [text for text in NOISE if text in stack.output()] == []
 
 
-def test_second_start_on_one_data_dir_says_so_and_changes_nothing(new_stack: StackBuilder) -> None:
+def test_second_start_on_one_data_dir_is_refused_without_changes(new_stack: StackBuilder) -> None:
     with new_stack() as stack:
         before = {
             file: file.stat().st_ino for file in stack.data_dir.rglob("*") if "messages" not in file.parts
@@ -167,19 +167,19 @@ def test_second_start_on_one_data_dir_says_so_and_changes_nothing(new_stack: Sta
             expected = f"Prihod can't start: DATA_DIR={stack.data_dir} is in use by another `make run`\n"
             assert second.output() == expected
         assert {file: file.stat().st_ino for file in before} == before
-        assert stack.answers("/readyz")
+        assert stack.is_ready()
 
 
-def test_killed_launcher_takes_its_processes_along(new_stack: StackBuilder) -> None:
+def test_killed_launcher_stops_its_processes(new_stack: StackBuilder) -> None:
     with new_stack() as stack:
         launcher = stack.pids("devtools.run")[0]
         os.kill(launcher, signal.SIGKILL)
         assert stack.wait() == -signal.SIGKILL
-        wait_until(lambda: stack.pids() == [], stack)
+        stack.wait_until(lambda: stack.pids() == [])
 
 
 @pytest.mark.parametrize("host", ["::1", "::"])
-def test_ipv6_is_listened_on_and_printed_as_it_is_called(new_stack: StackBuilder, host: str) -> None:
+def test_ipv6_host_is_bound_and_printed_in_brackets(new_stack: StackBuilder, host: str) -> None:
     stack = new_stack(HOST=host)
     with stack:
         url = f"http://[::1]:{stack.port}"
@@ -191,10 +191,10 @@ def test_ipv6_is_listened_on_and_printed_as_it_is_called(new_stack: StackBuilder
         simulated = stack.manage("simulate_bank", "--count", "5")
         assert simulated.returncode == 0, simulated.stdout + simulated.stderr
         if host == "::":
-            assert stack.answers("/readyz")  # of 127.0.0.1
+            assert stack.is_ready()  # of 127.0.0.1
 
 
-def test_printed_commands_carry_what_they_need(stack: LauncherStack) -> None:
+def test_printed_commands_carry_their_environment(stack: LauncherStack) -> None:
     needed = f"DATA_DIR={stack.data_dir} PORT={stack.port} "
     assert stack.output().count(needed) >= 1
     assert len(re.findall(r"manage\.py", stack.output())) == stack.output().count(needed)

@@ -1,4 +1,4 @@
-"""Counts of real processes, compared with what was really sent."""
+"""Metrics of real processes, compared with what was sent."""
 
 import json
 import os
@@ -13,19 +13,19 @@ from uuid import uuid4
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.acceptance.conftest import StackBuilder
-from tests.harness.launcher_stack import LauncherStack, wait_until
+from tests.harness.launcher_stack import LauncherStack
 from tests.harness.servers import free_port
 
 INN = "7707083893"
 
 
 def webhook(**changed: object) -> dict[str, object]:
-    told = {"operation_id": str(uuid4()), "amount": 1, "payer_inn": INN, "document_number": "1"}
-    return {**told, "document_date": "2024-04-27T21:00:00Z", **changed}
+    fields = {"operation_id": str(uuid4()), "amount": 1, "payer_inn": INN, "document_number": "1"}
+    return {**fields, "document_date": "2024-04-27T21:00:00Z", **changed}
 
 
 class CountingBank:
-    """Sends again what a busy house asks for again, and remembers how each of its deliveries was answered."""
+    """Retry shed deliveries and count every response by status."""
 
     def __init__(self, stack: LauncherStack) -> None:
         self._house = stack
@@ -60,11 +60,11 @@ def _total(text: str, name: str, labels: dict[str, str]) -> float:
 
 
 def web_children(stack: LauncherStack) -> list[int]:
-    """Without gunicorn's main process, which was there first."""
+    """Return gunicorn's worker processes; its main process started first and is left out."""
     return stack.pids("gunicorn")[1:]
 
 
-def test_two_web_processes_and_real_workers_count_exactly_and_a_death_loses_nothing(
+def test_metrics_count_exactly_across_processes_and_kills(
     new_stack: StackBuilder,
 ) -> None:
     with new_stack(WEB_PROCESSES="2", WORKER_PROCESSES="2") as stack:
@@ -74,7 +74,7 @@ def test_two_web_processes_and_real_workers_count_exactly_and_a_death_loses_noth
         bank.deliver(webhooks[:40])
         bank.deliver([{**webhooks[0], "amount": 2}, webhook(amount="abc"), webhook(payer_inn="1")])
         assert (bank.answers[200], bank.answers[400]) == (241, 2)
-        wait_until(lambda: total(stack, "prihod_webhooks_applied_total") == 200, stack)
+        stack.wait_until(lambda: total(stack, "prihod_webhooks_applied_total") == 200)
         require_exact_counts(stack, bank, applied=200)
         assert total(stack, "prihod_webhooks_pending") == 0
         assert total(stack, "prihod_workers_up") == 1
@@ -82,12 +82,12 @@ def test_two_web_processes_and_real_workers_count_exactly_and_a_death_loses_noth
         victim = web_children(stack)[0]
         os.kill(victim, signal.SIGKILL)
         for pid in stack.pids("celery\0--quiet\0-A\0worker\0worker")[1:]:
-            os.kill(pid, signal.SIGKILL)  # the pool's; the solo pool has none
-        wait_until(lambda: victim not in stack.pids() and len(web_children(stack)) == 2, stack)
+            os.kill(pid, signal.SIGKILL)  # pool processes; a solo pool has none
+        stack.wait_until(lambda: victim not in stack.pids() and len(web_children(stack)) == 2)
         require_exact_counts(stack, bank, applied=200)
 
         bank.deliver([webhook() for _ in range(60)])
-        wait_until(lambda: total(stack, "prihod_webhooks_applied_total") >= 260, stack)
+        stack.wait_until(lambda: total(stack, "prihod_webhooks_applied_total") >= 260)
         require_exact_counts(stack, bank, applied=260)
 
 
@@ -95,7 +95,7 @@ def require_exact_counts(stack: LauncherStack, bank: CountingBank, *, applied: i
     answers = {status: total(stack, "prihod_deliveries_total", status=str(status)) for status in bank.answers}
     assert answers == bank.answers
     assert total(stack, "prihod_deliveries_total") == bank.answers.total()
-    timed = total(stack, "prihod_delivery_duration_seconds_count")  # what was shed never got so far
+    timed = total(stack, "prihod_delivery_duration_seconds_count")  # shed deliveries are not timed
     assert bank.answers.total() - bank.answers[503] <= timed <= bank.answers.total()
     assert total(stack, "prihod_conflicting_deliveries_total") == 1
     assert total(stack, "prihod_webhooks_applied_total") == applied
@@ -104,7 +104,7 @@ def require_exact_counts(stack: LauncherStack, bank: CountingBank, *, applied: i
     assert total(stack, "prihod_doorbell_rings_total") > 0
 
 
-def test_a_worker_apart_from_web_answers_for_itself_and_only_to_who_knows_the_token(
+def test_worker_metrics_port_requires_the_token(
     new_stack: StackBuilder,
 ) -> None:
     port = free_port()
@@ -112,20 +112,20 @@ def test_a_worker_apart_from_web_answers_for_itself_and_only_to_who_knows_the_to
         stack.deliver(webhook())
         stack.wait_for_balance(INN, 1)
 
-        def ask(path: str, **headers: str) -> tuple[int, str]:
+        def fetch(path: str, **headers: str) -> tuple[int, str]:
             try:
                 with urlopen(
                     Request(f"http://127.0.0.1:{port}{path}", headers=headers), timeout=30
                 ) as answer:
                     return answer.status, answer.read().decode()
-            except HTTPError as refused:
-                return refused.code, ""
+            except HTTPError as exc:
+                return exc.code, ""
 
-        def told(**headers: str) -> tuple[int, Any]:
-            status, text = ask("/metrics", **headers)
+        def applied_total(**headers: str) -> tuple[int, Any]:
+            status, text = fetch("/metrics", **headers)
             return status, _total(text, "prihod_webhooks_applied_total", {})
 
-        wait_until(lambda: told(Authorization="Bearer s3cret") == (200, 1), stack)
-        assert told(Authorization="Bearer wrong")[0] == 404
-        assert ask("/")[0] == 404
+        stack.wait_until(lambda: applied_total(Authorization="Bearer s3cret") == (200, 1))
+        assert applied_total(Authorization="Bearer wrong")[0] == 404
+        assert fetch("/")[0] == 404
         assert stack.get("/metrics")[0] == 401

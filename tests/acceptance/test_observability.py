@@ -1,4 +1,4 @@
-"""Error reports and traces of real processes, taken in by a stand-in for Sentry and for a collector."""
+"""Error reports and traces of real processes, received by stubs of Sentry and an OpenTelemetry collector."""
 
 import gzip
 import json
@@ -15,28 +15,29 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from tests.acceptance.poison_settings import BROKEN, POISON
 from tests.acceptance.production import DOCUMENT, SECRET, deliver, webhook
 from tests.factories import IVANOV, ROMASHKA
-from tests.harness.launcher_stack import CLEAN_ENVIRONMENT, LauncherStack, wait_until
-from tests.harness.servers import ROOT, lacking
+from tests.harness.launcher_stack import LauncherStack
+from tests.harness.servers import ROOT, missing_reason
+from tests.harness.stack import BLANK_SETTINGS
 
 
 class Collector:
-    """Takes in whatever is POSTed."""
+    """Record every POST request."""
 
     def __init__(self) -> None:
-        self.taken: list[tuple[str, bytes]] = []
-        taken = self.taken
+        self.received: list[tuple[str, bytes]] = []
+        received = self.received
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
-                taken.append(
+                received.append(
                     (self.path, gzip.decompress(body) if self.headers["Content-Encoding"] == "gzip" else body)
                 )
                 self.send_response(200)
                 self.end_headers()
 
             def log_message(self, *_: object) -> None:
-                """Not to the console."""
+                """Suppress the console log."""
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.place = f"127.0.0.1:{self._server.server_port}"
@@ -47,13 +48,13 @@ class Collector:
         self._server.server_close()
 
     def reports(self) -> list[dict[str, Any]]:
-        """Of an envelope's lines the third is the event."""
-        return [json.loads(body.splitlines()[2]) for path, body in self.taken if "envelope" in path]
+        """Return the reports: the third line of each envelope is the event."""
+        return [json.loads(body.splitlines()[2]) for path, body in self.received if "envelope" in path]
 
     def spans(self) -> dict[str, dict[str, str]]:
-        """Attributes by name, those of the service among them."""
+        """Return the attributes by span name, including those of the service."""
         spans = {}
-        for path, body in self.taken:
+        for path, body in self.received:
             if path == "/v1/traces":
                 for resource in ExportTraceServiceRequest.FromString(body).resource_spans:
                     for scope in resource.scope_spans:
@@ -79,8 +80,8 @@ def logged(report: dict[str, Any]) -> str | None:
     return message
 
 
-@pytest.mark.skipif(bool(lacking("Redis")), reason="production has a Redis, and here is none")
-def test_web_and_worker_report_errors_and_trace_their_work_without_anything_confidential(
+@pytest.mark.skipif(bool(missing_reason("Redis")), reason="production needs a Redis")
+def test_error_reports_and_traces_contain_nothing_confidential(
     production: Callable[..., LauncherStack], collector: Collector
 ) -> None:
     stack = production(
@@ -102,25 +103,25 @@ def test_web_and_worker_report_errors_and_trace_their_work_without_anything_conf
         ]
         return found[0] if found else {}
 
-    wait_until(lambda: bool(report_of(broken) and report_of(poison)), stack)
+    stack.wait_until(lambda: bool(report_of(broken) and report_of(poison)))
     of_web, of_worker = report_of(broken), report_of(poison)
     assert (of_web["environment"], of_web["tags"]["request_id"]) == ("production", request_id)
     assert raised(of_web) == ["RuntimeError"]
     assert of_web["request"] == {"method": "POST", "url": f"{stack.url}/api/webhook/bank/"}
     assert raised(of_worker) == ["DataError", "BatchFailed"]
     assert of_worker["tags"]["task"] == "worker.tasks.retry_one"
-    wait_until(lambda: "webhook failed" in map(logged, collector.reports()), stack)
+    stack.wait_until(lambda: "webhook failed" in map(logged, collector.reports()))
 
     wanted = {
         *("POST api/webhook/bank/", "GET api/organizations/<str:inn>/balance/"),
         *("run/worker.tasks.apply_received", "run/worker.tasks.retry_one"),
     }
-    wait_until(lambda: wanted <= collector.spans().keys(), stack)
+    stack.wait_until(lambda: wanted <= collector.spans().keys())
     endpoint = collector.spans()["POST api/webhook/bank/"]
     assert endpoint["service.name"] == "prihod"
     assert endpoint["prihod.operation_id"] in {broken["operation_id"], poison["operation_id"]}
 
-    for path, body in collector.taken:
+    for path, body in collector.received:
         text = body.decode(errors="replace")
         for confidential in (ROMASHKA, IVANOV, DOCUMENT, SECRET, "document_date", "sqlite:///"):
             assert confidential not in text, (path, text[text.index(confidential) - 200 :][:400])
@@ -138,7 +139,7 @@ def run(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-c", code],
         cwd=ROOT,
-        env={**CLEAN_ENVIRONMENT, "DJANGO_SETTINGS_MODULE": "config.settings", **environment},
+        env={**BLANK_SETTINGS, "DJANGO_SETTINGS_MODULE": "config.settings", **environment},
         check=False,
         capture_output=True,
         text=True,
@@ -146,22 +147,22 @@ def run(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_without_the_variables_neither_is_even_imported(tmp_path: Any) -> None:
+def test_sentry_and_opentelemetry_are_not_imported_unless_configured(tmp_path: Any) -> None:
     assert run(LOADED, DATA_DIR=str(tmp_path)).stdout == "[]\n"
 
 
 @pytest.mark.parametrize(
     ("variable", "package"), [("SENTRY_DSN", "sentry_sdk"), ("OTEL_EXPORTER_OTLP_ENDPOINT", "opentelemetry")]
 )
-def test_a_missing_package_is_said_in_one_line_at_start(variable: str, package: str, tmp_path: Any) -> None:
+def test_missing_package_is_reported_in_one_line_at_start(variable: str, package: str, tmp_path: Any) -> None:
     without = f"import sys; sys.modules['{package}'] = None; from config import launcher; launcher.main()"
-    said = run(without, DATA_DIR=str(tmp_path), **{variable: "http://public@127.0.0.1:1/1"}).stderr
-    assert said.count("\n") == 1
-    assert said.startswith(f"Prihod can't start: {variable} is set, but {package}")
-    assert said.endswith("isn't here; pip install -r requirements/observing.txt\n")
+    stderr = run(without, DATA_DIR=str(tmp_path), **{variable: "http://public@127.0.0.1:1/1"}).stderr
+    assert stderr.count("\n") == 1
+    assert stderr.startswith(f"Prihod can't start: {variable} is set, but {package}")
+    assert stderr.endswith("isn't here; pip install -r requirements/observing.txt\n")
 
 
-def test_a_malformed_dsn_is_said_in_one_line_at_start(tmp_path: Any) -> None:
+def test_malformed_dsn_is_reported_in_one_line_at_start(tmp_path: Any) -> None:
     launch = "from config import launcher; launcher.main()"
-    said = run(launch, DATA_DIR=str(tmp_path), SENTRY_DSN="https://sentry.example").stderr
-    assert said == "Prihod can't start: SENTRY_DSN is malformed; see .env.example\n"
+    stderr = run(launch, DATA_DIR=str(tmp_path), SENTRY_DSN="https://sentry.example").stderr
+    assert stderr == "Prihod can't start: SENTRY_DSN is malformed; see .env.example\n"

@@ -1,4 +1,4 @@
-"""schemathesis reads the API's document from a running house, and asks the house whether it is true."""
+"""schemathesis tests a running stack against its own OpenAPI document."""
 
 from pathlib import Path
 
@@ -12,13 +12,13 @@ from tests.acceptance.conftest import StackBuilder
 from tests.ingest.test_signatures import pem
 
 SEED = 20261124
-EXAMPLES_MAX = 20  # of each kind, for each operation
+EXAMPLES_MAX = 20  # per kind and operation
 EXCLUSIVE = {"error": "before, after: give one of them"}
 TOKEN = "only-the-bank-knows-this"
 
 
-def test_schemathesis_finds_nothing(new_stack: StackBuilder, tmp_path: Path) -> None:
-    """All its checks, in all its phases, at endpoints that ask for credentials; it knows those of our own."""
+def test_schemathesis_finds_no_failure(new_stack: StackBuilder, tmp_path: Path) -> None:
+    """Run all checks in all phases, with credentials for our own contract only."""
     key_file = tmp_path / "tochka.pem"
     key_file.write_bytes(pem(generate_private_key(65537, 2048).public_key()))
     others = {
@@ -36,12 +36,12 @@ def test_schemathesis_finds_nothing(new_stack: StackBuilder, tmp_path: Path) -> 
 
 
 def filter_failure(_: object, failure: Failure, __: object, response: schemathesis.Response) -> bool:
-    """OpenAPI can't say that two parameters exclude each other; the document does so in words."""
+    """Ignore what OpenAPI can't express: two parameters that exclude each other. The description says so."""
     return not (isinstance(failure, RejectedPositiveData) and response.json() == EXCLUSIVE)
 
 
 def run(document: str, key: str) -> tuple[list[str], int, StopReason | None]:
-    """What it found, each with the request to see it again; how many requests it made; why it stopped."""
+    """Return the failures with requests to reproduce them, the number of requests, and the stop reason."""
     config = schemathesis.Config.from_dict(
         {
             "seed": SEED,

@@ -1,4 +1,4 @@
-"""docs/prihod.postman_collection.json tells the truth: each request in it gets the answer saved with it."""
+"""Each request of docs/prihod.postman_collection.json gets the response saved with it."""
 
 import json
 import re
@@ -11,8 +11,8 @@ from tests.harness.launcher_stack import LauncherStack
 from tests.harness.servers import ROOT
 
 COLLECTION: dict[str, Any] = json.loads((ROOT / "docs/prihod.postman_collection.json").read_text())
-# The moments at which things happen are another in each run; their shape is not.
-MOMENT = re.compile(r'"(received_at|applied_at|created_at)":"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z"')
+# Timestamps differ in each run; their format does not.
+TIMESTAMP = re.compile(r'"(received_at|applied_at|created_at)":"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z"')
 APPLIED_SECONDS_MAX = 60.0
 POLL_SECONDS = 0.05
 
@@ -20,7 +20,7 @@ Answer = tuple[int, str, str]  # status, content type, body
 
 
 def requests(items: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """The collection's requests, in the order in which Postman runs them."""
+    """Yield the collection's requests in Postman's order."""
     for item in items:
         if "item" in item:
             yield from requests(item["item"])
@@ -28,13 +28,13 @@ def requests(items: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
             yield item
 
 
-def filled_in(text: str) -> str:
+def substitute_variables(text: str) -> str:
     values: dict[str, str] = {variable["key"]: variable["value"] for variable in COLLECTION["variable"]}
     return re.sub(r"\{\{(\w+)\}\}", lambda found: values[found[1]], text)
 
 
-def sent(stack: LauncherStack, request: dict[str, Any]) -> Answer:
-    path = filled_in(request["url"]["raw"].removeprefix("{{base_url}}"))
+def send(stack: LauncherStack, request: dict[str, Any]) -> Answer:
+    path = substitute_variables(request["url"]["raw"].removeprefix("{{base_url}}"))
     body = request["body"]["raw"] if "body" in request else None
     headers = {header["key"]: header["value"] for header in request["header"]}
     connection = HTTPConnection("127.0.0.1", stack.port, timeout=30)
@@ -44,34 +44,34 @@ def sent(stack: LauncherStack, request: dict[str, Any]) -> Answer:
         text = response.read().decode()
     finally:
         connection.close()
-    return response.status, response.headers["Content-Type"], MOMENT.sub(r'"\1":"a moment"', text)
+    return response.status, response.headers["Content-Type"], TIMESTAMP.sub(r'"\1":"a timestamp"', text)
 
 
-def saved(example: dict[str, Any]) -> Answer:
+def saved_response(example: dict[str, Any]) -> Answer:
     headers = {header["key"]: header["value"] for header in example["header"]}
-    return example["code"], headers["Content-Type"], MOMENT.sub(r'"\1":"a moment"', example["body"])
+    return example["code"], headers["Content-Type"], TIMESTAMP.sub(r'"\1":"a timestamp"', example["body"])
 
 
-def test_each_request_gets_the_answer_saved_with_it(stack: LauncherStack) -> None:
-    """A question is asked until a worker has done what it is about; a webhook is posted once."""
+def test_each_request_gets_its_saved_response(stack: LauncherStack) -> None:
+    """Repeat GET requests until a worker has done its part; POST webhooks once."""
     for item in requests(COLLECTION["item"]):
-        expected = saved(item["response"][0])
-        answer = sent(stack, item["request"])
+        expected = saved_response(item["response"][0])
+        answer = send(stack, item["request"])
         deadline = time.monotonic() + APPLIED_SECONDS_MAX
         while answer != expected and item["request"]["method"] == "GET" and time.monotonic() < deadline:
             time.sleep(POLL_SECONDS)
-            answer = sent(stack, item["request"])
+            answer = send(stack, item["request"])
         assert answer == expected, item["name"]
 
 
-def test_each_example_shows_the_request_it_answers() -> None:
+def test_each_example_has_its_own_request() -> None:
     for item in requests(COLLECTION["item"]):
         request = {name: value for name, value in item["request"].items() if name != "description"}
         assert [example["originalRequest"] for example in item["response"]] == [request], item["name"]
 
 
-def test_parts_of_an_address_say_what_the_whole_says() -> None:
-    """Postman shows the whole and sends the parts."""
+def test_url_parts_match_the_raw_url() -> None:
+    """Postman shows the raw URL and sends the parts."""
     for item in requests(COLLECTION["item"]):
         url = item["request"]["url"]
         query = "&".join(f"{part['key']}={part['value']}" for part in url.get("query", []))
@@ -79,7 +79,7 @@ def test_parts_of_an_address_say_what_the_whole_says() -> None:
         assert parts == url["raw"]
 
 
-def test_collection_has_every_call_of_the_contract() -> None:
+def test_collection_covers_the_api_contract() -> None:
     calls = {
         (
             item["request"]["method"],

@@ -1,4 +1,4 @@
-"""docs/runbook.md: what it names exists, what leads to it arrives, and some of its entries are played."""
+"""docs/runbook.md: names in it exist, links to it resolve, and some entries are executed."""
 
 import json
 import re
@@ -13,7 +13,7 @@ from monitoring import problems
 from tests.acceptance import production as stage
 from tests.acceptance.poison_settings import POISON
 from tests.factories import ROMASHKA, VASILEK
-from tests.harness.launcher_stack import LauncherStack, wait_until
+from tests.harness.launcher_stack import LauncherStack
 from tests.harness.servers import ROOT
 from tests.test_deployment import SERVICES
 from tests.test_prometheus import RULES, exposed  # noqa: F401 the second is a fixture
@@ -22,32 +22,32 @@ RUNBOOK = ROOT / "docs/runbook.md"
 PAGE = " ".join(RUNBOOK.read_text().split())
 NAMES = sorted(set(re.findall(r"`([^`]+)`", PAGE)))
 COMMANDS = [name for name in NAMES if name.startswith("manage.py ")]
-ROOMS = ("api", "config", "monitoring", "worker", "ingest", "ledger")
+PACKAGES = ["core", "api", "ledger", "ingest", "worker", "monitoring", "web", "backoffice", "devtools", "config"]
 OURS = " ".join(
     " ".join(path.read_text().split())
-    for room in ROOMS
-    for path in sorted((ROOT / room).rglob("*"))
+    for package in PACKAGES
+    for path in sorted((ROOT / package).rglob("*"))
     if path.suffix in {".py", ".html"}
 )
 VARIABLES = set(re.findall(r"^# ([A-Z_]+)=", (ROOT / ".env.example").read_text(), re.MULTILINE))
 
 
 def anchors(page: str) -> list[str]:
-    """Of the headings of a page below docs/, as GitHub makes them."""
+    """Return the anchors that GitHub creates for the headings of a page below docs/."""
     headings = re.findall(r"^#+ (.+)$", (ROOT / "docs" / page).read_text(), re.MULTILINE)
     return [re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings]
 
 
-def test_every_alert_and_every_trouble_has_an_entry() -> None:
-    led = [rule["annotations"]["runbook_url"] for rule in RULES]
-    led += [problems.runbook_entry(cause) for cause in told_causes()]
-    assert {url.partition("#")[0] for url in led} == {"docs/runbook.md"}
-    assert {url.partition("#")[2] for url in led} <= set(anchors("runbook.md"))
+def test_every_alert_and_problem_has_an_entry() -> None:
+    links = [rule["annotations"]["runbook_url"] for rule in RULES]
+    links += [problems.runbook_entry(cause) for cause in documented_causes()]
+    assert {url.partition("#")[0] for url in links} == {"docs/runbook.md"}
+    assert {url.partition("#")[2] for url in links} <= set(anchors("runbook.md"))
     assert {rule["alert"] for rule in RULES} == {name for name in NAMES if re.fullmatch(r"Prihod\w+", name)}
 
 
-def told_causes() -> set[str]:
-    """By docs/monitoring.md."""
+def documented_causes() -> set[str]:
+    """Return the causes in docs/monitoring.md."""
     table = (ROOT / "docs/monitoring.md").read_text().partition("| cause | is told when |")[2]
     causes = {
         cause
@@ -59,36 +59,36 @@ def told_causes() -> set[str]:
 
 
 @pytest.mark.parametrize("link", sorted(set(re.findall(r"\]\(([^)]+)\)", PAGE))))
-def test_every_link_arrives(link: str) -> None:
+def test_every_link_resolves(link: str) -> None:
     path, _, anchor = link.partition("#")
     assert (RUNBOOK.parent / path).exists()
     assert not anchor or anchor in anchors(path or "runbook.md")
 
 
 @pytest.mark.parametrize("line", COMMANDS)
-def test_every_command_takes_these_options(line: str) -> None:
+def test_every_command_accepts_its_options(line: str) -> None:
     _, name, *arguments = shlex.split(line)
     command = load_command_class(get_commands()[name], name)
     command.create_parser("manage.py", name).parse_args(arguments)
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name.startswith("/")])
-def test_every_address_answers_to_somebody(name: str) -> None:
+def test_every_path_resolves_to_a_view(name: str) -> None:
     assert resolve(name.replace("<id>", "ccf0a86d-041b-4991-bcf7-e2352f7b8a4a"))
 
 
 def test_every_metric_is_exposed(exposed: set[str]) -> None:  # noqa: F811 the fixture
     metrics = {name.partition("{")[0] for name in NAMES if name.startswith("prihod_")}
     assert metrics
-    assert metrics <= exposed | {metric.rpartition("_")[0] for metric in exposed}  # a histogram's parts
+    assert metrics <= exposed | {metric.rpartition("_")[0] for metric in exposed}  # histogram series
 
 
-def test_every_other_name_is_one_of_ours() -> None:
-    """Log lines, causes, variables, files, services; what is left is other people's."""
+def test_every_other_name_exists_in_the_code() -> None:
+    """Log events, causes, variables and files are ours; foreign names are listed here."""
     others = {
         name
         for name in NAMES
-        if f'"{name}' not in OURS  # a log line, a cause, a column
+        if f'"{name}' not in OURS  # a log event, a cause, a column
         and name not in VARIABLES
         and not name.startswith(("/", "Prihod", "prihod_", "manage.py "))
         and not (ROOT / name).exists()
@@ -114,11 +114,11 @@ def test_every_other_name_is_one_of_ours() -> None:
 
 
 @pytest.mark.parametrize("words", sorted(set(re.findall(r"(?<!\*)\*([A-Za-z][^*]+)\*(?!\*)", PAGE))))
-def test_every_word_of_a_page_is_said_there(words: str) -> None:
+def test_every_quoted_page_text_exists(words: str) -> None:
     assert words.lower() in OURS.lower()
 
 
-# Some entries, played
+# Executed entries
 
 
 @pytest.fixture
@@ -130,7 +130,7 @@ def stack(production: Callable[..., LauncherStack]) -> LauncherStack:
 
 
 def command(beginning: str) -> list[str]:
-    """The arguments of a command as the page has it."""
+    """Return the arguments of a command exactly as the runbook has it."""
     (line,) = {line for line in COMMANDS if line.startswith(f"manage.py {beginning}")}
     return shlex.split(line)[1:]
 
@@ -139,10 +139,10 @@ def doctor_leads_to(stack: LauncherStack, entry: str) -> bool:
     return f"(docs/runbook.md#{entry})" in stack.manage("doctor").stdout
 
 
-def test_failed_webhooks_are_replayed_once_their_cause_is_repaired(stack: LauncherStack) -> None:
+def test_failed_webhooks_are_replayed_after_the_fix(stack: LauncherStack) -> None:
     poison = stage.webhook(payer_inn=VASILEK, document_number=f"{POISON}1")
     assert stage.deliver(stack, poison)[0] == 200
-    wait_until(lambda: stack.json(f"/api/operations/{poison['operation_id']}/")["status"] == "failed", stack)
+    stack.wait_until(lambda: stack.json(f"/api/operations/{poison['operation_id']}/")["status"] == "failed")
     assert doctor_leads_to(stack, "failed-webhooks")
 
     (stack.data_dir / "repaired").touch()
@@ -152,22 +152,22 @@ def test_failed_webhooks_are_replayed_once_their_cause_is_repaired(stack: Launch
     assert not doctor_leads_to(stack, "failed-webhooks")
 
 
-def test_what_was_stuck_moves_as_soon_as_somebody_works(stack: LauncherStack) -> None:
+def test_stalled_webhooks_are_applied_once_workers_run(stack: LauncherStack) -> None:
     with stack.paused_workers():
         assert stage.deliver(stack, stage.webhook(payer_inn=VASILEK))[0] == 200
-        wait_until(lambda: doctor_leads_to(stack, "processing-stalled"), stack)
+        stack.wait_until(lambda: doctor_leads_to(stack, "processing-stalled"))
 
     stack.wait_for_balance(VASILEK, 145000)
     assert not doctor_leads_to(stack, "processing-stalled")
 
 
-def test_a_wrong_balance_is_found_named_and_put_right(stack: LauncherStack) -> None:
+def test_wrong_balance_is_detected_and_corrected(stack: LauncherStack) -> None:
     with stack.paused_workers():
         sql(stack, "UPDATE ledger_organization SET balance_kopecks = balance_kopecks + 100")
         assert stack.manage("verify_ledger").returncode == 1
         assert doctor_leads_to(stack, "drift")
-        told = json.loads(stack.manage(*command("verify_ledger --json")).stdout)["drift"]
-        right, inn = told["expected"], told["inn"]
+        drift = json.loads(stack.manage(*command("verify_ledger --json")).stdout)["drift"]
+        right, inn = drift["expected"], drift["inn"]
         sql(stack, f"UPDATE ledger_organization SET balance_kopecks = {right} WHERE inn = '{inn}'")
 
     assert "All is right" in stack.manage("verify_ledger").stdout

@@ -1,14 +1,13 @@
-"""No secret of the environment is ever said: by no process, in no failure, on no error page."""
+"""No process prints a secret of its environment, neither in a failure nor on an error page."""
 
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from tests.harness.launcher_stack import CLEAN_ENVIRONMENT
 from tests.harness.servers import ROOT, free_port
+from tests.harness.stack import clean_environment
 from tests.markers import sqlite_run_only
 
 pytestmark = sqlite_run_only
@@ -39,11 +38,11 @@ COMMANDS = [
 
 
 @pytest.mark.parametrize("broken", sorted(BROKEN))
-def test_no_failing_command_says_a_secret(broken: str, tmp_path: Path) -> None:
-    environment = {**os.environ, **CLEAN_ENVIRONMENT, "DEBUG": "0", "DATA_DIR": str(tmp_path), **SECRETS}
+def test_failing_commands_print_no_secret(broken: str, tmp_path: Path) -> None:
+    environment = clean_environment(DEBUG="0", DATA_DIR=str(tmp_path), **SECRETS)
     environment |= {"PORT": str(free_port()), **BROKEN[broken]}
     for command in COMMANDS:
-        said = subprocess.run(
+        output = subprocess.run(
             [sys.executable, *command],
             cwd=ROOT,
             env=environment,
@@ -53,8 +52,8 @@ def test_no_failing_command_says_a_secret(broken: str, tmp_path: Path) -> None:
             text=True,
             timeout=60,
         ).stdout
-        assert said
-        assert "CANARY" not in said, (command, said)
+        assert output
+        assert "CANARY" not in output, (command, output)
 
 
 ERROR_PAGE = """
@@ -71,9 +70,9 @@ except ValueError:
 """
 
 
-def test_developments_error_page_says_no_secret(tmp_path: Path) -> None:
+def test_debug_error_page_shows_no_secret(tmp_path: Path) -> None:
     pytest.importorskip("MySQLdb", reason="mysqlclient is not installed")
-    environment = {**os.environ, **CLEAN_ENVIRONMENT, "DJANGO_SETTINGS_MODULE": "config.settings", **SECRETS}
+    environment = clean_environment(DJANGO_SETTINGS_MODULE="config.settings", **SECRETS)
     environment |= {"DATA_DIR": str(tmp_path), "DEBUG": "1"}
     page = subprocess.run(
         [sys.executable, "-c", ERROR_PAGE],

@@ -1,4 +1,4 @@
-"""The Procfile's web process, and requests byte for byte: none moves itself or costs more than a line."""
+"""The Procfile's web process under malformed requests: routing unaffected, log output bounded."""
 
 import os
 import re
@@ -12,11 +12,11 @@ import pytest
 
 from tests.acceptance.conftest import StackBuilder
 from tests.fuzz.attacker import exchange, read_answers
-from tests.harness.launcher_stack import LauncherStack, wait_until
+from tests.harness.launcher_stack import LauncherStack
 from tests.harness.servers import ROOT
 
 WEB = dict(line.split(": ", 1) for line in (ROOT / "Procfile").read_text().splitlines())["web"]
-LINES_MAX = 30  # 490 requests of 8 kinds of lines, by two processes, of which each has one in ten seconds
+LINES_MAX = 30  # 490 requests cause 8 kinds of lines; each of two processes logs one of each per ten seconds
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def web(new_stack: StackBuilder) -> Iterator[LauncherStack]:
             command, cwd=ROOT, env={**os.environ, **stack.environment}, stdout=log, stderr=log
         )
     try:
-        wait_until(lambda: stack.answers("/readyz"), stack)
+        stack.wait_until(stack.is_ready)
         yield stack
     finally:
         process.terminate()
@@ -43,7 +43,7 @@ def status(stack: LauncherStack, *head: str, body: str = "", host: str = "Host: 
     return answer.status
 
 
-def test_no_header_moves_a_request_or_breaks_it(web: LauncherStack) -> None:
+def test_headers_neither_reroute_nor_break_a_request(web: LauncherStack) -> None:
     for name in ("SCRIPT_NAME", "PATH_INFO", "Script-Name", "Path-Info", "REMOTE_USER", "Script_Name"):
         for value in ("/x", "/api/webhook/bank", "/healthz", ""):
             head = f"{name}: {value}"
@@ -58,7 +58,7 @@ def test_no_header_moves_a_request_or_breaks_it(web: LauncherStack) -> None:
     assert not re.search("Traceback|Error handling", web.output())
 
 
-def test_whatever_a_stranger_sends_costs_at_most_a_throttled_line(web: LauncherStack) -> None:
+def test_malformed_requests_cost_at_most_a_throttled_log_line(web: LauncherStack) -> None:
     before = len(web.output())
     post = "POST /api/webhook/bank/ HTTP/1.1"
     for _ in range(10):
@@ -74,7 +74,7 @@ def test_whatever_a_stranger_sends_costs_at_most_a_throttled_line(web: LauncherS
         ):
             assert 400 <= status(web, post, f"Content-Length: {length}", body="x") < 500, length[:30]
         assert status(web, post, "Content-Length: 1", "Content-Length: 1", body="x") == 400
-        assert status(web, post, "Content-Length: 00002", body="{}") == 401  # it is whole
+        assert status(web, post, "Content-Length: 00002", body="{}") == 401  # the body is complete
         for version in ("HTTP/1.2", "HTTP/2.0", "HTTP/9.9", "HTTP/11.1", "http/1.1", "HTTP/1.1 x"):
             assert status(web, f"GET /healthz {version}") in {200, 400}, version
         for chunk in ("zz", "-1", "f" * 40, "1;" + "x" * 9000, "0\r\nHost: x\r\n\r\n"):
@@ -85,9 +85,9 @@ def test_whatever_a_stranger_sends_costs_at_most_a_throttled_line(web: LauncherS
                     chunk,
                 )
         assert status(web, "GET /admin/ HTTP/1.1", host="Host: evil.example") == 400
-        assert status(web, post, "Content-Length: 5", body="x") == 503  # cut off: to be sent again
+        assert status(web, post, "Content-Length: 5", body="x") == 503  # incomplete body: retry
         assert status(web, "POST /admin/login/ HTTP/1.1", "Content-Length: 5", body="x") == 403
 
-    said = web.output()[before:]
-    assert "Traceback" not in said
-    assert len(said.splitlines()) <= LINES_MAX, said
+    output = web.output()[before:]
+    assert "Traceback" not in output
+    assert len(output.splitlines()) <= LINES_MAX, output

@@ -68,28 +68,28 @@ def looks(number: int = 1) -> CheckResult:
 
 def test_a_house_in_order_has_nothing_to_tell(receiver: WebhookReceiver) -> None:
     assert looks(CHECKS_MIN) is CheckResult.DONE
-    assert receiver.told == []
+    assert receiver.payloads == []
     assert not Alert.objects.exists()
 
 
 def test_a_cause_that_holds_is_told_once_and_so_is_its_end(receiver: WebhookReceiver) -> None:
     worker_goes()
     looks(CHECKS_MIN - 1)
-    assert receiver.told == []
+    assert receiver.payloads == []
     looks()
     assert receiver.states() == [("worker_down", "new")]
-    assert receiver.told[0]["text"].startswith(NO_WORKER)
+    assert receiver.payloads[0]["text"].startswith(NO_WORKER)
     looks(2 * CHECKS_MIN)
-    assert len(receiver.told) == 1
+    assert len(receiver.payloads) == 1
 
     Alert.objects.update(started_at=clock.database_now() - timedelta(hours=3))
     worker_comes()
     looks(CHECKS_MIN - 1)
-    assert len(receiver.told) == 1
+    assert len(receiver.payloads) == 1
     looks()
     assert receiver.states() == [("worker_down", "new"), ("worker_down", "over")]
-    assert receiver.told[1]["text"] == f"Over after 3 h. It was: {NO_WORKER}"
-    assert receiver.told[1]["alerts"][0]["seconds"] >= 3 * 3600
+    assert receiver.payloads[1]["text"] == f"Over after 3 h. It was: {NO_WORKER}"
+    assert receiver.payloads[1]["alerts"][0]["seconds"] >= 3 * 3600
     assert not Alert.objects.exists()
 
 
@@ -99,7 +99,7 @@ def test_what_comes_and_goes_bothers_nobody(receiver: WebhookReceiver) -> None:
         looks(CHECKS_MIN - 1)
         worker_comes()
         looks()
-    assert receiver.told == []
+    assert receiver.payloads == []
 
     worker_goes()
     looks(CHECKS_MIN)
@@ -108,7 +108,7 @@ def test_what_comes_and_goes_bothers_nobody(receiver: WebhookReceiver) -> None:
         looks(CHECKS_MIN - 1)
         worker_goes()
         looks()
-    assert len(receiver.told) == 1
+    assert len(receiver.payloads) == 1
 
 
 def test_what_goes_on_is_told_again_after_its_time(receiver: WebhookReceiver, settings: Settings) -> None:
@@ -117,11 +117,11 @@ def test_what_goes_on_is_told_again_after_its_time(receiver: WebhookReceiver, se
     looks(CHECKS_MIN)
     Alert.objects.update(notified_at=clock.database_now() - timedelta(hours=1))
     looks()
-    assert len(receiver.told) == 1
+    assert len(receiver.payloads) == 1
     Alert.objects.update(notified_at=clock.database_now() - timedelta(hours=2))
     looks(2)
     assert receiver.states() == [("worker_down", "new"), ("worker_down", "still")]
-    assert receiver.told[1]["text"].startswith("Still, for")
+    assert receiver.payloads[1]["text"].startswith("Still, for")
 
 
 def test_ten_times_as_many_failures_are_told_before_their_time(receiver: WebhookReceiver) -> None:
@@ -131,8 +131,8 @@ def test_ten_times_as_many_failures_are_told_before_their_time(receiver: Webhook
             for _ in range(7):
                 make_webhook(status=Webhook.Status.FAILED)
         looks(CHECKS_MIN)
-        assert len(receiver.told) == expected
-    assert receiver.told[1]["text"].split(": ", 1)[1].startswith("10 webhooks have failed")
+        assert len(receiver.payloads) == expected
+    assert receiver.payloads[1]["text"].split(": ", 1)[1].startswith("10 webhooks have failed")
 
 
 def test_many_causes_at_once_are_one_message_the_worst_first(receiver: WebhookReceiver) -> None:
@@ -144,8 +144,8 @@ def test_many_causes_at_once_are_one_message_the_worst_first(receiver: WebhookRe
     inbox.record_unrecognized(b"{}", b"{}", "why", "tbank")
     looks(CHECKS_MIN)
 
-    assert len(receiver.told) == 1
-    levels = [news["level"] for news in receiver.told[0]["alerts"]]
+    assert len(receiver.payloads) == 1
+    levels = [news["level"] for news in receiver.payloads[0]["alerts"]]
     assert levels == sorted(levels)  # bad, warning
     assert {cause for cause, _ in receiver.states()} == {
         *("worker_down", "scheduler_down", "stalled", "conflicts", "failed", "verification_overdue"),
@@ -161,7 +161,7 @@ def test_no_alert_says_who_was_paid(receiver: WebhookReceiver) -> None:
     looks(CHECKS_MIN)
 
     assert {"drift", "failed"} == {cause for cause, _ in receiver.states()}
-    assert ROMASHKA not in str(receiver.told)
+    assert ROMASHKA not in str(receiver.payloads)
 
 
 def test_a_broker_that_is_away_and_a_server_that_cant_be_trusted_are_told(
@@ -180,7 +180,7 @@ def test_a_broker_that_is_away_and_a_server_that_cant_be_trusted_are_told(
         connection.close()
 
     assert receiver.states() == [("unsafe_database_settings", "new"), ("broker_unreachable", "new")]
-    assert "pass" not in str(receiver.told)
+    assert "pass" not in str(receiver.payloads)
 
 
 def test_that_no_webhook_can_be_stored_is_told_and_trying_stores_none(receiver: WebhookReceiver) -> None:
@@ -188,7 +188,7 @@ def test_that_no_webhook_can_be_stored_is_told_and_trying_stores_none(receiver: 
     with failing_inbox("The table is full"):
         looks(CHECKS_MIN)
     assert receiver.states() == [("refused", "new")]
-    assert "answered 503: The table is full" in receiver.told[0]["text"]
+    assert "answered 503: The table is full" in receiver.payloads[0]["text"]
 
     looks(CHECKS_MIN)
     assert receiver.states()[1:] == [("refused", "over")]
@@ -248,7 +248,7 @@ def test_what_nobody_took_is_told_at_the_next_look(
         receiver.status, receiver.location = status, elsewhere.url
         worker_goes()
         assert looks(CHECKS_MIN) is CheckResult.UNDELIVERED
-        assert elsewhere.told == []
+        assert elsewhere.payloads == []
     assert "alert delivery failed" in caplog.text
     assert "s3cret" not in caplog.text
     assert "value" not in caplog.text
@@ -285,7 +285,7 @@ def test_a_receiver_whose_certificate_nobody_vouches_for_is_told_nothing(
     with webhook_receiver(tls=tmp_path) as server:
         settings.ALERT_WEBHOOK_URL = [f"https://localhost:{server.server_port}/"]
         assert not alerts.send_test()
-        assert server.told == []
+        assert server.payloads == []
 
 
 def by_mail(settings: Settings, port: int) -> None:
@@ -350,7 +350,7 @@ def test_a_database_that_is_away_is_told_by_the_scheduler_once_and_so_is_its_end
     for _ in range(CHECKS_MIN - 1):
         database.failed()
     database.answered()
-    assert len(receiver.told) == 2
+    assert len(receiver.payloads) == 2
 
 
 def test_a_look_without_a_database_raises(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,1 +1,1 @@
-"""The pictures in the README and in docs/, taken of a running house: `python -m tests.screenshots`."""
+"""Screenshots of a running stack for the README and docs/: `python -m tests.screenshots`."""

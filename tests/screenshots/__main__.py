@@ -1,8 +1,8 @@
-"""Take the screenshots: `python -m tests.screenshots [folder]`, docs/screenshots unless given.
+"""Take the screenshots: `python -m tests.screenshots [folder]`, by default docs/screenshots.
 
-It starts a house of its own on SQLite, whose past is past.py's, breaks something in it, has an operator
-repair that, and looks at her pages in each language with the system's Chromium. The machine's name and port
-on the pages are replaced by those of the README.
+Start a stack on SQLite with the data of sample_history.py, make payments fail, have an operator repair them,
+and take each page in each language with the system's Chromium. Host name and port on the pages are replaced
+by the README's.
 """
 
 import io
@@ -18,7 +18,7 @@ from PIL import Image
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
 from ledger.terms import PaymentTerms
-from tests.harness.launcher_stack import LauncherStack, wait_until
+from tests.harness.launcher_stack import LauncherStack
 from tests.harness.servers import ROOT, chromium
 from tests.payloads import payment_body
 from tests.screenshots.sample_payments import PASSWORD, ROMASHKA, payment
@@ -26,29 +26,29 @@ from tests.screenshots.sample_payments import PASSWORD, ROMASHKA, payment
 FOLDER = ROOT / "docs/screenshots"
 LANGUAGES = {"en": "en-GB", "ru": "ru-RU"}
 WIDTH = 1200  # pixels
-MARGIN = 24  # below it
+MARGIN = 24  # below the element
 COLOURS = 256
-DICE = random.Random(8)
+RANDOM = random.Random(8)
 TODAY = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
 REPAIRED = {
-    "en": "The disk has room again. The bank says on the phone: 145 000 is right",
-    "ru": "На диске снова есть место. Банк подтвердил по телефону: верно 145 000",
+    "en": "Disk space freed. The bank confirmed by phone: 145 000 is correct",
+    "ru": "Место на диске освобождено. Банк подтвердил по телефону сумму 145 000",
 }
 REPLAYED = {
-    "en": "The disk was full for an hour; it has 200 GB more now",
+    "en": "The disk was full for an hour; 200 GB were added",
     "ru": "После обновления не хватало прав на новую таблицу; права выданы",
 }
-CAUSES = {"en": "is full", "ru": "denied"}  # one for each language, because each is replayed once
+CAUSES = {"en": "is full", "ru": "denied"}  # one per language, because each is replayed once
 
-# The machine's name is nobody's business, and a new one in each picture would be a change in each commit.
-NAMELESS = """([from, to]) => {
+# The host name is private, and a different one in each run would change every picture.
+REPLACE_TEXT = """([from, to]) => {
     const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT)
     while (texts.nextNode()) texts.currentNode.data = texts.currentNode.data.replaceAll(from, to)
 }"""
 
 
 class Operator:
-    """Olga at her browser, which speaks one language."""
+    """An operator's browser in one language."""
 
     def __init__(self, stack: LauncherStack, browser: Browser, language: str, folder: Path) -> None:
         self.stack, self.language, self.folder = stack, language, folder / language
@@ -62,7 +62,7 @@ class Operator:
         page = self.open("/admin/")
         page.fill("#id_username", "olga")
         page.fill("#id_password", PASSWORD)
-        press(page, "input[type=submit]")
+        click(page, "input[type=submit]")
         page.close()
 
     def open(self, path: str, *, dark: bool = False) -> Page:
@@ -78,9 +78,9 @@ class Operator:
         page.close()
 
     def keep(self, name: str, page: Page, down_to: str = "#content") -> None:
-        """A picture of the page from its head down to the end of this element."""
-        page.evaluate(NAMELESS, [socket.gethostname(), "prihod"])
-        page.evaluate(NAMELESS, [str(self.stack.port), "8000"])
+        """Save a picture of the page from the top down to the end of this element."""
+        page.evaluate(REPLACE_TEXT, [socket.gethostname(), "prihod"])
+        page.evaluate(REPLACE_TEXT, [str(self.stack.port), "8000"])
         box = page.locator(down_to).first.bounding_box()
         assert box is not None, down_to
         clip = {"x": 0.0, "y": 0.0, "width": WIDTH, "height": box["y"] + box["height"] + MARGIN}
@@ -93,14 +93,14 @@ class Operator:
         sys.stdout.write(f"{path.stat().st_size // 1024:4} KiB  {path}\n")
 
 
-def press(page: Page, button: str) -> None:
-    """And wait for what it leads to: Chromium forgets to close a page that is on its way to another."""
+def click(page: Page, button: str) -> None:
+    """Click, and wait for the next page: Chromium can't close a page that is still navigating."""
     page.click(button)
     page.wait_for_load_state("networkidle")
 
 
 class SampleBank:
-    """Delivers to the house, and looks by plain SQL what became of it."""
+    """Deliver to the stack, and query the results by plain SQL."""
 
     def __init__(self, stack: LauncherStack) -> None:
         self.stack = stack
@@ -109,23 +109,23 @@ class SampleBank:
         with sqlite3.connect(self.stack.data_dir / "prihod.sqlite3", timeout=30) as connection:
             return connection.execute(statement, values).fetchall()
 
-    def deliver(self, told: PaymentTerms, **changed: object) -> None:
-        self.stack.post(payment_body(told, **changed), {})
+    def deliver(self, terms: PaymentTerms, **changed: object) -> None:
+        self.stack.post(payment_body(terms, **changed), {})
 
-    def webhook(self, told: PaymentTerms) -> tuple[object, ...]:
-        """Its key, and its status."""
+    def webhook(self, terms: PaymentTerms) -> tuple[object, ...]:
+        """Return the primary key and status."""
         where = "SELECT id, status FROM ingest_webhook WHERE operation_id = ?"
-        return self.sql(where, told.operation_id.hex)[0]
+        return self.sql(where, terms.operation_id.hex)[0]
 
-    def becomes(self, told: PaymentTerms, status: str) -> None:
-        wait_until(lambda: self.webhook(told)[1] == status, self.stack)
+    def wait_for_status(self, terms: PaymentTerms, status: str) -> None:
+        self.stack.wait_until(lambda: self.webhook(terms)[1] == status)
 
-    def a_few(self) -> None:
-        """Of today; some of them are wrong."""
+    def deliver_sample(self) -> None:
+        """Deliver some of today's payments, some of them invalid."""
         for _ in range(6):
-            self.deliver(payment(DICE, TODAY))
+            self.deliver(payment(RANDOM, TODAY))
         for wrong in ({"amount": "0"}, {"payer_inn": "77070838"}, {"document_date": "28.04."}):
-            self.deliver(payment(DICE, TODAY), **wrong)
+            self.deliver(payment(RANDOM, TODAY), **wrong)
 
 
 def main(folder: Path) -> None:
@@ -133,19 +133,21 @@ def main(folder: Path) -> None:
         soon = {"ATTEMPTS_MAX": "2", "RETRY_BACKOFF_SECONDS": "0.2", "SWEEP_INTERVAL_SECONDS": "0.3"}
         stack = LauncherStack(Path(temporary), LOG_LEVEL="WARNING", **soon)
         stack.data_dir.mkdir()
-        past = "from tests.screenshots import past; past.make()"
-        for command in (["migrate", "-v0"], ["shell", "-v0", "-c", past], ["verify_ledger"]):
+        create = "from tests.screenshots import sample_history; sample_history.make()"
+        for command in (["migrate", "-v0"], ["shell", "-v0", "-c", create], ["verify_ledger"]):
             done = stack.manage(*command)
             assert done.returncode == 0, done.stderr
         browser = playwright.chromium.launch(executable_path=str(chromium()), args=["--no-sandbox"])
         with stack:
-            play(SampleBank(stack), [Operator(stack, browser, language, folder) for language in LANGUAGES])
+            take_all(
+                SampleBank(stack), [Operator(stack, browser, language, folder) for language in LANGUAGES]
+            )
         browser.close()
 
 
-def play(bank: SampleBank, operators: list[Operator]) -> None:
-    bank.a_few()
-    repaired = {operator: one_payment_is_repaired(bank, operator) for operator in operators}
+def take_all(bank: SampleBank, operators: list[Operator]) -> None:
+    bank.deliver_sample()
+    repaired = {operator: repair_one_payment(bank, operator) for operator in operators}
     ((organization,),) = bank.sql("SELECT id FROM ledger_organization WHERE inn = ?", ROMASHKA)
     page_of_organization = f"/admin/ledger/organization/{organization}/change/"
     for operator, webhook in repaired.items():
@@ -157,29 +159,29 @@ def play(bank: SampleBank, operators: list[Operator]) -> None:
     replay(bank, operators)
 
 
-def one_payment_is_repaired(bank: SampleBank, operator: Operator) -> object:
-    """It fails, is told again twice, the second time with another amount, and is replayed; its key."""
-    told = PaymentTerms(payment(DICE, TODAY).operation_id, ROMASHKA, 145_000_00, "328", TODAY)
+def repair_one_payment(bank: SampleBank, operator: Operator) -> object:
+    """Make a payment fail, redeliver it, also with another amount, and replay it; return its primary key."""
+    terms = PaymentTerms(payment(RANDOM, TODAY).operation_id, ROMASHKA, 145_000_00, "328", TODAY)
     bank.sql(
-        "CREATE TRIGGER no_room BEFORE INSERT ON ledger_payment WHEN NEW.amount_kopecks = 14500000"
-        " BEGIN SELECT RAISE(ABORT, 'the disk has no room for ledger_payment'); END"
+        "CREATE TRIGGER refuse_payment BEFORE INSERT ON ledger_payment WHEN NEW.amount_kopecks = 14500000"
+        " BEGIN SELECT RAISE(ABORT, 'no space left on device: ledger_payment'); END"
     )
-    bank.deliver(told)
-    bank.deliver(told)
-    bank.becomes(told, "failed")
-    bank.deliver(told, amount="154000.00")
-    bank.sql("DROP TRIGGER no_room")
-    key = bank.webhook(told)[0]
+    bank.deliver(terms)
+    bank.deliver(terms)
+    bank.wait_for_status(terms, "failed")
+    bank.deliver(terms, amount="154000.00")
+    bank.sql("DROP TRIGGER refuse_payment")
+    key = bank.webhook(terms)[0]
     page = operator.open(f"/admin/ingest/webhook/action/replay/?ids={key}")
     page.fill("[name=reason]", REPAIRED[operator.language])
-    press(page, "form.confirmation [type=submit]")
+    click(page, "form.confirmation [type=submit]")
     page.close()
-    bank.becomes(told, "applied")
+    bank.wait_for_status(terms, "applied")
     return key
 
 
 def replay(bank: SampleBank, operators: list[Operator]) -> None:
-    """With workers that stand still, so that the pictures show how far it has come."""
+    """Replay with paused workers, so that the pictures show progress."""
     with bank.stack.paused_workers():
         for operator in operators:
             page = operator.open("/admin/ingest/webhook/failures/")
@@ -187,7 +189,7 @@ def replay(bank: SampleBank, operators: list[Operator]) -> None:
             row.locator("a.button").first.click()
             page.fill("[name=reason]", REPLAYED[operator.language])
             operator.keep("replay", page, "table.listing tr:nth-child(10)")
-            press(page, "form.confirmation [type=submit]")
+            click(page, "form.confirmation [type=submit]")
             bank.stack.manage(
                 "shell", "-v0", "-c", "from worker.applying import apply_batch; apply_batch(312)"
             )

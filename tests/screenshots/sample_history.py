@@ -1,7 +1,7 @@
-"""A day that a bank might have had: made before the house starts, in its empty database.
+"""Generate a day of payments in the empty database, before the stack starts.
 
-The ledger is written by the code that always writes it; only the clock is set back. What failed at night is
-written as it stood afterwards, because its cause is gone.
+The ledger is written by the production code with a patched clock. Failures are written directly as rows,
+because their cause no longer exists.
 """
 
 import math
@@ -29,64 +29,66 @@ from worker.applying import apply_batch
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 FULL = "OperationalError(1114, \"The table 'ledger_balancelog' is full\")"
 DENIED = "OperationalError(1142, \"INSERT command denied to user 'prihod' for table 'ledger_payment'\")"
-TROUBLES = [  # hours before now, minutes long
+OUTAGES = [  # (hours before now, duration in minutes, error)
     (10, 75, FULL),
     (3, 75, DENIED),
 ]
 
 
 def make(seed: int = 7) -> None:
-    """People, a day of payments up to this moment, and two causes of failures."""
+    """Create users, a day of payments up to now, and two causes of failures."""
     with connection.cursor() as cursor:
-        cursor.execute("PRAGMA synchronous = OFF")  # nobody would mourn this day
+        cursor.execute("PRAGMA synchronous = OFF")  # the data is disposable
     for name, group in [("olga", "Operators"), ("anton", "Auditors")]:
         person = User.objects.create_user(name, password=PASSWORD, is_staff=True)
         person.groups.add(Group.objects.get(name=group))
     now = timezone.now()
-    dice = random.Random(seed)
-    told = [_received(dice, moment, now) for moment in _moments(dice, now - DAY, now)]
-    while told:  # long ago a minute together, in the last hour each as it came
-        first = told[0].received_at
-        together = (
-            [w for w in told if w.received_at < first + HOUR / 60] if first < now - 1.2 * HOUR else told[:1]
+    rng = random.Random(seed)
+    webhooks = [_received(rng, moment, now) for moment in _moments(rng, now - DAY, now)]
+    while webhooks:  # one batch per minute, in the last hour one per webhook
+        first = webhooks[0].received_at
+        batch = (
+            [w for w in webhooks if w.received_at < first + HOUR / 60]
+            if first < now - 1.2 * HOUR
+            else webhooks[:1]
         )
-        Webhook.objects.bulk_create(together)
-        with at(together[-1].received_at + timedelta(seconds=dice.lognormvariate(-4, 0.7))):
-            apply_batch(len(together))
-        del told[: len(together)]
-    _count_minutes()
+        Webhook.objects.bulk_create(batch)
+        with at(batch[-1].received_at + timedelta(seconds=rng.lognormvariate(-4, 0.7))):
+            apply_batch(len(batch))
+        del webhooks[: len(batch)]
+    _write_throughput()
 
 
-def _moments(dice: random.Random, begin: datetime, end: datetime) -> Iterator[datetime]:
-    """More by day than at night, and never the same."""
+def _moments(rng: random.Random, begin: datetime, end: datetime) -> Iterator[datetime]:
+    """Yield random moments, more by day than at night."""
     moment = begin
     while moment < end:
         yield moment
         hour = moment.hour + moment.minute / 60 + 3  # Moscow
         per_minute = 10 + 4 * math.sin((hour - 9) / 24 * 2 * math.pi)
-        moment += timedelta(minutes=dice.expovariate(per_minute))
+        moment += timedelta(minutes=rng.expovariate(per_minute))
 
 
-def _received(dice: random.Random, moment: datetime, now: datetime) -> Webhook:
-    told: PaymentTerms = payment(dice, moment.replace(hour=0, minute=0, second=0, microsecond=0))
+def _received(rng: random.Random, moment: datetime, now: datetime) -> Webhook:
+    terms: PaymentTerms = payment(rng, moment.replace(hour=0, minute=0, second=0, microsecond=0))
     webhook = Webhook(
-        operation_id=told.operation_id,
-        payer_inn=told.inn,
-        amount_kopecks=told.amount_kopecks,
-        document_number=told.document_number,
-        document_date=told.document_date,
-        body=payment_body(told),
+        operation_id=terms.operation_id,
+        payer_inn=terms.inn,
+        amount_kopecks=terms.amount_kopecks,
+        document_number=terms.document_number,
+        document_date=terms.document_date,
+        body=payment_body(terms),
         received_at=moment,
     )
-    for hours, minutes, cause in TROUBLES:
+    for hours, minutes, cause in OUTAGES:
         if timedelta() < moment - (now - hours * HOUR) < timedelta(minutes=minutes):
             webhook.status, webhook.attempts = Webhook.Status.FAILED, 5
             webhook.last_error, webhook.error_fingerprint = cause, fingerprint(cause)
     return webhook
 
 
-def _count_minutes() -> None:
-    """What the scheduler would have counted by now, minute after minute."""
+def _write_throughput() -> None:
+    """Write the throughput rows that the scheduler would have written, minute by minute."""
     received = Counter(map(floor_to_minute, Webhook.objects.values_list("received_at", flat=True)))
     applied = Counter(map(floor_to_minute, Payment.objects.values_list("created_at", flat=True)))
     settled = floor_to_minute(timezone.now() - timedelta(minutes=2))

@@ -1,4 +1,4 @@
-"""What the bank of the pictures tells; without Django, so that it can be told from outside the house too."""
+"""Payments for the screenshots; needs no Django, so that it also works outside the stack."""
 
 import math
 import random
@@ -7,14 +7,14 @@ from uuid import UUID
 
 from ledger.terms import PaymentTerms
 
-PASSWORD = "a long password"  # of whoever works there
+PASSWORD = "a long password"  # of all users
 ROMASHKA = "7707083893"
 INNS = [ROMASHKA, "7719617469", "500100732259", "7736050003", "7702070139", "7744001497", "7708503727"]
 WEIGHTS = [30, 18, 4, 12, 9, 7, 5]
 
 
-def payment(dice: random.Random, day: datetime) -> PaymentTerms:
-    kopecks = round(math.exp(dice.gauss(9.5, 1.3))) * 100 + dice.choice([0, 0, 0, 50, 99])
-    (inn,) = dice.choices(INNS, WEIGHTS)
-    operation_id = UUID(int=dice.getrandbits(128), version=4)
-    return PaymentTerms(operation_id, inn, kopecks, f"{dice.randint(100, 9999)}", day)
+def payment(rng: random.Random, day: datetime) -> PaymentTerms:
+    kopecks = round(math.exp(rng.gauss(9.5, 1.3))) * 100 + rng.choice([0, 0, 0, 50, 99])
+    (inn,) = rng.choices(INNS, WEIGHTS)
+    operation_id = UUID(int=rng.getrandbits(128), version=4)
+    return PaymentTerms(operation_id, inn, kopecks, f"{rng.randint(100, 9999)}", day)
