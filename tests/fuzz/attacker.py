@@ -1,4 +1,4 @@
-"""Send attacks on sockets of one's own, honest deliveries in between, and judge every answer."""
+"""Send attacks over raw sockets with valid deliveries in between, and check every response."""
 
 import http.client
 import json
@@ -13,22 +13,22 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from uuid import UUID
 
-from tests.fuzz.corpus import HONEST, WEBHOOK, Attack
+from tests.fuzz.corpus import VALID_INN, WEBHOOK, Attack
 from tests.fuzz.mutation import attacks
 
-ANSWER_SECONDS_MAX = 30.0  # a bound, not a measure: the machine may be busy
-PIECES_APART_SECONDS = 0.005
-HONEST_EVERY = 40  # attacks
+RESPONSE_SECONDS_MAX = 30.0  # a bound, not a measurement: the machine may be busy
+PAUSE_BETWEEN_PIECES_SECONDS = 0.005
+VALID_DELIVERY_EVERY = 40  # attacks
 SHOWN_BYTES = 600
 _STATUS_LINE = re.compile(rb"HTTP/1\.[0-9] ([1-5][0-9]{2}) [^\r\n]*\Z")
 _HTML = re.compile(rb"<\s*(?:html|!doctype|body|title|h1)", re.IGNORECASE)
-# By the contract: what did not arrive is to be sent again, and a delivery that waited too long for a thread.
-SHED = b'{"error":"too busy, please send again"}'  # of an answer to a HEAD only the length is sent
+# By contract 503 means "retry": after an incomplete body, and after load shedding.
+LOAD_SHED = b'{"error":"too busy, please send again"}'  # a response to HEAD has only its length
 MAY_BE_503 = {b"incomplete body": "503 incomplete", b"too busy": "503 shed", b"not configured": "503 host"}
 
 
 class Malformed(Exception):
-    """Bytes that are no HTTP answer."""
+    """The bytes received are not an HTTP response."""
 
 
 @dataclass(frozen=True)
@@ -36,18 +36,16 @@ class RawResponse:
     status: int
     content_type: bytes
     body: bytes
-    length: int = 0  # of the body, as the head says
+    length: int = 0  # of the body, according to the headers
 
 
 @dataclass
 class AttackResults:
-    """What came of a run."""
-
-    table: Counter[tuple[str, str, str]] = field(default_factory=Counter)  # door, kind, result
+    table: Counter[tuple[str, str, str]] = field(default_factory=Counter)  # endpoint, kind, result
     findings: list[str] = field(default_factory=list)
-    honest_kopecks: int = 0
-    honest_count: int = 0
-    honest_seconds_max: float = 0.0
+    valid_kopecks: int = 0
+    valid_count: int = 0
+    valid_seconds_max: float = 0.0
 
     @property
     def requests(self) -> int:
@@ -55,69 +53,69 @@ class AttackResults:
 
 
 class Attacker:
-    """Attacks one server over several connections at once."""
+    """Attack one server over several parallel connections."""
 
     def __init__(self, port: int, seed: int, connections: int = 16) -> None:
-        self.outcome = AttackResults()
+        self.results = AttackResults()
         self._port, self._seed, self._connections = port, seed, connections
         self._lock = threading.Lock()
 
     def run(self, count: int, progress: Callable[[], object] = lambda: None) -> AttackResults:
         with ThreadPoolExecutor(self._connections) as pool:
             stream = enumerate(attacks(self._seed, count))
-            list(pool.map(lambda _: self._take_from(stream, progress), range(self._connections)))
-        return self.outcome
+            list(pool.map(lambda _: self._run_attacks(stream, progress), range(self._connections)))
+        return self.results
 
-    def _take_from(self, stream: Iterator[tuple[int, Attack]], progress: Callable[[], object]) -> None:
+    def _run_attacks(self, stream: Iterator[tuple[int, Attack]], progress: Callable[[], object]) -> None:
         while True:
             with self._lock:
                 number, attack = next(stream, (0, None))
             if attack is None:
                 return
-            self._try(attack)
-            if number % HONEST_EVERY == 0:
-                self._deliver_honestly(number)
+            self._send(attack)
+            if number % VALID_DELIVERY_EVERY == 0:
+                self._deliver_valid(number)
             progress()
 
-    def _try(self, attack: Attack) -> None:
+    def _send(self, attack: Attack) -> None:
         try:
             received = exchange(self._port, attack.pieces)
-            answers = list(read_answers(received))
-            wrong = [what for answer in answers if (what := violation(attack, answer))]
-            result = result_of(answers)
+            responses = list(read_responses(received))
+            violations = [found for each in responses if (found := violation(attack, each))]
+            result = result_of(responses)
         except TimeoutError:
-            wrong, result = [f"no end of the answer within {ANSWER_SECONDS_MAX:.0f} s"], "hung"
-        except Malformed as what:
-            wrong, result = [str(what)], "malformed"
+            violations, result = [f"the response did not end within {RESPONSE_SECONDS_MAX:.0f} s"], "hung"
+        except Malformed as exc:
+            violations, result = [str(exc)], "malformed"
         with self._lock:
-            self.outcome.table[attack.endpoint, attack.kind, result] += 1
-            self.outcome.findings += [
-                f"{attack.kind}: {what}: {attack.raw[:SHOWN_BYTES]!r}" for what in wrong
+            self.results.table[attack.endpoint, attack.kind, result] += 1
+            self.results.findings += [
+                f"{attack.kind}: {each}: {attack.raw[:SHOWN_BYTES]!r}" for each in violations
             ]
 
-    def _deliver_honestly(self, number: int) -> None:
-        chance = random.Random(f"honest {self._seed} {number}")
-        kopecks = chance.randint(1, 10_000_00)
-        webhook = honest(chance, kopecks)
-        begun = time.monotonic()
-        while (said := deliver(self._port, webhook))[0] == 503:  # a bank sends again
-            if time.monotonic() - begun > ANSWER_SECONDS_MAX:
+    def _deliver_valid(self, number: int) -> None:
+        rng = random.Random(f"valid {self._seed} {number}")
+        kopecks = rng.randint(1, 10_000_00)
+        webhook = valid_body(rng, kopecks)
+        start = time.monotonic()
+        while (response := deliver(self._port, webhook))[0] == 503:  # a bank retries
+            if time.monotonic() - start > RESPONSE_SECONDS_MAX:
                 break
-        seconds = time.monotonic() - begun
+        seconds = time.monotonic() - start
         with self._lock:
-            self.outcome.honest_count += 1
-            self.outcome.honest_seconds_max = max(self.outcome.honest_seconds_max, seconds)
-            self.outcome.honest_kopecks += kopecks
-            if said[0] != 200 or seconds > ANSWER_SECONDS_MAX:
-                self.outcome.findings.append(f"an honest delivery got {said} after {seconds:.1f} s")
+            self.results.valid_count += 1
+            self.results.valid_seconds_max = max(self.results.valid_seconds_max, seconds)
+            self.results.valid_kopecks += kopecks
+            if response[0] != 200 or seconds > RESPONSE_SECONDS_MAX:
+                self.results.findings.append(f"a valid delivery got {response} after {seconds:.1f} s")
 
 
-def honest(chance: random.Random, kopecks: int, document_number: str = "PAY-328") -> bytes:
+def valid_body(rng: random.Random, kopecks: int, document_number: str = "PAY-328") -> bytes:
     return json.dumps(
         {
-            "operation_id": str(UUID(int=chance.getrandbits(128))),
+            "operation_id": str(UUID(int=rng.getrandbits(128))),
             "amount": f"{kopecks // 100}.{kopecks % 100:02}",
-            "payer_inn": HONEST,
+            "payer_inn": VALID_INN,
             "document_number": document_number,
             "document_date": "2024-04-27T21:00:00Z",
         }
@@ -125,29 +123,29 @@ def honest(chance: random.Random, kopecks: int, document_number: str = "PAY-328"
 
 
 def deliver(port: int, body: bytes) -> tuple[int, bytes]:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=ANSWER_SECONDS_MAX)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=RESPONSE_SECONDS_MAX)
     try:
         connection.request("POST", WEBHOOK, body)
         response = connection.getresponse()
         return response.status, response.read()
-    except (OSError, http.client.HTTPException) as gone:
-        return 0, repr(gone).encode()
+    except (OSError, http.client.HTTPException) as exc:
+        return 0, repr(exc).encode()
     finally:
         connection.close()
 
 
 def exchange(port: int, pieces: tuple[bytes, ...]) -> bytes:
-    """Send, say that nothing more comes, and return all that is answered until the server hangs up.
+    """Send the pieces, shut down the sending side, and return everything received until the server closes.
 
-    A server may hang up before it has read all (a reset): what it had answered until then counts.
+    A server may reset the connection before it has read everything; what it sent until then counts.
     """
     received = bytearray()
-    deadline = time.monotonic() + ANSWER_SECONDS_MAX
-    with socket.create_connection(("127.0.0.1", port), timeout=ANSWER_SECONDS_MAX) as connection:
+    deadline = time.monotonic() + RESPONSE_SECONDS_MAX
+    with socket.create_connection(("127.0.0.1", port), timeout=RESPONSE_SECONDS_MAX) as connection:
         try:
             for number, piece in enumerate(pieces):
                 if number:
-                    time.sleep(PIECES_APART_SECONDS)
+                    time.sleep(PAUSE_BETWEEN_PIECES_SECONDS)
                 connection.sendall(piece)
             connection.shutdown(socket.SHUT_WR)
         except (BrokenPipeError, ConnectionResetError):
@@ -161,14 +159,17 @@ def exchange(port: int, pieces: tuple[bytes, ...]) -> bytes:
     return bytes(received)
 
 
-def read_answers(received: bytes) -> Iterator[RawResponse]:
-    """Raises Malformed. The answer to a HEAD has a length and no body, and is always the last here."""
+def read_responses(received: bytes) -> Iterator[RawResponse]:
+    """Yield the responses. Raise Malformed for bytes that are not HTTP.
+
+    The response to a HEAD has a length and no body; here it is always the last one.
+    """
     while received:
         head, end, received = received.partition(b"\r\n\r\n")
         lines = head.split(b"\r\n")
         status = _STATUS_LINE.match(lines[0])
         if not status or not end:
-            raise Malformed(f"no answer in HTTP: {head[:SHOWN_BYTES]!r}")
+            raise Malformed(f"no HTTP response: {head[:SHOWN_BYTES]!r}")
         headers = {
             name.lower(): value.strip() for name, _, value in (line.partition(b":") for line in lines[1:])
         }
@@ -182,29 +183,29 @@ def read_answers(received: bytes) -> Iterator[RawResponse]:
         yield RawResponse(int(status[1]), headers.get(b"content-type", b""), body, length)
 
 
-def violation(attack: Attack, answer: RawResponse) -> str | None:
-    """What is wrong with an answer, whatever was asked."""
-    if b"Traceback" in answer.body or b"site-packages" in answer.body:
-        return f"a traceback: {answer.body[:SHOWN_BYTES]!r}"
-    if answer.status >= 500 and not _allowed_503(answer):
-        return f"{answer.status} {answer.body[:SHOWN_BYTES]!r}"
-    if b"success" in answer.body or b"already processed" in answer.body:
-        return f"taken for a valid delivery: {answer.body!r}"
-    html = b"html" in answer.content_type or _HTML.search(answer.body)
+def violation(attack: Attack, response: RawResponse) -> str | None:
+    """Return the violation in the response, if any: a 5xx, a traceback, a credit, or HTML from the API."""
+    if b"Traceback" in response.body or b"site-packages" in response.body:
+        return f"a traceback: {response.body[:SHOWN_BYTES]!r}"
+    if response.status >= 500 and not _allowed_503(response):
+        return f"{response.status} {response.body[:SHOWN_BYTES]!r}"
+    if b"success" in response.body or b"already processed" in response.body:
+        return f"accepted as a valid delivery: {response.body!r}"
+    html = b"html" in response.content_type or _HTML.search(response.body)
     if html and attack.endpoint != "admin" and b"/api/" in attack.raw:
-        return f"HTML: {answer.body[:SHOWN_BYTES]!r}"
+        return f"HTML: {response.body[:SHOWN_BYTES]!r}"
     return None
 
 
-def _allowed_503(answer: RawResponse) -> str | None:
-    if answer.status == 503 and not answer.body and answer.length == len(SHED):
+def _allowed_503(response: RawResponse) -> str | None:
+    if response.status == 503 and not response.body and response.length == len(LOAD_SHED):
         return "503 shed"
-    words = (said for because, said in MAY_BE_503.items() if answer.status == 503 and because in answer.body)
-    return next(words, None)
+    results = (result for text, result in MAY_BE_503.items() if text in response.body)
+    return next(results, None) if response.status == 503 else None
 
 
-def result_of(answers: list[RawResponse]) -> str:
-    """The last answer of a connection, for the table; one that was closed without a word has none."""
-    if not answers:
+def result_of(responses: list[RawResponse]) -> str:
+    """Return the last response of a connection for the table; "closed" if there was none."""
+    if not responses:
         return "closed"
-    return _allowed_503(answers[-1]) or str(answers[-1].status)
+    return _allowed_503(responses[-1]) or str(responses[-1].status)

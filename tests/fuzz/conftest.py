@@ -1,4 +1,4 @@
-"""The houses of the acceptance tests, on the servers of the run."""
+"""The acceptance tests' stack fixtures."""
 
 from tests.acceptance.conftest import new_stack, servers, stack
 

@@ -1,8 +1,8 @@
-"""What strangers send, byte for byte, by kind of attack. None of it may ever be credited.
+"""Attack requests, byte for byte, by kind. None of them may ever be credited.
 
-A body that must not be valid is wrong in one field only where that field is what is tried, and in three
-fields where bytes are changed at random, so that no chance makes it right. BAIT is the INN of whatever would be
-valid if a request were read otherwise than it is written (smuggling, pipelining behind a refused request).
+A body is invalid in one field where that field is tested, and in three fields where bytes are mutated at
+random, so that no mutation makes it valid. BAIT is the INN of bodies that would be valid if a request were
+parsed otherwise than it is framed (request smuggling, pipelining behind a refused request).
 """
 
 import base64
@@ -14,9 +14,9 @@ from typing import Any
 from uuid import UUID
 
 BAIT = "5555555555"
-HONEST = "7707083893"  # who is paid in between
+VALID_INN = "7707083893"  # credited by the valid deliveries in between
 WEBHOOK = "/api/webhook/bank/"
-MARK = "h0stile"  # in every text that is looked for in the admin
+MARK = "h0stile"  # marks the hostile texts in the admin
 TEXTS = [
     f"<script>{MARK}()</script>",
     f'"><img src=x onerror={MARK}()>',
@@ -39,14 +39,14 @@ TEXTS = [
 class Attack:
     kind: str
     endpoint: str
-    pieces: tuple[bytes, ...]  # sent one after the other, with a short pause between
+    pieces: tuple[bytes, ...]  # sent with a short pause in between
 
     @property
     def raw(self) -> bytes:
         return b"".join(self.pieces)
 
 
-Make = Callable[[random.Random], tuple[str, bytes | tuple[bytes, ...]]]  # a door, and what is sent
+Make = Callable[[random.Random], tuple[str, bytes | tuple[bytes, ...]]]  # returns endpoint and request
 KINDS: dict[str, Make] = {}
 
 
@@ -73,43 +73,43 @@ def request(
     return end.join(lines) + end + end + body
 
 
-def fields(chance: random.Random, **changed: Any) -> dict[str, Any]:
-    told = {
-        "operation_id": str(UUID(int=chance.getrandbits(128))),
+def fields(rng: random.Random, **changed: Any) -> dict[str, Any]:
+    fields_json = {
+        "operation_id": str(UUID(int=rng.getrandbits(128))),
         "amount": 100,
         "payer_inn": BAIT,
         "document_number": "PAY-328",
         "document_date": "2024-04-27T21:00:00Z",
     }
-    return told | changed
+    return fields_json | changed
 
 
-def bait(chance: random.Random) -> bytes:
-    """A body that would be credited, to be hidden where it must not be read."""
-    return json.dumps(fields(chance)).encode()
+def bait(rng: random.Random) -> bytes:
+    """Return a valid body, to be hidden where it must not be parsed."""
+    return json.dumps(fields(rng)).encode()
 
 
-def poisoned(chance: random.Random) -> bytes:
-    """JSON that is wrong three times, for random changes."""
-    return json.dumps(fields(chance, amount=-1, payer_inn="55", document_date="never")).encode()
+def poisoned(rng: random.Random) -> bytes:
+    """Return JSON with three invalid fields, for random mutation."""
+    return json.dumps(fields(rng, amount=-1, payer_inn="55", document_date="never")).encode()
 
 
-def literal(chance: random.Random, name: str, value: str) -> bytes:
-    """A valid body, but for this field, whose JSON stands as it is given."""
-    told = {key: json.dumps(text) for key, text in fields(chance).items()} | {name: value}
-    return ("{" + ", ".join(f'"{key}": {text}' for key, text in told.items()) + "}").encode()
+def literal(rng: random.Random, name: str, value: str) -> bytes:
+    """Return a valid body in which the JSON of one field is replaced by `value`, unescaped."""
+    fields_json = {key: json.dumps(text) for key, text in fields(rng).items()} | {name: value}
+    return ("{" + ", ".join(f'"{key}": {text}' for key, text in fields_json.items()) + "}").encode()
 
 
 def one_field(name: str, make: Callable[[random.Random], str]) -> Make:
-    return lambda chance: ("webhook", request("POST", WEBHOOK, literal(chance, name, make(chance))))
+    return lambda rng: ("webhook", request("POST", WEBHOOK, literal(rng, name, make(rng))))
 
 
-# --- fields -----------------------------------------------------------------------------------------
+# Fields
 
 
-def _amount(chance: random.Random) -> str:
-    many = str(chance.randint(1, 9)) * chance.randint(20, 10_000)
-    exponent = chance.randint(17, 10**9)
+def _amount(rng: random.Random) -> str:
+    many = str(rng.randint(1, 9)) * rng.randint(20, 10_000)
+    exponent = rng.randint(17, 10**9)
     fixed = [
         *("NaN", "Infinity", "-Infinity", "-0", "0", "0.00", "-1", "true", "false", "null", "[]", "{}", '""'),
         *(
@@ -152,11 +152,11 @@ def _amount(chance: random.Random) -> str:
         f"0.{many}",
         f"{many}e-{len(many)}",
     ]
-    return chance.choice(fixed + made)
+    return rng.choice(fixed + made)
 
 
-def _date(chance: random.Random) -> str:
-    number = chance.randint(10**6, 10**9)  # of more digits than any part of a time has
+def _date(rng: random.Random) -> str:
+    number = rng.randint(10**6, 10**9)  # more digits than any part of a timestamp
     fixed = [
         *("", "never", "2024-02-30T00:00:00Z", "2023-02-29", "0000-01-01T00:00:00Z", "0999-12-31T00:00:00Z"),
         *(
@@ -178,17 +178,17 @@ def _date(chance: random.Random) -> str:
         ),
         *("2024-04-27T21:00:00Z" * 400, "2024-W99-1", "1714251600", "-2024-04-27", "2024-04-27T21:00:60.9Z"),
     ]
-    if chance.random() < 0.3:
-        return chance.choice(["1714251600", "null", "true", "[]", "{}", "1e400", "NaN"])
-    text = chance.choice(
+    if rng.random() < 0.3:
+        return rng.choice(["1714251600", "null", "true", "[]", "{}", "1e400", "NaN"])
+    text = rng.choice(
         [*fixed, f"{number}-99-{number}", f"2024-04-27T{number}:00Z", f"2024-04-27T21:00:00+{number}"]
     )
     return json.dumps(text)
 
 
-def _inn(chance: random.Random) -> str:
-    digits = "".join(chance.choice("0123456789") for _ in range(10))
-    foreign = "".join(chr(chance.choice([0x660, 0x6F0, 0x966, 0xFF10, 0x1D7CE]) + int(d)) for d in digits)
+def _inn(rng: random.Random) -> str:
+    digits = "".join(rng.choice("0123456789") for _ in range(10))
+    foreign = "".join(chr(rng.choice([0x660, 0x6F0, 0x966, 0xFF10, 0x1D7CE]) + int(d)) for d in digits)
     made = [
         foreign,
         digits + "1",
@@ -199,13 +199,13 @@ def _inn(chance: random.Random) -> str:
         digits[:9] + "О",
         digits * 900,
     ]
-    return chance.choice(
+    return rng.choice(
         [*map(json.dumps, [*made, *TEXTS]), digits.replace("0", "1"), "null", "true", "[]", "{}"]
     )
 
 
-def _operation_id(chance: random.Random) -> str:
-    whole = str(UUID(int=chance.getrandbits(128)))
+def _operation_id(rng: random.Random) -> str:
+    whole = str(UUID(int=rng.getrandbits(128)))
     made = [
         whole[:-1],
         whole + "0",
@@ -216,15 +216,13 @@ def _operation_id(chance: random.Random) -> str:
         whole + "\n",
     ]
     made += [whole[:-1] + "г", "urn:uuid:", "uuid:" + whole, "0x" + whole, whole * 500, whole[:-1] + "٣", ""]
-    return chance.choice([*map(json.dumps, [*made, *TEXTS]), "null", "1", "true", "[]", f'["{whole}"]'])
+    return rng.choice([*map(json.dumps, [*made, *TEXTS]), "null", "1", "true", "[]", f'["{whole}"]'])
 
 
-def _document_number(chance: random.Random) -> str:
-    too_long = chance.choice(TEXTS) + "я" * chance.randint(256, 5000)
+def _document_number(rng: random.Random) -> str:
+    too_long = rng.choice(TEXTS) + "я" * rng.randint(256, 5000)
     made = ["", too_long, "PAY\x00328", "\0", "x" * 256]
-    return chance.choice(
-        [*map(json.dumps, made), "null", "328", "true", "[]", "{}", '"\\ud800"', '"\\udfff x"']
-    )
+    return rng.choice([*map(json.dumps, made), "null", "328", "true", "[]", "{}", '"\\ud800"', '"\\udfff x"'])
 
 
 KINDS["numbers"] = one_field("amount", _amount)
@@ -234,69 +232,67 @@ KINDS["operation ids"] = one_field("operation_id", _operation_id)
 KINDS["document numbers, NUL"] = one_field("document_number", _document_number)
 
 
-# --- bodies -----------------------------------------------------------------------------------------
+# Bodies
 
 
 HUGE = b"{" * 66_000
 
 
 @kind("broken, deep and huge JSON")
-def _json(chance: random.Random) -> tuple[str, bytes]:
-    whole = bait(chance)
-    deep = chance.choice([10, 100, 1000, 30_000])
-    nested = chance.choice([b"[", b'{"a":']) * deep
+def _json(rng: random.Random) -> tuple[str, bytes]:
+    whole = bait(rng)
+    deep = rng.choice([10, 100, 1000, 30_000])
+    nested = rng.choice([b"[", b'{"a":']) * deep
     repeated = b'{"amount": 100, ' + whole[1:]
-    body = chance.choice(
+    body = rng.choice(
         [
-            *(whole[: chance.randrange(len(whole))], whole + chance.choice([b"}", b",", b"\0", b"x", b"[]", whole])),
+            *(whole[: rng.randrange(len(whole))], whole + rng.choice([b"}", b",", b"\0", b"x", b"[]", whole])),
             *(whole.replace(b'"', b"'"), whole.replace(b":", b"=", 1), whole[:-1] + b",}", b"/**/" + whole),
             *(nested, nested + b"1", whole[:-1] + b', "x": ' + nested + b"}", b"[" + whole + b"]"),
             *(repeated, repeated.replace(b'"amount": 100', b'"\\u0061mount": 100'), whole[:-1] + b', "x": 1, "x": 2}'),
             *(b"", b" ", b"null", b"1", b'"x"', b"{}", b"[]", b"true", b"{,}", b'{"":}', b"\xff", b"NaN"),
-            *(whole[:-1] + b', "x": "' + b"a" * chance.choice([65_536, 70_000, 140_000]) + b'"}', HUGE),
-            whole.replace(b"PAY", chance.choice([b"\n", b"\t", b"\x01", b"\\x41", b"\\u12", b"\\ud800\\u0041", b"\\"])),
+            *(whole[:-1] + b', "x": "' + b"a" * rng.choice([65_536, 70_000, 140_000]) + b'"}', HUGE),
+            whole.replace(b"PAY", rng.choice([b"\n", b"\t", b"\x01", b"\\x41", b"\\u12", b"\\ud800\\u0041", b"\\"])),
         ]
     )  # fmt: skip
     return "webhook", request("POST", WEBHOOK, body)
 
 
-@kind("other banks, without their proof")
-def _other_banks(chance: random.Random) -> tuple[str, bytes]:
-    """Bodies that the adapters would credit, ignore or keep, if anything said that they are the bank's."""
+@kind("other banks, without credentials")
+def _other_banks(rng: random.Random) -> tuple[str, bytes]:
+    """Bodies that the adapters would credit, ignore or record if they carried the bank's proof."""
     event = {
         "operationStatus": "Transaction",
-        "typeOfOperation": chance.choice(["Credit", "Сredit", "Debit", None, 1]),
-        "operationCurrencyDigitalCode": chance.choice(["643", "840", 810, "₽"]),
+        "typeOfOperation": rng.choice(["Credit", "Сredit", "Debit", None, 1]),
+        "operationCurrencyDigitalCode": rng.choice(["643", "840", 810, "₽"]),
         "accountCurrencyDigitalCode": "643",
         "accountNumber": "40702810110011000430",
         "accountAmount": 100,
         "docDate": "2024-04-27T21:00:00Z",
         "documentNumber": "328",
-        "operationId": str(UUID(int=chance.getrandbits(128))),
-        "payer": chance.choice([{"inn": BAIT, "acct": ""}, {"inn": "12345", "acct": ""}, None]),
-        "webhookType": chance.choice(["incomingPayment", "inсomingPayment", "unheard-of"]),
-        "customerCode": chance.choice(["300123123", None]),
+        "operationId": str(UUID(int=rng.getrandbits(128))),
+        "payer": rng.choice([{"inn": BAIT, "acct": ""}, {"inn": "12345", "acct": ""}, None]),
+        "webhookType": rng.choice(["incomingPayment", "inсomingPayment", "unheard-of"]),
+        "customerCode": rng.choice(["300123123", None]),
     }
     body = json.dumps(event).encode()
     parts = [json.dumps({"alg": alg}).encode() for alg in ("none", "HS256", "RS256")]
-    token = b".".join(
-        base64.urlsafe_b64encode(part).rstrip(b"=") for part in (chance.choice(parts), body, b"x")
-    )
+    token = b".".join(base64.urlsafe_b64encode(part).rstrip(b"=") for part in (rng.choice(parts), body, b"x"))
     shown = [
         b"X: y",
-        b"Authorization: Bearer guessed-by-somebody",
+        b"Authorization: Bearer guessed",
         b"Authorization: Basic YTpi",
         b"Authorization:",
     ]
-    path, sent = chance.choice(
+    path, sent = rng.choice(
         [("/api/webhook/tbank/", body), ("/api/webhook/tochka/", body), ("/api/webhook/tochka/", token)]
     )
-    return "webhook", request("POST", path, sent, chance.choice(shown))
+    return "webhook", request("POST", path, sent, rng.choice(shown))
 
 
 @kind("encodings")
-def _encodings(chance: random.Random) -> tuple[str, bytes]:
-    text = bait(chance).decode()
+def _encodings(rng: random.Random) -> tuple[str, bytes]:
+    text = bait(rng).decode()
     overlong = [
         b"\xc0\xaf",
         b"\xe0\x80\xaf",
@@ -312,24 +308,24 @@ def _encodings(chance: random.Random) -> tuple[str, bytes]:
     ]
     encoded = [body for body in encoded if body != text.encode()]
     broken = text.encode().replace(
-        b"PAY", chance.choice([*overlong, b"\x80", b"\xe2\x82", "П".encode("cp1251")])
+        b"PAY", rng.choice([*overlong, b"\x80", b"\xe2\x82", "П".encode("cp1251")])
     )
-    said = chance.choice(
+    said = rng.choice(
         [b"application/json; charset=utf-16", b"text/plain", b"application/xml", b"x" * 300, b"\xff"]
     )
     return "webhook", request(
-        "POST", WEBHOOK, chance.choice([*encoded, broken, broken]), b"Content-Type: " + said
+        "POST", WEBHOOK, rng.choice([*encoded, broken, broken]), b"Content-Type: " + said
     )
 
 
 @kind("chunked bodies")
-def _chunked(chance: random.Random) -> tuple[str, bytes]:
-    body = bait(chance)
-    size = chance.choice(
+def _chunked(rng: random.Random) -> tuple[str, bytes]:
+    body = bait(rng)
+    size = rng.choice(
         [b"%x", b"0x%x", b"+%x", b"-%x", b"%x ;a=b", b"%x;" + b"a" * 9000, b"00000000000000%x", b"%x\0"]
     )
     size = size % len(body) if b"%x" in size else size
-    last = chance.choice(
+    last = rng.choice(
         [
             b"0\r\n\r\n",
             b"0\r\n",
@@ -339,35 +335,35 @@ def _chunked(chance: random.Random) -> tuple[str, bytes]:
             b"ffffffffffffffff\r\n",
         ]
     )
-    sent = size + b"\r\n" + body + chance.choice([b"\r\n", b"", b"\n"]) + last
+    sent = size + b"\r\n" + body + rng.choice([b"\r\n", b"", b"\n"]) + last
     return "webhook", request("POST", WEBHOOK, sent, b"Transfer-Encoding: chunked", length=False)
 
 
 @kind("truncated bodies")
-def _truncated(chance: random.Random) -> tuple[str, bytes]:
-    body = bait(chance)
-    told = request(
+def _truncated(rng: random.Random) -> tuple[str, bytes]:
+    body = bait(rng)
+    fields_json = request(
         "POST",
         WEBHOOK,
         body,
-        b"Content-Length: %d" % (len(body) + chance.choice([1, 2, 100, 60_000])),
+        b"Content-Length: %d" % (len(body) + rng.choice([1, 2, 100, 60_000])),
         length=False,
     )
-    return "webhook", chance.choice([told, told[: chance.randrange(20, len(told))]])
+    return "webhook", rng.choice([fields_json, fields_json[: rng.randrange(20, len(fields_json))]])
 
 
 @kind("slow bodies")
-def _slow(chance: random.Random) -> tuple[str, tuple[bytes, ...]]:
-    whole = request("POST", WEBHOOK, poisoned(chance))
-    cuts = sorted(chance.sample(range(1, len(whole)), 3))
+def _slow(rng: random.Random) -> tuple[str, tuple[bytes, ...]]:
+    whole = request("POST", WEBHOOK, poisoned(rng))
+    cuts = sorted(rng.sample(range(1, len(whole)), 3))
     return "webhook", tuple(whole[a:b] for a, b in zip([0, *cuts], [*cuts, len(whole)], strict=True))
 
 
-# --- requests ---------------------------------------------------------------------------------------
+# Requests
 
 
-def _poisoned_with(chance: random.Random, *headers: bytes, length: bool = True) -> bytes:
-    return request("POST", WEBHOOK, poisoned(chance), *headers, length=length)
+def _poisoned_with(rng: random.Random, *headers: bytes, length: bool = True) -> bytes:
+    return request("POST", WEBHOOK, poisoned(rng), *headers, length=length)
 
 
 GIANT = [(b"X: " + b"a" * size,) for size in (8000, 9000, 40_000, 100_000)]
@@ -394,13 +390,13 @@ ODD_HOSTS = [b"evil.example", b"", b"a b", b"[::", b"\xff", b"localhost:99999999
 
 
 @kind("headers")
-def _headers(chance: random.Random) -> tuple[str, bytes]:
-    return "webhook", _poisoned_with(chance, *chance.choice(ODD_HEADERS))
+def _headers(rng: random.Random) -> tuple[str, bytes]:
+    return "webhook", _poisoned_with(rng, *rng.choice(ODD_HEADERS))
 
 
 @kind("Content-Length: bad, or twice")
-def _lengths(chance: random.Random) -> tuple[str, bytes]:
-    size = len(poisoned(chance))
+def _lengths(rng: random.Random) -> tuple[str, bytes]:
+    size = len(poisoned(rng))
     odd = [
         b"+%d" % size,
         b"-1",
@@ -416,19 +412,19 @@ def _lengths(chance: random.Random) -> tuple[str, bytes]:
         b"0" * 7000,
         b" %d x" % size,
     ]
-    length = chance.choice([*odd, b"%d, %d" % (size, size), b"%d.0" % size])
-    return "webhook", _poisoned_with(chance, b"Content-Length: " + length, length=chance.random() < 0.3)
+    length = rng.choice([*odd, b"%d, %d" % (size, size), b"%d.0" % size])
+    return "webhook", _poisoned_with(rng, b"Content-Length: " + length, length=rng.random() < 0.3)
 
 
 @kind("Host: strange, or none")
-def _hosts(chance: random.Random) -> tuple[str, bytes]:
-    host = chance.choice([b"Host: " + one + b"\r\n" for one in ODD_HOSTS] + [b""])
-    return "webhook", _poisoned_with(chance).replace(b"Host: localhost\r\n", host)
+def _hosts(rng: random.Random) -> tuple[str, bytes]:
+    host = rng.choice([b"Host: " + one + b"\r\n" for one in ODD_HOSTS] + [b""])
+    return "webhook", _poisoned_with(rng).replace(b"Host: localhost\r\n", host)
 
 
 @kind("methods")
-def _methods(chance: random.Random) -> tuple[str, bytes]:
-    path = chance.choice(
+def _methods(rng: random.Random) -> tuple[str, bytes]:
+    path = rng.choice(
         [WEBHOOK, "/api/organizations/5555555555/balance/", "/api/operations/x/", "/healthz", "/readyz", "*"]
     )
     odd = [
@@ -447,13 +443,13 @@ def _methods(chance: random.Random) -> tuple[str, bytes]:
         "PO\0ST",
     ]
     odd += ["POST ", "M-SEARCH", "\xff", "PRI", "HEAD", "GET,POST", "_", "ПОСТ", "G#T"]
-    method = chance.choice(odd)
-    return "any", request(method, path, poisoned(chance), b"X-HTTP-Method-Override: POST")
+    method = rng.choice(odd)
+    return "any", request(method, path, poisoned(rng), b"X-HTTP-Method-Override: POST")
 
 
 @kind("paths")
-def _paths(chance: random.Random) -> tuple[str, bytes]:
-    inn = chance.choice(
+def _paths(rng: random.Random) -> tuple[str, bytes]:
+    inn = rng.choice(
         [
             "5555555555",
             "%35555555555",
@@ -473,18 +469,16 @@ def _paths(chance: random.Random) -> tuple[str, bytes]:
         *("/api/webhook/%62ank/", "/api\\webhook\\bank\\", "/api/\x01", "/api/ x", "\\", "", "?", "/api/.env", "/api/%c0%ae%c0%ae/"),
         *("/static/../config/settings.py", "/static/%2e%2e/%2e%2e/etc/passwd", "/static/%00", "/.git/config", "/wp-login.php"),
         *(f"/api/organizations/{inn}/balance/", f"/api/operations/{inn}/", f"/api/organizations/{inn}/balance/history/"),
-        *(f"/api/organizations/{json.dumps(text)[1:-1]}/balance/" for text in chance.sample(TEXTS, 3)),
-        *(f"/api/operations/{json.dumps(text)[1:-1].replace(' ', '%20')}/" for text in chance.sample(TEXTS, 3)),
+        *(f"/api/organizations/{json.dumps(text)[1:-1]}/balance/" for text in rng.sample(TEXTS, 3)),
+        *(f"/api/operations/{json.dumps(text)[1:-1].replace(' ', '%20')}/" for text in rng.sample(TEXTS, 3)),
     ]  # fmt: skip
-    path = chance.choice(
-        [one.encode() for one in fixed] + ["/api/счёт/".encode(), b"/api/\xff\xfe", b"/api/\0"]
-    )
-    return "any", request(chance.choice(["GET", "GET", "HEAD", "POST"]), path, poisoned(chance))
+    path = rng.choice([one.encode() for one in fixed] + ["/api/счёт/".encode(), b"/api/\xff\xfe", b"/api/\0"])
+    return "any", request(rng.choice(["GET", "GET", "HEAD", "POST"]), path, poisoned(rng))
 
 
 @kind("queries")
-def _queries(chance: random.Random) -> tuple[str, bytes]:
-    value = chance.choice(
+def _queries(rng: random.Random) -> tuple[str, bytes]:
+    value = rng.choice(
         [
             "0",
             "-1",
@@ -504,21 +498,21 @@ def _queries(chance: random.Random) -> tuple[str, bytes]:
         ]
         + ["'%20OR%201=1--", "%3Cscript%3E", "[]", "%", "%zz", "x" * 5000, "&" * 2000, "a=b&" * 1500]
     )
-    name = chance.choice(
+    name = rng.choice(
         ["limit", "before", "after", "at", "cursor", "limit[]", "%6cimit", "format", "callback", "next"]
     )
-    path = chance.choice(
+    path = rng.choice(
         ["/api/organizations/5555555555/balance/", "/api/organizations/5555555555/balance/history/"]
     )
     return "read", request("GET", f"{path}?{name}={value}")
 
 
 @kind("admin and its login")
-def _admin(chance: random.Random) -> tuple[str, bytes]:
-    text = chance.choice([*TEXTS, "\0", "a" * 10_000, "%00", "-1", "9" * 400])
+def _admin(rng: random.Random) -> tuple[str, bytes]:
+    text = rng.choice([*TEXTS, "\0", "a" * 10_000, "%00", "-1", "9" * 400])
     quoted = "".join(f"%{byte:02x}" for byte in text.encode())
     token = b"a" * 32
-    # Without a password: the form is looked at, and no time spent on hashing one.
+    # An empty password: the form is validated without the cost of hashing.
     form = b"csrfmiddlewaretoken=%s&username=%s&password=&next=//evil.example" % (token, quoted.encode())
     made = [
         request("POST", "/admin/login/", form, b"Content-Type: application/x-www-form-urlencoded"),
@@ -532,16 +526,16 @@ def _admin(chance: random.Random) -> tuple[str, bytes]:
         request("POST", "/admin/login/", b"a&" * 5000, b"Content-Type: application/x-www-form-urlencoded", b"Cookie: csrftoken=" + token),
         request("POST", "/admin/login/", b"{}", b"Content-Length: 5000000", length=False),
     ]  # fmt: skip
-    return "admin", chance.choice(made)
+    return "admin", rng.choice(made)
 
 
-# --- connections ------------------------------------------------------------------------------------
+# Connections
 
 
 @kind("request smuggling")
-def _smuggling(chance: random.Random) -> tuple[str, bytes]:
-    hidden = request("POST", WEBHOOK, bait(chance))
-    obfuscated = chance.choice(
+def _smuggling(rng: random.Random) -> tuple[str, bytes]:
+    hidden = request("POST", WEBHOOK, bait(rng))
+    obfuscated = rng.choice(
         [b"Transfer-Encoding: xchunked", b"Transfer-Encoding : chunked", b"Transfer-Encoding:\x0bchunked", b"Transfer_Encoding: chunked"]
         + [b"Transfer-Encoding: chunked\r\nTransfer-Encoding: x", b"Transfer-Encoding: identity, chunked", b"X: y\nTransfer-Encoding: chunked"]
         + [b"Transfer-Encoding: chunked, identity", b"Transfer-Encoding: gzip, chunked", b"X: y\rTransfer-Encoding: chunked"]
@@ -557,35 +551,33 @@ def _smuggling(chance: random.Random) -> tuple[str, bytes]:
         request("POST", WEBHOOK, one_chunk, obfuscated, b"Content-Length: %d" % len(one_chunk), length=False),
         request("POST", WEBHOOK, one_chunk, plain, obfuscated, length=False),  # TE.TE
         request("POST", WEBHOOK, hidden, b"Content-Length: 0"),
-        request("GET", "/healthz", hidden),  # a body where none is expected
+        request("GET", "/healthz", hidden),  # an unexpected body
         request("POST", WEBHOOK, hidden, b"Content-Length: %d, 0" % len(hidden), length=False),
     ]
-    return "webhook", chance.choice(made)
+    return "webhook", rng.choice(made)
 
 
 @kind("line ends: bare LF, bare CR")
-def _line_ends(chance: random.Random) -> tuple[str, bytes]:
-    end = chance.choice([b"\n", b"\r", b"\r\r\n", b"\n\r"])
-    whole = request("POST", WEBHOOK, bait(chance), end=end)
-    mixed = request("POST", WEBHOOK, bait(chance)).replace(b"\r\n", end, 1)
-    return "webhook", chance.choice([whole, mixed, b"\r\n\r\n\r\n" + whole])
+def _line_ends(rng: random.Random) -> tuple[str, bytes]:
+    end = rng.choice([b"\n", b"\r", b"\r\r\n", b"\n\r"])
+    whole = request("POST", WEBHOOK, bait(rng), end=end)
+    mixed = request("POST", WEBHOOK, bait(rng)).replace(b"\r\n", end, 1)
+    return "webhook", rng.choice([whole, mixed, b"\r\n\r\n\r\n" + whole])
 
 
 @kind("pipelining")
-def _pipelining(chance: random.Random) -> tuple[str, bytes]:
-    many = b"".join(_poisoned_with(chance) for _ in range(chance.randint(2, 6)))
-    reads = request("GET", "/healthz") * chance.randint(1, 9)
-    # Behind what is refused on sight nothing is read, because nobody knows where it would begin.
-    refused = chance.choice(
+def _pipelining(rng: random.Random) -> tuple[str, bytes]:
+    many = b"".join(_poisoned_with(rng) for _ in range(rng.randint(2, 6)))
+    reads = request("GET", "/healthz") * rng.randint(1, 9)
+    # After a malformed request nothing more is parsed: its end is unknown.
+    refused = rng.choice(
         [b"GET / HTTQ/1.1\r\n\r\n", request("POST", WEBHOOK, b"x", b"Content-Length: y", length=False)]
     )
-    return "any", chance.choice(
-        [many, reads + many, reads + refused + request("POST", WEBHOOK, bait(chance))]
-    )
+    return "any", rng.choice([many, reads + many, reads + refused + request("POST", WEBHOOK, bait(rng))])
 
 
-@kind("no HTTP at all")
-def _noise(chance: random.Random) -> tuple[str, bytes]:
+@kind("not HTTP")
+def _noise(rng: random.Random) -> tuple[str, bytes]:
     fixed = [
         *(
             b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
@@ -607,6 +599,4 @@ def _noise(chance: random.Random) -> tuple[str, bytes]:
         ),
         *(b"GET " + b"/" * 9000, b"x" * 70_000, b"\r\n\r\n" * 3),
     ]
-    return "any", chance.choice(
-        [*fixed, chance.randbytes(chance.randint(1, 3000)), chance.randbytes(20) + b"\r\n\r\n"]
-    )
+    return "any", rng.choice([*fixed, rng.randbytes(rng.randint(1, 3000)), rng.randbytes(20) + b"\r\n\r\n"])

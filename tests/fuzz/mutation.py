@@ -1,4 +1,4 @@
-"""A stream of attacks from one number: the corpus by turns, and bytes changed at random in it."""
+"""A seeded stream of attacks: the corpus in rotation, and randomly mutated requests."""
 
 import random
 from collections.abc import Iterator
@@ -37,36 +37,36 @@ TOKENS += [
 
 
 def attacks(seed: int, count: int) -> Iterator[Attack]:
-    """`count` of them, the same for the same seed."""
-    chance = random.Random(seed)
+    """Yield `count` attacks, the same for the same seed."""
+    rng = random.Random(seed)
     names = list(KINDS)
     for number in range(count):
-        if chance.random() < MUTATED_SHARE:
-            yield Attack(MUTATED, "any", (mutated(chance),))
+        if rng.random() < MUTATED_SHARE:
+            yield Attack(MUTATED, "any", (mutated(rng),))
             continue
         name = names[number % len(names)]
-        endpoint, sent = KINDS[name](chance)
+        endpoint, sent = KINDS[name](rng)
         yield Attack(name, endpoint, sent if isinstance(sent, tuple) else (sent,))
 
 
-def mutated(chance: random.Random) -> bytes:
-    """A request with a body that is wrong in three fields, and then with a few changes anywhere."""
-    endpoint = request("POST", WEBHOOK, poisoned(chance), b"Content-Type: application/json")
+def mutated(rng: random.Random) -> bytes:
+    """Return a request whose body is invalid in three fields, with a few random byte changes."""
+    endpoint = request("POST", WEBHOOK, poisoned(rng), b"Content-Type: application/json")
     read = request("GET", "/api/organizations/5555555555/balance/history/?limit=3&before=7")
-    raw = bytearray(chance.choice([endpoint, endpoint, endpoint, read]))
-    for _ in range(chance.randint(1, CHANGES_MAX)):
-        place = chance.randrange(len(raw) + 1)
-        length = chance.randint(1, 30)
-        match chance.randrange(5):
+    raw = bytearray(rng.choice([endpoint, endpoint, endpoint, read]))
+    for _ in range(rng.randint(1, CHANGES_MAX)):
+        place = rng.randrange(len(raw) + 1)
+        length = rng.randint(1, 30)
+        match rng.randrange(5):
             case 0:
-                raw[place : place + 1] = bytes([chance.randrange(256)])
+                raw[place : place + 1] = bytes([rng.randrange(256)])
             case 1:
                 del raw[place : place + length]
             case 2:
-                raw[place:place] = chance.choice(TOKENS)
+                raw[place:place] = rng.choice(TOKENS)
             case 3:
-                raw[place:place] = raw[place : place + length] * chance.randint(1, 20)
+                raw[place:place] = raw[place : place + length] * rng.randint(1, 20)
             case _:
                 if place < len(raw):
-                    raw[place] ^= 1 << chance.randrange(8)
+                    raw[place] ^= 1 << rng.randrange(8)
     return bytes(raw)

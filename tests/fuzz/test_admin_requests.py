@@ -1,8 +1,7 @@
-"""No address that a person can type into the admin, and no form, fails with a 500.
+"""No admin URL that a user can type, and no form, fails with a 500.
 
-Every route × users × wrong keys, parameters, forms and methods. `ADMIN_REQUESTS` in the environment
-says how many of them are sent for each user, drawn at random with a fixed seed; for the superuser five times
-as many.
+Every route × users × wrong keys, parameters, forms and methods. `ADMIN_REQUESTS` in the environment is the
+number of requests per user, drawn at random with a fixed seed; the superuser sends five times as many.
 """
 
 import os
@@ -21,7 +20,7 @@ from tests import admin_rows
 from tests.admin_client import staff_client, superuser_client
 
 pytestmark = pytest.mark.django_db
-REQUESTS_OF_A_USER = int(os.environ.get("ADMIN_REQUESTS", "200"))
+REQUESTS_PER_USER = int(os.environ.get("ADMIN_REQUESTS", "200"))
 BIG = "9" * 30
 WORDS = [
     *("", "abc", "0", "-1", BIG, f"-{BIG}", "9223372036854775807", "9223372036854775808", "1.5", "1e400"),
@@ -93,50 +92,50 @@ def keys_of(route: str) -> list[str]:
 
 
 def status(browser: Client, method: str, path: str, form: Any, content_type: str) -> int:
-    """What the request is answered, with all of the answer read and its writes undone."""
+    """Return the status; the response is read completely and its writes are rolled back."""
     sent = urlencode(form or {}, doseq=True, errors="replace")
     with transaction.atomic():
-        answer: Any = browser.generic(method, path, sent, content_type)
-        if answer.streaming:
-            b"".join(answer)
+        response: Any = browser.generic(method, path, sent, content_type)
+        if response.streaming:
+            b"".join(response)
         transaction.set_rollback(True)
-    return int(answer.status_code)
+    return int(response.status_code)
 
 
-def shots(routes: list[str]) -> Iterator[tuple[str, str, Any]]:
-    """(method, path, form) of each wrong request, without end."""
-    chance = random.Random(7)
+def random_requests(routes: list[str]) -> Iterator[tuple[str, str, Any]]:
+    """Yield (method, path, form) of wrong requests, endlessly."""
+    rng = random.Random(7)
     keys = {route: keys_of(route) for route in routes}
     while True:
-        route = chance.choice(routes)
-        key = chance.choice([*keys[route], *keys[route], *keys[route], *WORDS])
+        route = rng.choice(routes)
+        key = rng.choice([*keys[route], *keys[route], *keys[route], *WORDS])
         path = admin_rows.fill_route(route, quoted(key))
-        names = chance.sample(NAMES, chance.choice([0, 1, 1, 2]))
-        query = urlencode([(name, chance.choice(WORDS)) for name in names], errors="replace")
+        names = rng.sample(NAMES, rng.choice([0, 1, 1, 2]))
+        query = urlencode([(name, rng.choice(WORDS)) for name in names], errors="replace")
         path += f"?{query}" if query else ""
-        match chance.choice(["GET", "GET", "POST", "action", "other"]):
+        match rng.choice(["GET", "GET", "POST", "action", "other"]):
             case "GET":
                 yield "GET", path, None
             case "POST":
-                fields = chance.sample(FORM, chance.randrange(8))
-                yield "POST", path, [(name, chance.choice(WORDS)) for name in fields]
+                fields = rng.sample(FORM, rng.randrange(8))
+                yield "POST", path, [(name, rng.choice(WORDS)) for name in fields]
             case "action":
-                ticked = [chance.choice([*WORDS, *keys[route]]) for _ in range(chance.randrange(3))]
+                ticked = [rng.choice([*WORDS, *keys[route]]) for _ in range(rng.randrange(3))]
                 more = {
-                    "select_across": chance.choice(["0", "1", "x"]),
-                    "index": chance.choice(["0", *WORDS]),
+                    "select_across": rng.choice(["0", "1", "x"]),
+                    "index": rng.choice(["0", *WORDS]),
                 }
-                yield "POST", path, {"action": chance.choice(ACTIONS), "_selected_action": ticked, **more}
+                yield "POST", path, {"action": rng.choice(ACTIONS), "_selected_action": ticked, **more}
             case _:
-                yield chance.choice(METHODS), path, None
+                yield rng.choice(METHODS), path, None
 
 
 def quoted(text: str) -> str:
     return urlencode({"": text}, errors="replace")[1:].replace("+", "%20")
 
 
-def wrong_addresses() -> Iterator[str]:
-    """Each route with each wrong key."""
+def wrong_urls() -> Iterator[str]:
+    """Yield each route with each wrong key."""
     for route in admin_rows.admin_routes():
         yield admin_rows.fill_route(route, "1")
         if "<" in route:
@@ -144,10 +143,10 @@ def wrong_addresses() -> Iterator[str]:
 
 
 def wrong_forms(browser: Client, routes: list[str]) -> Iterator[tuple[str, str, Any]]:
-    """Each form of a page as it stands there, with one field changed to each wrong word."""
+    """Yield each form of a page with one field changed to each wrong value."""
     for route, key in [(each, key) for each in routes for key in keys_of(each) or ["replay"]]:
-        answer: Any = browser.get(path := admin_rows.fill_route(route, key))
-        found = (answer.context or {}).get("adminform") or (answer.context or {}).get("form")
+        response: Any = browser.get(path := admin_rows.fill_route(route, key))
+        found = (response.context or {}).get("adminform") or (response.context or {}).get("form")
         if not (form := getattr(found, "form", found)):
             continue
         whole = {name: value for name, value in form.initial.items() if isinstance(value, str | int)}
@@ -163,21 +162,21 @@ def wrong_forms(browser: Client, routes: list[str]) -> Iterator[tuple[str, str, 
 
 
 @pytest.mark.parametrize("name", USERS)
-def test_wrong_requests_are_never_answered_500(name: str) -> None:
+def test_wrong_admin_requests_get_no_500(name: str) -> None:
     browser = USERS[name]()
     browser.raise_request_exception = False
-    chance = random.Random(name)
-    wrong = shots(admin_rows.admin_routes())
-    sent = [next(wrong) for _ in range(REQUESTS_OF_A_USER)]
+    rng = random.Random(name)
+    wrong = random_requests(admin_rows.admin_routes())
+    sent = [next(wrong) for _ in range(REQUESTS_PER_USER)]
     if name == "superuser":
-        addresses = [("GET", address, None) for address in wrong_addresses()]
+        addresses = [("GET", address, None) for address in wrong_urls()]
         for more in (addresses, list(wrong_forms(browser, admin_rows.admin_routes()))):
-            sent += chance.sample(more, min(len(more), 2 * REQUESTS_OF_A_USER))
+            sent += rng.sample(more, min(len(more), 2 * REQUESTS_PER_USER))
     failed = []
     for method, path, form in sent:
-        browser.cookies["time_zone"] = chance.choice(ZONES)
-        content_type = chance.choice([*[FORM_TYPE] * 20, *TYPES])
-        if (answered := status(browser, method, path, form, content_type)) >= 500:
-            failed.append((answered, method, path[:300], form, content_type))
+        browser.cookies["time_zone"] = rng.choice(ZONES)
+        content_type = rng.choice([*[FORM_TYPE] * 20, *TYPES])
+        if (code := status(browser, method, path, form, content_type)) >= 500:
+            failed.append((code, method, path[:300], form, content_type))
     sys.stdout.write(f"{name}: {len(sent)} requests, {len(failed)} failed\n")
     assert failed == []

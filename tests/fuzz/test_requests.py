@@ -1,4 +1,4 @@
-"""Bad requests by the thousand, over real HTTP, on the processes of production."""
+"""Thousands of malformed requests over real HTTP, against production processes."""
 
 import os
 from collections.abc import Callable
@@ -9,17 +9,17 @@ import pytest
 
 from tests.fuzz.attacker import SHED, Attack, Attacker, RawResponse, result_of, violation
 from tests.fuzz.mutation import attacks
-from tests.fuzz.resources import GROWTH_KIB_MAX, ledger_violations, production_stack, web_memory_kib
+from tests.fuzz.stack import GROWTH_KIB_MAX, ledger_violations, production_stack, web_memory_kib
 from tests.harness.launcher_stack import LauncherStack
 
 SEED = 20_240_427
-# On servers a sample: what is tried is the door, not the database.
+# On database servers a sample: the endpoint is tested, not the database.
 WARM_UP, REQUESTS = (500, 1_000) if os.environ.get("REDIS_URL") else (2_000, 18_000)
 ASKED = Attack("any", "webhook", (b"GET /api/",))
 
 
 @pytest.mark.timeout(300)
-def test_no_bad_request_gets_an_error_a_page_or_money(
+def test_malformed_requests_get_no_5xx_no_html_and_no_credit(
     tmp_path: Path, servers: Callable[[ExitStack], dict[str, str]]
 ) -> None:
     with ExitStack() as resources:
@@ -28,21 +28,21 @@ def test_no_bad_request_gets_an_error_a_page_or_money(
         attacker.run(WARM_UP)
         before = web_memory_kib(stack)
         second = Attacker(stack.port, SEED + 1)
-        second.outcome = attacker.outcome
-        outcome = second.run(REQUESTS)
+        second.results = attacker.results
+        results = second.run(REQUESTS)
         growth = web_memory_kib(stack) - before
-        outcome.findings += ledger_violations(stack, outcome.honest_kopecks)
+        results.findings += ledger_violations(stack, results.valid_kopecks)
 
-    assert not outcome.findings, "\n".join([f"seeds {SEED}, {SEED + 1}", *outcome.findings[:20]])
-    assert outcome.requests == WARM_UP + REQUESTS
+    assert not results.findings, "\n".join([f"seeds {SEED}, {SEED + 1}", *results.findings[:20]])
+    assert results.requests == WARM_UP + REQUESTS
     assert growth < GROWTH_KIB_MAX
     assert (
-        outcome.table.total()
-        > sum(n for (*_, result), n in outcome.table.items() if result == "503 shed") * 20
+        results.table.total()
+        > sum(n for (*_, result), n in results.table.items() if result == "503 shed") * 20
     )
 
 
-def test_a_seed_always_makes_the_same_attacks() -> None:
+def test_same_seed_generates_the_same_attacks() -> None:
     assert list(attacks(7, 500)) == list(attacks(7, 500)) != list(attacks(8, 500))
 
 
@@ -58,11 +58,11 @@ def test_a_seed_always_makes_the_same_attacks() -> None:
         RawResponse(200, b"application/json", b'{"status": "success"}'),
     ],
 )
-def test_the_judge_finds_what_must_not_be(answer: RawResponse) -> None:
+def test_forbidden_response_is_a_violation(answer: RawResponse) -> None:
     assert violation(ASKED, answer)
 
 
-def test_the_judge_lets_refusals_pass() -> None:
+def test_refusal_is_no_violation() -> None:
     refused = RawResponse(400, b"application/json", b'{"error": "amount: must be greater than zero"}')
     incomplete = RawResponse(
         503, b"application/json", b'{"error": "body: incomplete body, please send it again"}'

@@ -20,7 +20,7 @@ from django.db.models import QuerySet
 
 from core.db import clock
 from tests.harness import wait
-from tests.harness.servers import ROOT, Redis, lacking, launch
+from tests.harness.servers import ROOT, Redis, launch, missing_reason
 from worker import beat_scheduler, heartbeats, sweeper
 from worker.heartbeats import EXPIRED_AFTER, INTERVAL_SECONDS, SchedulerHeartbeat, record_heartbeat
 from worker.marks import heartbeat_path
@@ -232,7 +232,7 @@ def test_a_real_scheduler_beats_and_leaves_in_good_order(
     assert not heartbeat_path("beat").exists()
 
 
-@pytest.mark.skipif(lacking("Redis") is not None, reason="needs a Redis of its own")
+@pytest.mark.skipif(missing_reason("Redis") is not None, reason="needs a Redis of its own")
 def test_a_worker_that_lost_the_broker_falls_silent_and_beats_again(
     start: Callable[..., "subprocess.Popen[bytes]"], tmp_path: Path
 ) -> None:
