@@ -29,11 +29,6 @@ def client_network(request: HttpRequest) -> Address | None:
     return address
 
 
-def client_ip_text(request: HttpRequest) -> str:
-    """`address_of` to be kept; empty where there is none."""
-    return _written(_peer_or_forwarded(request))
-
-
 def _peer_or_forwarded(request: HttpRequest) -> str:
     text: str = request.META.get("REMOTE_ADDR", "")  # empty on a Unix socket
     if proxies := settings.TRUSTED_PROXIES:
@@ -53,6 +48,6 @@ def _read(text: str) -> Address | None:
 
 
 @lru_cache(ADDRESSES_KNOWN_MAX)
-def _written(text: str) -> str:
-    """Without a zone (RFC 4007), which may be any text."""
-    return str(_read(text) or "").partition("%")[0]
+def format_ip(address: Address | None) -> str:
+    """Return the address without its zone (RFC 4007), which may be any text; empty for None."""
+    return str(address or "").partition("%")[0]

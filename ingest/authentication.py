@@ -16,14 +16,14 @@ import structlog
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
-from django.http import HttpRequest
 
-from core.client_ip import client_ip
+from core.client_ip import Address
 from core.log_throttle import LogThrottle
 from ingest.exceptions import Misconfigured, NotAuthorized, Setting
 from ingest.signatures import hex_signature, signature, verify_jws
 
 log = structlog.get_logger(__name__)
+throttle = LogThrottle()
 
 TOLERANCE_SECONDS = 300
 SECRET_CHARS_MIN = 16
@@ -121,93 +121,86 @@ def check_tenant_restriction(
         )
 
 
-# The doorkeeper's work.
-
-
 def auth_for(endpoint: str) -> DeliveryAuth:
-    """The guard of the door of this name. Raises Misconfigured if nothing is set to know its bank by."""
-    if guard := settings.ENDPOINT_AUTH.get(endpoint):
-        return guard
+    """Return the authentication of the endpoint of this name. Raise Misconfigured if no credentials are set."""
+    if auth := settings.ENDPOINT_AUTH.get(endpoint):
+        return auth
     raise Misconfigured(Setting.CREDENTIALS, endpoint)
 
 
-def check_network(request: HttpRequest, guard: DeliveryAuth) -> None:
-    """Nothing of the body has been read yet. Raises NotAuthorized, or Misconfigured if it can't be said where a
-    delivery comes from.
+def check_network(address: Address | None, auth: DeliveryAuth) -> None:
+    """Check the client IP, before the body is read.
+
+    Raise NotAuthorized, or Misconfigured if TRUSTED_PROXIES doesn't match the proxies that there are.
     """
-    if guard.networks:
-        address = client_ip(request)
-        if address is None and settings.TRUSTED_PROXIES:  # they are fewer, or don't say it
+    if auth.networks:
+        if address is None and settings.TRUSTED_PROXIES:  # fewer proxies, or they don't forward the address
             raise Misconfigured(Setting.TRUSTED_PROXIES, "the sender's address is unknown")
-        if address is None or not any(address in known for known in guard.networks):
+        if address is None or not any(address in network for network in auth.networks):
             raise NotAuthorized("unknown network")
 
 
-def verified_payload(request: HttpRequest, guard: DeliveryAuth) -> bytes:
-    """What is to be parsed: the body, or what the bank's token holds. Raises NotAuthorized."""
-    if guard.allow_anonymous:
-        return request.body
-    if not guard.is_configured:
+def verified_payload(body: bytes, headers: Mapping[str, str], auth: DeliveryAuth) -> bytes:
+    """Return the bytes to parse: the body, or the payload of the bank's token. Raise NotAuthorized."""
+    if auth.allow_anonymous:
+        return body
+    if not auth.is_configured:
         raise NotAuthorized("no credentials are configured")
-    if guard.requires_credentials:
-        _check_credentials(request, guard)
-    if not guard.public_keys:
-        return request.body
-    payload = verify_jws(request.body.strip(), guard.public_keys)
+    if auth.requires_credentials:
+        _check_credentials(body, headers, auth)
+    if not auth.public_keys:
+        return body
+    payload = verify_jws(body.strip(), auth.public_keys)
     if payload is None:
         raise NotAuthorized("no token by a known key")
     return payload
 
 
-def _check_credentials(request: HttpRequest, guard: DeliveryAuth) -> None:
-    """One that is known is enough. Raises NotAuthorized."""
-    scheme, _, credentials = request.headers.get("Authorization", "").partition(" ")
-    known = {"basic": guard.basic, "bearer": guard.bearer}.get(scheme.lower(), ())
-    if _matches_any(credentials.strip(" "), known):
+def _check_credentials(body: bytes, headers: Mapping[str, str], auth: DeliveryAuth) -> None:
+    """Accept any one valid credential. Raise NotAuthorized."""
+    scheme, _, credentials = headers.get("Authorization", "").partition(" ")
+    valid = {"basic": auth.basic, "bearer": auth.bearer}.get(scheme.lower(), ())
+    if _matches_any(credentials.strip(" "), valid):
         return
-    if guard.x_signature_secrets and (shown := request.headers.get("X-Signature", "")):
-        expected = [hex_signature(key, request.body) for key in guard.x_signature_secrets]
-        if _matches_any(shown.lower(), expected):
+    if auth.x_signature_secrets and (given := headers.get("X-Signature", "")):
+        valid = [hex_signature(key, body) for key in auth.x_signature_secrets]
+        if _matches_any(given.lower(), valid):
             return
-    if guard.secrets and "webhook-signature" in request.headers:
-        _check_standard_webhooks_signature(request, guard)
+    if auth.secrets and "webhook-signature" in headers:
+        _check_standard_webhooks_signature(body, headers, auth)
         return
     raise NotAuthorized("no known credentials")
 
 
-def _check_standard_webhooks_signature(request: HttpRequest, guard: DeliveryAuth) -> None:
-    """By the headers webhook-id, webhook-timestamp and webhook-signature. Raises NotAuthorized."""
-    webhook_id, timestamp = (request.headers.get(f"webhook-{name}", "") for name in ("id", "timestamp"))
-    # With a full stop in it an id could borrow from the timestamp behind it.
+def _check_standard_webhooks_signature(body: bytes, headers: Mapping[str, str], auth: DeliveryAuth) -> None:
+    """Check the headers webhook-id, webhook-timestamp and webhook-signature. Raise NotAuthorized."""
+    webhook_id, timestamp = (headers.get(f"webhook-{name}", "") for name in ("id", "timestamp"))
+    # A full stop in the id would let it be split from the timestamp in another place.
     if not webhook_id or "." in webhook_id or not _TIMESTAMP.fullmatch(timestamp):
         raise NotAuthorized("malformed webhook-id or webhook-timestamp")
-    expected = [signature(key, webhook_id, timestamp, request.body) for key in guard.secrets]
-    if not any(_matches_any(one, expected) for one in request.headers["webhook-signature"].split(" ")):
+    valid = [signature(key, webhook_id, timestamp, body) for key in auth.secrets]
+    if not any(_matches_any(given, valid) for given in headers["webhook-signature"].split(" ")):
         raise NotAuthorized("wrong webhook-signature")
-    if abs(int(time.time()) - int(timestamp)) > guard.tolerance_seconds:
+    if abs(int(time.time()) - int(timestamp)) > auth.tolerance_seconds:
         raise NotAuthorized("webhook-timestamp out of tolerance")
 
 
-def _matches_any(shown: str, known: Iterable[bytes]) -> bool:
-    """In constant time, and as bytes, because of text compare_digest takes ASCII only."""
-    return any(hmac.compare_digest(shown.encode(), one) for one in known)
+def _matches_any(given: str, valid: Iterable[bytes]) -> bool:
+    """Compare in constant time, and as bytes, because compare_digest accepts only ASCII text."""
+    return any(hmac.compare_digest(given.encode(), each) for each in valid)
 
 
-throttle = LogThrottle()
+def log_denied(endpoint: str, reason: str, address: Address | None) -> None:
+    """Log a denied delivery, at most once per core.log_throttle.EVERY_SECONDS for each endpoint and reason.
 
-
-def log_denied(endpoint: str, reason: str, request: HttpRequest) -> None:
-    """Log a refusal, at most once per core.log_throttle.EVERY_SECONDS for each door and reason.
-
-    The line holds nothing that the stranger sent, only the address it came from.
+    The event holds nothing that the sender chose, only its IP address.
     """
     suppressed = throttle.suppressed((endpoint, reason))
     if suppressed is not None:
-        address = str(client_ip(request))
         log.warning(
             "delivery not authorized",
             endpoint=endpoint,
             reason=reason,
-            address=address,
+            address=str(address),
             suppressed=suppressed,
         )

@@ -1,4 +1,4 @@
-"""What the bank is answered, and who asks for an operation. The API's document is built from these, too."""
+"""Response bodies of the webhook endpoints and of the operation status; the OpenAPI document uses them, too."""
 
 from typing import Annotated, Literal
 from uuid import UUID
@@ -8,17 +8,17 @@ from msgspec import Meta, Struct
 from core.http import AwareDatetime
 from ingest.models import Webhook
 
+AckStatus = Literal["success", "already processed", "ignored", "unrecognized"]
+
 
 class DeliveryAck(Struct):
-    """The operation is in the inbox, since now or since before. Or the delivery holds none to credit; or it
-    may hold one, and waits for a person.
-    """
+    """The delivery is stored: as a webhook now or before, as no payment, or until an operator closes it."""
 
-    status: Literal["success", "already processed", "ignored", "unrecognized"]
+    status: AckStatus
 
 
 class OperationStatus(Struct):
-    """Where an operation is."""
+    """The processing status of an operation."""
 
     operation_id: UUID
     status: Annotated[str, Meta(extra_json_schema={"enum": Webhook.Status.values})]

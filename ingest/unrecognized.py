@@ -89,9 +89,8 @@ def run_chunk(action: OperatorAction) -> int:
 def _process(delivery: UnrecognizedDelivery) -> None:
     meaning = _read(delivery)
     if isinstance(meaning, CreditEvent):
-        stored = inbox.store(
-            meaning.terms, bytes(delivery.body), delivery.source, meaning.bank_reference, delivery.client_ip
-        )
+        received = inbox.Delivery(bytes(delivery.body), delivery.source, delivery.client_ip)
+        stored = inbox.store(meaning.terms, received, meaning.bank_reference)
         delivery.outcome, delivery.webhook = _STORED[stored], _webhook_of(meaning)
     else:
         delivery.outcome = Outcome.TRIED if isinstance(meaning, UnrecognizedEvent) else Outcome.IGNORED

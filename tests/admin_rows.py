@@ -37,9 +37,11 @@ def create_one_of_each() -> None:
     ConflictingDelivery.objects.create(webhook=webhook, difference="amount_kopecks, inn", body=other)
     make_webhook(terms(1_00), status=Webhook.Status.APPLIED)
     operator_actions.create(OperatorAction.Kind.REPLAY, {webhook.pk}, User.objects.earliest("pk"), "repaired")
-    inbox.record_rejected(b'{"amount": "0"}', "amount: must be greater than zero")
-    inbox.record_unrecognized(b'{"amount": "2"}', b'{"amount": "2"}', "typeOfOperation new", "tbank")
-    inbox.record_ignored(b'{"amount": "1"}', "outgoing", "tbank")
+    inbox.record_rejected(inbox.Delivery(b'{"amount": "0"}'), "amount: must be greater than zero")
+    inbox.record_unrecognized(
+        inbox.Delivery(b'{"amount": "2"}', "tbank"), b'{"amount": "2"}', "typeOfOperation new"
+    )
+    inbox.record_ignored(inbox.Delivery(b'{"amount": "1"}', "tbank"), "outgoing")
     LedgerVerification.objects.create(duration=timedelta(seconds=1), rows_scanned=3)
     TaskResult.objects.create(
         task_id=f"webhook-{webhook.pk}-1", status="FAILURE", traceback="ValueError: it broke"

@@ -98,7 +98,7 @@ def lock_organizations(inns: set[str]) -> dict[str, int]:
 def make_webhook(payment: PaymentTerms | None = None, **fields: Any) -> Webhook:
     """Store a webhook in the inbox as the endpoint does, then set `fields` on it."""
     payment = payment or terms()
-    inbox.store(payment, payment_body(payment))
+    inbox.store(payment, inbox.Delivery(payment_body(payment)))
     Webhook.objects.filter(operation_id=payment.operation_id).update(**fields)
     return Webhook.objects.get(operation_id=payment.operation_id)
 

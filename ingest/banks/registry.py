@@ -6,25 +6,15 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from django.http import HttpResponse
-
-from core.http import json_response
 from ingest.banks import tbank, tochka
 from ingest.banks.events import BankEvent, CreditEvent
-from ingest.inbox import StoreResult
 from ingest.models import DEFAULT_SOURCE
 from ingest.parsing import parse
-from ingest.schemas import DeliveryAck
 
 
 def read_contract(body: bytes) -> CreditEvent:
     """A delivery in our own contract; raises InvalidDelivery."""
     return CreditEvent(parse(body))
-
-
-def acknowledge(stored: StoreResult) -> HttpResponse:
-    """The answer of our own contract."""
-    return json_response(DeliveryAck("success" if stored is StoreResult.CREATED else "already processed"))
 
 
 @dataclass(frozen=True)
@@ -38,7 +28,6 @@ class BankEndpoint:
 
     name: str
     read: Callable[[bytes], BankEvent]
-    acknowledge: Callable[[StoreResult], HttpResponse] = acknowledge
 
 
 ENDPOINTS = (

@@ -55,9 +55,11 @@ def rows() -> None:
     webhook = make_webhook(other, status=Webhook.Status.FAILED, attempts=5, last_error="it broke")
     sent = payment_body(other, amount="999.13", payer_inn=IVANOV)
     ConflictingDelivery.objects.create(webhook=webhook, difference="amount_kopecks, inn", body=sent)
-    inbox.record_rejected(b'"of-the-rejected"', "of-the-rejected")
-    inbox.record_unrecognized(b'"unrecognized"', b'"unrecognized"', "of-the-unrecognized", "tbank")
-    inbox.record_ignored(b'"of-the-ignored"', "of-the-ignored", "tbank")
+    inbox.record_rejected(inbox.Delivery(b'"of-the-rejected"'), "of-the-rejected")
+    inbox.record_unrecognized(
+        inbox.Delivery(b'"unrecognized"', "tbank"), b'"unrecognized"', "of-the-unrecognized"
+    )
+    inbox.record_ignored(inbox.Delivery(b'"of-the-ignored"', "tbank"), "of-the-ignored")
     TaskResult.objects.create(
         task_id=f"webhook-{webhook.pk}-2", status="FAILURE", traceback="of-the-traceback"
     )

@@ -148,7 +148,7 @@ def test_the_body_is_shown_indented_with_its_numbers_as_written_and_as_exact_byt
     "raw", [b"", b"\xff\xfe", b"[" * 60_000, b'{"a":'], ids=["empty", "binary", "deep", "cut"]
 )
 def test_a_body_that_is_no_json_is_shown_as_exact_bytes(admin_client: Client, raw: bytes) -> None:
-    inbox.record_rejected(raw, "body: must be valid JSON")
+    inbox.record_rejected(inbox.Delivery(raw), "body: must be valid JSON")
 
     content = shown(admin_client, RejectedDelivery.objects.get())
 
@@ -159,7 +159,7 @@ def test_a_body_that_is_no_json_is_shown_as_exact_bytes(admin_client: Client, ra
 def test_whatever_the_bank_sends_is_shown_as_text(admin_client: Client) -> None:
     told = terms(document_number=SCRIPT)
     webhook = make_webhook(told, status=FAILED, last_error=SCRIPT)
-    inbox.record_rejected(SCRIPT.encode(), SCRIPT)
+    inbox.record_rejected(inbox.Delivery(SCRIPT.encode()), SCRIPT)
     conflict = conflicting_with(webhook, comment=SCRIPT)
     rejected = RejectedDelivery.objects.get()
 
@@ -198,8 +198,8 @@ def test_a_webhook_links_the_payment_it_became(admin_client: Client) -> None:
 
 
 def test_rejected_deliveries_show_why_newest_first(admin_client: Client) -> None:
-    inbox.record_rejected(b"1", "amount: is missing")
-    inbox.record_rejected(b"2", "amount: must be greater than zero")
+    inbox.record_rejected(inbox.Delivery(b"1"), "amount: is missing")
+    inbox.record_rejected(inbox.Delivery(b"2"), "amount: must be greater than zero")
 
     assert changelist_rows(admin_client, RejectedDelivery) == [
         "amount: must be greater than zero",
@@ -218,9 +218,9 @@ def test_conflicting_deliveries_are_found_by_operation_id(admin_client: Client) 
 
 @pytest.mark.parametrize("model", KINDS)
 def test_not_even_a_superuser_changes_what_the_bank_sent(admin_client: Client, model: type[Model]) -> None:
-    inbox.record_rejected(b"1", "amount: is missing")
-    inbox.record_ignored(b"1", "outgoing", "tbank")
-    inbox.record_unrecognized(b"1", b"1", "unknown", "tbank")
+    inbox.record_rejected(inbox.Delivery(b"1"), "amount: is missing")
+    inbox.record_ignored(inbox.Delivery(b"1", "tbank"), "outgoing")
+    inbox.record_unrecognized(inbox.Delivery(b"1", "tbank"), b"1", "unknown")
     conflicting_with(failed())
     row = model.objects.get()
     before = model.objects.values().get()
@@ -244,9 +244,9 @@ def test_a_list_costs_the_same_few_statements_and_reads_no_body(
     admin_client: Client, model: type[Model]
 ) -> None:
     def fill() -> None:
-        inbox.record_rejected(b"1", "amount: is missing")
-        inbox.record_ignored(b"1", "outgoing", "tbank")
-        inbox.record_unrecognized(b"1", uuid4().bytes, "unknown", "tbank")
+        inbox.record_rejected(inbox.Delivery(b"1"), "amount: is missing")
+        inbox.record_ignored(inbox.Delivery(b"1", "tbank"), "outgoing")
+        inbox.record_unrecognized(inbox.Delivery(b"1", "tbank"), uuid4().bytes, "unknown")
         conflicting_with(failed())
 
     fill()

@@ -82,7 +82,7 @@ def test_a_delivery_costs_the_database_one_statement(django_assert_num_queries: 
 @pytest.mark.django_db
 def test_the_inboxs_own_insert_writes_what_the_model_would() -> None:
     told = terms(145_000_01, document_date=MIDNIGHT_IN_MOSCOW.replace(microsecond=123_456))
-    inbox.store(told, b"\x00'%s\xff")
+    inbox.store(told, inbox.Delivery(b"\x00'%s\xff"))
     ours = Webhook.objects.get()
     alike = {field.attname: getattr(ours, field.attname) for field in Webhook._meta.concrete_fields}
 
@@ -216,9 +216,9 @@ def test_the_number_of_kept_deliveries_is_bounded(settings: Settings) -> None:
 def test_a_flood_of_one_source_evicts_no_delivery_of_another(settings: Settings) -> None:
     settings.DELIVERY_RECORDS_MAX = 3
     for number in range(2):
-        inbox.record_rejected(b"%d" % number, "amount: missing", source="tochka")
+        inbox.record_rejected(inbox.Delivery(b"%d" % number, "tochka"), "amount: missing")
     for number in range(10):
-        inbox.record_rejected(b"%d" % number, "amount: missing", source="tbank")
+        inbox.record_rejected(inbox.Delivery(b"%d" % number, "tbank"), "amount: missing")
 
     kept = RejectedDelivery.objects.order_by("id")
     assert [bytes(one.body) for one in kept.filter(source="tochka")] == [b"0", b"1"]
@@ -231,7 +231,7 @@ def test_kept_deliveries_are_counted_and_not_measured_by_their_keys(settings: Se
     settings.DELIVERY_RECORDS_MAX = 3
     RejectedDelivery.objects.bulk_create(RejectedDelivery(id=3 * n, body=b"%d" % n) for n in range(1, 4))
 
-    inbox.record_rejected(b"4", "amount: missing")
+    inbox.record_rejected(inbox.Delivery(b"4"), "amount: missing")
 
     assert [bytes(kept.body) for kept in RejectedDelivery.objects.order_by("id")] == [b"2", b"3", b"4"]
 
@@ -242,7 +242,7 @@ def test_a_large_bound_is_exceeded_by_a_few_of_a_hundred_at_most(settings: Setti
     RejectedDelivery.objects.bulk_create(RejectedDelivery(body=b"{}") for _ in range(1000))
 
     for _ in range(500):
-        inbox.record_rejected(b"{}", "amount: missing")
+        inbox.record_rejected(inbox.Delivery(b"{}"), "amount: missing")
 
     # A tenth part of the deliveries evicts: 200 in a row that don't are one case of a thousand million.
     assert 1000 <= RejectedDelivery.objects.count() < 1200
@@ -253,7 +253,7 @@ def test_open_conflicts_are_not_evicted_by_a_flood(settings: Settings) -> None:
     settings.DELIVERY_RECORDS_MAX = 1
     webhooks = [make_webhook() for _ in range(5)]
     for webhook in webhooks:
-        inbox.store(terms(2_00, operation_id=webhook.operation_id), b"%d" % webhook.pk)
+        inbox.store(terms(2_00, operation_id=webhook.operation_id), inbox.Delivery(b"%d" % webhook.pk))
 
     kept = ConflictingDelivery.objects.order_by("id").values_list("webhook", flat=True)
     assert list(kept) == [webhook.pk for webhook in webhooks]
@@ -265,14 +265,14 @@ def test_the_bytes_of_an_open_conflict_are_stored_once_and_again_after_its_resol
     told = terms(2_00, operation_id=webhook.operation_id)
 
     for _ in range(3):
-        assert inbox.store(told, b"the same") == inbox.StoreResult.CONFLICT
+        assert inbox.store(told, inbox.Delivery(b"the same")) == inbox.StoreResult.CONFLICT
     assert ConflictingDelivery.objects.count() == 1
-    inbox.store(told, b"the same", source="tbank")
-    inbox.store(told, b"other bytes")
+    inbox.store(told, inbox.Delivery(b"the same", "tbank"))
+    inbox.store(told, inbox.Delivery(b"other bytes"))
     assert ConflictingDelivery.objects.count() == 3
 
     ConflictingDelivery.objects.update(resolved_by=1)
-    inbox.store(told, b"the same")
+    inbox.store(told, inbox.Delivery(b"the same"))
     assert ConflictingDelivery.objects.filter(resolved_by=None).count() == 1
 
 
@@ -281,7 +281,7 @@ def test_open_conflicts_of_one_webhook_are_bounded_and_the_log_names_those_left_
     webhook = make_webhook()
     with structlog.testing.capture_logs() as lines:
         for number in range(inbox.OPEN_CONFLICTS_MAX + 1):
-            inbox.store(terms(2_00, operation_id=webhook.operation_id), b"%d" % number)
+            inbox.store(terms(2_00, operation_id=webhook.operation_id), inbox.Delivery(b"%d" % number))
 
     assert ConflictingDelivery.objects.count() == inbox.OPEN_CONFLICTS_MAX
     assert [line["kept"] for line in lines] == [True] * inbox.OPEN_CONFLICTS_MAX + [False]

@@ -40,8 +40,8 @@ def admin_client() -> Client:
 def kept(body: bytes) -> list[Model]:
     """A row of each model that keeps bodies, with hostile texts beside the body."""
     webhook = make_webhook(body=body, last_error='"' * 2000, document_number='"' * 255)
-    inbox.record_rejected(body, '"' * 300)
-    inbox.record_ignored(body, '"' * 300, "tbank")
+    inbox.record_rejected(inbox.Delivery(body), '"' * 300)
+    inbox.record_ignored(inbox.Delivery(body, "tbank"), '"' * 300)
     ConflictingDelivery.objects.create(webhook=webhook, difference='"' * 255, body=body)
     return [
         webhook,

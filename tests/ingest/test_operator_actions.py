@@ -122,8 +122,10 @@ def test_a_flood_of_deliveries_and_resolutions_at_once_do_not_deadlock(anna: Use
     def flood(seed: int) -> int:
         for number in range(40):
             webhook = webhooks[number % 5]
-            inbox.store(terms(2_00, operation_id=webhook.operation_id), b"%d %d" % (seed, number))
-            inbox.store(webhook.terms, b"{}")
+            inbox.store(
+                terms(2_00, operation_id=webhook.operation_id), inbox.Delivery(b"%d %d" % (seed, number))
+            )
+            inbox.store(webhook.terms, inbox.Delivery(b"{}"))
         return 0
 
     def resolve() -> int:

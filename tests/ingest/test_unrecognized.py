@@ -85,8 +85,8 @@ def test_a_repeated_payload_of_one_source_is_kept_once_and_counted_once() -> Non
     before = UNRECOGNIZED._value.get()
     for _ in range(5):
         assert deliver(load_sample("tbank_transaction", **CREDIT)) == "unrecognized"
-    inbox.record_unrecognized(b"{}", b"{}", "why", "tochka")
-    inbox.record_unrecognized(b"{}", b"{}", "why", "tbank")
+    inbox.record_unrecognized(inbox.Delivery(b"{}", "tochka"), b"{}", "why")
+    inbox.record_unrecognized(inbox.Delivery(b"{}", "tbank"), b"{}", "why")
 
     assert UnrecognizedDelivery.open_deliveries().count() == 3
     assert UNRECOGNIZED._value.get() == before + 3
@@ -244,8 +244,8 @@ def test_a_customer_that_is_ours_no_more_and_a_source_without_adapter_stay_open(
 ) -> None:
     settings.TOCHKA_CUSTOMER_CODES = []
     token = jwt.encode(load_sample("tochka_incoming"), "a secret of 32 bytes or even more", algorithm="HS256")
-    inbox.record_unrecognized(token.encode(), b"1", "why", "tochka")
-    inbox.record_unrecognized(b"{}", b"2", "why", "bank-of-yore")
+    inbox.record_unrecognized(inbox.Delivery(token.encode(), "tochka"), b"1", "why")
+    inbox.record_unrecognized(inbox.Delivery(b"{}", "bank-of-yore"), b"2", "why")
 
     process(anna)
 
@@ -325,7 +325,7 @@ def from_tochka(told: dict[str, Any], key: RSAPrivateKey) -> str:
 def test_an_operation_that_another_source_has_stored_is_a_conflict_even_with_equal_terms() -> None:
     told = tbank.read(json.dumps(load_sample("tbank_transaction")).encode())
     assert isinstance(told, CreditEvent)
-    assert inbox.store(told.terms, b"{}", "bank") is StoreResult.CREATED
+    assert inbox.store(told.terms, inbox.Delivery(b"{}", "bank")) is StoreResult.CREATED
 
     assert deliver(load_sample("tbank_transaction")) == "already processed"
 
@@ -336,11 +336,14 @@ def test_an_operation_that_another_source_has_stored_is_a_conflict_even_with_equ
 
 def test_a_conflict_names_the_source_before_the_terms_that_differ() -> None:
     first = terms(1)
-    inbox.store(first, b"{}", "bank")
+    inbox.store(first, inbox.Delivery(b"{}", "bank"))
 
-    assert inbox.store(replace(first, amount_kopecks=40_00), b"{}", "tochka") is StoreResult.CONFLICT
-    assert inbox.store(first, b"[]", "tochka") is StoreResult.CONFLICT
-    assert inbox.store(first, b"{}", "bank") is StoreResult.DUPLICATE
+    assert (
+        inbox.store(replace(first, amount_kopecks=40_00), inbox.Delivery(b"{}", "tochka"))
+        is StoreResult.CONFLICT
+    )
+    assert inbox.store(first, inbox.Delivery(b"[]", "tochka")) is StoreResult.CONFLICT
+    assert inbox.store(first, inbox.Delivery(b"{}", "bank")) is StoreResult.DUPLICATE
 
     differences = ConflictingDelivery.objects.order_by("id").values_list("difference", flat=True)
     assert list(differences) == ["source, amount_kopecks", "source"]

@@ -36,7 +36,7 @@ def silent_bell(monkeypatch: pytest.MonkeyPatch) -> None:
 def kept(number: int = 1, source: str = "tbank") -> UnrecognizedDelivery:
     own = {"operationId": str(number), "documentNumber": str(number), "typeOfOperation": "Zachislenie"}
     body = json.dumps(load_sample("tbank_transaction", **own)).encode()
-    inbox.record_unrecognized(body, body, f"unknown {number}", source, "10.0.0.1")
+    inbox.record_unrecognized(inbox.Delivery(body, source, "10.0.0.1"), body, f"unknown {number}")
     return UnrecognizedDelivery.objects.latest("id")
 
 

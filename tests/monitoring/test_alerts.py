@@ -141,7 +141,7 @@ def test_many_causes_at_once_are_one_message_the_worst_first(receiver: WebhookRe
     old = make_webhook(received_at=clock.database_now() - timedelta(hours=1))
     ConflictingDelivery.objects.create(webhook=old, difference="inn", body=b"{}")
     make_webhook(status=Webhook.Status.FAILED)
-    inbox.record_unrecognized(b"{}", b"{}", "why", "tbank")
+    inbox.record_unrecognized(inbox.Delivery(b"{}", "tbank"), b"{}", "why")
     looks(CHECKS_MIN)
 
     assert len(receiver.payloads) == 1

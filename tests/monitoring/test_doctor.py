@@ -85,7 +85,7 @@ def test_silence_backlog_failures_and_drift_are_named_with_what_to_do() -> None:
         seen_at=clock.database_now() - timedelta(minutes=5)
     )
     LedgerVerification.objects.update(drift="balance of 7707083893: 1 expected, 2 found")
-    inbox.record_unrecognized(b"{}", b"{}", "why", "tbank")
+    inbox.record_unrecognized(inbox.Delivery(b"{}", "tbank"), b"{}", "why")
     make_webhook()
     Webhook.objects.update(status=Webhook.Status.FAILED)
     make_webhook()

@@ -63,7 +63,7 @@ def test_gauges_are_the_dashboards_figures() -> None:
     make_webhook()
     make_webhook(status=Webhook.Status.FAILED)
     for reason in ("one", "another"):
-        inbox.record_unrecognized(b"{}", reason.encode(), reason, "tbank")
+        inbox.record_unrecognized(inbox.Delivery(b"{}", "tbank"), reason.encode(), reason)
     record_heartbeat(Heartbeat.Kind.WORKER, "one", 4)
     record_heartbeat(Heartbeat.Kind.WORKER, "two", 2)
     record_heartbeat(Heartbeat.Kind.SCHEDULER, "three", 1)

@@ -118,8 +118,8 @@ def test_conflicts_are_counted_until_they_are_resolved_and_rejections_for_a_day(
     told = terms(1_00)
     make_webhook(told)
     changed = terms(2_00, operation_id=told.operation_id)
-    inbox.store(changed, payment_body(changed))
-    inbox.record_rejected(b"{", "not JSON")
+    inbox.store(changed, inbox.Delivery(payment_body(changed)))
+    inbox.record_rejected(inbox.Delivery(b"{"), "not JSON")
     now = clock.database_now()
 
     assert (stats.rejected(now - MINUTE), stats.rejected(now + MINUTE)) == (1, 0)

@@ -36,8 +36,8 @@ def an_old_house() -> None:
     applied = make_webhook()
     apply_batch(10)
     make_webhook()
-    inbox.store(applied.terms, bytes(applied.body))
-    inbox.record_rejected(b"garbage", "body: must be valid JSON")
+    inbox.store(applied.terms, inbox.Delivery(bytes(applied.body)))
+    inbox.record_rejected(inbox.Delivery(b"garbage"), "body: must be valid JSON")
     conflicting(applied, resolved_by_id=1)
     Webhook.objects.filter(status=Webhook.Status.RECEIVED).update(status=Webhook.Status.FAILED)
     make_webhook()
@@ -107,7 +107,7 @@ def test_a_dry_run_counts_the_same_and_changes_nothing(monkeypatch: pytest.Monke
     monkeypatch.setattr(retention, "BATCH_ROWS", 2)
     an_old_house()
     for _ in range(5):
-        inbox.record_rejected(b"garbage", "body: must be valid JSON")
+        inbox.record_rejected(inbox.Delivery(b"garbage"), "body: must be valid JSON")
     aged(RejectedDelivery, "received_at")
 
     would = pruned(dry_run=True)
@@ -202,7 +202,7 @@ def test_a_row_of_a_bad_clock_takes_no_other_with_it(bad: datetime, full_scan: b
     """The newest of each kind, and one in the middle: those of the year 2000 go; the others are of today."""
     for _ in range(40):
         webhook = make_webhook()
-        inbox.record_rejected(b"garbage", "body: must be valid JSON")
+        inbox.record_rejected(inbox.Delivery(b"garbage"), "body: must be valid JSON")
         TaskResult.objects.create(task_id=f"webhook-{webhook.pk}-1")
     apply_batch(100)
     for rows, field in (
@@ -235,7 +235,7 @@ def test_an_open_conflict_stays_however_old_it_is() -> None:
 def test_a_backlog_of_one_kind_does_not_hold_up_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retention, "BATCH_ROWS", 1)
     applied_and_aged(3)
-    inbox.record_rejected(b"garbage", "body: must be valid JSON")
+    inbox.record_rejected(inbox.Delivery(b"garbage"), "body: must be valid JSON")
     aged(RejectedDelivery, "received_at")
 
     retention.prune(lambda *_: None, full_scan=False, seconds_max=0)
@@ -246,7 +246,7 @@ def test_a_backlog_of_one_kind_does_not_hold_up_the_others(monkeypatch: pytest.M
 def test_a_short_run_leaves_the_rest_for_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retention, "BATCH_ROWS", 2)
     for _ in range(5):
-        inbox.record_rejected(b"garbage", "body: must be valid JSON")
+        inbox.record_rejected(inbox.Delivery(b"garbage"), "body: must be valid JSON")
     aged(RejectedDelivery, "received_at")
     seen: list[int] = []
 
