@@ -20,7 +20,10 @@ from babel.messages.pofile import read_po, write_po
 from django.utils.translation.template import templatize
 
 ROOT = Path(__file__).resolve().parent.parent
-PACKAGES = ("config", "monitoring", "worker", "ingest", "ledger", "api")
+PACKAGES = (
+    *("config", "devtools", "web", "backoffice", "monitoring"),
+    *("worker", "ingest", "ledger", "api", "core"),
+)
 SOURCE = ROOT / "config/locale/ru/LC_MESSAGES/django.po"
 COMPILED = SOURCE.with_suffix(".mo")
 KEYWORDS = DEFAULT_KEYWORDS | {"gettext_noop": None}
