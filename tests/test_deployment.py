@@ -1,4 +1,4 @@
-"""docker-compose.yml, Dockerfile, Procfile and docs/deployment.md agree; no container engine is needed."""
+"""docker-compose.yml, Dockerfile, Procfile and docs/deployment.md agree; no container engine needed."""
 
 import os
 import re
@@ -47,7 +47,7 @@ def test_every_variable_reaches_the_containers() -> None:
     documented = set(re.findall(r"^#? ?([A-Z_]+)=", (ROOT / ".env.example").read_text(), re.MULTILINE))
     passed_on = set(SERVICES["web"]["environment"]) | set(SERVICES["worker"]["environment"])
 
-    # DATA_DIR serves development's stand-ins; PORT is where it is published.
+    # DATA_DIR is for development only; PORT is the published port.
     assert documented - passed_on == {"DATA_DIR", "PORT"}
     assert SERVICES["web"]["environment"]["HOST"] == "0.0.0.0"
     published = {"target": 8000, "published": "${PORT:-8000}", "host_ip": "${HOST:-127.0.0.1}"}
@@ -72,7 +72,7 @@ def test_every_secret_is_documented_and_written_by_the_script(tmp_path: Path) ->
     assert stat.S_IMODE((tmp_path / ".env").stat().st_mode) == 0o600
 
 
-def test_script_leaves_secrets_that_are_there_alone(tmp_path: Path) -> None:
+def test_script_does_not_overwrite_secrets(tmp_path: Path) -> None:
     (tmp_path / ".env").write_text("SECRET_KEY=mine\n")
     script = ["sh", str(ROOT / "deploy/write_env.sh")]
     again = subprocess.run(script, cwd=tmp_path, check=False, capture_output=True)
@@ -81,25 +81,25 @@ def test_script_leaves_secrets_that_are_there_alone(tmp_path: Path) -> None:
     assert (tmp_path / ".env").read_text() == "SECRET_KEY=mine\n"
 
 
-def test_no_secret_stands_in_the_compose_file() -> None:
+def test_compose_file_contains_no_secret() -> None:
     for name, service in SERVICES.items():
         for variable, value in (service.get("environment") or {}).items():
             if re.search("PASSWORD|SECRET|TOKEN|AUTH", variable) and value is not None:
                 assert re.fullmatch(r"\$\{\w+:\?.+\}", value), f"{name}: {variable}"
 
 
-def test_only_web_can_be_reached_from_outside() -> None:
+def test_only_web_publishes_a_port() -> None:
     assert [name for name, service in SERVICES.items() if "ports" in service] == ["web"]
     assert [name for name, service in SERVICES.items() if "network_mode" in service] == []
 
 
 def test_workers_can_be_scaled() -> None:
     assert SERVICES["worker"].keys() & {"container_name", "ports", "hostname"} == set()
-    assert SERVICES["worker"]["volumes"] == [KEYS]  # which none of them writes
+    assert SERVICES["worker"]["volumes"] == [KEYS]  # read-only
 
 
 @pytest.mark.parametrize("name", OWN)
-def test_public_key_files_reach_the_containers_and_no_image(name: str) -> None:
+def test_public_key_files_are_mounted_and_not_in_the_image(name: str) -> None:
     documentation = (ROOT / "docs/deployment.md").read_text()
 
     assert SERVICES[name]["volumes"] == [KEYS]
@@ -108,12 +108,14 @@ def test_public_key_files_reach_the_containers_and_no_image(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(SERVICES))
-def test_every_container_has_its_capabilities_memory_and_processes_bounded(name: str) -> None:
+def test_capabilities_memory_and_processes_are_limited(name: str) -> None:
     service = SERVICES[name]
 
     assert service["cap_drop"] == ["ALL"]
-    needs = {"CHOWN", "DAC_OVERRIDE", "FOWNER", "SETGID", "SETUID"} if name in {"mysql", "redis"} else set()
-    assert set(service.get("cap_add", [])) == needs
+    capabilities = (
+        {"CHOWN", "DAC_OVERRIDE", "FOWNER", "SETGID", "SETUID"} if name in {"mysql", "redis"} else set()
+    )
+    assert set(service.get("cap_add", [])) == capabilities
     assert service["mem_limit"]
     assert service["pids_limit"]
 
@@ -155,7 +157,7 @@ def test_no_container_gains_privileges_or_fills_the_disk_with_logs(name: str) ->
 
 
 @pytest.mark.parametrize("name", LONG_RUNNING)
-def test_long_running_service_is_checked_restarted_and_given_time_to_stop(name: str) -> None:
+def test_long_running_service_has_health_check_restart_policy_and_grace_period(name: str) -> None:
     service = SERVICES[name]
 
     assert service["healthcheck"]["test"][0] in {"CMD", "CMD-SHELL"}
@@ -164,13 +166,13 @@ def test_long_running_service_is_checked_restarted_and_given_time_to_stop(name: 
     assert int(service["stop_grace_period"].removesuffix("s")) >= 10
 
 
-def test_web_is_stopped_after_gunicorn_gave_its_requests_up() -> None:
+def test_web_grace_period_exceeds_gunicorns_graceful_timeout() -> None:
     grace_seconds = int(SERVICES["web"]["stop_grace_period"].removesuffix("s"))
 
     assert grace_seconds > gunicorn.graceful_timeout
 
 
-def test_own_health_check_is_among_the_allowed_hosts() -> None:
+def test_health_checks_host_is_allowed() -> None:
     assert "http://127.0.0.1:8000/readyz" in SERVICES["web"]["healthcheck"]["test"][-1]
     assert SERVICES["web"]["environment"]["ALLOWED_HOSTS"].startswith("127.0.0.1,")
 
@@ -184,7 +186,7 @@ def test_process_starts_when_servers_are_healthy_and_migrations_done(name: str) 
     }
 
 
-def test_migrations_run_once_and_end_with_the_ledgers_checks() -> None:
+def test_migrations_run_once_and_end_with_the_database_checks() -> None:
     migrate = SERVICES["migrate"]
 
     assert migrate["restart"] == "no"
@@ -192,7 +194,7 @@ def test_migrations_run_once_and_end_with_the_ledgers_checks() -> None:
     assert migrate["command"][-1].endswith("&& python manage.py check --database default")
 
 
-def test_mysql_keeps_what_it_committed_and_lets_the_ledger_create_triggers() -> None:
+def test_mysql_is_durable_and_allows_the_ledgers_triggers() -> None:
     assert set(SERVICES["mysql"]["command"]) >= {
         "--character-set-server=utf8mb4",
         "--innodb-flush-log-at-trx-commit=1",
@@ -201,43 +203,43 @@ def test_mysql_keeps_what_it_committed_and_lets_the_ledger_create_triggers() -> 
     }
 
 
-def test_mysql_is_asked_over_the_network() -> None:
-    """The temporary server, that fills an empty volume, listens on its socket only."""
+def test_mysql_health_check_connects_over_the_network() -> None:
+    """The temporary server that initializes an empty volume listens on its socket only."""
     assert "--host=127.0.0.1" in SERVICES["mysql"]["healthcheck"]["test"][1]
 
 
-def test_applications_user_may_work_with_rows_and_nothing_more() -> None:
+def test_application_user_gets_its_privileges_from_grants_only() -> None:
     for place in ["deploy/mysql/application_user.sh", "docs/deployment.md"]:
         assert not re.search(r"^GRANT .+ TO 'prihod'@", (ROOT / place).read_text(), re.MULTILINE), place
     mounted = [volume.split(":")[1] for volume in SERVICES["mysql"]["volumes"] if "initdb.d" in volume]
-    assert mounted == sorted(mounted)  # the order in which the image reads them: the user first
+    assert mounted == sorted(mounted)  # the order in which the image runs them: the user first
     assert [Path(file).name for file in mounted] == ["application_user.sh", "grants.sql"]
     for name in PROCFILE:
         assert SERVICES[name]["environment"]["DATABASE_URL"].startswith("mysql://prihod:")
 
 
-def test_redis_forgets_nothing_on_its_own() -> None:
+def test_redis_evicts_nothing() -> None:
     command = SERVICES["redis"]["command"]
 
     assert "--appendonly yes" in command
     assert "--maxmemory-policy noeviction" in command
 
 
-def test_image_holds_what_is_named_and_nothing_else() -> None:
+def test_image_contains_only_the_listed_packages() -> None:
     rules = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if line[:1] not in {"", "#"}]
-    let_through = {rule.removeprefix("!").rstrip("/") for rule in rules if rule.startswith("!")}
+    included = {rule.removeprefix("!").rstrip("/") for rule in rules if rule.startswith("!")}
     packages = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["root_packages"]
 
     assert rules[0] == "*"
-    assert let_through == {*packages, "manage.py", "requirements"}
-    assert all((ROOT / path).exists() for path in let_through)
+    assert included == {*packages, "manage.py", "requirements"}
+    assert all((ROOT / path).exists() for path in included)
 
 
 @pytest.mark.parametrize("name", ["worker", "beat"])
-def test_it_is_healthy_as_long_as_it_leaves_its_mark(
+def test_process_is_healthy_while_its_heartbeat_file_is_recent(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tempfile, "tempdir", "/tmp")  # as in a container, whatever TMPDIR is here
+    monkeypatch.setattr(tempfile, "tempdir", "/tmp")  # as in a container
     kind, command = SERVICES[name]["healthcheck"]["test"]
     assert kind == "CMD-SHELL"
     assert str(heartbeat_path(name)) in command
