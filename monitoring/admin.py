@@ -1,5 +1,3 @@
-"""Open alerts, to be read."""
-
 from django.contrib import admin
 
 from core.admin import ReadOnlyAdmin
@@ -9,5 +7,5 @@ from monitoring.models import Alert
 @admin.register(Alert)
 class AlertAdmin(ReadOnlyAdmin):
     list_display = ["cause", "text", "started_at", "notified_at", "cleared_at"]
-    fields = ["cause", "text", "remedy", "size", "started_at", "notified_at", "cleared_at"]
+    fields = ["cause", "text", "remedy", "magnitude", "started_at", "notified_at", "cleared_at"]
     ordering = ["cause"]

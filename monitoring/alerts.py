@@ -1,8 +1,8 @@
-"""Says what is wrong, once for each cause, and when it is over: docs/decisions/0020.
+"""Detect problems periodically, store them, and notify people of changes: docs/decisions/0020.
 
-Each scheduler and each worker has a thread that looks. They take turns by a row, so that nobody is told twice
-however many there are, and a house that lost one kind of them still tells so. A thread, because whoever is
-told may be slow to answer: neither sweeping nor applying waits for that.
+Every worker and scheduler runs a checker thread. A lease row elects one per interval, so each alert is sent
+once, and the loss of either kind of process is still reported. A separate thread keeps a slow recipient from
+delaying sweeps and batches.
 """
 
 import threading
@@ -28,69 +28,70 @@ from monitoring.stats import Stats
 log = structlog.get_logger(__name__)
 
 CHECK_INTERVAL_SECONDS = 20.0
-CHECKS_MIN = 3  # in a row, before a cause is told, and before it is said to be over
-GROWTH_FACTOR = 10  # times: then it is told again before its time
-LEASE = timedelta(minutes=5)  # whoever takes longer over a look is dead, or may as well be
+CHECKS_MIN = 3  # consecutive checks before a problem fires, and before it is resolved
+GROWTH_FACTOR = 10  # growth in magnitude that repeats an alert early
+LEASE = timedelta(minutes=5)  # a longer check counts as dead
 
 
-def watch(**_: object) -> None:
-    """In a worker's main process."""
+def start_in_worker(**_: object) -> None:
+    """Start the checker thread in a worker's main process."""
     _start(with_database=False)
 
 
-def watch_all(**_: object) -> None:
-    """In the scheduler, which alone tells that the database is away: no row could keep others from it."""
+def start_in_scheduler(**_: object) -> None:
+    """Start the checker thread in the scheduler.
+
+    Only the scheduler reports an unreachable database: without the lease row every process would send it.
+    """
     _start(with_database=True)
 
 
 @cache
 def _start(*, with_database: bool) -> None:
     if notifications.is_configured():
-        threading.Thread(target=_watch, args=(with_database,), name="alerts", daemon=True).start()
+        threading.Thread(target=_run, args=(with_database,), name="alerts", daemon=True).start()
 
 
-def _watch(with_database: bool) -> None:  # noqa: FBT001 a thread's argument
-    database = DatabaseOutage() if with_database else None
+def _run(with_database: bool) -> None:  # noqa: FBT001 a thread's argument
+    outage = DatabaseOutage() if with_database else None
     while True:
         try:
-            _look_and_close(database)
-        except Exception:  # also of what tells that the database is away: the next look may do better
+            _check_and_close(outage)
+        except Exception:  # of the outage's notification too: the next check may succeed
             log.exception("alert check failed")
         time.sleep(CHECK_INTERVAL_SECONDS)
 
 
-def _look_and_close(database: "DatabaseOutage | None") -> None:
+def _check_and_close(outage: "DatabaseOutage | None") -> None:
     try:
         check()
-        if database:
-            database.answered()
-    except (DatabaseError, InterfaceError) as fault:
-        log.warning("alert check failed: database unavailable", error=repr(fault))
-        if database:
-            database.failed()
+        if outage:
+            outage.record_success()
+    except (DatabaseError, InterfaceError) as exc:
+        log.warning("alert check failed: database unavailable", error=repr(exc))
+        if outage:
+            outage.record_failure()
     finally:
         connection.close()  # a process that is forked from here must not inherit it
 
 
 class CheckResult(Enum):
-    """How a look ended."""
-
-    LEASE_TAKEN = "Somebody else looks, or has just looked."
-    DONE = "Looked; whatever was due is told."
-    UNDELIVERED = "Looked; nobody could be told what is due. The log says why; the next look tries again."
+    LEASE_TAKEN = "Another process is running a check, or has just finished one."
+    DONE = "Checked; all due alerts are sent."
+    UNDELIVERED = "Checked; no recipient accepted the due alerts. See the log; the next check retries."
 
 
 def check() -> CheckResult:
-    """See what is wrong, remember it, and tell what is due. Raises as the database does."""
+    """Detect and store problems, and send the alerts that are due. Raise the database's errors."""
     if not _acquire_lease():
         return CheckResult.LEASE_TAKEN
     try:
         now = clock.database_now()
         found = [*problems.data_problems(Stats(now)), *problems.server_problems()]
-        _remember({trouble.cause: trouble for trouble in found}, now)
-        return CheckResult.DONE if _tell_what_is_due(now) else CheckResult.UNDELIVERED
+        _store({problem.cause: problem for problem in found}, now)
+        return CheckResult.DONE if _send_due(now) else CheckResult.UNDELIVERED
     finally:
-        transactions.run_with_retries(_end_turn)  # on a new connection, if that is what failed
+        transactions.run_with_retries(_release_lease)  # reconnects if the connection has failed
 
 
 def _acquire_lease() -> bool:
@@ -103,105 +104,115 @@ def _acquire_lease() -> bool:
     return False
 
 
-def _end_turn() -> None:
+def _release_lease() -> None:
     AlertLease.objects.update(due_at=clock.database_now() + timedelta(seconds=CHECK_INTERVAL_SECONDS))
 
 
-def _remember(found: dict[str, Problem], now: datetime) -> None:
+def _store(found: dict[str, Problem], now: datetime) -> None:
     known = {alert.cause: alert for alert in Alert.objects.all()}
-    for cause, trouble in found.items():
+    for cause, problem in found.items():
         alert = known.get(cause) or Alert(cause=cause, started_at=now)
-        alert.level, alert.text, alert.remedy = trouble.level, trouble.text, trouble.remedy
-        alert.size, alert.cleared_at, alert.clear_count = trouble.size, None, 0
-        alert.looks = min(alert.looks + 1, CHECKS_MIN)
+        alert.severity, alert.text, alert.remedy = problem.severity, problem.text, problem.remedy
+        alert.magnitude, alert.cleared_at, alert.clear_count = problem.magnitude, None, 0
+        alert.seen_count = min(alert.seen_count + 1, CHECKS_MIN)
         alert.save()
     for cause in known.keys() - found.keys():
         alert = known[cause]
         if alert.notified_at is None:
-            alert.delete()  # it came and went, and nobody was bothered
+            alert.delete()  # it disappeared before it fired
             continue
         alert.cleared_at = alert.cleared_at or now
         alert.clear_count = min(alert.clear_count + 1, CHECKS_MIN)
         alert.save()
 
 
-def _tell_what_is_due(now: datetime) -> bool:
-    """In one message, so that many causes at once don't take many times as long."""
+def _send_due(now: datetime) -> bool:
+    """Send all due alerts in one message, so that many causes don't multiply the recipients' time-outs.
+
+    Return whether a recipient accepted it, or none was due.
+    """
     due = [
         (alert, state)
-        for alert in Alert.objects.order_by("-level", "started_at")
-        if (state := _due(alert, now))
+        for alert in Alert.objects.order_by("-severity", "started_at")
+        if (state := _due_state(alert, now))
     ]
     if not due:
         return True
-    if not notifications.send([_news(alert, state, now) for alert, state in due]):
-        return False  # still due at the next look
+    if not notifications.send([_notification(alert, state, now) for alert, state in due]):
+        return False  # still due at the next check
     for alert, state in due:
-        log.warning("alert", cause=alert.cause, state=state)
-        if state == "over":
+        log.warning("alert sent", cause=alert.cause, state=state)
+        if state == "resolved":
             alert.delete()
         else:
-            alert.notified_at, alert.notified_magnitude = now, alert.size
+            alert.notified_at, alert.notified_magnitude = now, alert.magnitude
             alert.save()
     return True
 
 
-def _due(alert: Alert, now: datetime) -> str:
-    """What is to be told of it now; empty: nothing."""
+def _due_state(alert: Alert, now: datetime) -> str:
+    """Return the state to send now; empty if no notification is due."""
     if alert.notified_at is None:
-        return "new" if alert.looks >= CHECKS_MIN else ""
+        return "firing" if alert.seen_count >= CHECKS_MIN else ""
     if alert.cleared_at:
-        return "over" if alert.clear_count >= CHECKS_MIN else ""
+        return "resolved" if alert.clear_count >= CHECKS_MIN else ""
     is_old = now - alert.notified_at >= timedelta(hours=settings.ALERT_REPEAT_HOURS)
-    return "still" if is_old or alert.size >= GROWTH_FACTOR * alert.notified_magnitude else ""
+    return "repeated" if is_old or alert.magnitude >= GROWTH_FACTOR * alert.notified_magnitude else ""
 
 
-def _news(alert: Alert, state: str, now: datetime) -> Notification:
-    lasts = (alert.cleared_at or now) - alert.started_at
+def _notification(alert: Alert, state: str, now: datetime) -> Notification:
+    duration = (alert.cleared_at or now) - alert.started_at
     text = {
-        "new": "{text}",
-        "still": _("Still, for {age}: {text}"),
-        "over": _("Over after {age}. It was: {text}"),
-    }[state].format(text=alert.text, age=format_age(lasts))
-    level, since = Severity(alert.level).css, alert.started_at.isoformat()
-    seconds, runbook = int(lasts.total_seconds()), problems.runbook_entry(alert.cause)
-    return Notification(alert.cause, state, level, text, alert.remedy, since, seconds, runbook)
-
-
-def send_test() -> bool:
-    text = _("A trial: this is how you hear from Prihod")
-    return notifications.send(
-        [Notification("trial", "test", Severity.QUIET.css, text, "", timezone.now().isoformat(), 0)]
+        "firing": "{text}",
+        "repeated": _("For {age} now: {text}"),
+        "resolved": _("Resolved after {age}: {text}"),
+    }[state].format(text=alert.text, age=format_age(duration))
+    return Notification(
+        alert.cause,
+        state,
+        Severity(alert.severity).label,
+        text,
+        alert.remedy,
+        alert.started_at.isoformat(),
+        int(duration.total_seconds()),
+        problems.runbook_entry(alert.cause),
     )
 
 
+def send_test() -> bool:
+    """Send a test message; return whether a recipient accepted it."""
+    text = _("A test message: Prihod sends its alerts this way")
+    now = timezone.now().isoformat()
+    return notifications.send([Notification("test", "test", Severity.INFO.label, text, "", now, 0)])
+
+
 class DatabaseOutage:
-    """The one cause that can't be kept in a row; a scheduler that starts anew tells it again."""
+    """The state of the one alert that no row can store; a restarted scheduler sends it again."""
 
     def __init__(self) -> None:
-        self._looks = 0  # in a row without an answer
-        self._began_at = timezone.now()
-        self._told = False
+        self._failures = 0  # consecutive
+        self._started_at = timezone.now()
+        self._is_notified = False
 
-    def failed(self) -> None:
-        if not self._looks:
-            self._began_at = timezone.now()
-        self._looks += 1
-        if self._looks >= CHECKS_MIN and not self._told:
-            self._told = self._tell("new", _("The database does not answer"))
+    def record_failure(self) -> None:
+        if not self._failures:
+            self._started_at = timezone.now()
+        self._failures += 1
+        if self._failures >= CHECKS_MIN and not self._is_notified:
+            self._is_notified = self._send("firing", _("The database does not respond"))
 
-    def answered(self) -> None:
-        self._looks = 0
-        if self._told:
-            age = format_age(timezone.now() - self._began_at)
-            text = _("Over after {age}: the database did not answer").format(age=age)
-            self._told = not self._tell("over", text)
+    def record_success(self) -> None:
+        self._failures = 0
+        if self._is_notified:
+            age = format_age(timezone.now() - self._started_at)
+            text = _("Resolved after {age}: the database did not respond").format(age=age)
+            self._is_notified = not self._send("resolved", text)
 
-    def _tell(self, state: str, text: str) -> bool:
-        remedy = problems.database_remedy()
-        seconds = int((timezone.now() - self._began_at).total_seconds())
-        since, runbook = self._began_at.isoformat(), problems.runbook_entry("database_unreachable")
-        news = Notification(
-            "database_unreachable", state, Severity.CRITICAL.css, text, remedy, since, seconds, runbook
+    def _send(self, state: str, text: str) -> bool:
+        cause, remedy = "database_unreachable", problems.database_remedy()
+        seconds = int((timezone.now() - self._started_at).total_seconds())
+        started_at, runbook = self._started_at.isoformat(), problems.runbook_entry(cause)
+        severity = Severity.CRITICAL.label
+        return notifications.send(
+            [Notification(cause, state, severity, text, remedy, started_at, seconds, runbook)]
         )
-        return notifications.send([news])

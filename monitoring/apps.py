@@ -9,7 +9,7 @@ class MonitoringConfig(AppConfig):
     verbose_name = _("Monitoring")
 
     def ready(self) -> None:
-        # By name, now that there are models.
-        for signal, watch in ((worker_ready, "watch"), (beat_init, "watch_all")):
+        # Imported here, because models are loaded only now.
+        for signal, start in ((worker_ready, "start_in_worker"), (beat_init, "start_in_scheduler")):
             signal.connect(import_string("monitoring.prometheus.serve"), weak=False)
-            signal.connect(import_string(f"monitoring.alerts.{watch}"), weak=False)
+            signal.connect(import_string(f"monitoring.alerts.{start}"), weak=False)

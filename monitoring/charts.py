@@ -1,7 +1,7 @@
-"""Charts as inline SVG: no script, no style attribute; colours come from the page's style sheet by class.
+"""The throughput charts as inline SVG, without scripts and style attributes; CSS sets colours by class.
 
-What was received is a line over what was applied, in bars: as long as the line runs along their tops,
-everything that comes is applied.
+Received webhooks are a line over bars of applied ones. Where the line follows the bars' tops, throughput
+keeps up.
 """
 
 from collections.abc import Sequence
@@ -18,28 +18,28 @@ from core.svg import BOTTOM, TOP, svg, time_ticks, tooltips
 from ledger.money import group_digits
 from monitoring.throughput import MinuteCounts
 
-WIDTH, LEFT, RIGHT = 640, 46, 632  # in the units of ledger/admin/balance_chart.py
+WIDTH, LEFT, RIGHT = 640, 46, 632  # SVG user units
 
 
 @dataclass(frozen=True)
 class Bucket:
-    """Some minutes in a row, and how much there was a minute on average; None: not counted."""
+    """Consecutive minutes and their average throughput; None if none of them was counted."""
 
     started_at: datetime
-    lasts: timedelta
+    duration: timedelta
     per_minute: tuple[float, float] | None  # received, applied
 
 
-def buckets(minutes: dict[datetime, MinuteCounts | None], each: int) -> list[Bucket]:
-    """So many minutes in each, as the clock has them, oldest first; what wasn't counted doesn't count."""
+def buckets(minutes: dict[datetime, MinuteCounts | None], size: int) -> list[Bucket]:
+    """Group by `size` minutes, aligned to the clock, oldest first; averages skip uncounted minutes."""
     chunks: dict[datetime, list[MinuteCounts | None]] = {}
-    for minute, counted in minutes.items():
-        chunks.setdefault(minute.replace(minute=minute.minute - minute.minute % each), []).append(counted)
-    return [Bucket(started_at, timedelta(minutes=each), _mean(chunk)) for started_at, chunk in chunks.items()]
+    for minute, counts in minutes.items():
+        chunks.setdefault(minute.replace(minute=minute.minute - minute.minute % size), []).append(counts)
+    return [Bucket(started_at, timedelta(minutes=size), _mean(chunk)) for started_at, chunk in chunks.items()]
 
 
-def _mean(counted: Sequence[MinuteCounts | None]) -> tuple[float, float] | None:
-    known = [one for one in counted if one is not None]
+def _mean(counts: Sequence[MinuteCounts | None]) -> tuple[float, float] | None:
+    known = [one for one in counts if one is not None]
     if not known:
         return None
     received, applied = zip(*known, strict=True)
@@ -47,7 +47,7 @@ def _mean(counted: Sequence[MinuteCounts | None]) -> tuple[float, float] | None:
 
 
 def axis_max(value: float) -> int:
-    """The next of 2, 4, 10, 20, 40, 100, …, so that half of it is a whole number, too."""
+    """Return the next of 2, 4, 10, 20, 40, 100, …, whose half is an integer too."""
     power = 1
     while True:
         for step in (2, 4):
@@ -59,29 +59,28 @@ def axis_max(value: float) -> int:
 
 
 def throughput_chart(points: Sequence[Bucket], *, tick_minutes: int, label: str) -> SafeString:
-    """The chart of some buckets, with a time below each `tick_minutes`; `label` says what it shows."""
+    """Return the chart with a time label every `tick_minutes`; `label` is its text for screen readers."""
     highest = axis_max(max((max(p.per_minute) for p in points if p.per_minute), default=0))
     drawing = format_html(
         '{}{}<path class="applied" d="{}"/><path class="received" d="{}"/>{}',
-        _levels(highest),
+        _grid(highest),
         _times(points, tick_minutes),
         _bars(points, highest),
         _line(points, highest),
-        _tips(points),
+        _tooltips(points),
     )
-    return svg("flow", label, drawing, width=WIDTH)
+    return svg("throughput", label, drawing, width=WIDTH)
 
 
-def _x(number: int, of: int) -> float:
-    return round(LEFT + (RIGHT - LEFT) * number / of, 2)
+def _x(index: int, of: int) -> float:
+    return round(LEFT + (RIGHT - LEFT) * index / of, 2)
 
 
 def _y(value: float, highest: int) -> float:
     return round(BOTTOM - (BOTTOM - TOP) * value / highest, 2)
 
 
-def _levels(highest: int) -> SafeString:
-    """Grid lines, each with its number."""
+def _grid(highest: int) -> SafeString:
     levels = [(_y(value, highest), group_digits(value)) for value in (0, highest // 2, highest)]
     return format_html_join(
         "",
@@ -93,8 +92,8 @@ def _levels(highest: int) -> SafeString:
 
 def _times(points: Sequence[Bucket], tick_minutes: int) -> SafeString:
     ticks = [
-        (_x(number, len(points)), f"{local:%H:%M}")
-        for number, point in enumerate(points)
+        (_x(index, len(points)), f"{local:%H:%M}")
+        for index, point in enumerate(points)
         if (local := timezone.localtime(point.started_at))
         and (local.hour * 60 + local.minute) % tick_minutes == 0
     ]
@@ -102,49 +101,53 @@ def _times(points: Sequence[Bucket], tick_minutes: int) -> SafeString:
 
 
 def _bars(points: Sequence[Bucket], highest: int) -> str:
-    """The outline of all bars, as one path."""
+    """Return the outline of all bars as one path."""
     path = []
-    for number, point in enumerate(points):
+    for index, point in enumerate(points):
         if point.per_minute and point.per_minute[1]:
-            x, end, y = _x(number, len(points)), _x(number + 1, len(points)), _y(point.per_minute[1], highest)
+            x, end, y = _x(index, len(points)), _x(index + 1, len(points)), _y(point.per_minute[1], highest)
             gap = (end - x) * 0.08
             path.append(f"M{x + gap:.2f} {BOTTOM}V{y}H{end - gap:.2f}V{BOTTOM}Z")
     return "".join(path)
 
 
 def _line(points: Sequence[Bucket], highest: int) -> str:
-    """Steps as wide as the bars, interrupted where nothing was counted."""
+    """Return steps as wide as the bars, interrupted at uncounted buckets."""
     path, command = [], "M"
-    for number, point in enumerate(points):
+    for index, point in enumerate(points):
         if point.per_minute is None:
             command = "M"
             continue
-        x, end, y = _x(number, len(points)), _x(number + 1, len(points)), _y(point.per_minute[0], highest)
+        x, end, y = _x(index, len(points)), _x(index + 1, len(points)), _y(point.per_minute[0], highest)
         path.append(f"{command}{x} {y}H{end}")
         command = "L"
     return "".join(path)
 
 
-def _tips(points: Sequence[Bucket]) -> SafeString:
-    """What a pointer is told over each bucket. Those that weren't counted are seen without one, too."""
+def _tooltips(points: Sequence[Bucket]) -> SafeString:
     width = round((RIGHT - LEFT) / len(points), 2)
     return tooltips(
-        ("tip" if point.per_minute else "tip uncounted", _x(number, len(points)), width, _told(point))
-        for number, point in enumerate(points)
+        (
+            "tip" if point.per_minute else "tip uncounted",  # the latter is visible without a pointer too
+            _x(index, len(points)),
+            width,
+            _tooltip(point),
+        )
+        for index, point in enumerate(points)
     )
 
 
-def _told(point: Bucket) -> str:
+def _tooltip(point: Bucket) -> str:
     when = f"{timezone.localtime(point.started_at):%H:%M}"
-    if point.lasts > timedelta(minutes=1):
-        until = f"{timezone.localtime(point.started_at + point.lasts):%H:%M}"
-        when = _("{begin}–{end}, a minute").format(begin=when, end=until)
+    if point.duration > timedelta(minutes=1):
+        end = f"{timezone.localtime(point.started_at + point.duration):%H:%M}"
+        when = _("{begin}–{end}, per minute").format(begin=when, end=end)
     if point.per_minute is None:
         return _("{when}: not counted").format(when=when)
-    received, applied = map(_count, point.per_minute)
+    received, applied = map(_format_rate, point.per_minute)
     text = _("{when}: {received} received, {applied} applied")
     return text.format(when=when, received=received, applied=applied)
 
 
-def _count(per_minute: float) -> str:
+def _format_rate(per_minute: float) -> str:
     return group_digits(round(per_minute)) if per_minute >= 10 else number_format(f"{per_minute:.2g}")

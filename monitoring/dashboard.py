@@ -1,4 +1,4 @@
-"""The admin's front page: whether money flows, said in one sentence, and the figures behind it."""
+"""The admin's front page: whether payments are processed, in one sentence, and the figures behind it."""
 
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -16,7 +16,7 @@ from core.db import clock
 from ingest.models import LedgerVerification, RejectedDelivery, Webhook
 from ledger.models import Payment
 from ledger.money import group_digits
-from monitoring import charts, problems, stats
+from monitoring import charts, problems
 from monitoring.format_duration import format_age, format_duration
 from monitoring.models import Alert
 from monitoring.problems import (
@@ -28,31 +28,29 @@ from monitoring.problems import (
     unrecognized_url,
     webhooks_url,
 )
-from monitoring.stats import HOUR, Stats
+from monitoring.stats import HOUR, Stats, first_payment_pk_since, total
 from monitoring.throughput import DAY, MinuteCounts
 from worker import nightly_verification
 from worker.models import Heartbeat
 
 REFRESH_SECONDS = 15
 DETAIL_CHARS_SHOWN = 200
-PERIODS = {"hour": HOUR, "day": DAY}  # by their names in the list of the webhooks
+PERIODS = {"hour": HOUR, "day": DAY}  # values of the webhook list's filter
 
 
 @dataclass(frozen=True)
-class Verdict:
-    level: Severity
+class Headline:
+    severity: Severity
     heading: str
     sentence: str
 
 
 @dataclass(frozen=True)
 class ProblemRow:
-    """One line about something to look at."""
-
-    level: Severity
+    severity: Severity
     text: str
     url: str
-    notified_at: datetime | None  # when an alert told it last
+    notified_at: datetime | None
 
 
 @dataclass(frozen=True)
@@ -61,15 +59,15 @@ class Tile:
     value: str
     note: str
     url: str
-    level: Severity = Severity.QUIET
+    severity: Severity = Severity.INFO
 
 
 @dataclass(frozen=True)
 class Chart:
     heading: str
     svg: SafeString
-    received: str  # how many in all
-    applied: str
+    received: str  # total
+    applied: str  # total
     received_url: str
     applied_url: str
     uncounted: int  # minutes
@@ -80,182 +78,191 @@ def can_view(request: HttpRequest) -> bool:
 
 
 def context(request: HttpRequest) -> dict[str, Any]:
-    """What the template monitoring/dashboard.html shows; of a verification only to who may see it."""
-    with_drift = may_view(request.user, LedgerVerification)
-    told = Stats(clock.database_now())
+    """Return the context of monitoring/dashboard.html; verification details need permission to view them."""
+    with_verification = may_view(request.user, LedgerVerification)
+    stats = Stats(clock.database_now())
     found = [
-        trouble if with_drift else replace(trouble, detail="") for trouble in problems.data_problems(told)
+        problem if with_verification else replace(problem, detail="")
+        for problem in problems.data_problems(stats)
     ]
-    shown = problem_rows(told, found)
+    rows = problem_rows(found)
     return {
-        "read_at": timezone.localtime(told.now),
+        "read_at": timezone.localtime(stats.now),
         "refresh_seconds": REFRESH_SECONDS,
-        "verdict": verdict(told, found, shown),
-        "troubles": shown,
-        "tiles": tiles(told),
-        "charts": [_last_hour(told), _last_day(told)],
-        "signs": [(sign, format_age(sign.age)) for sign in told.signs],
-        "beats_url": list_url(Heartbeat),
-        "with_verification": with_drift,
-        "verification": told.verification,
-        "verified_rows": told.verification and group_digits(told.verification.rows_scanned),
-        "verification_level": _verification_level(told).css,
-        "verification_age": told.verification and format_age(told.now - told.verification.ended_at),
+        "headline": headline(stats, found, rows),
+        "problems": rows,
+        "tiles": tiles(stats),
+        "charts": [_last_hour(stats), _last_day(stats)],
+        "heartbeats": [(status, format_age(status.age)) for status in stats.heartbeats],
+        "heartbeats_url": list_url(Heartbeat),
+        "with_verification": with_verification,
+        "verification": stats.verification,
+        "verified_rows": stats.verification and group_digits(stats.verification.rows_scanned),
+        "verification_severity": _verification_severity(stats).label,
+        "verification_age": stats.verification and format_age(stats.now - stats.verification.ended_at),
         "verifications_url": list_url(LedgerVerification),
-        "verified_next": timezone.localtime(nightly_verification.scheduled_after(told.now)),
+        "next_verification": timezone.localtime(nightly_verification.scheduled_after(stats.now)),
     }
 
 
-def verdict(told: Stats, found: list[Problem], shown: list[ProblemRow]) -> Verdict:
-    """Whether money flows; red also for what is bad beside the flow."""
-    flow = _flow(told, found)
-    is_bad = any(line.level is Severity.CRITICAL for line in shown)
-    return Verdict(Severity.CRITICAL if is_bad else flow.level, flow.heading, flow.sentence)
+def headline(stats: Stats, found: list[Problem], rows: list[ProblemRow]) -> Headline:
+    """Return the state of processing; critical also for any other critical problem."""
+    processing = _processing(stats, found)
+    is_critical = any(row.severity is Severity.CRITICAL for row in rows)
+    return replace(processing, severity=Severity.CRITICAL) if is_critical else processing
 
 
-def _flow(told: Stats, found: list[Problem]) -> Verdict:
-    received, applied = told.last(RECENT_MINUTES)
-    waiting = told.oldest_pending_seconds
-    wait = _("nothing waits")
-    if waiting is not None:
-        wait = _("{count} waiting, the oldest for {age}").format(
-            count=told.backlog, age=format_duration(waiting)
+def _processing(stats: Stats, found: list[Problem]) -> Headline:
+    received, applied = stats.recent(RECENT_MINUTES)
+    age = stats.oldest_pending_seconds
+    pending = _("nothing pending")
+    if age is not None:
+        pending = _("{count} pending, the oldest for {age}").format(
+            count=stats.backlog, age=format_duration(age)
         )
-    lately = _("Nothing applied in the last {minutes} minutes; {wait}.")
+    recently = _("Nothing applied in the last {minutes} minutes; {pending}.")
     if applied:
-        lately = _("{count} applied in the last {minutes} minutes; {wait}.")
-    flow = lately.format(count=group_digits(applied), minutes=RECENT_MINUTES, wait=wait)
-    if stalled := next((trouble for trouble in found if trouble.cause == problems.STALLED), None):
-        heading = _("Processing stalled") if stalled.level is Severity.CRITICAL else _("Processing delayed")
-        return Verdict(stalled.level, heading, flow)
+        recently = _("{count} applied in the last {minutes} minutes; {pending}.")
+    sentence = recently.format(count=group_digits(applied), minutes=RECENT_MINUTES, pending=pending)
+    if stalled := next((problem for problem in found if problem.cause == problems.STALLED), None):
+        is_critical = stalled.severity is Severity.CRITICAL
+        heading = _("Processing stalled") if is_critical else _("Processing delayed")
+        return Headline(stalled.severity, heading, sentence)
     if received or applied:
-        return Verdict(Severity.OK, _("Processing normally"), flow)
-    last = told.last_received_at
-    since = _("No new webhook for {age}; {wait}.") if last else _("No webhook yet; {wait}.")
-    age = format_duration((told.now - last).total_seconds()) if last else ""
-    return Verdict(Severity.QUIET, _("All is quiet"), since.format(age=age, wait=wait))
+        return Headline(Severity.OK, _("Processing normally"), sentence)
+    last = stats.last_received_at
+    idle = _("No new webhook for {age}; {pending}.") if last else _("No webhook yet; {pending}.")
+    idle_for = format_duration((stats.now - last).total_seconds()) if last else ""
+    return Headline(Severity.INFO, _("Idle"), idle.format(age=idle_for, pending=pending))
 
 
-def problem_rows(told: Stats, found: list[Problem]) -> list[ProblemRow]:
-    """The worst first. That money is late is said above them already; what only alerts know is added."""
-    open_alerts = {alert.cause: alert for alert in Alert.objects.filter(notified_at__isnull=False)}
-    ours = [
+def problem_rows(found: list[Problem]) -> list[ProblemRow]:
+    """Return the rows by descending severity, without STALLED, which the headline has.
+
+    Problems of servers are included once an alert was sent, because the page does not query the servers.
+    """
+    alerts = {alert.cause: alert for alert in Alert.objects.filter(notified_at__isnull=False)}
+    rows = [
         ProblemRow(
-            trouble.level,
-            f"{trouble.text}: {trouble.detail[:DETAIL_CHARS_SHOWN]}" if trouble.detail else trouble.text,
-            trouble.url,
-            alert.notified_at if (alert := open_alerts.get(trouble.cause)) else None,
+            problem.severity,
+            f"{problem.text}: {problem.detail[:DETAIL_CHARS_SHOWN]}" if problem.detail else problem.text,
+            problem.url,
+            alert.notified_at if (alert := alerts.get(problem.cause)) else None,
         )
-        for trouble in found
-        if trouble.cause != problems.STALLED
+        for problem in found
+        if problem.cause != problems.STALLED
     ]
-    theirs = [
-        ProblemRow(Severity(alert.level), alert.text, list_url(Alert), alert.notified_at)
-        for cause, alert in open_alerts.items()
+    rows += [
+        ProblemRow(Severity(alert.severity), alert.text, list_url(Alert), alert.notified_at)
+        for cause, alert in alerts.items()
         if cause in problems.SERVER_CAUSES and alert.cleared_at is None
     ]
-    return sorted([*ours, *theirs], key=lambda line: -line.level)
+    return sorted(rows, key=lambda row: -row.severity)
 
 
-def tiles(told: Stats) -> list[Tile]:
-    received, applied = told.last(RECENT_MINUTES)
-    waiting, delays = told.oldest_pending_seconds, told.delays
-    late = problems.is_stalled(told)
-    lately = _("in {minutes} minutes").format(minutes=RECENT_MINUTES)
+def tiles(stats: Stats) -> list[Tile]:
+    received, applied = stats.recent(RECENT_MINUTES)
+    age, latency = stats.oldest_pending_seconds, stats.latency
+    stalled = problems.is_stalled(stats)
+    recently = _("in {minutes} minutes").format(minutes=RECENT_MINUTES)
     newest, payments = list_url(Webhook), list_url(Payment)
     applied_webhooks, queue = webhooks_url(Webhook.Status.APPLIED), webhooks_url(Webhook.Status.RECEIVED)
-    of = _("none within the hour")
-    if delays:
-        text = ngettext("of the last {n}", "of the last {n}", delays.webhooks)
-        of = text.format(n=group_digits(delays.webhooks))
+    sample = _("none within the last hour")
+    if latency:
+        text = ngettext("of the last {n}", "of the last {n}", latency.webhooks)
+        sample = text.format(n=group_digits(latency.webhooks))
     return [
-        Tile(_("Received"), group_digits(received), lately, newest),
-        Tile(_("Applied"), group_digits(applied), lately, payments),
-        Tile(_("Delay, median"), format_duration(delays.p50) if delays else "–", of, applied_webhooks),
-        Tile(_("Delay, p99"), format_duration(delays.p99) if delays else "–", of, applied_webhooks),
+        Tile(_("Received"), group_digits(received), recently, newest),
+        Tile(_("Applied"), group_digits(applied), recently, payments),
+        Tile(
+            _("Latency, median"), format_duration(latency.p50) if latency else "–", sample, applied_webhooks
+        ),
+        Tile(_("Latency, p99"), format_duration(latency.p99) if latency else "–", sample, applied_webhooks),
         Tile(
             _("Backlog"),
-            str(told.backlog),
+            str(stats.backlog),
             _("not yet applied"),
             queue,
-            Severity.WARNING if late else Severity.QUIET,
+            Severity.WARNING if stalled else Severity.INFO,
         ),
         Tile(
-            _("Oldest waiting"),
-            "–" if waiting is None else format_duration(waiting),
+            _("Oldest pending"),
+            "–" if age is None else format_duration(age),
             _("since received"),
-            queue if told.oldest is None else reverse("admin:ingest_webhook_change", args=[told.oldest.key]),
-            Severity.CRITICAL if late else Severity.QUIET,
+            queue if stats.oldest is None else reverse("admin:ingest_webhook_change", args=[stats.oldest.pk]),
+            Severity.CRITICAL if stalled else Severity.INFO,
         ),
         Tile(
             _("Failed"),
-            str(told.failed),
-            _("wait for a person"),
+            str(stats.failed),
+            _("need an operator"),
             webhooks_url(Webhook.Status.FAILED),
-            Severity.WARNING if told.failed else Severity.QUIET,
+            Severity.WARNING if stats.failed else Severity.INFO,
         ),
         Tile(
             _("Conflicts"),
-            str(told.conflicts),
-            _("wait for a person"),
+            str(stats.conflicts),
+            _("need an operator"),
             conflicts_url(),
-            Severity.WARNING if told.conflicts else Severity.QUIET,
+            Severity.WARNING if stats.conflicts else Severity.INFO,
         ),
         Tile(
             _("Unrecognized"),
-            str(told.unrecognized),
-            _("wait for a person"),
+            str(stats.unrecognized),
+            _("need an operator"),
             unrecognized_url(),
-            Severity.WARNING if told.unrecognized else Severity.QUIET,
+            Severity.WARNING if stats.unrecognized else Severity.INFO,
         ),
         Tile(
             _("Rejected"),
-            group_digits(told.rejected),
-            _("within a day"),
-            recent_deliveries_url(RejectedDelivery, told),
+            group_digits(stats.rejected),
+            _("in the last day"),
+            recent_deliveries_url(RejectedDelivery, stats),
         ),
     ]
 
 
-def _last_hour(told: Stats) -> Chart:
-    minutes = dict(list(told.minutes.items())[-60:])
-    points = charts.buckets(minutes, 1)
+def _last_hour(stats: Stats) -> Chart:
+    minutes = dict(list(stats.minutes.items())[-60:])
     svg = charts.throughput_chart(
-        points, tick_minutes=10, label=_("Received and applied in each minute of the last hour")
+        charts.buckets(minutes, 1),
+        tick_minutes=10,
+        label=_("Received and applied in each minute of the last hour"),
     )
-    return _chart(_("Last hour, by the minute"), svg, minutes, told, "hour")
+    return _chart(_("Last hour, per minute"), svg, minutes, stats, "hour")
 
 
-def _last_day(told: Stats) -> Chart:
-    points = charts.buckets(told.minutes, 10)
+def _last_day(stats: Stats) -> Chart:
     svg = charts.throughput_chart(
-        points, tick_minutes=180, label=_("Received and applied a minute, over the last day")
+        charts.buckets(stats.minutes, 10),
+        tick_minutes=180,
+        label=_("Received and applied per minute over the last day"),
     )
-    return _chart(_("Last day, a minute on average"), svg, told.minutes, told, "day")
+    return _chart(_("Last day, average per minute"), svg, stats.minutes, stats, "day")
 
 
 def _chart(
     heading: str,
     svg: SafeString,
     minutes: dict[Any, MinuteCounts | None],
-    told: Stats,
+    stats: Stats,
     period: str,
 ) -> Chart:
-    received, applied = stats.total(list(minutes.values()))
-    since = told.now - PERIODS[period]
+    received, applied = total(list(minutes.values()))
+    since = stats.now - PERIODS[period]
     return Chart(
         heading,
         svg,
         group_digits(received),
         group_digits(applied),
         list_url(Webhook, received=period),
-        list_url(Payment, id__gte=str(stats.first_payment_pk_since(since))),
-        sum(1 for counted in minutes.values() if counted is None),
+        list_url(Payment, id__gte=str(first_payment_pk_since(since))),
+        sum(1 for counts in minutes.values() if counts is None),
     )
 
 
-def _verification_level(told: Stats) -> Severity:
-    last = told.verification
+def _verification_severity(stats: Stats) -> Severity:
+    last = stats.verification
     if last and last.drift:
         return Severity.CRITICAL
-    return Severity.OK if problems.is_verified(told) else Severity.WARNING
+    return Severity.OK if problems.is_verification_current(stats) else Severity.WARNING

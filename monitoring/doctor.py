@@ -1,7 +1,6 @@
-"""What `manage.py doctor` looks at, one function for each part of the house.
+"""The checks of `manage.py doctor`, one function per component.
 
-Each says what it found, and what to do where something is to be done. A part that can't be looked at is a
-finding too.
+Each finding has a remedy if it is a problem. A component that cannot be checked is a finding too.
 """
 
 from collections.abc import Callable, Iterator
@@ -30,134 +29,130 @@ REDO_LOG_BYTES_MIN = 2**30
 
 @dataclass(frozen=True)
 class Finding:
-    part: str
-    found: str
-    remedy: str = ""  # empty: all is well
+    component: str
+    message: str
+    remedy: str = ""  # empty: not a problem
 
 
-Look = Callable[[], Iterator[Finding]]
+Check = Callable[[], Iterator[Finding]]
 
 
 def examine() -> Iterator[Finding]:
-    """Every finding, as it is made. Where the database doesn't answer the parts that ask it are left out."""
+    """Yield each finding as it is made; skip the checks that need the database if it does not respond."""
     yield from _settings()
     yield from _broker()
     try:
-        for look in (_database, _redo_log, _clock, _inbox, _posting, _rows):
-            yield from look()
-    except (DatabaseError, InterfaceError, ImproperlyConfigured) as fault:
-        remedy = _see("database_unreachable", problems.database_remedy())
-        yield Finding("database", problems.db_message(fault), remedy)
+        for check in (_database, _redo_log, _clock, _inbox, _posting, _rows):
+            yield from check()
+    except (DatabaseError, InterfaceError, ImproperlyConfigured) as exc:
+        remedy = _with_runbook("database_unreachable", problems.database_remedy())
+        yield Finding("database", problems.db_message(exc), remedy)
 
 
 def _settings() -> Iterator[Finding]:
-    """Django's checks and ours; in production those of a deployment, secrets among them, too."""
-    findings = list(_checked("settings", include_deployment_checks=not settings.DEBUG))
+    """Run Django's checks and ours; in production the deployment checks too, which include secrets."""
+    findings = list(_system_checks("settings", include_deployment_checks=not settings.DEBUG))
     yield from findings
-    if not _to_do(findings):
-        yield Finding("settings", "development's stand-ins" if settings.DEBUG else "fit for production")
+    if not _has_problem(findings):
+        yield Finding("settings", "development defaults" if settings.DEBUG else "ready for production")
 
 
-def _checked(part: str, **which: Any) -> Iterator[Finding]:
-    """What `manage.py check` says; from a warning on there is something to do."""
-    for message in checks.run_checks(**which):
+def _system_checks(component: str, **options: Any) -> Iterator[Finding]:
+    """Run the checks of `manage.py check`; a warning is a problem too."""
+    for message in checks.run_checks(**options):
         if not message.is_silenced():
             remedy = message.hint or "see docs/deployment.md"
-            is_well = message.level < checks.WARNING
-            yield Finding(part, f"{message.msg} ({message.id})", "" if is_well else remedy)
+            is_problem = message.level >= checks.WARNING
+            yield Finding(component, f"{message.msg} ({message.id})", remedy if is_problem else "")
 
 
-def _to_do(findings: list[Finding]) -> bool:
+def _has_problem(findings: list[Finding]) -> bool:
     return any(finding.remedy for finding in findings)
 
 
 def _broker() -> Iterator[Finding]:
     try:
-        waiting = problems.queued_messages()
-    except Exception as fault:  # noqa: BLE001 each transport has errors of its own
-        remedy = _see("broker_unreachable", problems.broker_remedy())
-        yield Finding("broker", f"does not answer: {redact_urls(str(fault))}", remedy)
+        queued = problems.queued_messages()
+    except Exception as exc:  # noqa: BLE001 each transport has exceptions of its own
+        remedy = _with_runbook("broker_unreachable", problems.broker_remedy())
+        yield Finding("broker", f"does not respond: {redact_urls(str(exc))}", remedy)
     else:
-        found = "answers; {celery} rings, {attempts} attempts and {acts} acts wait"
-        yield Finding("broker", found.format_map(waiting))
+        message = "responds; queued: {celery} doorbell rings, {attempts} retries, {acts} operator actions"
+        yield Finding("broker", message.format_map(queued))
 
 
 def _database() -> Iterator[Finding]:
-    findings = list(_checked("database", databases=["default"], tags=["database"]))
+    findings = list(_system_checks("database", databases=["default"], tags=["database"]))
     yield from findings
     executor = MigrationExecutor(connection)
     if missing := len(executor.migration_plan(executor.loader.graph.leaf_nodes())):
         yield Finding("database", f"{missing} migrations are missing", "manage.py migrate")
-    elif not _to_do(findings):
+    elif not _has_problem(findings):
         version = ".".join(map(str, connection.get_database_version()))
         yield Finding("database", f"{connection.display_name} {version}, up to date")
 
 
 def _redo_log() -> Iterator[Finding]:
-    """With a small one a server writes the pages of its large indexes again and again."""
+    """With a small redo log the server writes the pages of its large indexes repeatedly."""
     if connection.vendor != "mysql":
         return
     name = "innodb_log_file_size" if connection.display_name == "MariaDB" else "innodb_redo_log_capacity"
     with connection.cursor() as cursor:
         cursor.execute(f"SELECT @@{name}")
         size = cursor.fetchone()[0]
-    remedy = f"set {name} to 1G or more; docs/deployment.md says why" if size < REDO_LOG_BYTES_MIN else ""
-    yield Finding("database", f"its redo log holds {size // 2**20} MiB", remedy)
+    remedy = f"set {name} to 1G or more; see docs/deployment.md" if size < REDO_LOG_BYTES_MIN else ""
+    yield Finding("database", f"redo log of {size // 2**20} MiB", remedy)
 
 
 def _clock() -> Iterator[Finding]:
-    apart = abs(timezone.now() - clock.database_now())
-    found = f"{apart.total_seconds():.1f} seconds from the database's"
-    yield Finding("clock", found, "set both machines by NTP" if apart > CLOCK_SKEW_MAX else "")
+    skew = abs(timezone.now() - clock.database_now())
+    message = f"{skew.total_seconds():.1f} s from the database clock"
+    yield Finding("clock", message, "synchronize both machines with NTP" if skew > CLOCK_SKEW_MAX else "")
 
 
 def _inbox() -> Iterator[Finding]:
-    fault = problems.inbox_write_error()
-    found = f"takes no webhook: {fault}" if fault else "takes webhooks"
-    yield Finding("inbox", found, _see("refused", problems.storage_remedy()) if fault else "")
+    error = problems.inbox_write_error()
+    message = f"accepts no webhook: {error}" if error else "accepts webhooks"
+    remedy = _with_runbook("inbox_write_failed", problems.storage_remedy()) if error else ""
+    yield Finding("inbox", message, remedy)
 
 
 def _posting() -> Iterator[Finding]:
-    fault = trial_error()
-    found = f"a trial posting fails: {problems.db_message(fault)}" if fault else "posts a trial webhook"
-    yield Finding("ledger", found, _see("posting_failing", problems.posting_remedy()) if fault else "")
+    error = trial_error()
+    message = f"trial posting failed: {problems.db_message(error)}" if error else "trial posting succeeds"
+    remedy = _with_runbook("posting_failing", problems.posting_remedy()) if error else ""
+    yield Finding("ledger", message, remedy)
 
 
-def _see(cause: str, remedy: str) -> str:
-    """With where the runbook goes on; empty if there is nothing to do."""
+def _with_runbook(cause: str, remedy: str) -> str:
+    """Append the runbook's entry to a remedy; empty without a remedy."""
     return remedy and f"{remedy} ({problems.runbook_entry(cause)})"
 
 
 def _rows() -> Iterator[Finding]:
-    """Who works, what waits, and what was found at the last verification."""
-    told = Stats(clock.database_now())
-    remedy = {one.cause: _see(one.cause, one.remedy) for one in problems.data_problems(told)}
+    """Report heartbeats, the inbox and the last verification."""
+    stats = Stats(clock.database_now())
+    remedies = {one.cause: _with_runbook(one.cause, one.remedy) for one in problems.data_problems(stats)}
     for kind in Heartbeat.Kind:
-        signs = [sign for sign in told.signs if sign.beat.kind == kind]
-        for sign in signs:
-            found = f"{sign.beat.name}, last heard of {sign.age.total_seconds():.0f} seconds ago"
-            advice = _see(f"{kind.name.lower()}_stale", problems.heartbeat_remedy(sign))
-            yield Finding(kind.name.lower(), found, advice)
-        if not signs:
-            found = "none is known to run"
-            yield Finding(kind.name.lower(), found, remedy[f"{kind.name.lower()}_down"])
-    waiting = (
-        f"; the oldest for {format_duration(told.oldest_pending_seconds)}"
-        if told.oldest_pending_seconds is not None
-        else ""
-    )
-    found = f"{told.backlog} webhooks wait to be applied{waiting}"
-    yield Finding("inbox", found, remedy.get(problems.STALLED, ""))
-    yield Finding("inbox", f"{told.failed} webhooks are failed", remedy.get("failed", ""))
-    yield Finding("inbox", f"{told.conflicts} conflicts are open", remedy.get("conflicts", ""))
-    found = f"{told.unrecognized} unrecognized deliveries are open"
-    yield Finding("inbox", found, remedy.get("unrecognized", ""))
-    names = ", ".join(f"{one.setting} ({one.detail})" for one in told.misconfigurations)
-    yield Finding(
-        "inbox", f"refused because of settings: {names or 'nothing'}", remedy.get("misconfigured", "")
-    )
-    found = "was never verified"
-    if last := told.verification:
-        result = last.drift.partition("\n")[0] or "all is right"
-        found = f"verified at {last.ended_at:%Y-%m-%d %H:%M} UTC: {result}"
-    yield Finding("ledger", found, remedy.get("drift") or remedy.get("verification_overdue", ""))
+        name = kind.name.lower()
+        statuses = [status for status in stats.heartbeats if status.heartbeat.kind == kind]
+        for status in statuses:
+            message = f"{status.heartbeat.name}, last heartbeat {status.age.total_seconds():.0f} s ago"
+            yield Finding(name, message, _with_runbook(f"{name}_stale", problems.heartbeat_remedy(status)))
+        if not statuses:
+            yield Finding(name, "none is running", remedies[f"{name}_down"])
+    age = stats.oldest_pending_seconds
+    oldest = f"; the oldest for {format_duration(age)}" if age is not None else ""
+    yield Finding("inbox", f"{stats.backlog} webhooks pending{oldest}", remedies.get(problems.STALLED, ""))
+    yield Finding("inbox", f"{stats.failed} webhooks failed", remedies.get("failed", ""))
+    yield Finding("inbox", f"{stats.conflicts} conflicts open", remedies.get("conflicts", ""))
+    message = f"{stats.unrecognized} unrecognized deliveries open"
+    yield Finding("inbox", message, remedies.get("unrecognized", ""))
+    names = ", ".join(f"{one.setting} ({one.detail})" for one in stats.misconfigurations)
+    message = f"refused because of settings: {names or 'none'}"
+    yield Finding("inbox", message, remedies.get("misconfigured", ""))
+    message = "never verified"
+    if last := stats.verification:
+        result = last.drift.partition("\n")[0] or "no drift"
+        message = f"verified at {last.ended_at:%Y-%m-%d %H:%M} UTC: {result}"
+    yield Finding("ledger", message, remedies.get("drift") or remedies.get("verification_overdue", ""))

@@ -1,4 +1,4 @@
-"""What alerts have to remember, so that a restart neither forgets nor repeats."""
+"""The state of alerts, so that a restart neither loses nor repeats one, and the throughput per minute."""
 
 from typing import ClassVar
 
@@ -7,20 +7,22 @@ from django.utils.translation import gettext_lazy as _
 
 
 class Alert(models.Model):
-    """A cause of trouble that goes on, or that is over and wasn't yet said to be. One row for each cause."""
+    """A problem that persists, or whose resolution has not been sent yet. One row per cause."""
 
     cause = models.CharField(_("cause"), max_length=64, primary_key=True)
-    level = models.PositiveSmallIntegerField(_("level"))
+    severity = models.PositiveSmallIntegerField(_("severity"))
     text = models.TextField(_("text"))
-    remedy = models.TextField(_("what to do"))
-    size = models.PositiveIntegerField(_("size"), help_text=_("how much of it there is"))
-    started_at = models.DateTimeField(_("began at"))
-    looks = models.PositiveSmallIntegerField(_("looks"), default=0, help_text=_("in a row that saw it"))
-    notified_at = models.DateTimeField(_("told at"), null=True)
-    notified_magnitude = models.PositiveIntegerField(_("size when told"), default=0)
-    cleared_at = models.DateTimeField(_("gone at"), null=True)
+    remedy = models.TextField(_("remedy"))
+    magnitude = models.PositiveIntegerField(_("magnitude"), help_text=_("number of affected rows"))
+    started_at = models.DateTimeField(_("started at"))
+    seen_count = models.PositiveSmallIntegerField(
+        _("seen"), default=0, help_text=_("consecutive checks that found it")
+    )
+    notified_at = models.DateTimeField(_("notified at"), null=True)
+    notified_magnitude = models.PositiveIntegerField(_("notified magnitude"), default=0)
+    cleared_at = models.DateTimeField(_("cleared at"), null=True)
     clear_count = models.PositiveSmallIntegerField(
-        _("looks without"), default=0, help_text=_("in a row that saw it no more")
+        _("clear"), default=0, help_text=_("consecutive checks that did not find it")
     )
 
     objects: ClassVar[models.Manager["Alert"]] = models.Manager()
@@ -34,7 +36,7 @@ class Alert(models.Model):
 
 
 class AlertLease(models.Model):
-    """When somebody is to look again: one row, by which those who look take turns."""
+    """The time of the next check: one row, by which processes elect the one that runs it."""
 
     due_at = models.DateTimeField()
 
@@ -45,11 +47,11 @@ class AlertLease(models.Model):
 
 
 class MinuteThroughput(models.Model):
-    """How much came and was applied in a minute that is over; counted once, so that nobody counts again."""
+    """Webhooks received and payments posted in a complete minute."""
 
     started_at = models.DateTimeField(primary_key=True)
-    received = models.PositiveIntegerField(help_text=_("webhooks that were stored"))
-    applied = models.PositiveIntegerField(help_text=_("payments that were posted"))
+    received = models.PositiveIntegerField(help_text=_("stored webhooks"))
+    applied = models.PositiveIntegerField(help_text=_("posted payments"))
 
     objects: ClassVar[models.Manager["MinuteThroughput"]] = models.Manager()
 

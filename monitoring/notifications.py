@@ -1,10 +1,11 @@
-"""How news gets to people: by e-mail, and by POST to a chat or another program. Nobody is waited for long."""
+"""Send notifications by e-mail and by POST to chats or other programs, with a time-out per recipient."""
 
 import base64
 import http.client
 import json
 import smtplib
 import ssl
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from urllib.parse import unquote, urlsplit
 
@@ -16,72 +17,72 @@ from core.observability.url_credentials import exception_summary
 
 log = structlog.get_logger(__name__)
 
-TIMEOUT_SECONDS = 10.0  # of one answer of a receiver; EMAIL_TIMEOUT is the same for a mail server's
+TIMEOUT_SECONDS = 10.0  # per response of a recipient; EMAIL_TIMEOUT is the mail server's
 
 
 @dataclass(frozen=True)
 class Notification:
-    """About one cause; its fields are what a receiver is POSTed."""
+    """The notification about one cause; its fields are the JSON that recipients get."""
 
     cause: str
-    state: str  # "new", "still" or "over"; "test"
-    level: str
+    state: str  # "firing", "repeated", "resolved" or "test"
+    severity: str
     text: str
     remedy: str
-    since: str  # ISO 8601
-    seconds: int  # it lasts, or lasted
-    runbook: str = ""  # where it says what to do
+    started_at: str  # ISO 8601
+    duration_seconds: int
+    runbook: str = ""
 
     @property
-    def line(self) -> str:
-        if self.state == "over" or not self.remedy:
+    def summary(self) -> str:
+        if self.state == "resolved" or not self.remedy:
             return self.text
-        return f"{self.text}. To do: {self.remedy} ({self.runbook})"
+        return f"{self.text}. Remedy: {self.remedy} ({self.runbook})"
 
 
 def is_configured() -> bool:
     return bool(settings.ALERT_EMAILS or settings.ALERT_WEBHOOK_URL)
 
 
-def send(news: list[Notification]) -> bool:
-    """All of it in one message to everybody; whether anybody took it. Who didn't is named in the log."""
-    duration = [_post(url, news) for url in settings.ALERT_WEBHOOK_URL]
+def send(batch: Sequence[Notification]) -> bool:
+    """Send all in one message to every recipient; return whether any accepted it. Failures are logged."""
+    accepted = [_post(url, batch) for url in settings.ALERT_WEBHOOK_URL]
     if settings.ALERT_EMAILS:
-        duration.append(_mail(news))
-    return any(duration)
+        accepted.append(_mail(batch))
+    return any(accepted)
 
 
-def _mail(news: list[Notification]) -> bool:
-    subject = news[0].text if len(news) == 1 else f"{news[0].text}, +{len(news) - 1}"
+def _mail(batch: Sequence[Notification]) -> bool:
+    subject = batch[0].text if len(batch) == 1 else f"{batch[0].text}, +{len(batch) - 1}"
     try:
         send_mail(
             "[Prihod] " + " ".join(subject.split()),
-            "\n\n".join(one.line for one in news) + "\n",
+            "\n\n".join(one.summary for one in batch) + "\n",
             None,  # ALERT_FROM
             settings.ALERT_EMAILS,
         )
-    except (OSError, smtplib.SMTPException, ValueError) as fault:  # ValueError: an address that is none
-        log.warning("alert delivery failed", to="e-mail", error=exception_summary(fault))
+    except (OSError, smtplib.SMTPException, ValueError) as exc:  # ValueError: an invalid address
+        log.warning("alert delivery failed", to="e-mail", error=exception_summary(exc))
         return False
     return True
 
 
-def _post(url: str, news: list[Notification]) -> bool:
-    """The URL is a secret: no log line has more of it than the host."""
+def _post(url: str, batch: Sequence[Notification]) -> bool:
+    """POST to the URL, which is a secret: only its host is logged."""
     host = urlsplit(url).hostname
-    told = {"text": "\n".join(one.line for one in news), "alerts": [asdict(one) for one in news]}
+    payload = {"text": "\n".join(one.summary for one in batch), "alerts": [asdict(one) for one in batch]}
     try:
-        status = _status_of(url, json.dumps(told, ensure_ascii=False).encode())
-    except (OSError, http.client.HTTPException) as fault:
-        log.warning("alert delivery failed", to=host, error=exception_summary(fault))
+        status = _status_of_post(url, json.dumps(payload, ensure_ascii=False).encode())
+    except (OSError, http.client.HTTPException) as exc:
+        log.warning("alert delivery failed", to=host, error=exception_summary(exc))
         return False
-    if not 200 <= status < 300:  # a redirection leads to somebody who wasn't meant
+    if not 200 <= status < 300:  # a redirect might lead to an unintended recipient
         log.warning("alert delivery failed", to=host, status=status)
         return False
     return True
 
 
-def _status_of(url: str, body: bytes) -> int:
+def _status_of_post(url: str, body: bytes) -> int:
     parts = urlsplit(url)
     host = parts.hostname or ""
     headers = {"Content-Type": "application/json"}
@@ -90,7 +91,7 @@ def _status_of(url: str, body: bytes) -> int:
         headers["Authorization"] = f"Basic {base64.b64encode(user.encode()).decode()}"  # RFC 7617
     connection: http.client.HTTPConnection
     if parts.scheme == "https":
-        tls = ssl.create_default_context()  # asks for a certificate, and for the right name in it
+        tls = ssl.create_default_context()  # verifies the certificate and its host name
         connection = http.client.HTTPSConnection(host, parts.port, timeout=TIMEOUT_SECONDS, context=tls)
     else:
         connection = http.client.HTTPConnection(host, parts.port, timeout=TIMEOUT_SECONDS)

@@ -1,7 +1,7 @@
-"""/metrics for Prometheus: what the processes have counted, and some figures of the dashboard.
+"""Serve /metrics for Prometheus: the processes' counters, and gauges from the database.
 
-Counts of this program's processes come from METRICS_DIR. Processes that don't share it with web, on another
-machine or in another container, answer on METRICS_PORT for themselves, without the database's figures.
+The counters of all processes of one program are in METRICS_DIR. Processes that don't share it with web, on
+another machine or in another container, export their own counters on METRICS_PORT, without gauges.
 """
 
 import secrets
@@ -34,20 +34,20 @@ from worker.models import Heartbeat
 log = structlog.get_logger(__name__)
 
 CONNECTION_TIMEOUT_SECONDS = 5.0  # without a byte
-CONNECTIONS_MAX = 32  # at once; Prometheus needs one
+CONNECTIONS_MAX = 32  # concurrent; Prometheus needs one
 
 
 def process_metrics() -> bytes:
-    """In Prometheus' format, what the processes that share METRICS_DIR have counted, or else this one."""
+    """Return the counters, in text format, of all processes that share METRICS_DIR, or else of this one."""
     if not settings.METRICS_DIR:
         return generate_latest(REGISTRY)
     registry = CollectorRegistry()
-    registry.register(_SharedCounts(settings.METRICS_DIR))
+    registry.register(_SharedCounters(settings.METRICS_DIR))
     return generate_latest(registry)
 
 
-class _SharedCounts(Collector):
-    """The library's own collector fails on the file of a process that is just beginning: it is empty."""
+class _SharedCounters(Collector):
+    """Skip empty files: the library's collector fails on that of a process that is just starting."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -59,56 +59,62 @@ class _SharedCounts(Collector):
         return metrics
 
 
-class _DatabaseFigures(Collector):
-    """The figures as gauges, read from the database while Prometheus waits."""
+class _DatabaseGauges(Collector):
+    """Query the gauges during the scrape."""
 
     def collect(self) -> Iterator[Metric]:
-        told = Stats(clock.database_now())
-        waiting = told.oldest_pending_seconds or 0.0
-        yield _gauge("prihod_webhooks_pending", "Webhooks received and not yet applied", told.backlog.number)
-        yield _gauge("prihod_oldest_pending_age_seconds", "Age of the oldest of them, 0 without any", waiting)
-        yield _gauge("prihod_webhooks_failed", "Failed webhooks that wait for a person", told.failed.number)
+        stats = Stats(clock.database_now())
+        yield _gauge("prihod_webhooks_pending", "Webhooks received and not yet applied", stats.backlog.number)
+        yield _gauge(
+            "prihod_oldest_pending_age_seconds",
+            "Age of the oldest pending webhook, 0 without any",
+            stats.oldest_pending_seconds or 0.0,
+        )
+        yield _gauge("prihod_webhooks_failed", "Failed webhooks that need an operator", stats.failed.number)
         yield _gauge(
             "prihod_unrecognized_deliveries_open",
-            "Unrecognized deliveries that wait for a person",
-            told.unrecognized.number,
+            "Unrecognized deliveries that need an operator",
+            stats.unrecognized.number,
         )
-        alive = [sign.beat for sign in told.signs if not sign.is_stale]
-        workers = [beat for beat in alive if beat.kind == Heartbeat.Kind.WORKER]
-        yield _gauge("prihod_workers_up", "Workers that were heard of lately", len(workers))
-        yield _gauge("prihod_worker_processes_up", "Their processes", sum(beat.processes for beat in workers))
-        yield _gauge("prihod_schedulers_up", "Schedulers likewise", len(alive) - len(workers))
-        if last := told.verification:
+        live = [status.heartbeat for status in stats.heartbeats if not status.is_stale]
+        workers = [heartbeat for heartbeat in live if heartbeat.kind == Heartbeat.Kind.WORKER]
+        processes = sum(heartbeat.processes for heartbeat in workers)
+        yield _gauge("prihod_workers_up", "Workers with a recent heartbeat", len(workers))
+        yield _gauge("prihod_worker_processes_up", "Processes of these workers", processes)
+        yield _gauge("prihod_schedulers_up", "Schedulers with a recent heartbeat", len(live) - len(workers))
+        if last := stats.verification:
+            drift = int(bool(last.drift))
+            yield _gauge("prihod_ledger_drift", "1 if the last verification found drift", drift)
+        if stats.verified_at:
             yield _gauge(
-                "prihod_ledger_drift", "1 if the last verification found drift", int(bool(last.drift))
+                "prihod_ledger_verified_timestamp_seconds",
+                "End of the last verification, without one the first payment, in Unix time",
+                stats.verified_at.timestamp(),
             )
-        if told.verified_at:
-            meant = "End of the last verification, without one the first payment, in Unix time"
-            yield _gauge("prihod_ledger_verified_timestamp_seconds", meant, told.verified_at.timestamp())
 
 
-def _gauge(name: str, what: str, value: float) -> Metric:
-    return GaugeMetricFamily(name, what, value)
+def _gauge(name: str, documentation: str, value: float) -> Metric:
+    return GaugeMetricFamily(name, documentation, value)
 
 
 def database_metrics() -> bytes:
-    """The same for the database's figures; prihod_database_up is 0, and alone, when it doesn't answer."""
+    """Return the gauges; only prihod_database_up, as 0, if the database does not respond."""
     registry = CollectorRegistry()
     try:
-        registry.register(_DatabaseFigures())
-        told, up = generate_latest(registry), 1
-    except (DatabaseError, InterfaceError) as fault:
-        log.warning("database metrics unavailable", error=repr(fault))
-        told, up = b"", 0
-    return told + (
-        b"# HELP prihod_database_up 1 if the database answered this request\n"
+        registry.register(_DatabaseGauges())
+        gauges, up = generate_latest(registry), 1
+    except (DatabaseError, InterfaceError) as exc:
+        log.warning("database metrics unavailable", error=repr(exc))
+        gauges, up = b"", 0
+    return gauges + (
+        b"# HELP prihod_database_up 1 if the database responded to this request\n"
         b"# TYPE prihod_database_up gauge\n"
         b"prihod_database_up %d\n" % up
     )
 
 
 def is_authorized(authorization: str) -> bool:
-    """By the header Authorization: Bearer METRICS_TOKEN. Without a token, all in development, else nobody."""
+    """Check the Authorization header against METRICS_TOKEN; without a token allow development only."""
     if not settings.METRICS_TOKEN:
         return bool(settings.DEBUG)
     return secrets.compare_digest(authorization.encode(), f"Bearer {settings.METRICS_TOKEN}".encode())
@@ -116,7 +122,7 @@ def is_authorized(authorization: str) -> bool:
 
 @json_view("GET", "HEAD")
 def metrics(request: HttpRequest) -> HttpResponse:
-    """404 as long as nobody may see them, so that nobody learns of them."""
+    """Answer 404 in production without a METRICS_TOKEN, so that the endpoint's existence is not disclosed."""
     if is_authorized(request.headers.get("Authorization", "")):
         return HttpResponse(process_metrics() + database_metrics(), content_type=CONTENT_TYPE_LATEST)
     if settings.METRICS_TOKEN:
@@ -132,18 +138,18 @@ class _Handler(WSGIRequestHandler):
 
 
 class _Listener(ThreadingMixIn, WSGIServer):
-    """A thread for each connection, and a bound on them: a silent client holds up no other."""
+    """Use one thread per connection, and a limited number of them, so that an idle client delays no other."""
 
     daemon_threads = True
 
     def __init__(self, host: str, port: int) -> None:
         self.address_family = AF_INET6 if ":" in host else AF_INET
-        self._free = BoundedSemaphore(CONNECTIONS_MAX)
+        self._slots = BoundedSemaphore(CONNECTIONS_MAX)
         super().__init__((host, port), _Handler)
-        self.set_app(_answer)
+        self.set_app(_application)
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        if self._free.acquire(blocking=False):
+        if self._slots.acquire(blocking=False):
             super().process_request(request, client_address)
         else:
             self.shutdown_request(request)
@@ -152,32 +158,32 @@ class _Listener(ThreadingMixIn, WSGIServer):
         try:
             super().process_request_thread(request, client_address)
         finally:
-            self._free.release()
+            self._slots.release()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Whoever sends nothing, or no HTTP, is no fault of ours: the base class would print a traceback."""
+        """Log a client that sends nothing, or no HTTP; the base class would print a traceback."""
         log.debug("metrics request failed", error=repr(sys.exception()))
 
 
 def serve(**_: object) -> None:
-    """A worker is ready again each time it has reached the broker; but it listens once."""
+    """Start the listener once; a worker sends worker_ready after each reconnection to the broker."""
     _listen()
 
 
 @cache
 def _listen() -> None:
-    """Answer on METRICS_PORT in a thread of this process, if it is set."""
+    """Listen on METRICS_PORT, if it is set, in a thread of this process."""
     if not settings.METRICS_PORT:
         return
     try:
         server = _Listener(settings.HOST, settings.METRICS_PORT)
-    except OSError as fault:
-        log.warning("cannot listen on METRICS_PORT", port=settings.METRICS_PORT, error=repr(fault))
+    except OSError as exc:
+        log.warning("cannot listen on METRICS_PORT", port=settings.METRICS_PORT, error=repr(exc))
         return
     threading.Thread(target=server.serve_forever, name="metrics", daemon=True).start()
 
 
-def _answer(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+def _application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
     if environ["PATH_INFO"] != "/metrics" or not is_authorized(environ.get("HTTP_AUTHORIZATION", "")):
         start_response("404 Not Found", [("Content-Type", "text/plain")])
         return [b"Not found\n"]

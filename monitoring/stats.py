@@ -1,6 +1,6 @@
-"""What operators want to know, each figure by one question that costs the same however long the tables are.
+"""Operational statistics, each by one read-only query whose cost does not grow with the tables.
 
-Nothing here changes anything. Moments are compared by the database's clock, which all machines share.
+Times are compared with the database clock, which all machines share.
 """
 
 from collections.abc import Sequence
@@ -23,20 +23,27 @@ from ingest.models import (
 from ledger.models import Payment
 from ledger.money import group_digits
 from monitoring.models import MinuteThroughput
-from monitoring.throughput import DAY, MINUTE, MinuteCounts, count_throughput, first_minute, floor_to_minute
+from monitoring.throughput import (
+    DAY,
+    MINUTE,
+    MinuteCounts,
+    count_throughput,
+    first_minute,
+    floor_to_minute,
+)
 from worker.heartbeats import STALE_AFTER
 from worker.models import Heartbeat
 
 HOUR = timedelta(hours=1)
-COUNT_MAX = 100_000  # of one state, by its index alone: some 20 ms
-LATENCY_SAMPLE_MAX = 1000  # webhooks that were applied last
+COUNT_MAX = 100_000  # rows of one status, in its index alone: about 20 ms
+LATENCY_SAMPLE_MAX = 1000  # webhooks
 RETRIES_SCANNED_MAX = 1000
-LIVE_MINUTES_MAX = 4  # of the newest minutes, which the scheduler can't have counted yet
+LIVE_MINUTES_MAX = 4  # the newest minutes, which the scheduler cannot have counted yet
 
 
 @dataclass(frozen=True)
 class CappedCount:
-    """A number that was counted no further than COUNTED_MAX."""
+    """A count that stops at COUNT_MAX."""
 
     number: int
 
@@ -49,7 +56,7 @@ class CappedCount:
 
 @dataclass(frozen=True)
 class LatencyStats:
-    """Seconds from received to applied; of so many webhooks."""
+    """Seconds from received to applied, and the size of the sample."""
 
     p50: float
     p99: float
@@ -58,9 +65,7 @@ class LatencyStats:
 
 @dataclass(frozen=True)
 class HeartbeatStatus:
-    """Of a worker or a scheduler: how long ago its last beat was."""
-
-    beat: Heartbeat
+    heartbeat: Heartbeat
     age: timedelta
 
     @property
@@ -69,48 +74,47 @@ class HeartbeatStatus:
 
 
 def backlog() -> CappedCount:
-    """Webhooks that are received and not yet applied."""
-    return _counted(Webhook.objects.received())
+    return _count(Webhook.objects.received())
 
 
 def failed_webhooks() -> CappedCount:
-    return _counted(Webhook.objects.failed())
+    return _count(Webhook.objects.failed())
 
 
 def unrecognized() -> CappedCount:
-    """Unrecognized deliveries that no person has closed, however old they are."""
-    return _counted(UnrecognizedDelivery.open_deliveries())
+    """Count open unrecognized deliveries of any age."""
+    return _count(UnrecognizedDelivery.open_deliveries())
 
 
-def _counted(rows: QuerySet[Any]) -> CappedCount:
+def _count(rows: QuerySet[Any]) -> CappedCount:
     return CappedCount(rows.order_by()[:COUNT_MAX].count())
 
 
 class PendingWebhook(NamedTuple):
-    """A webhook that isn't applied yet."""
-
     received_at: datetime
-    key: int
+    pk: int
 
 
 def oldest_pending() -> PendingWebhook | None:
-    """Of the webhooks that aren't applied yet the one that was received first; None if all are.
+    """Return the pending webhook that was received first; None without any.
 
-    Of those with attempts of their own only the first thousand that are due are looked at.
+    Of those waiting for a retry only the RETRIES_SCANNED_MAX due first are examined.
     """
     queued = Webhook.objects.queued().values_list("received_at", "pk")[:1]
-    in_attempts = Webhook.objects.received().filter(next_attempt_at__isnull=False).order_by("next_attempt_at")
-    seen = [*queued, *in_attempts.values_list("received_at", "pk")[:RETRIES_SCANNED_MAX]]
-    return PendingWebhook(*min(seen)) if seen else None
+    retries = Webhook.objects.received().filter(next_attempt_at__isnull=False).order_by("next_attempt_at")
+    pending = [*queued, *retries.values_list("received_at", "pk")[:RETRIES_SCANNED_MAX]]
+    return PendingWebhook(*min(pending)) if pending else None
 
 
 def latency(now: datetime) -> LatencyStats | None:
-    """Of the newest webhooks that are applied, as far as that was within the hour; None without any."""
+    """Return the latency of the newest webhooks, those applied within the last hour; None without any."""
     applied = Webhook.objects.filter(status=Webhook.Status.APPLIED, next_attempt_at=None).order_by("-id")
-    moments = applied.values_list("received_at", "applied_at")[:LATENCY_SAMPLE_MAX]
-    # The clocks of web and worker may disagree by a little; nothing is applied before it is received.
+    times = applied.values_list("received_at", "applied_at")[:LATENCY_SAMPLE_MAX]
+    # The clocks of web and worker differ slightly, so a difference may be negative.
     seconds = [
-        max((done - told).total_seconds(), 0.0) for told, done in moments if done and done > now - HOUR
+        max((applied_at - received_at).total_seconds(), 0.0)
+        for received_at, applied_at in times
+        if applied_at and applied_at > now - HOUR
     ]
     if not seconds:
         return None
@@ -119,26 +123,25 @@ def latency(now: datetime) -> LatencyStats | None:
 
 
 def last_received_at() -> datetime | None:
-    """When the bank last told of something new."""
     newest = Webhook.objects.filter(pk__gt=0).order_by("-pk").values_list("received_at", flat=True)
     return newest.first()
 
 
 def conflicts() -> CappedCount:
-    """Conflicting deliveries that are open, however old: they are money in question."""
-    return _counted(ConflictingDelivery.objects.filter(resolved_by=None))
+    """Count open conflicts of any age, because they may be missing payments."""
+    return _count(ConflictingDelivery.objects.filter(resolved_by=None))
 
 
-def rejected(moment: datetime) -> int:
-    """Rejected deliveries since then, of those that are kept: a bounded number."""
-    return RejectedDelivery.objects.filter(received_at__gte=moment).count()
+def rejected(since: datetime) -> int:
+    """Count stored rejected deliveries, whose number is bounded."""
+    return RejectedDelivery.objects.filter(received_at__gte=since).count()
 
 
 def heartbeat_statuses(now: datetime) -> list[HeartbeatStatus]:
-    """Of all workers and schedulers that are not forgotten yet (worker/heartbeats.py)."""
+    """Return the status of each worker and scheduler that has not expired (worker/heartbeats.py)."""
     return [
-        HeartbeatStatus(beat, max(now - beat.seen_at, timedelta()))
-        for beat in Heartbeat.objects.order_by("kind", "name")
+        HeartbeatStatus(heartbeat, max(now - heartbeat.seen_at, timedelta()))
+        for heartbeat in Heartbeat.objects.order_by("kind", "name")
     ]
 
 
@@ -147,22 +150,22 @@ def last_verification() -> LedgerVerification | None:
 
 
 def verified_at() -> datetime | None:
-    """The end of the last verification; without one the first payment, before which nothing is to verify."""
+    """Return the end of the last verification; without one, the first payment's time; None without either."""
     if last := last_verification():
         return last.ended_at
     return Payment.objects.filter(pk__gt=0).order_by("pk").values_list("created_at", flat=True).first()
 
 
 def minutes(now: datetime) -> dict[datetime, MinuteCounts | None]:
-    """Received and applied in each minute of the last day, oldest first; the last one isn't over yet.
+    """Return the throughput of each minute of the last day, oldest first; the last minute is incomplete.
 
-    None where the scheduler should have counted and hasn't. The newest minutes are counted here.
+    None marks a minute that the scheduler should have counted. The newest minutes are counted here.
     """
     newest = floor_to_minute(now)
     wanted = [newest - n * MINUTE for n in reversed(range(24 * 60))]
     known: dict[datetime, MinuteCounts] = {
-        started_at: (received, applied)
-        for started_at, received, applied in MinuteThroughput.objects.filter(
+        minute: (received, applied)
+        for minute, received, applied in MinuteThroughput.objects.filter(
             started_at__gte=wanted[0]
         ).values_list()
     }
@@ -171,14 +174,13 @@ def minutes(now: datetime) -> dict[datetime, MinuteCounts | None]:
     return {minute: known.get(minute, (0, 0) if minute < first else None) for minute in wanted}
 
 
-def total(counted: Sequence[MinuteCounts | None]) -> MinuteCounts:
-    """Received and applied in all these minutes together."""
-    known = [one for one in counted if one]
+def total(counts: Sequence[MinuteCounts | None]) -> MinuteCounts:
+    known = [one for one in counts if one]
     return sum(received for received, _ in known), sum(applied for _, applied in known)
 
 
 class Stats:
-    """Everything at one moment, each read when it is first asked for."""
+    """The statistics at one time, each queried on first access."""
 
     def __init__(self, now: datetime) -> None:
         self.now = now
@@ -201,11 +203,11 @@ class Stats:
 
     @cached_property
     def oldest_pending_seconds(self) -> float | None:
-        """Of the oldest that isn't applied; None if all are."""
+        """The age of the oldest pending webhook; None without any."""
         return self.oldest and max((self.now - self.oldest.received_at).total_seconds(), 0.0)
 
     @cached_property
-    def delays(self) -> LatencyStats | None:
+    def latency(self) -> LatencyStats | None:
         return latency(self.now)
 
     @cached_property
@@ -222,16 +224,16 @@ class Stats:
 
     @cached_property
     def misconfigurations(self) -> list[Misconfiguration]:
-        """Settings that refused a delivery within a day."""
+        """The settings that refused a delivery within the last day."""
         return list(Misconfiguration.objects.filter(seen_at__gte=self.now - DAY).order_by("setting"))
 
     @cached_property
     def rejected(self) -> int:
-        """Within a day."""
+        """Rejected deliveries of the last day."""
         return rejected(self.now - DAY)
 
     @cached_property
-    def signs(self) -> list[HeartbeatStatus]:
+    def heartbeats(self) -> list[HeartbeatStatus]:
         return heartbeat_statuses(self.now)
 
     @cached_property
@@ -242,11 +244,10 @@ class Stats:
     def verified_at(self) -> datetime | None:
         return verified_at()
 
-    def last(self, minutes: int) -> MinuteCounts:
-        """Received and applied within so many minutes, and the one that isn't over yet."""
+    def recent(self, minutes: int) -> MinuteCounts:
+        """Return the throughput of the last complete minutes and the incomplete one."""
         return total(list(self.minutes.values())[-minutes - 1 :])
 
 
-def first_payment_pk_since(moment: datetime) -> int:
-    """The key of the first payment posted since then."""
-    return first_pk_at(Payment.objects.all(), "created_at", moment)
+def first_payment_pk_since(time: datetime) -> int:
+    return first_pk_at(Payment.objects.all(), "created_at", time)

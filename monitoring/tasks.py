@@ -1,5 +1,3 @@
-"""Celery tasks of monitoring; the scheduler runs them in its own process."""
-
 from celery import shared_task
 
 from monitoring import throughput

@@ -48,7 +48,7 @@ def create_one_of_each() -> None:
     )
     now = datetime.now(UTC)
     Heartbeat.objects.create(name="worker@host", kind=Heartbeat.Kind.WORKER, processes=1, seen_at=now)
-    Alert.objects.create(cause="stalled", level=3, text="late", remedy="look", size=1, started_at=now)
+    Alert.objects.create(cause="stalled", severity=3, text="late", remedy="look", magnitude=1, started_at=now)
     issue("a program", "read:all")
     Group.objects.create(name="readers")
     owner = User.objects.create_user("owner", "owner@example.com")

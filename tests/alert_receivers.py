@@ -1,4 +1,4 @@
-"""Real receivers for alerts: an HTTP server, a mail server, and a server that never answers."""
+"""Recipients of alerts for tests: an HTTP server, a mail server, and a server that never responds."""
 
 import json
 import socket
@@ -13,7 +13,7 @@ from typing import Any
 
 
 class WebhookReceiver(ThreadingHTTPServer):
-    """Record each POSTed body and its path; answer with `status`."""
+    """Record the JSON of each POST and answer with `status`."""
 
     daemon_threads = True
 
@@ -23,17 +23,15 @@ class WebhookReceiver(ThreadingHTTPServer):
         self.location = ""
         self.authorization: str | None = None
         self.paths: list[str] = []
-        self.payloads: list[dict[str, Any]] = []
+        self.messages: list[dict[str, Any]] = []
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.server_port}/hook/s3cret?key=value"
 
     def states(self) -> list[tuple[str, str]]:
-        """Return (cause, state) of all notifications received so far."""
-        return [
-            (alert["cause"], alert["state"]) for payloads in self.payloads for alert in payloads["alerts"]
-        ]
+        """Return (cause, state) of all alerts received so far."""
+        return [(alert["cause"], alert["state"]) for message in self.messages for alert in message["alerts"]]
 
 
 class _Post(BaseHTTPRequestHandler):
@@ -43,7 +41,7 @@ class _Post(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers["Content-Length"]))
         self.server.authorization = self.headers["Authorization"]
         self.server.paths.append(self.path)
-        self.server.payloads.append(json.loads(body))
+        self.server.messages.append(json.loads(body))
         self.send_response(self.server.status)
         if self.server.location:
             self.send_header("Location", self.server.location)
@@ -56,7 +54,7 @@ class _Post(BaseHTTPRequestHandler):
 
 
 class MailServer(socketserver.ThreadingTCPServer):
-    """Accept as much SMTP (RFC 5321) as sending one mail takes, and record each mail."""
+    """Implement the part of SMTP (RFC 5321) that receives a mail, and record each mail unchanged."""
 
     daemon_threads = True
     allow_reuse_address = True
@@ -71,31 +69,31 @@ class _Smtp(socketserver.StreamRequestHandler):
     server: MailServer
 
     def handle(self) -> None:
-        self._say("220 here")
+        self._respond("220 ready")
         while line := self.rfile.readline().decode().strip():
             match line.split(":")[0].upper():
                 case "DATA":
-                    self._say("354 go on")
-                    self.server.mails.append("".join(iter(self._line, ".\r\n")))
-                    self._say("250 kept")
+                    self._respond("354 continue")
+                    self.server.mails.append("".join(iter(self._read_line, ".\r\n")))
+                    self._respond("250 stored")
                 case "QUIT":
-                    self._say("221 bye")
+                    self._respond("221 bye")
                     return
                 case command:
                     if command == "RCPT TO":
                         self.server.recipients.append(line.split(":")[1])
-                    self._say("250 fine")
+                    self._respond("250 ok")
 
-    def _line(self) -> str:
+    def _read_line(self) -> str:
         return self.rfile.readline().decode()
 
-    def _say(self, text: str) -> None:
+    def _respond(self, text: str) -> None:
         self.wfile.write(f"{text}\r\n".encode())
 
 
 @contextmanager
 def webhook_receiver(tls: Path | None = None) -> Iterator[WebhookReceiver]:
-    """Serve over TLS if `tls` is a folder with cert.pem and key.pem."""
+    """Run a receiver; over TLS with cert.pem and key.pem of the folder `tls`."""
     with WebhookReceiver() as server:
         if tls:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -122,6 +120,6 @@ def _serving(server: socketserver.BaseServer) -> Iterator[None]:
 
 @contextmanager
 def silent_server() -> Iterator[socket.socket]:
-    """Listen without ever answering; the caller may accept connections."""
+    """Listen without responding; the caller may accept connections."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         yield server

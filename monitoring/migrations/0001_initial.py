@@ -4,7 +4,7 @@ from django.db import migrations, models
 
 from core.groups import grant, view
 
-# What the dashboard links to.
+# Pages that the dashboard links to.
 VIEWED = [*view("monitoring", "alert"), *view("worker", "heartbeat")]
 
 
@@ -28,27 +28,34 @@ class Migration(migrations.Migration):
                     "cause",
                     models.CharField(max_length=64, primary_key=True, serialize=False, verbose_name="cause"),
                 ),
-                ("level", models.PositiveSmallIntegerField(verbose_name="level")),
+                ("severity", models.PositiveSmallIntegerField(verbose_name="severity")),
                 ("text", models.TextField(verbose_name="text")),
-                ("remedy", models.TextField(verbose_name="what to do")),
+                ("remedy", models.TextField(verbose_name="remedy")),
                 (
-                    "size",
-                    models.PositiveIntegerField(help_text="how much of it there is", verbose_name="size"),
-                ),
-                ("started_at", models.DateTimeField(verbose_name="began at")),
-                (
-                    "looks",
-                    models.PositiveSmallIntegerField(
-                        default=0, help_text="in a row that saw it", verbose_name="looks"
+                    "magnitude",
+                    models.PositiveIntegerField(
+                        help_text="number of affected rows", verbose_name="magnitude"
                     ),
                 ),
-                ("notified_at", models.DateTimeField(null=True, verbose_name="told at")),
-                ("notified_magnitude", models.PositiveIntegerField(default=0, verbose_name="size when told")),
-                ("cleared_at", models.DateTimeField(null=True, verbose_name="gone at")),
+                ("started_at", models.DateTimeField(verbose_name="started at")),
+                (
+                    "seen_count",
+                    models.PositiveSmallIntegerField(
+                        default=0, help_text="consecutive checks that found it", verbose_name="seen"
+                    ),
+                ),
+                ("notified_at", models.DateTimeField(null=True, verbose_name="notified at")),
+                (
+                    "notified_magnitude",
+                    models.PositiveIntegerField(default=0, verbose_name="notified magnitude"),
+                ),
+                ("cleared_at", models.DateTimeField(null=True, verbose_name="cleared at")),
                 (
                     "clear_count",
                     models.PositiveSmallIntegerField(
-                        default=0, help_text="in a row that saw it no more", verbose_name="looks without"
+                        default=0,
+                        help_text="consecutive checks that did not find it",
+                        verbose_name="clear",
                     ),
                 ),
             ],
@@ -73,8 +80,8 @@ class Migration(migrations.Migration):
             name="MinuteThroughput",
             fields=[
                 ("started_at", models.DateTimeField(primary_key=True, serialize=False)),
-                ("received", models.PositiveIntegerField(help_text="webhooks that were stored")),
-                ("applied", models.PositiveIntegerField(help_text="payments that were posted")),
+                ("received", models.PositiveIntegerField(help_text="stored webhooks")),
+                ("applied", models.PositiveIntegerField(help_text="posted payments")),
             ],
         ),
         migrations.RunPython(grant_views, migrations.RunPython.noop),

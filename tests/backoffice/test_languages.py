@@ -108,7 +108,7 @@ def happened() -> dict[str, Webhook]:
     Heartbeat.objects.create(name="b@1", kind="beat", processes=1, seen_at=timezone.now())
     TaskResult.objects.create(task_id=f"webhook-{failed.pk}-1", status="FAILURE", traceback="нет места")
     Alert.objects.create(
-        cause="1", level=2, text="нет места", remedy="убрать", size=1, started_at=timezone.now()
+        cause="1", severity=2, text="нет места", remedy="убрать", magnitude=1, started_at=timezone.now()
     )
     issue("касса", "read:all", timezone.now() + timedelta(days=1))
     for device in (StaticDevice, TOTPDevice):

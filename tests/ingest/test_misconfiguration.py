@@ -79,9 +79,9 @@ def test_foreign_host_is_a_problem_until_a_day_later() -> None:
     deliver()
 
     (problem,) = found()
-    assert problem.level is Severity.CRITICAL
+    assert problem.severity is Severity.CRITICAL
     assert f"ALLOWED_HOSTS ({NEW_NAME})" in problem.text
-    assert any(NEW_NAME in finding.found and finding.remedy for finding in examine())
+    assert any(NEW_NAME in finding.message and finding.remedy for finding in examine())
 
     Misconfiguration.objects.update(seen_at=clock.database_now() - timedelta(hours=25))
     assert found() == []
@@ -103,7 +103,7 @@ def test_endpoint_whose_credentials_are_not_set_has_the_bank_send_again(settings
 
     assert (response.status_code, json.loads(response.content)) == (503, REFUSED)
     (problem,) = found()
-    assert (problem.level, "CREDENTIALS (tochka)" in problem.text) == (Severity.WARNING, True)
+    assert (problem.severity, "CREDENTIALS (tochka)" in problem.text) == (Severity.WARNING, True)
 
 
 def test_sender_whose_address_no_proxy_says_is_to_send_again(settings: Settings) -> None:

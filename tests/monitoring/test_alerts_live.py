@@ -1,4 +1,4 @@
-"""Alerts of a real scheduler and a real worker, whose clocks tick faster than in life."""
+"""Alerts of a real scheduler and a real worker, with shortened intervals."""
 
 import os
 import signal
@@ -19,11 +19,11 @@ from monitoring.models import Alert
 from tests.alert_receivers import silent_server, webhook_receiver
 from tests.harness import wait
 from tests.harness.servers import ROOT, launch
-from worker.marks import heartbeat_path
+from worker.heartbeats import heartbeat_path
 from worker.models import Heartbeat
 
 pytestmark = pytest.mark.django_db(transaction=True)
-until = partial(wait.wait_until, seconds=40.0)
+wait_until = partial(wait.wait_until, seconds=40.0)
 Start = Callable[..., "subprocess.Popen[bytes]"]
 
 PROGRAM = """
@@ -42,26 +42,26 @@ from worker import heartbeats
 from worker.celery import app
 
 alerts.CHECK_INTERVAL_SECONDS = heartbeats.INTERVAL_SECONDS = 0.2
-alerts.LEASE = timedelta(seconds=2)  # of who is killed at a look
+alerts.LEASE = timedelta(seconds=2)  # of a process killed during a check
 stats.STALE_AFTER = timedelta(seconds=3)
-notifications.SECONDS_MAX = 60.0
+notifications.TIMEOUT_SECONDS = 60.0
 app.start(["--quiet", *sys.argv[1:]])
 """
-BEAT = ("beat",)
+SCHEDULER = ("beat",)
 WORKER = ("worker", "--hostname", "tested@%h", "--concurrency", "1")
 
 
 @pytest.fixture
 def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
-    """Starts one, on this run's broker and test database, that tells the receiver at a port."""
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # where marks are
+    """Return a function that starts a process, which sends alerts to a port, on the test database."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # the folder of heartbeat files
     program = tmp_path / "program.py"
     program.write_text(PROGRAM)
     LedgerVerification.objects.create(duration=timedelta(seconds=1), rows_scanned=0)
-    with ExitStack() as ends:
+    with ExitStack() as resources:
 
-        def started(port: int, *arguments: str) -> "subprocess.Popen[bytes]":
-            ours = {
+        def start_process(port: int, *arguments: str) -> "subprocess.Popen[bytes]":
+            variables = {
                 "PYTHONPATH": str(ROOT),
                 "TMPDIR": str(tmp_path),
                 "DATA_DIR": str(tmp_path / "data"),
@@ -72,62 +72,67 @@ def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
             process = launch(
                 [sys.executable, program, *arguments],
                 log=tmp_path / "log",
-                environment={**os.environ, **ours},
+                environment={**os.environ, **variables},
             )
-            ends.callback(process.wait)
-            ends.callback(process.kill)
+            resources.callback(process.wait)
+            resources.callback(process.kill)
             return process
 
-        yield started
+        yield start_process
 
 
-def test_a_killed_worker_is_told_once_and_so_is_its_return_also_by_a_scheduler_that_starts_anew(
+def test_killed_worker_and_its_return_are_sent_once_across_a_scheduler_restart(
     start: Start, tmp_path: Path
 ) -> None:
     log = tmp_path / "log"
     with webhook_receiver() as receiver:
         port = receiver.server_port
         worker = start(port, *WORKER)
-        until("a worker", Heartbeat.objects.exists, log)  # before anybody could miss it
-        scheduler = start(port, *BEAT)
-        until("both", lambda: Heartbeat.objects.count() == 2, log)
+        wait_until("a worker", Heartbeat.objects.exists, log)  # before a check can find it missing
+        scheduler = start(port, *SCHEDULER)
+        wait_until("both", lambda: Heartbeat.objects.count() == 2, log)
         worker.kill()
-        marked = Alert.objects.filter(cause="worker_down", notified_at__isnull=False)
-        until("the news, and that it is told", marked.exists, log)  # killed in between it were told twice
+        # Killed between sending and storing, the scheduler would send the alert again.
+        notified = Alert.objects.filter(cause="worker_down", notified_at__isnull=False)
+        wait_until("the stored notification", notified.exists, log)
 
         scheduler.kill()
         scheduler.wait()
-        start(port, *BEAT)
-        looked = Alert.objects.get(cause="worker_down").text  # says for how long
-        until("some looks", lambda: Alert.objects.get(cause="worker_down").text != looked, log)
+        start(port, *SCHEDULER)
+        before = Alert.objects.get(cause="worker_down").text  # has the duration
+        wait_until("a few checks", lambda: Alert.objects.get(cause="worker_down").text != before, log)
         start(port, *WORKER)
-        until("its return", lambda: ("worker_down", "over") in receiver.states(), log)
+        wait_until("its return", lambda: ("worker_down", "resolved") in receiver.states(), log)
 
-        about_workers = [state for cause, state in receiver.states() if cause == "worker_down"]
-        assert about_workers == ["new", "over"]
+        states = [state for cause, state in receiver.states() if cause == "worker_down"]
+        assert states == ["firing", "resolved"]
 
 
-def test_a_silent_scheduler_is_told_by_a_worker(start: Start, tmp_path: Path) -> None:
+def test_worker_reports_a_stopped_scheduler(start: Start, tmp_path: Path) -> None:
     log = tmp_path / "log"
     with webhook_receiver() as receiver:
-        scheduler = start(receiver.server_port, *BEAT)
-        until("a scheduler", Heartbeat.objects.exists, log)
+        scheduler = start(receiver.server_port, *SCHEDULER)
+        wait_until("a scheduler", Heartbeat.objects.exists, log)
         start(receiver.server_port, *WORKER)
-        until("both", lambda: Heartbeat.objects.count() == 2, log)
-        with transaction.atomic():  # SQLite's lock is this test's then: stopped in a write, it would keep it
+        wait_until("both", lambda: Heartbeat.objects.count() == 2, log)
+        with transaction.atomic():  # locks SQLite: stopped during a write, the scheduler would keep the lock
             scheduler.send_signal(signal.SIGSTOP)
             os.waitid(os.P_PID, scheduler.pid, os.WSTOPPED | os.WNOWAIT)
-        until("the news", lambda: ("scheduler_down", "new") in receiver.states(), log)
+        wait_until("the alert", lambda: ("scheduler_down", "firing") in receiver.states(), log)
 
 
-def test_a_receiver_that_never_answers_does_not_delay_a_sweep(start: Start, tmp_path: Path) -> None:
+def test_silent_receiver_does_not_delay_a_sweep(start: Start, tmp_path: Path) -> None:
     log = tmp_path / "log"
     with silent_server() as silent:
         silent.settimeout(40)
-        start(silent.getsockname()[1], *BEAT)
-        caller, _ = silent.accept()  # there is no worker
-        with caller:
+        start(silent.getsockname()[1], *SCHEDULER)
+        client, _ = silent.accept()  # the alert about the missing worker
+        with client:
             for _ in range(5):
                 before = heartbeat_path("beat").stat().st_mtime_ns
-                until("a sweep", lambda: heartbeat_path("beat").stat().st_mtime_ns > before, log)  # noqa: B023
-            assert "alert delivery failed" not in log.read_text()  # it still waits for us
+                wait_until(
+                    "a sweep",
+                    lambda: heartbeat_path("beat").stat().st_mtime_ns > before,  # noqa: B023
+                    log,
+                )
+            assert "alert delivery failed" not in log.read_text()  # it still waits for a response

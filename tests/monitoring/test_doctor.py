@@ -19,71 +19,71 @@ from worker.models import Heartbeat
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
-def examined() -> tuple[str, int]:
+def run_doctor() -> tuple[str, int]:
+    """Return the output and the exit code."""
     out = StringIO()
     try:
         call_command("doctor", stdout=out)
-    except SystemExit as ended:
-        return out.getvalue(), int(ended.code or 0)
+    except SystemExit as exc:
+        return out.getvalue(), int(exc.code or 0)
     return out.getvalue(), 0
 
 
 @pytest.fixture(autouse=True)
 def development(settings: Any) -> None:
-    settings.DEBUG = True  # as the tests' settings are; Django's runner says otherwise
+    settings.DEBUG = True  # as in the tests' environment; Django's runner sets it to False
 
 
 @pytest.fixture
-def a_healthy_house() -> None:
+def healthy_system() -> None:
     now = clock.database_now()
     for kind in Heartbeat.Kind:
         Heartbeat.objects.create(name=f"{kind}@here", kind=kind, processes=1, seen_at=now)
     LedgerVerification.objects.create(duration=timedelta(seconds=1), rows_scanned=0)
 
 
-@pytest.mark.usefixtures("a_healthy_house")
-def test_a_healthy_house_needs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("healthy_system")
+def test_healthy_system_has_no_problems(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "REDO_LOG_BYTES_MIN", 2**20)
-    told, status = examined()
-    assert status == 0, told
-    assert "!!" not in told
-    for part in ("settings", "broker", "database", "clock", "worker", "scheduler", "inbox", "ledger"):
-        assert f"ok  {part}" in told
+    output, status = run_doctor()
+    assert status == 0, output
+    assert "!!" not in output
+    for component in ("settings", "broker", "database", "clock", "worker", "scheduler", "inbox", "ledger"):
+        assert f"ok  {component}" in output
 
 
-@pytest.mark.usefixtures("a_healthy_house")
-def test_what_only_another_user_can_see_is_nothing_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("healthy_system")
+def test_triggers_invisible_to_the_database_user_are_no_problem(monkeypatch: pytest.MonkeyPatch) -> None:
     """The application's own user may not see triggers: deploy/mysql/grants.sql."""
     monkeypatch.setattr("ledger.triggers.visible", lambda _: False)
     monkeypatch.setattr(doctor, "REDO_LOG_BYTES_MIN", 2**20)
 
-    told, status = examined()
+    output, status = run_doctor()
 
-    assert status == 0, told
-    assert "(ledger.I001)" in told
-    assert "up to date" in told
+    assert status == 0, output
+    assert "(ledger.I001)" in output
+    assert "up to date" in output
 
 
-@pytest.mark.usefixtures("a_healthy_house")
-def test_what_the_settings_silence_is_not_said(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("healthy_system")
+def test_silenced_system_check_is_omitted(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ledger.triggers.visible", lambda _: False)
     settings.SILENCED_SYSTEM_CHECKS = ["ledger.I001"]
 
-    assert "ledger.I001" not in examined()[0]
+    assert "ledger.I001" not in run_doctor()[0]
 
 
-def test_an_empty_house_is_told_to_start_its_programs() -> None:
-    told, status = examined()
+def test_missing_processes_and_verification_are_reported() -> None:
+    output, status = run_doctor()
     assert status == 1
-    assert told.count("none is known to run") == 2
-    assert "was never verified" in told
+    assert output.count("none is running") == 2
+    assert "never verified" in output
 
 
-@pytest.mark.usefixtures("a_healthy_house")
-def test_silence_backlog_failures_and_drift_are_named_with_what_to_do() -> None:
-    Heartbeat.objects.filter(kind=Heartbeat.Kind.WORKER).update(
-        seen_at=clock.database_now() - timedelta(minutes=5)
-    )
+@pytest.mark.usefixtures("healthy_system")
+def test_stale_worker_backlog_failures_and_drift_are_reported_with_remedies() -> None:
+    old = clock.database_now() - timedelta(minutes=5)
+    Heartbeat.objects.filter(kind=Heartbeat.Kind.WORKER).update(seen_at=old)
     LedgerVerification.objects.update(drift="balance of 7707083893: 1 expected, 2 found")
     inbox.record_unrecognized(inbox.Delivery(b"{}", "tbank"), b"{}", "why")
     make_webhook()
@@ -91,69 +91,69 @@ def test_silence_backlog_failures_and_drift_are_named_with_what_to_do() -> None:
     make_webhook()
     Webhook.objects.update(received_at=timezone.now() - timedelta(minutes=10))
 
-    told, status = examined()
+    output, status = run_doctor()
 
     assert status == 1
-    for part in ("worker", "inbox", "ledger"):
-        assert f"!!  {part}" in told
-    assert "manage.py replay --failed" in told
-    assert "1 unrecognized deliveries are open" in told
-    assert "docs/runbook.md#unrecognized-deliveries" in told
-    assert "2 found" in told
+    for component in ("worker", "inbox", "ledger"):
+        assert f"!!  {component}" in output
+    assert "manage.py replay --failed" in output
+    assert "1 unrecognized deliveries open" in output
+    assert "docs/runbook.md#unrecognized-deliveries" in output
+    assert "2 found" in output
 
 
-@pytest.mark.usefixtures("a_healthy_house")
-@pytest.mark.skipif(connection.vendor != "mysql", reason="SQLite has no redo log of a size")
-def test_a_small_redo_log_is_named() -> None:
-    assert "!!  database   its redo log holds" in examined()[0]
+@pytest.mark.usefixtures("healthy_system")
+@pytest.mark.skipif(connection.vendor != "mysql", reason="SQLite has no redo log")
+def test_small_redo_log_is_reported() -> None:
+    assert "!!  database   redo log of" in run_doctor()[0]
 
 
-@pytest.mark.usefixtures("a_healthy_house")
-def test_an_inbox_that_takes_nothing_is_named() -> None:
+@pytest.mark.usefixtures("healthy_system")
+def test_failing_inbox_is_reported() -> None:
     with failing_inbox("The table is full"):
-        told, status = examined()
+        output, status = run_doctor()
     assert status == 1
-    assert "!!  inbox      takes no webhook: The table is full" in told
-    assert "docs/runbook.md#delivery-errors" in told
+    assert "!!  inbox      accepts no webhook: The table is full" in output
+    assert "docs/runbook.md#delivery-errors" in output
 
 
-@pytest.mark.usefixtures("a_healthy_house")
-def test_a_posting_that_fails_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("healthy_system")
+def test_failing_posting_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     def post(*_: object) -> None:
         raise OperationalError(1054, "Unknown column 'document_date'")
 
     monkeypatch.setattr(applying, "post", post)
 
-    told, status = examined()
+    output, status = run_doctor()
 
     assert status == 1
-    assert "!!  ledger     a trial posting fails: Unknown column 'document_date'" in told
-    assert "docs/runbook.md#posting-failing" in told
+    assert "!!  ledger     trial posting failed: Unknown column 'document_date'" in output
+    assert "docs/runbook.md#posting-failing" in output
 
 
-def test_clocks_apart_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_clock_skew_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     now = clock.database_now()
     monkeypatch.setattr(timezone, "now", lambda: now + timedelta(minutes=1))
     monkeypatch.setattr(clock, "database_now", lambda: now)
-    assert "!!  clock" in examined()[0]
+    assert "!!  clock" in run_doctor()[0]
 
 
-@pytest.mark.usefixtures("a_healthy_house")
-def test_a_broker_that_is_away_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    def away(*_: Any) -> int:
-        raise ConnectionRefusedError("nobody listens")
+@pytest.mark.usefixtures("healthy_system")
+def test_unreachable_broker_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> int:
+        raise ConnectionRefusedError("connection refused")
 
-    monkeypatch.setattr(doorbell, "queue_length", away)
-    told, status = examined()
+    monkeypatch.setattr(doorbell, "queue_length", refuse)
+    output, status = run_doctor()
     assert status == 1
-    assert "!!  broker     does not answer: nobody listens" in told
+    assert "!!  broker     does not respond: connection refused" in output
 
 
-def test_a_database_that_is_away_is_named_and_ends_the_examination(monkeypatch: pytest.MonkeyPatch) -> None:
-    def away() -> Any:
+def test_unreachable_database_is_reported_and_ends_the_checks(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> Any:
         raise doctor.InterfaceError(2003, "Can't connect to MySQL server")
 
-    monkeypatch.setattr(doctor, "_database", away)
-    told, status = examined()
+    monkeypatch.setattr(doctor, "_database", fail)
+    output, status = run_doctor()
     assert status == 1
-    assert "!!  database   Can't connect to MySQL server" in told
+    assert "!!  database   Can't connect to MySQL server" in output

@@ -22,17 +22,18 @@ SECOND = timedelta(seconds=1)
 APPLIED, FAILED = Webhook.Status.APPLIED, Webhook.Status.FAILED
 
 
-def test_an_empty_house_has_figures() -> None:
-    told = Stats(clock.database_now())
+def test_stats_of_an_empty_database() -> None:
+    current = Stats(clock.database_now())
 
-    assert (str(told.backlog), str(told.failed)) == ("0", "0")
-    assert (told.oldest_pending_seconds, told.delays, told.last_received_at, told.verification) == (None,) * 4
-    assert (told.conflicts.number, told.rejected, told.signs) == (0, 0, [])
-    assert set(told.minutes.values()) == {(0, 0)}
-    assert len(told.minutes) == 24 * 60
+    assert (str(current.backlog), str(current.failed)) == ("0", "0")
+    assert current.oldest_pending_seconds is current.latency is current.last_received_at is None
+    assert current.verification is None
+    assert (current.conflicts.number, current.rejected, current.heartbeats) == (0, 0, [])
+    assert set(current.minutes.values()) == {(0, 0)}
+    assert len(current.minutes) == 24 * 60
 
 
-def test_each_state_is_counted_by_itself() -> None:
+def test_each_status_is_counted_separately() -> None:
     make_webhook()
     make_webhook()
     make_webhook(status=FAILED)
@@ -42,7 +43,7 @@ def test_each_state_is_counted_by_itself() -> None:
     assert stats.failed_webhooks() == CappedCount(1)
 
 
-def test_a_number_that_was_not_counted_to_its_end_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_capped_count_is_marked(monkeypatch: pytest.MonkeyPatch) -> None:
     for _ in range(3):
         make_webhook()
     assert str(stats.backlog()) == "3"
@@ -51,7 +52,7 @@ def test_a_number_that_was_not_counted_to_its_end_says_so(monkeypatch: pytest.Mo
     assert str(stats.backlog()) == "2+"
 
 
-def test_the_oldest_that_waits_may_be_one_with_attempts() -> None:
+def test_oldest_pending_webhook_may_wait_for_a_retry() -> None:
     now = clock.database_now()
     queued = make_webhook(received_at=now - 20 * SECOND)
     assert stats.oldest_pending() == (now - 20 * SECOND, queued.pk)
@@ -61,24 +62,23 @@ def test_the_oldest_that_waits_may_be_one_with_attempts() -> None:
     assert stats.oldest_pending() == (now - 90 * SECOND, attempted.pk)
 
 
-def test_delays_are_those_of_the_webhooks_that_were_applied_last(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_latency_is_that_of_the_webhooks_applied_last(monkeypatch: pytest.MonkeyPatch) -> None:
     now = clock.database_now()
     for seconds in [50, *range(1, 101)]:
         make_webhook(status=APPLIED, received_at=now - seconds * SECOND, applied_at=now)
     make_webhook(status=APPLIED, received_at=now - timedelta(days=1), applied_at=now - timedelta(hours=2))
 
-    monkeypatch.setattr(stats, "LATENCY_SAMPLE_MAX", 101)  # all but the first of those
-    delays = stats.latency(now)
+    monkeypatch.setattr(stats, "LATENCY_SAMPLE_MAX", 101)  # all but the first one
 
-    assert delays == stats.LatencyStats(p50=51.0, p99=100.0, webhooks=100)
+    assert stats.latency(now) == stats.LatencyStats(p50=51.0, p99=100.0, webhooks=100)
 
 
-def test_a_clock_that_is_ahead_makes_no_negative_delay() -> None:
+def test_clock_that_is_ahead_gives_no_negative_latency() -> None:
     now = clock.database_now()
     make_webhook(status=APPLIED, received_at=now + SECOND, applied_at=now)
-    delays = stats.latency(now)
-    assert delays
-    assert delays.p50 == 0
+    latency = stats.latency(now)
+    assert latency
+    assert latency.p50 == 0
 
 
 def test_minutes_come_from_the_scheduler_and_the_newest_from_the_rows() -> None:
@@ -93,17 +93,13 @@ def test_minutes_come_from_the_scheduler_and_the_newest_from_the_rows() -> None:
 
     assert minutes[newest - 30 * MINUTE] == (7, 6)
     assert minutes[newest - MINUTE] == (1, 0)
-    assert minutes[newest - 29 * MINUTE] is None, "it wasn't counted"
+    assert minutes[newest - 29 * MINUTE] is None, "not counted"
     assert minutes[newest - 61 * MINUTE] == (0, 0), "before the first webhook"
-    assert (
-        stats.total(
-            [minutes[newest], stats.minutes(clock.database_now())[floor_to_minute(clock.database_now())]]
-        )[1]
-        >= 1
-    )
+    now = clock.database_now()
+    assert stats.total([minutes[newest], stats.minutes(now)[floor_to_minute(now)]])[1] >= 1
 
 
-def test_the_scheduler_and_the_page_count_alike() -> None:
+def test_scheduler_and_page_count_the_same() -> None:
     now = clock.database_now()
     first = make_webhook(received_at=floor_to_minute(now) - 3 * MINUTE)
     before = stats.minutes(now)
@@ -114,10 +110,10 @@ def test_the_scheduler_and_the_page_count_alike() -> None:
     assert stats.minutes(now) == before
 
 
-def test_conflicts_are_counted_until_they_are_resolved_and_rejections_for_a_day() -> None:
-    told = terms(1_00)
-    make_webhook(told)
-    changed = terms(2_00, operation_id=told.operation_id)
+def test_conflicts_are_counted_until_resolved_and_rejections_for_a_day() -> None:
+    payment = terms(1_00)
+    make_webhook(payment)
+    changed = terms(2_00, operation_id=payment.operation_id)
     inbox.store(changed, inbox.Delivery(payment_body(changed)))
     inbox.record_rejected(inbox.Delivery(b"{"), "not JSON")
     now = clock.database_now()
@@ -129,19 +125,19 @@ def test_conflicts_are_counted_until_they_are_resolved_and_rejections_for_a_day(
     assert stats.conflicts().number == 0
 
 
-def test_who_was_heard_of_lately_is_not_silent() -> None:
+def test_process_is_stale_without_a_recent_heartbeat() -> None:
     record_heartbeat(Heartbeat.Kind.WORKER, "worker@one", 2)
     record_heartbeat(Heartbeat.Kind.WORKER, "worker@two", 2)
     now = clock.database_now()
     Heartbeat.objects.filter(name="worker@two").update(seen_at=now - timedelta(minutes=2))
 
-    assert [(sign.beat.name, sign.is_stale) for sign in stats.heartbeat_statuses(now)] == [
+    assert [(status.heartbeat.name, status.is_stale) for status in stats.heartbeat_statuses(now)] == [
         ("worker@one", False),
         ("worker@two", True),
     ]
 
 
-def test_the_last_verification_is_the_newest() -> None:
+def test_last_verification_is_the_newest() -> None:
     for drift in ("", "something"):
         LedgerVerification.objects.create(duration=SECOND, rows_scanned=5, drift=drift)
     last = stats.last_verification()
@@ -150,22 +146,22 @@ def test_the_last_verification_is_the_newest() -> None:
 
 
 @requires_mysql_explain
-def test_no_figure_reads_a_large_table() -> None:
+def test_no_statistic_reads_a_large_table() -> None:
     now = clock.database_now()
     Webhook.objects.bulk_create(
         Webhook(
-            operation_id=told.operation_id,
-            payer_inn=told.inn,
-            amount_kopecks=told.amount_kopecks,
-            document_number=told.document_number,
-            document_date=told.document_date,
+            operation_id=payment.operation_id,
+            payer_inn=payment.inn,
+            amount_kopecks=payment.amount_kopecks,
+            document_number=payment.document_number,
+            document_date=payment.document_date,
             body=b"{}",
             received_at=now - (4400 - n) * SECOND,
             status=status,
             applied_at=now if status == APPLIED else None,
         )
         for n, status in enumerate(["applied"] * 4000 + ["failed"] * 100 + ["received"] * 300)
-        for told in [terms()]
+        for payment in [terms()]
     )
     post_payments(*(terms() for _ in range(500)))
     UnrecognizedDelivery.objects.bulk_create(
@@ -174,12 +170,12 @@ def test_no_figure_reads_a_large_table() -> None:
         )
         for n in range(1000)
     )
-    asked: list[Any] = [stats.backlog, stats.failed_webhooks, stats.oldest_pending, stats.last_received_at]
-    asked += [lambda: stats.latency(now), lambda: stats.minutes(now), stats.conflicts]
-    asked += [stats.unrecognized, unrecognized.pending_ids]
-    asked += [lambda: stats.first_payment_pk_since(now - MINUTE)]
+    queries: list[Any] = [stats.backlog, stats.failed_webhooks, stats.oldest_pending, stats.last_received_at]
+    queries += [lambda: stats.latency(now), lambda: stats.minutes(now), stats.conflicts]
+    queries += [stats.unrecognized, unrecognized.pending_ids]
+    queries += [lambda: stats.first_payment_pk_since(now - MINUTE)]
 
     assert Payment.objects.count() == 500
     assert connection.vendor == "mysql"
-    for ask in asked:
-        assert_index_lookups_only(ask)
+    for query in queries:
+        assert_index_lookups_only(query)

@@ -1,5 +1,3 @@
-"""Examine this installation, and say what to do."""
-
 import sys
 from typing import Any
 
@@ -10,19 +8,22 @@ from monitoring import doctor
 
 class Command(BaseCommand):
     help = (
-        "Examine settings, secrets, broker, database, migrations, clocks, workers, scheduler, inbox and "
-        "the last verification, and print what to do. Changes nothing. Exit code: 0 all is well, 1 "
-        "something is to be done."
+        "Check settings, secrets, broker, database, migrations, clocks, workers, scheduler, inbox and the "
+        "last verification, and print a remedy for each problem. Changes nothing. Exit code: 0 no problems, "
+        "1 problems found."
     )
-    requires_system_checks = []  # it runs them itself, and goes on behind what they find
+    requires_system_checks = []  # it runs them itself, and continues after their findings
 
     def handle(self, *_: Any, **__: Any) -> None:
-        is_well = True
+        found_problem = False
         for finding in doctor.examine():
-            self.stdout.write(f"{'!!' if finding.remedy else 'ok'}  {finding.part:<10} {finding.found}")
+            self.stdout.write(
+                f"{'!!' if finding.remedy else 'ok'}  {finding.component:<10} {finding.message}"
+            )
             if finding.remedy:
-                is_well = False
+                found_problem = True
                 self.stdout.write(f"    {'':<10} → {finding.remedy}")
-        self.stdout.write("All is well." if is_well else "Something is to be done: see the lines with !!.")
-        if not is_well:
+        if found_problem:
+            self.stdout.write("Problems found; see the lines marked !!.")
             sys.exit(1)
+        self.stdout.write("No problems found.")

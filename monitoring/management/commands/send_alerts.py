@@ -1,5 +1,3 @@
-"""Look for troubles once, from outside, or try whether alerts arrive."""
-
 import sys
 from typing import Any
 
@@ -11,34 +9,33 @@ from monitoring import alerts, notifications
 
 class Command(BaseCommand):
     help = (
-        "Look once for what is wrong, and tell ALERT_EMAILS and ALERT_WEBHOOK_URL what is due, as scheduler "
-        "and workers do by themselves. For cron, each minute, where both may be dead. Exit code: 0 done, or "
-        "somebody else has just looked; 1 nobody could be told, or the database failed."
+        "Check for problems once and send the alerts that are due to ALERT_EMAILS and ALERT_WEBHOOK_URL, as "
+        "scheduler and workers do by themselves. For cron, each minute, in case none of them is running. "
+        "Exit code: 0 done, or another process has just checked; 1 no recipient accepted the message, or "
+        "the database failed."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("--test", action="store_true", help="send a trial message instead")
+        parser.add_argument("--test", action="store_true", help="send a test message instead")
 
     def handle(self, *_: Any, **options: Any) -> None:
         if not notifications.is_configured():
-            raise CommandError(
-                "Nobody is to be told: set ALERT_EMAILS or ALERT_WEBHOOK_URL; see .env.example."
-            )
+            raise CommandError("No recipients: set ALERT_EMAILS or ALERT_WEBHOOK_URL; see .env.example.")
         try:
-            told, words = self._try() if options["test"] else self._look()
-        except (DatabaseError, InterfaceError) as fault:
-            raise CommandError(f"The database failed: {fault}") from fault
-        self.stdout.write(words)
-        if not told:
+            succeeded, message = _send_test() if options["test"] else _check()
+        except (DatabaseError, InterfaceError) as exc:
+            raise CommandError(f"The database failed: {exc}") from exc
+        self.stdout.write(message)
+        if not succeeded:
             sys.exit(1)
 
-    def _try(self) -> tuple[bool, str]:
-        told = alerts.send_test()
-        return (
-            told,
-            "The trial message was taken." if told else "Nobody took the trial message; the log says why.",
-        )
 
-    def _look(self) -> tuple[bool, str]:
-        looked = alerts.check()
-        return looked is not alerts.CheckResult.UNDELIVERED, looked.value
+def _send_test() -> tuple[bool, str]:
+    if alerts.send_test():
+        return True, "A recipient accepted the test message."
+    return False, "No recipient accepted the test message; the log has the reason."
+
+
+def _check() -> tuple[bool, str]:
+    result = alerts.check()
+    return result is not alerts.CheckResult.UNDELIVERED, result.value

@@ -1,4 +1,4 @@
-// Tells the server the browser's time zone, for the admin's next page, unless one was chosen before.
+// Store the browser's time zone in a cookie for the next page of the admin, unless one was chosen.
 "use strict";
 if (!/(^|; )time_zone=/.test(document.cookie)) {
     const zone = Intl.DateTimeFormat().resolvedOptions().timeZone;
