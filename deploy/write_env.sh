@@ -1,7 +1,7 @@
 #!/bin/sh
-# Write .env with random secrets for docker-compose.yml. Never touches one that is there: the databases
-# in the volumes know its passwords. Hexadecimal, so that they can stand in a URL as they are;
-# the webhooks' secret is written as Standard Webhooks want it.
+# Write .env with random secrets for docker-compose.yml. Never overwrite an existing one, because the databases in the
+# volumes have its passwords. Hexadecimal secrets need no quoting in a URL; the webhooks' secret has the format of
+# Standard Webhooks.
 set -eu
 umask 077
 set -o noclobber

@@ -1,4 +1,4 @@
-"""deploy/nginx.conf is taken by nginx, and lets no header through that Prihod would believe."""
+"""deploy/nginx.conf: nginx accepts it, and it overwrites every header that Prihod trusts."""
 
 import http.client
 import re
@@ -17,10 +17,10 @@ from tests.harness.wait import wait_until
 from web.password_limit import FORMS_PER_MINUTE_MAX
 
 CONFIGURATION = (ROOT / "deploy/nginx.conf").read_text()
-TEMPORARY = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")  # folders of nginx's
+TEMPORARY = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")  # nginx's temporary folders
 
 
-BELIEVED = {
+TRUSTED = {
     "X-Forwarded-For": "$remote_addr",
     "X-Forwarded-Proto": "https",
     "Forwarded": '""',
@@ -34,18 +34,18 @@ BELIEVED = {
 }
 
 
-@pytest.mark.parametrize("header", BELIEVED)
-def test_what_is_believed_is_overwritten(header: str) -> None:
-    assert re.findall(rf"proxy_set_header {header} (.+?);", CONFIGURATION) == [BELIEVED[header]]
+@pytest.mark.parametrize("header", TRUSTED)
+def test_trusted_header_is_overwritten(header: str) -> None:
+    assert re.findall(rf"proxy_set_header {header} (.+?);", CONFIGURATION) == [TRUSTED[header]]
     assert "proxy_add_x_forwarded_for" not in CONFIGURATION
 
 
-def test_no_location_gives_the_overwriting_up() -> None:
+def test_no_location_discards_the_overwritten_headers() -> None:
     for location in re.findall(r"location [^{]*{(.*?)\n        }", CONFIGURATION, re.DOTALL):
         assert "proxy_set_header" not in location
 
 
-def test_forms_with_passwords_are_limited_before_they_reach_prihod() -> None:
+def test_password_forms_are_rate_limited() -> None:
     zone, rate = re.findall(r"limit_req_zone \$password_from zone=(\w+):1m rate=(\w+/m);", CONFIGURATION)[0]
     location = re.findall(r"location / {(.*?)\n        }", CONFIGURATION, re.DOTALL)[0]
     assert rate == f"{FORMS_PER_MINUTE_MAX}r/m"
@@ -57,7 +57,7 @@ needs_nginx = pytest.mark.skipif(not shutil.which("nginx"), reason="nginx is not
 
 @pytest.fixture
 def configured(tmp_path: Path) -> Path:
-    """The configuration with a certificate of its own, for people on this machine."""
+    """Return the configuration with a generated certificate, open to this machine."""
     certificate, key = tmp_path / "prihod.pem", tmp_path / "prihod.key"
     request = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=prihod.example"]
     subprocess.run([*request, "-keyout", key, "-out", certificate], check=True, capture_output=True)
@@ -72,7 +72,7 @@ def configured(tmp_path: Path) -> Path:
 
 
 @needs_nginx
-def test_nginx_takes_it(configured: Path) -> None:
+def test_nginx_accepts_the_configuration(configured: Path) -> None:
     checked = subprocess.run(
         ["nginx", "-t", "-c", configured, "-p", configured.parent],
         check=False,
@@ -84,8 +84,8 @@ def test_nginx_takes_it(configured: Path) -> None:
     assert "[warn]" not in checked.stderr
 
 
-class Behind(BaseHTTPRequestHandler):
-    """In the place of Prihod: takes everything."""
+class Upstream(BaseHTTPRequestHandler):
+    """Stand in for Prihod and answer 200 to everything."""
 
     def do_GET(self) -> None:
         self.send_response(200)
@@ -95,16 +95,16 @@ class Behind(BaseHTTPRequestHandler):
     do_POST = do_GET  # noqa: N815 as http.server names it
 
     def log_message(self, *_: object) -> None:
-        """Nothing."""
+        pass
 
 
 @needs_nginx
-def test_nginx_lets_few_passwords_through_and_everything_else(configured: Path) -> None:
+def test_nginx_limits_password_forms_only(configured: Path) -> None:
     port = free_port()
-    with ThreadingHTTPServer(("127.0.0.1", 0), Behind) as behind:
-        threading.Thread(target=behind.serve_forever, daemon=True).start()
+    with ThreadingHTTPServer(("127.0.0.1", 0), Upstream) as upstream:
+        threading.Thread(target=upstream.serve_forever, daemon=True).start()
         text = configured.read_text().replace("listen 443 ssl", f"listen 127.0.0.1:{port} ssl")
-        text = text.replace("server 127.0.0.1:8000;", f"server 127.0.0.1:{behind.server_port};")
+        text = text.replace("server 127.0.0.1:8000;", f"server 127.0.0.1:{upstream.server_port};")
         configured.write_text(text)
         log = configured.parent / "log"
         with log.open("w") as stderr:
@@ -119,7 +119,7 @@ def test_nginx_lets_few_passwords_through_and_everything_else(configured: Path) 
         finally:
             nginx.terminate()
             nginx.wait(30)
-            behind.shutdown()
+            upstream.shutdown()
 
     assert logins[:FORMS_PER_MINUTE_MAX] == [200] * FORMS_PER_MINUTE_MAX
     assert logins[-1] == 429

@@ -1,4 +1,4 @@
-"""What deploy/ has for Prometheus and Grafana: promtool takes it, and /metrics answers what it asks for."""
+"""deploy/prometheus, deploy/grafana: promtool accepts the rules, and /metrics exports their metrics."""
 
 import json
 import re
@@ -11,8 +11,8 @@ from django.test import Client
 from ruamel.yaml import YAML
 
 from monitoring import problems
-from tests.harness.servers import ROOT, missing_reason, promtool
-from tests.monitoring.test_dashboard import verification
+from tests.harness.servers import ROOT, lacking, promtool
+from tests.monitoring.test_dashboard import create_verification
 
 PROMETHEUS = ROOT / "deploy/prometheus"
 RULES = [
@@ -24,7 +24,7 @@ PANELS = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
 LABELS = {"setting", "status", "kind", "le", "job", "instance"}
 
 
-@pytest.mark.skipif(missing_reason("promtool") is not None, reason="promtool is not here")
+@pytest.mark.skipif(lacking("promtool") is not None, reason="promtool is not installed")
 @pytest.mark.parametrize(
     "check",
     [
@@ -34,30 +34,30 @@ LABELS = {"setting", "status", "kind", "le", "job", "instance"}
     ],
     ids=" ".join,
 )
-def test_prometheus_takes_it(check: tuple[str, ...]) -> None:
+def test_promtool_accepts_the_configuration(check: tuple[str, ...]) -> None:
     done = subprocess.run([promtool(), *check], cwd=PROMETHEUS, check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_every_rule_is_seen_quiet_and_firing() -> None:
-    for wanted in (bool, lambda alerts: not alerts):
-        seen = {
-            tried["alertname"]
+def test_every_rule_is_tested_inactive_and_firing() -> None:
+    for is_expected in (bool, lambda alerts: not alerts):
+        tested = {
+            case["alertname"]
             for test in TESTS
-            for tried in test["alert_rule_test"]
-            if wanted(tried["exp_alerts"])
+            for case in test["alert_rule_test"]
+            if is_expected(case["exp_alerts"])
         }
-        assert seen == {rule["alert"] for rule in RULES}
+        assert tested == {rule["alert"] for rule in RULES}
 
 
-def test_every_rule_leads_to_the_runbook() -> None:
+def test_every_rule_links_to_the_runbook() -> None:
     for rule in RULES:
         assert re.fullmatch(r"docs/runbook\.md#[a-z-]+", rule["annotations"]["runbook_url"]), rule["alert"]
         assert rule["labels"]["severity"] in {"critical", "warning"}
 
 
 def expressions() -> Iterator[tuple[str, str]]:
-    """(where it stands, what is asked of Prometheus)"""
+    """Yield (rule or panel, PromQL expression)."""
     for rule in RULES:
         yield rule["alert"], rule["expr"]
     for panel in PANELS:
@@ -67,9 +67,9 @@ def expressions() -> Iterator[tuple[str, str]]:
 
 @pytest.fixture
 def exposed(db: None, settings: Any) -> set[str]:
-    """Every name that a sample in the answer of /metrics can have; those of labels not counted yet, too."""
+    """Return every sample name that /metrics can export, also for labels without a value yet."""
     settings.DEBUG = True
-    verification()
+    create_verification()
     answer = Client().get("/metrics").content.decode()
     suffixes = {"counter": [""], "gauge": [""], "histogram": ["_bucket", "_count", "_sum"]}
     kinds = re.findall(r"^# TYPE (\w+) (\w+)$", answer, re.MULTILINE)
@@ -77,10 +77,10 @@ def exposed(db: None, settings: Any) -> set[str]:
 
 
 @pytest.mark.parametrize(("place", "expression"), list(expressions()))
-def test_what_is_asked_for_is_there(place: str, expression: str, exposed: set[str]) -> None:
-    asked = set(re.findall(r"\bprihod_\w+", expression))
-    assert asked <= exposed, place
-    assert asked or "up{" in expression, place
+def test_every_expression_uses_exported_metrics(place: str, expression: str, exposed: set[str]) -> None:
+    used = set(re.findall(r"\bprihod_\w+", expression))
+    assert used <= exposed, place
+    assert used or "up{" in expression, place
     by = re.findall(r"\b(?:by|on) \((.*?)\)", expression)
     labels = {label.strip() for one in by for label in one.split(",")} | set(
         re.findall(r"(\w+)=", expression)
@@ -88,19 +88,22 @@ def test_what_is_asked_for_is_there(place: str, expression: str, exposed: set[st
     assert labels - {""} <= LABELS, place
 
 
-def test_gauges_of_several_web_containers_are_never_added_up() -> None:
-    gauges = r"prihod_(backlog|oldest_waiting_seconds|\w+_waiting|\w+_alive|drift|verified_at|database_up)"
+def test_gauges_of_several_web_containers_are_never_summed() -> None:
+    gauges = (
+        r"prihod_(webhooks_pending|oldest_pending_age_seconds|webhooks_failed(?!_total)|\w+_open|\w+_up"
+        r"|ledger_drift|ledger_verified_timestamp_seconds)"
+    )
     for place, expression in expressions():
         bare = re.sub(rf"(max|absent)\({gauges}\)", "", expression)
         assert not re.search(gauges, bare), place
 
 
-def test_verified_within_is_the_same_for_prometheus_and_us() -> None:
+def test_verification_age_limit_is_the_same_in_prometheus() -> None:
     rule = next(rule for rule in RULES if rule["alert"] == "PrihodVerificationOverdue")
     assert f"{problems.VERIFICATION_AGE_MAX.total_seconds() / 3600:.0f} * 3600" in rule["expr"]
 
 
-def test_the_dashboard_asks_the_source_that_is_chosen_and_no_panel_hides_another() -> None:
+def test_grafana_panels_use_the_selected_source_and_do_not_overlap() -> None:
     (variable,) = DASHBOARD["templating"]["list"]
     assert (variable["name"], variable["type"], variable["query"]) == (
         "datasource",

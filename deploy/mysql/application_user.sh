@@ -1,5 +1,5 @@
-# The MySQL image reads this once, when it fills an empty volume: the user that web, worker and beat
-# connect as. What it may do is said in grants.sql, which the image reads next.
+# Create the user of web, worker and beat. The MySQL image runs this once, when it initializes an empty volume, and
+# grants.sql with the user's privileges after it.
 docker_process_sql <<SQL
 CREATE USER 'prihod'@'%' IDENTIFIED BY '${MYSQL_APPLICATION_PASSWORD}';
 SQL

@@ -1,16 +1,15 @@
--- Which columns the application may change, where that is not all of them; for the server's root, on the database
--- prihod, after `migrate` and after each run of grants.sql:
+-- Restrict UPDATE to the columns that the application changes. Run as the server's root on the database prihod, after
+-- `migrate` and after each run of grants.sql:
 --
 --     mysql --user=root prihod < deploy/mysql/column_grants.sql
 --
--- Apart from grants.sql, because a privilege on a column can't be granted before its table is there. What a bank said
--- and who an organization is then can't be rewritten by web, worker and beat. A new column that the application
--- changes is one more name here.
+-- Separate from grants.sql, because a column privilege requires an existing table. Web, worker and beat can then change
+-- neither the content of a delivery nor an organization's identity. Add new columns that the application changes here.
 
 REVOKE UPDATE ON ledger_organization FROM 'prihod'@'%';
 GRANT UPDATE (balance_kopecks, last_seq) ON ledger_organization TO 'prihod'@'%';
 
--- The body only for retention, which empties it.
+-- The body for retention only, which empties it.
 REVOKE UPDATE ON ingest_webhook FROM 'prihod'@'%';
 GRANT UPDATE (body, status, applied_at, next_attempt_at, attempts, last_error, error_fingerprint) ON ingest_webhook TO 'prihod'@'%';
 

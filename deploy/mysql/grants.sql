@@ -1,19 +1,19 @@
--- What web, worker and beat may do, and nothing more; for the server's root, on the database prihod:
+-- The privileges of web, worker and beat. Run as the server's root on the database prihod:
 --
 --     mysql --user=root prihod < deploy/mysql/grants.sql
 --
--- Before the first migration, and again before an update that brings tables. A privilege on a table that isn't
--- there yet can be granted only together with CREATE, which is taken back below. Who had all of prihod.* before
--- loses that with REVOKE SELECT, INSERT, UPDATE, DELETE ON prihod.* FROM 'prihod'@'%'.
+-- before the first migration, and again before an update with new tables. A privilege on a table that does not exist
+-- yet can only be granted together with CREATE, which is revoked below. If the user had privileges on all of prihod.*,
+-- also run REVOKE SELECT, INSERT, UPDATE, DELETE ON prihod.* FROM 'prihod'@'%'.
 --
--- After the migration, and after each time that this file was run, column_grants.sql.
+-- After the migration, and after each run of this file, run column_grants.sql.
 
--- The ledger is append-only: no UPDATE and no DELETE, even if its triggers were gone.
+-- The ledger is append-only: no UPDATE and no DELETE, even without its triggers.
 GRANT SELECT, INSERT, CREATE ON ledger_payment TO 'prihod'@'%';
 GRANT SELECT, INSERT, CREATE ON ledger_balancelog TO 'prihod'@'%';
 GRANT SELECT, INSERT, UPDATE, CREATE ON ledger_organization TO 'prihod'@'%';
 
--- The inbox. A webhook is never removed; what else was delivered is kept for a while.
+-- The inbox. A webhook is never deleted; records of other deliveries expire.
 GRANT SELECT, INSERT, UPDATE, CREATE ON ingest_webhook TO 'prihod'@'%';
 GRANT SELECT, INSERT, DELETE, CREATE ON ingest_rejecteddelivery TO 'prihod'@'%';
 GRANT SELECT, INSERT, UPDATE, DELETE, CREATE ON ingest_duplicatedelivery TO 'prihod'@'%';
@@ -24,31 +24,31 @@ GRANT SELECT, INSERT, CREATE ON ingest_operationalias TO 'prihod'@'%';
 GRANT SELECT, INSERT, DELETE, CREATE ON ingest_ledgerverification TO 'prihod'@'%';
 GRANT SELECT, INSERT, UPDATE, CREATE ON ingest_misconfiguration TO 'prihod'@'%';
 
--- Acts of persons only grow; what became of each webhook in one is written once. UPDATE on the first is for locking its
--- rows (SELECT … FOR UPDATE wants it); a trigger refuses to change them.
+-- Operator actions are append-only; the outcome of each item is written once. UPDATE on the first table is for locking
+-- its rows (SELECT … FOR UPDATE requires it); a trigger refuses changes.
 GRANT SELECT, INSERT, UPDATE, CREATE ON ingest_operatoraction TO 'prihod'@'%';
 GRANT SELECT, INSERT, UPDATE, CREATE ON ingest_operatoractionitem TO 'prihod'@'%';
 
--- Signs of life, what was counted, and how far tasks have come.
+-- Heartbeats, leases and the checkpoints of tasks.
 GRANT SELECT, INSERT, UPDATE, DELETE, CREATE ON worker_heartbeat TO 'prihod'@'%';
 GRANT SELECT, INSERT, UPDATE, DELETE, CREATE ON monitoring_minutethroughput TO 'prihod'@'%';
 GRANT SELECT, INSERT, UPDATE, CREATE ON worker_checkpoint TO 'prihod'@'%';
 GRANT SELECT, INSERT, UPDATE, CREATE ON worker_lease TO 'prihod'@'%';
 
--- Open alerts, and whose turn it is to look.
+-- Open alerts, the lease of the alert check, and the throughput per minute.
 GRANT SELECT, INSERT, UPDATE, DELETE, CREATE ON monitoring_alert TO 'prihod'@'%';
 GRANT SELECT, INSERT, UPDATE, CREATE ON monitoring_alertlease TO 'prihod'@'%';
 
--- Readers. A key is revoked, never removed.
+-- API keys. A key is revoked, never deleted.
 GRANT SELECT, INSERT, UPDATE, CREATE ON api_apikey TO 'prihod'@'%';
 GRANT SELECT, INSERT, UPDATE, DELETE, CREATE ON api_failedreadcount TO 'prihod'@'%';
 
--- What Celery kept of attempts.
+-- Task results, which Celery stores.
 GRANT SELECT, INSERT, UPDATE, DELETE, CREATE ON django_celery_results_taskresult TO 'prihod'@'%';
 GRANT SELECT, INSERT, UPDATE, DELETE, CREATE ON django_celery_results_groupresult TO 'prihod'@'%';
 GRANT SELECT, INSERT, UPDATE, DELETE, CREATE ON django_celery_results_chordcounter TO 'prihod'@'%';
 
--- People of the admin, and what they did, which nobody rewrites. Deleting a person takes it along.
+-- Users of the admin, and their history, which is append-only. Deleting a user deletes it too.
 GRANT SELECT, INSERT, UPDATE, DELETE, CREATE ON auth_user TO 'prihod'@'%';
 GRANT SELECT, INSERT, UPDATE, DELETE, CREATE ON auth_user_groups TO 'prihod'@'%';
 GRANT SELECT, INSERT, UPDATE, DELETE, CREATE ON auth_user_user_permissions TO 'prihod'@'%';
@@ -57,7 +57,7 @@ GRANT SELECT, INSERT, UPDATE, DELETE, CREATE ON auth_group_permissions TO 'priho
 GRANT SELECT, INSERT, UPDATE, DELETE, CREATE ON django_session TO 'prihod'@'%';
 GRANT SELECT, INSERT, DELETE, CREATE ON django_admin_log TO 'prihod'@'%';
 
--- Failed logins, and second factors.
+-- Failed logins and second factors.
 GRANT SELECT, INSERT, UPDATE, DELETE, CREATE ON axes_accessattempt TO 'prihod'@'%';
 GRANT SELECT, DELETE, CREATE ON axes_accessattemptexpiration TO 'prihod'@'%';
 GRANT SELECT, DELETE, CREATE ON axes_accessfailurelog TO 'prihod'@'%';
@@ -66,12 +66,12 @@ GRANT SELECT, INSERT, UPDATE, DELETE, CREATE ON otp_totp_totpdevice TO 'prihod'@
 GRANT SELECT, INSERT, UPDATE, DELETE, CREATE ON otp_static_staticdevice TO 'prihod'@'%';
 GRANT SELECT, INSERT, UPDATE, DELETE, CREATE ON otp_static_statictoken TO 'prihod'@'%';
 
--- What only migrations write.
+-- Written by migrations only.
 GRANT SELECT, CREATE ON django_migrations TO 'prihod'@'%';
 GRANT SELECT, CREATE ON django_content_type TO 'prihod'@'%';
 GRANT SELECT, CREATE ON auth_permission TO 'prihod'@'%';
 
--- No table is made by them.
+-- These processes create no tables.
 REVOKE CREATE ON ledger_payment FROM 'prihod'@'%';
 REVOKE CREATE ON ledger_balancelog FROM 'prihod'@'%';
 REVOKE CREATE ON ledger_organization FROM 'prihod'@'%';
