@@ -48,7 +48,7 @@ def test_every_alert_and_problem_has_an_entry() -> None:
 
 def documented_causes() -> set[str]:
     """Return the causes in docs/monitoring.md."""
-    table = (ROOT / "docs/monitoring.md").read_text().partition("| cause | is told when |")[2]
+    table = (ROOT / "docs/monitoring.md").read_text().partition("| cause | condition |")[2]
     causes = {
         cause
         for row in table.partition("\n\n")[0].splitlines()
