@@ -1,4 +1,4 @@
-"""What the ledger assumes of its database server, as system checks (`manage.py check --database default`).
+"""System checks of what the ledger assumes of its database server (`manage.py check --database default`).
 
 They run on `migrate` and before `make run` starts anything.
 """
@@ -30,13 +30,13 @@ def check_database_server(databases: Sequence[str] | None = None, **_: Any) -> l
 
 def _mysql(connection: BaseDatabaseWrapper) -> Iterator[CheckMessage]:
     with connection.cursor() as cursor:
-        cursor.execute("SHOW VARIABLES")  # of the session, as it came out of DATABASE_URL and settings
+        cursor.execute("SHOW VARIABLES")  # of the session, after DATABASE_URL and settings
         variables: dict[str, str] = dict(cursor.fetchall())
     yield from _tables(connection)
     yield from _durability(variables)
     if not {"STRICT_TRANS_TABLES", "STRICT_ALL_TABLES"} & set(variables["sql_mode"].split(",")):
         yield Error(
-            "sql_mode is not strict: a value too large would be cut silently",
+            "sql_mode is not strict: a value too large would be truncated silently",
             hint="leave init_command out of DATABASE_URL, or let it set sql_mode = 'TRADITIONAL'",
             id="ledger.E002",
         )
@@ -67,15 +67,15 @@ def _tables(connection: BaseDatabaseWrapper) -> Iterator[CheckMessage]:
             "SELECT table_name FROM information_schema.tables WHERE table_schema = DATABASE()"
             " AND table_type = 'BASE TABLE' AND engine <> 'InnoDB'"
         )
-        without_transactions = ", ".join(sorted(name for (name,) in cursor.fetchall()))
+        non_transactional = ", ".join(sorted(name for (name,) in cursor.fetchall()))
         cursor.execute(
             "SELECT table_name, column_name FROM information_schema.columns WHERE table_schema = DATABASE()"
             " AND column_name = 'document_number' AND character_set_name <> 'utf8mb4'"
         )
         narrow = ", ".join(sorted(f"{table}.{column}" for table, column in cursor.fetchall()))
-    if without_transactions:
+    if non_transactional:
         yield Error(
-            f"tables without transactions: {without_transactions}",
+            f"tables without transactions: {non_transactional}",
             hint="ALTER TABLE … ENGINE = InnoDB",
             id="ledger.E001",
         )
@@ -94,7 +94,7 @@ def _durability(variables: dict[str, str]) -> Iterator[CheckMessage]:
             hint="SET GLOBAL innodb_flush_log_at_trx_commit = 1, and in the server's configuration",
             id="ledger.E003",
         )
-    # After a crash InnoDB rolls back what it had prepared and doesn't find in the binary log.
+    # After a crash InnoDB rolls back prepared transactions that are not in the binary log.
     if variables["log_bin"] == "ON" and variables["sync_binlog"] != "1":
         yield Error(
             "the binary log is written but sync_binlog is not 1: a payment answered 200 can be lost with"
@@ -112,20 +112,20 @@ def _sqlite(connection: BaseDatabaseWrapper) -> Iterator[CheckMessage]:
 
 
 def _triggers(connection: BaseDatabaseWrapper) -> Iterator[CheckMessage]:
-    """An error, because nothing else would notice: a rebuilt table loses its triggers without a word.
+    """Check that the triggers exist. An error, because a rebuilt table loses its triggers silently.
 
-    While their migration has still to run they can't be there, and `migrate` must not be stopped.
+    Triggers whose migration has not run yet are not expected, so that `migrate` is not stopped.
     """
-    guarded = triggers.expected_tables(MigrationRecorder(connection).applied_migrations())
-    if not guarded:
+    tables = triggers.expected_tables(MigrationRecorder(connection).applied_migrations())
+    if not tables:
         return
     if not triggers.visible(connection):
         yield Info(
-            "whether the triggers that protect posted payments are there can't be seen by this user",
-            hint="check as the user who migrates; seeing them needs the TRIGGER privilege",
+            "this user can't see whether the triggers that protect posted payments exist",
+            hint="check as the user who migrates; to see them takes the TRIGGER privilege",
             id="ledger.I001",
         )
-    elif names := triggers.missing(connection, guarded):
+    elif names := triggers.missing(connection, tables):
         yield Error(
             f"triggers that protect posted payments are missing: {', '.join(names)}",
             hint=CREATE_TRIGGERS,

@@ -1,28 +1,28 @@
-"""One long download at a time in each web process: whoever reads it slowly holds one of its few threads."""
+"""One long download at a time in each web process, because a slow client occupies one of its few threads."""
 
 import threading
 import weakref
 from collections.abc import Iterator
 
-_taken = threading.Lock()
+_slot = threading.Lock()
 
 
 class DownloadBusy(Exception):
-    """Another long download runs in this process."""
+    """Another long download is running in this process."""
 
 
 class ExclusiveDownload(Iterator[bytes]):
-    """Hands out `chunks`, and meanwhile nobody else in this process does. Raises TurnTaken.
+    """Iterate over `chunks` while holding the process's download slot. Raise DownloadBusy if it is taken.
 
-    The turn is over when it is closed, which a response does with what it streams, or when it is forgotten
-    because no response came of it.
+    The slot is released by close(), which Django calls at the end of a streaming response, or when the object
+    is garbage-collected because no response was sent.
     """
 
     def __init__(self, chunks: Iterator[bytes]) -> None:
-        if not _taken.acquire(blocking=False):
+        if not _slot.acquire(blocking=False):
             raise DownloadBusy
         self._chunks = chunks
-        self.close = weakref.finalize(self, _taken.release)
+        self.close = weakref.finalize(self, _slot.release)
 
     def __next__(self) -> bytes:
         return next(self._chunks)

@@ -1,25 +1,25 @@
 """The INN, a Russian taxpayer number: 10 digits for a company, 12 for a person.
 
-Check digits after the Federal Tax Service's order ММВ-7-6/435@ of 29.06.2012, appendix. They mark
-an organization as suspicious and never refuse a payment: banks' own samples fail them.
+Check digits after the Federal Tax Service's order ММВ-7-6/435@ of 29.06.2012, appendix. Wrong check digits
+mark an organization as suspicious and never refuse a payment: banks' own samples fail them.
 """
 
 import re
 
 _WEIGHTS = (3, 7, 2, 4, 10, 3, 5, 9, 4, 6, 8)
-PATTERN = "^(?:[0-9]{10}|[0-9]{12})$"  # as JSON Schema writes it
+PATTERN = "^(?:[0-9]{10}|[0-9]{12})$"  # in the syntax of JSON Schema
 _SHAPE = re.compile(PATTERN)
 
 
 def is_inn(text: str) -> bool:
-    """Whether `text` has an INN's shape: exactly 10 or 12 ASCII digits."""
+    """Return whether `text` has the shape of an INN: exactly 10 or 12 ASCII digits."""
     return _SHAPE.fullmatch(text) is not None
 
 
 def is_checksum_valid(inn: str) -> bool:
-    """Whether the check digits of `inn` (of an INN's shape) are right: one of 10 digits, two of 12."""
-    checked = (9,) if len(inn) == 10 else (10, 11)
-    return all(_check_digit(inn[:place]) == inn[place] for place in checked)
+    """Return whether the check digits of `inn` are right: the last of 10 digits, or the last two of 12."""
+    positions = (9,) if len(inn) == 10 else (10, 11)
+    return all(_check_digit(inn[:position]) == inn[position] for position in positions)
 
 
 def _check_digit(digits: str) -> str:

@@ -1,5 +1,5 @@
-"""What accountants trust. Rows of Payment and BalanceLog are written once, by ledger/posting.py,
-and never changed: the database itself refuses (ledger/triggers.py)."""
+"""The ledger. Rows of Payment and BalanceLog are written once, by ledger/posting.py, and never changed:
+triggers refuse it (ledger/triggers.py)."""
 
 from django.db import models
 from django.db.models import Q
@@ -13,11 +13,11 @@ from ledger.terms import PaymentTerms
 
 
 class Organization(models.Model):
-    """A payee, known by its INN. Its row is the lock under which its log grows."""
+    """A payee, identified by its INN. Its row is the lock under which its log grows."""
 
     inn = models.CharField(_("INN"), max_length=12, unique=True)
     balance_kopecks = models.BigIntegerField(_("balance, kopecks"), default=0)
-    last_seq = models.BigIntegerField(_("newest line"), default=0)
+    last_seq = models.BigIntegerField(_("last entry"), default=0)
     opened_at = models.DateTimeField(_("opened"))
 
     class Meta:
@@ -25,9 +25,9 @@ class Organization(models.Model):
         verbose_name_plural = _("organizations")
         constraints = [
             models.CheckConstraint(condition=Q(balance_kopecks__gte=0), name="balance_not_negative"),
-            # For SQLite, which makes a float of a sum that does not fit into its integers; others refuse.
+            # For SQLite, which converts a sum beyond its integers to a float; other databases refuse it.
             models.CheckConstraint(
-                condition=Q(balance_kopecks__lte=BALANCE_KOPECKS_MAX), name="balance_not_overflown"
+                condition=Q(balance_kopecks__lte=BALANCE_KOPECKS_MAX), name="balance_not_overflowing"
             ),
         ]
 
@@ -40,7 +40,7 @@ class Organization(models.Model):
 
 
 class Payment(models.Model):
-    """One operation of the bank, posted."""
+    """A posted operation of the bank."""
 
     operation_id = OperationIdField(_("operation id"), unique=True)
     organization = models.ForeignKey(
@@ -73,7 +73,7 @@ class Payment(models.Model):
 
 
 class BalanceLog(models.Model):
-    """One line of an organization's log: what was credited, and the balance right after.
+    """One entry of an organization's log: the amount credited, and the balance right after.
 
     `seq` runs 1..n for each organization, without a gap.
     """
@@ -95,11 +95,11 @@ class BalanceLog(models.Model):
     created_at = models.DateTimeField(_("posted"))
 
     class Meta:
-        verbose_name = _("balance log line")
-        verbose_name_plural = _("balance log lines")
+        verbose_name = _("balance log entry")
+        verbose_name_plural = _("balance log entries")
         constraints = [
             models.UniqueConstraint(fields=["organization", "seq"], name="unique_seq_per_organization"),
         ]
 
     def __str__(self) -> str:
-        return gettext("line {seq} of organization {id}").format(seq=self.seq, id=self.organization_id)
+        return gettext("entry {seq} of organization {id}").format(seq=self.seq, id=self.organization_id)

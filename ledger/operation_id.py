@@ -1,4 +1,4 @@
-"""The operation id, by which the bank and the ledger know one payment: a UUID."""
+"""The operation id: the UUID that identifies one payment to the bank and in the ledger."""
 
 import re
 from typing import Any
@@ -7,22 +7,22 @@ from uuid import UUID
 from django.db import models
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-# RFC 9562's form, without hyphens, in braces, or as a URN; uuid.UUID alone would take more.
+# RFC 9562's form, without hyphens, in braces, or as a URN; uuid.UUID alone accepts more.
 _UUID = re.compile(
     r"(?:urn:uuid:)?(\{)?[0-9a-f]{8}(-?)(?:[0-9a-f]{4}\2){3}[0-9a-f]{12}(?(1)\})", re.IGNORECASE
 )
 
 
 def parse_operation_id(text: str) -> UUID | None:
-    """`text` in any usual spelling of a UUID; None if it is none."""
+    """Return the UUID that `text` spells in any of the usual forms, or None."""
     return UUID(text.lower()) if _UUID.fullmatch(text) else None
 
 
 class OperationIdField(models.UUIDField):  # type: ignore[type-arg]  # Django's own class takes no argument
     """A UUID as 32 hexadecimal digits on every database.
 
-    MariaDB has a type for UUIDs, which Django would use, and which refuses those whose version and
-    variant it doesn't know (error 1292): a bank's operation must not fail on that.
+    MariaDB has a UUID type, which Django would use and which refuses unknown versions and variants (error
+    1292): a bank's operation must not fail on that.
     """
 
     def db_type(self, connection: BaseDatabaseWrapper) -> str:

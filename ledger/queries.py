@@ -1,4 +1,4 @@
-"""What readers ask of the ledger. Each costs a number of index look-ups that hardly grows with the log."""
+"""Read queries of the ledger. Each costs a number of index lookups that hardly grows with the log."""
 
 from datetime import datetime, timedelta
 from itertools import takewhile
@@ -8,8 +8,8 @@ from django.db.models import OuterRef, QuerySet
 from core.db import clock
 from ledger.models import BalanceLog, Organization
 
-FAN_OUT = 32  # places of a log looked at in one query: four queries find a moment in a million lines
-TIME_RESOLUTION = timedelta(microseconds=1)  # the resolution of created_at
+FAN_OUT = 32  # entries read by one query of the search by time: four queries for a million entries
+TIME_RESOLUTION = timedelta(microseconds=1)  # of created_at
 # Longer than a posting takes from its time to its commit: six statements at most, each sent within
 # wait_timeout, 60 s, and answered within read_timeout, 30 s (config/env.py).
 SETTLED_AFTER = timedelta(minutes=10)
@@ -21,20 +21,21 @@ def find_organization(inn: str) -> Organization | None:
 
 
 def balance_at(organization: Organization, at: datetime) -> int:
-    """Kopecks: the balance after all lines of that instant, 0 where the log hadn't begun."""
+    """Return the balance in kopecks after all entries of that instant, 0 before the first entry."""
     return balance_after(organization, last_seq_at(organization, at))
 
 
 def is_settled(organization: Organization, at: datetime) -> bool:
-    """Return whether no line can be added to the log any more with a time of `at` or before.
+    """Return whether no entry with a time of `at` or earlier can be added to the log any more.
 
-    A later line proves it, since the times of a log never decrease. Without one, a posting that took its time
-    by then may be uncommitted still. Ask this before what it is said of, not afterwards.
+    A later entry proves it, since the times of a log never decrease. Without one, a posting that read its
+    time by then may be uncommitted still. Call this before the query it is about, not afterwards.
     """
     if at < clock.database_now() - SETTLED_AFTER:
         return True
-    newest = organization.log.filter(seq=organization.last_seq).values_list("created_at", flat=True)
-    return any(created_at > at for created_at in newest)  # here: at its offset `at` may be no moment in UTC
+    last = organization.log.filter(seq=organization.last_seq).values_list("created_at", flat=True)
+    # Compared in Python: with its offset, `at` may lie outside the range of UTC datetimes.
+    return any(created_at > at for created_at in last)
 
 
 def history(
@@ -46,68 +47,68 @@ def history(
     since: datetime | None = None,
     until: datetime | None = None,
 ) -> list[BalanceLog]:
-    """Up to `limit` log lines with their payments, newest first.
+    """Return up to `limit` entries with their payments, newest first.
 
-    Of those with a smaller seq than `before`, the newest; of those with a larger one than `after`, the
-    oldest. Only those written at `since` or later, and earlier than `until`.
+    `before` and `after` are exclusive seqs: `before` selects the newest entries below it, `after` the oldest
+    above it. `since` is inclusive, `until` exclusive.
     """
-    oldest, newest = seq_range(organization, since, until)
+    first, last = seq_range(organization, since, until)
     if before is not None:
-        newest = min(newest, before - 1)
+        last = min(last, before - 1)
     if after is not None:
-        oldest = max(oldest, after + 1)
-        newest = min(newest, oldest + limit - 1)
-    return list(entries(organization, max(oldest, newest - limit + 1), newest).order_by("-seq"))
+        first = max(first, after + 1)
+        last = min(last, first + limit - 1)
+    return list(entries(organization, max(first, last - limit + 1), last).order_by("-seq"))
 
 
 def seq_range(organization: Organization, since: datetime | None, until: datetime | None) -> tuple[int, int]:
-    """The oldest and the newest line's seq of those written at `since` or later, and earlier than `until`.
+    """Return the first and the last seq of the entries written at `since` or later, and before `until`.
 
-    None: since the beginning, until the newest that `organization`, just read, knows. Without such lines the
-    first is the second + 1.
+    None means the beginning of the log, and its end as `organization`, just read, knows it. If there are no
+    such entries, the first seq is the last + 1.
     """
-    oldest = 1 if since is None else last_seq_at(organization, since - TIME_RESOLUTION) + 1
-    newest = organization.last_seq if until is None else last_seq_at(organization, until - TIME_RESOLUTION)
-    return oldest, newest
+    first = 1 if since is None else last_seq_at(organization, since - TIME_RESOLUTION) + 1
+    last = organization.last_seq if until is None else last_seq_at(organization, until - TIME_RESOLUTION)
+    return first, last
 
 
-def entries(organization: Organization, oldest: int, newest: int) -> QuerySet[BalanceLog]:
-    """The log lines with these two seqs and those between, each with its payment."""
-    # Both ends, because seq has no gaps, and because with one end and a LIMIT MariaDB looks the
-    # organization up and reads its log from the newest line down to the page.
-    return organization.log.filter(seq__gte=oldest, seq__lte=newest).select_related("payment")
+def entries(organization: Organization, first: int, last: int) -> QuerySet[BalanceLog]:
+    """Return the entries from seq `first` to seq `last`, each with its payment."""
+    # Both bounds, because seq has no gaps, and because with one bound and a LIMIT MariaDB looks up the
+    # organization and reads its log from the last entry down to the page.
+    return organization.log.filter(seq__gte=first, seq__lte=last).select_related("payment")
 
 
 def balance_after(organization: Organization, seq: int) -> int:
-    """Kopecks: the balance right after that line, 0 before the first."""
+    """Return the balance in kopecks right after the entry `seq`, 0 for seq 0."""
     if seq == 0:
         return 0
-    line = organization.log.filter(seq=seq)
-    return line.values_list("balance_after_kopecks", flat=True).first() or 0
+    entry = organization.log.filter(seq=seq)
+    return entry.values_list("balance_after_kopecks", flat=True).first() or 0
 
 
 def last_seq_at(organization: Organization, at: datetime) -> int:
-    """The seq of the newest line written at `at` or before, 0 if there is none.
+    """Return the seq of the last entry written at `at` or before, 0 if there is none.
 
-    Lines are written in the order of seq, under the organization's lock, and get their time there, none an
-    earlier one than the line before. So the place is found by narrowing it down, through the unique key, and
-    inserting pays for no index by time. Lines of earlier releases have the times of workers whose clocks may
-    disagree; those as near to each other as that count as written in some order, and always in the same:
-    which places are looked at does not depend on how long the log became.
+    Entries are written in the order of seq, under the organization's lock, and get their time there, never an
+    earlier one than the entry before. So a FAN_OUT-way search through the unique key finds the seq, and no
+    insert pays for an index by time. Entries of earlier releases have the times of workers whose clocks may
+    disagree. Among entries that close to each other the result is one possible order, and always the same:
+    which entries the search reads does not depend on the length of the log.
     """
     found, step = 0, 1
     while step * FAN_OUT <= organization.last_seq:
         step *= FAN_OUT
     while step:
-        places = [found + step * n for n in range(1, FAN_OUT)]
-        times = organization.log.filter(seq__in=places).order_by("seq").values_list("created_at", flat=True)
+        seqs = [found + step * n for n in range(1, FAN_OUT)]
+        times = organization.log.filter(seq__in=seqs).order_by("seq").values_list("created_at", flat=True)
         found += step * len(list(takewhile(at.__ge__, times)))
         step //= FAN_OUT
     return found
 
 
 def last_entry() -> QuerySet[BalanceLog]:
-    """For a subquery by organization: its log, the newest line first.
+    """Return a subquery for an organization's log, last entry first.
 
     Ordered by both columns of the index: by `seq` alone MySQL reads and sorts the whole log.
     """

@@ -1,4 +1,4 @@
-"""What readers of the ledger are answered. The API's document is built from these, too."""
+"""Response bodies of the read API; the OpenAPI document is generated from them."""
 
 from decimal import Decimal
 from typing import Annotated
@@ -13,7 +13,7 @@ Rubles = Annotated[int | Decimal, Meta(description="Rubles: exact, with two deci
 
 Settled = Annotated[
     bool,
-    Meta(description="Whether this answer about the past is final; in the answer to `at` or `to` only"),
+    Meta(description="Whether this answer about the past is final; only in a response to `at` or `to`"),
 ]
 
 
@@ -36,7 +36,7 @@ class HistoryEntry(Struct):
 
 
 class History(Struct):
-    """Newest first; the `seq` of the last line is the `before` of the next page."""
+    """Newest first; the `seq` of the last entry is the `before` of the next page."""
 
     inn: str
     history: list[HistoryEntry]

@@ -1,7 +1,7 @@
-"""A period's statement: the balance before, what was credited, the balance after, and each line.
+"""A period's statement: opening balance, entries, turnover and closing balance.
 
-Its bounds are decided once, as two seqs. Lines between them are never changed, and no other can come
-between: whatever is posted while somebody reads, opening + turnover = closing.
+Its bounds are fixed once, as two seqs. Entries between them never change and none can be added between them,
+so opening + turnover = closing holds while workers go on posting.
 """
 
 from collections.abc import Iterator
@@ -13,13 +13,13 @@ from ledger import queries
 from ledger.models import BalanceLog, Organization
 
 PAGE_ENTRIES = 50
-CHUNK_ENTRIES = 1000  # read at once for a download
+CHUNK_ENTRIES = 1000  # read by one query of a download
 CHART_POINTS_MAX = 100
 
 
 @dataclass(frozen=True)
 class Period:
-    """Whole days of one time zone, the last one included; None: since the beginning, until now."""
+    """Whole days of one time zone, the last one included. None leaves an end open."""
 
     first: date | None
     last: date | None
@@ -31,53 +31,53 @@ class Period:
 
     @property
     def until(self) -> datetime | None:
-        """The instant after the period."""
+        """The first instant after the period."""
         return self._midnight(self.last + timedelta(days=1)) if self.last else None
 
     def _midnight(self, day: date) -> datetime:
-        """In UTC: an hour that clocks repeat can't be told apart by arithmetic in the zone's own time."""
+        """Return the midnight in UTC, since arithmetic in local time is ambiguous where clocks go back."""
         return datetime.combine(day, time(), tzinfo=self.zone).astimezone(UTC)
 
 
 @dataclass(frozen=True)
 class Statement:
-    """The lines from `oldest` to `newest`; there are none if `oldest` is newest + 1. Sums in kopecks."""
+    """The entries from `first_seq` to `last_seq`; none if `first_seq` is last_seq + 1. Amounts in kopecks."""
 
     organization: Organization
     period: Period
-    oldest: int
-    newest: int
+    first_seq: int
+    last_seq: int
     opening: int
     closing: int
     read_at: datetime  # by the database's clock
-    is_settled: bool  # no line can be added to the period any more
+    is_settled: bool  # no entry can be added to the period any more
 
     @property
     def turnover(self) -> int:
-        """What was credited. The log is a chain of balances (verify_ledger proves it): no sum is needed."""
+        """The sum of the amounts, as the difference of the balances (verify_ledger proves they agree)."""
         return self.closing - self.opening
 
     @property
     def count(self) -> int:
-        return self.newest - self.oldest + 1
+        return self.last_seq - self.first_seq + 1
 
     def page(self, before: int | None = None) -> list[BalanceLog]:
-        """Up to PAGE_ENTRIES lines, newest first; with `before`, those of a smaller seq."""
-        newest = self.newest if before is None else min(self.newest, before - 1)
-        oldest = max(self.oldest, newest - PAGE_ENTRIES + 1)
-        return list(queries.entries(self.organization, oldest, newest).order_by("-seq"))
+        """Return up to PAGE_ENTRIES entries, newest first; with `before`, those of a smaller seq."""
+        last = self.last_seq if before is None else min(self.last_seq, before - 1)
+        first = max(self.first_seq, last - PAGE_ENTRIES + 1)
+        return list(queries.entries(self.organization, first, last).order_by("-seq"))
 
-    def lines(self) -> Iterator[BalanceLog]:
-        """All, oldest first, however many: only some are in memory at once."""
-        for first in range(self.oldest, self.newest + 1, CHUNK_ENTRIES):
-            last = min(self.newest, first + CHUNK_ENTRIES - 1)
+    def entries(self) -> Iterator[BalanceLog]:
+        """Yield all entries, oldest first, with at most CHUNK_ENTRIES in memory."""
+        for first in range(self.first_seq, self.last_seq + 1, CHUNK_ENTRIES):
+            last = min(self.last_seq, first + CHUNK_ENTRIES - 1)
             yield from queries.entries(self.organization, first, last).order_by("seq")
 
     def chart_entries(self) -> list[BalanceLog]:
-        """Up to CHART_POINTS_MAX lines at equal distances, and the newest, oldest first."""
+        """Return up to CHART_POINTS_MAX entries at equal distances up to the last one, oldest first."""
         step = -(-self.count // CHART_POINTS_MAX) or 1
-        places = range(self.newest, self.oldest - 1, -step)
-        return list(self.organization.log.filter(seq__in=list(places)).order_by("seq"))
+        seqs = range(self.last_seq, self.first_seq - 1, -step)
+        return list(self.organization.log.filter(seq__in=list(seqs)).order_by("seq"))
 
     @property
     def begin(self) -> datetime:
@@ -95,23 +95,23 @@ class Statement:
 
     @property
     def end(self) -> datetime:
-        """The last instant of the period, or now if that is to come."""
+        """The last instant of the period, or the time of reading if that is earlier."""
         until = self.period.until
         return min(until - queries.TIME_RESOLUTION, self.read_at) if until else self.read_at
 
 
 def make_statement(organization: Organization, period: Period) -> Statement:
-    """The statement of the log as far as `organization`, just read, knows it."""
+    """Return the statement of the log up to the `last_seq` of `organization`, just read."""
     now, until = clock.database_now(), period.until
     is_settled = until is not None and queries.is_settled(organization, until - queries.TIME_RESOLUTION)
-    oldest, newest = queries.seq_range(organization, period.since, until)
+    first, last = queries.seq_range(organization, period.since, until)
     return Statement(
         organization,
         period,
-        oldest,
-        newest,
-        opening=queries.balance_after(organization, oldest - 1),
-        closing=queries.balance_after(organization, newest),
+        first,
+        last,
+        opening=queries.balance_after(organization, first - 1),
+        closing=queries.balance_after(organization, last),
         read_at=now,
         is_settled=is_settled,
     )

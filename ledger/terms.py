@@ -1,4 +1,4 @@
-"""What a payment says, as one comparable value."""
+"""The terms of a payment as one comparable value."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -7,7 +7,7 @@ from uuid import UUID
 
 @dataclass(frozen=True, slots=True)
 class PaymentTerms:
-    """The terms of one operation. Two tellings of an operation agree when these are equal."""
+    """The terms of one operation. Two deliveries of an operation agree if their terms are equal."""
 
     operation_id: UUID
     inn: str

@@ -1,7 +1,7 @@
-"""The database's own refusal to change or remove what was posted.
+"""Triggers by which the database itself keeps posted payments and the audit trail append-only.
 
-A trigger only forbids, it never computes. TRUNCATE and DROP are no row operations and pass by:
-they need the DROP privilege, which the application's database user should not have.
+A trigger only forbids, it never computes. TRUNCATE and DROP fire no row triggers; they need the DROP
+privilege, which the application's database user should not have.
 """
 
 from collections.abc import Container, Iterator, Sequence
@@ -11,17 +11,17 @@ from django.core.management.base import CommandError
 from django.db import OperationalError
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-ER_BINLOG_CREATE_ROUTINE_NEED_SUPER = 1419  # MySQL's ER_BINLOG_CREATE_ROUTINE_NEED_SUPER
+ER_BINLOG_CREATE_ROUTINE_NEED_SUPER = 1419  # of MySQL and MariaDB
 
 
 @dataclass(frozen=True)
 class AppendOnlyTable:
-    """A table whose rows are not to be changed."""
+    """A table whose rows are never deleted, and updated only as allowed here."""
 
-    migration: tuple[str, str]  # that creates its triggers
-    keys: Sequence[tuple[str, ...]] = ()  # what makes two rows the same row
-    # The UPDATE that is allowed nevertheless: a condition on OLD and NEW, or any that leaves these columns as
-    # they are, or any at all.
+    migration: tuple[str, str]  # creates the table's triggers
+    keys: Sequence[tuple[str, ...]] = ()  # its unique keys
+    # The UPDATE that is allowed: one that fulfils a condition on OLD and NEW, one that leaves these columns
+    # unchanged, or any.
     allowed: str = ""
     fixed: Sequence[str] = ()
     may_be_updated: bool = False
@@ -37,19 +37,19 @@ _registered = dict(LEDGER_TABLES)
 
 
 def register(tables: dict[str, AppendOnlyTable]) -> None:
-    """Have tables of other rooms guarded, too."""
+    """Add tables of other apps."""
     _registered.update(tables)
 
 
 def expected_tables(applied: Container[tuple[str, str]]) -> dict[str, AppendOnlyTable]:
-    """The tables whose triggers must be there, now that these migrations are applied."""
-    return {table: guarded for table, guarded in _registered.items() if guarded.migration in applied}
+    """Return the tables whose triggers must exist once the migrations `applied` have run."""
+    return {name: table for name, table in _registered.items() if table.migration in applied}
 
 
 def create(connection: BaseDatabaseWrapper, tables: dict[str, AppendOnlyTable] = _registered) -> None:
-    """Create the triggers of `tables` that are missing.
+    """Create the missing triggers of `tables`.
 
-    Raises CommandError, with what to do, where the server's binary log stands in the way.
+    Raise CommandError, with the remedy, if the server's binary log forbids it.
     """
     absent = missing(connection, tables)
     try:
@@ -57,15 +57,15 @@ def create(connection: BaseDatabaseWrapper, tables: dict[str, AppendOnlyTable] =
             for name, definition in _triggers(connection.vendor, tables):
                 if name in absent:
                     cursor.execute(f"CREATE TRIGGER {name} {definition}")
-    except OperationalError as error:
-        if error.args[0] != ER_BINLOG_CREATE_ROUTINE_NEED_SUPER:
+    except OperationalError as exc:
+        if exc.args[0] != ER_BINLOG_CREATE_ROUTINE_NEED_SUPER:
             raise
         raise CommandError(
             "The triggers that protect posted payments and the audit trail could not be created: this server "
-            "writes a binary log, and then lets only users with the SUPER privilege create triggers. Set "
-            "log_bin_trust_function_creators = 1 in its configuration (SET GLOBAL does until it restarts) "
+            "writes a binary log, and then only users with the SUPER privilege may create triggers. Set "
+            "log_bin_trust_function_creators = 1 in its configuration (SET GLOBAL lasts until it restarts) "
             "and run migrate again."
-        ) from error
+        ) from exc
 
 
 def drop(connection: BaseDatabaseWrapper, tables: dict[str, AppendOnlyTable] = _registered) -> None:
@@ -75,7 +75,7 @@ def drop(connection: BaseDatabaseWrapper, tables: dict[str, AppendOnlyTable] = _
 
 
 def visible(connection: BaseDatabaseWrapper) -> bool:
-    """Whether this connection's user may see triggers at all."""
+    """Return whether this connection's user has the privilege to see triggers."""
     if connection.vendor == "sqlite":
         return True
     with connection.cursor() as cursor:
@@ -88,7 +88,7 @@ def visible(connection: BaseDatabaseWrapper) -> bool:
 
 
 def missing(connection: BaseDatabaseWrapper, tables: dict[str, AppendOnlyTable] = _registered) -> list[str]:
-    """Names of the triggers that should be in the database and aren't."""
+    """Return the names of the triggers of `tables` that are not in the database."""
     query = {
         "mysql": "SELECT trigger_name FROM information_schema.triggers WHERE trigger_schema = DATABASE()",
         "sqlite": "SELECT name FROM sqlite_master WHERE type = 'trigger'",
@@ -100,43 +100,42 @@ def missing(connection: BaseDatabaseWrapper, tables: dict[str, AppendOnlyTable] 
 
 
 def _triggers(vendor: str, tables: dict[str, AppendOnlyTable]) -> Iterator[tuple[str, str]]:
-    """Name and definition of each."""
-    for table, guarded in tables.items():
-        for action in ("UPDATE", "DELETE"):
-            if action == "UPDATE" and guarded.may_be_updated:
+    """Yield name and definition of each trigger."""
+    for name, table in tables.items():
+        for event in ("UPDATE", "DELETE"):
+            if event == "UPDATE" and table.may_be_updated:
                 continue
-            unless = _allowed(vendor, guarded) if action == "UPDATE" else ""
-            refusal = _refusal(
-                vendor, f"{table} is append-only: no {action}", f"NOT ({unless})" if unless else ""
-            )
-            yield f"{table}_no_{action.lower()}", f"BEFORE {action} ON {table} FOR EACH ROW {refusal}"
-        if (
-            vendor == "sqlite" and guarded.keys
-        ):  # whose REPLACE removes the old row without asking the DELETE trigger
+            allowed = _allowed_update(vendor, table) if event == "UPDATE" else ""
+            condition = f"NOT ({allowed})" if allowed else ""
+            body = _refusal(vendor, f"{name} is append-only: no {event}", condition)
+            yield f"{name}_no_{event.lower()}", f"BEFORE {event} ON {name} FOR EACH ROW {body}"
+        # SQLite's REPLACE removes the old row without firing the DELETE trigger.
+        if vendor == "sqlite" and table.keys:
             same = " OR ".join(
-                " AND ".join(f"{column} = NEW.{column}" for column in key) for key in guarded.keys
+                " AND ".join(f"{column} = NEW.{column}" for column in key) for key in table.keys
             )
-            exists = f"EXISTS (SELECT 1 FROM {table} WHERE {same})"  # noqa: S608 - names from above
-            refusal = _refusal(vendor, f"{table} is append-only: such a row exists", exists)
-            yield f"{table}_no_replace", f"BEFORE INSERT ON {table} FOR EACH ROW {refusal}"
+            exists = f"EXISTS (SELECT 1 FROM {name} WHERE {same})"  # noqa: S608 - names from above
+            body = _refusal(vendor, f"{name} is append-only: such a row exists", exists)
+            yield f"{name}_no_replace", f"BEFORE INSERT ON {name} FOR EACH ROW {body}"
 
 
-def _allowed(vendor: str, guarded: AppendOnlyTable) -> str:
-    """The UPDATE that is allowed, as a condition; empty: none."""
-    if not guarded.fixed:
-        return guarded.allowed
-    # As bytes: the collation of a column calls pay-1 and PAY-1 equal. And NULL is a change, too, which a
-    # session without strict mode would store as 0 or as an empty text.
+def _allowed_update(vendor: str, table: AppendOnlyTable) -> str:
+    """Return the condition of the UPDATE that is allowed; empty if none is."""
+    if not table.fixed:
+        return table.allowed
+    # Compared as bytes, because a column's collation may equate pay-1 and PAY-1. NULL is a change, too: a
+    # session without strict mode would store it as 0 or as an empty text.
     same = {
         "mysql": "CAST(NEW.{0} AS BINARY) <=> CAST(OLD.{0} AS BINARY)",
         "sqlite": "NEW.{0} IS OLD.{0}",
     }[vendor]
-    return " AND ".join(same.format(column) for column in guarded.fixed)
+    return " AND ".join(same.format(column) for column in table.fixed)
 
 
-def _refusal(vendor: str, message: str, when: str) -> str:
-    """What a trigger does; with `when`, only on that condition."""
+def _refusal(vendor: str, message: str, condition: str) -> str:
+    """Return the body of a trigger that raises an error, always or on `condition`."""
     if vendor == "sqlite":
-        return f"{f'WHEN {when} ' if when else ''}BEGIN SELECT RAISE(ABORT, '{message}'); END"
+        when = f"WHEN {condition} " if condition else ""
+        return f"{when}BEGIN SELECT RAISE(ABORT, '{message}'); END"
     signal = f"SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = '{message}'"
-    return f"IF {when} THEN {signal}; END IF" if when else signal
+    return f"IF {condition} THEN {signal}; END IF" if condition else signal

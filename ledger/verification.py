@@ -1,16 +1,15 @@
-"""Proof on live data that the ledger holds what it promises, while workers go on posting.
+"""Verify the ledger on live data while workers go on posting.
 
-For each organization: its lines are numbered 1..n, each balance after is the one before plus the
-amount, and the organization's balance and last_seq are those of the newest line; so the balance is
-the sum of the amounts, too. Each line has the organization, the amount and the moment of its payment, and
-each payment has exactly one line.
+For each organization, entries are numbered 1..n, each balance is the balance before plus the amount, and
+the organization's balance and last_seq are those of its last entry; so the balance is the sum of the amounts.
+Each entry has the organization, the amount and the time of its payment, and each payment has one entry.
 
-Whether the moment itself is right can't be proven: what changes it in a payment and in its line alike is
-not seen, because nothing else in the ledger says when a payment was posted.
+A wrong time is found only if an entry and its payment disagree: nothing else in the ledger says when a
+payment was posted.
 
-No transaction is held and nothing is locked. What belongs together is committed together, so one
-statement sees all of it or none; and what one page has shown stays true, because the log only
-grows. What is committed after the beginning may or may not be looked at.
+No transaction stays open and no row is locked. Rows that belong together are committed together, so one
+statement sees all of them or none; and the ledger is append-only, so a page that was read stays true. Rows
+committed after the start may or may not be verified.
 """
 
 from collections.abc import Callable, Collection, Iterator
@@ -27,19 +26,19 @@ from ledger.queries import last_entry
 
 ROWS_PER_PAGE = 10_000
 ORGANIZATIONS_PER_PAGE = 1_000
-PK_MIN, PK_MAX = -(2**63), 2**63 - 1  # primary keys
+PK_MIN, PK_MAX = -(2**63), 2**63 - 1
 
-Progress = Callable[[str, int], None]  # called for each page: what was checked, and how many rows of it
-Line = tuple[int, int, int, int, int]  # organization, seq, amount, balance after, 1 if the payment agrees
-Head = tuple[int, str, int, int, int, int]  # key, INN; last_seq, the newest line's; likewise the balance
+Progress = Callable[[str, int], None]  # called after each page with the kind and the number of its rows
+Entry = tuple[int, int, int, int, int]  # organization, seq, amount, balance after, 1 if the payment agrees
+Head = tuple[int, str, int, int, int, int]  # pk, INN; last_seq, the last entry's seq; both balances likewise
 
 
 @dataclass(frozen=True, slots=True)
 class Drift:
-    """A difference that verification found."""
+    """A difference found by verification."""
 
-    what: str  # a name for programs; where it ends with _kopecks, both values are kopecks
-    rule: str  # what must hold, for people
+    what: str  # machine-readable; if it ends with _kopecks, both values are kopecks
+    rule: str  # the invariant that does not hold, for people
     expected: int | str | None
     found: int | str | None
     inn: str | None = None
@@ -47,80 +46,81 @@ class Drift:
     operation_id: UUID | None = None
 
     def __str__(self) -> str:
-        places = {"organization": self.inn, "line": self.seq, "operation": self.operation_id}
+        places = {"organization": self.inn, "entry": self.seq, "operation": self.operation_id}
         where = ", ".join(f"{name} {place}" for name, place in places.items() if place is not None)
-        said = f"{self.rule}; expected {self._say(self.expected)}, found {self._say(self.found)}"
-        return f"{where}: {said}" if where else said
+        text = f"{self.rule}; expected {self._format(self.expected)}, found {self._format(self.found)}"
+        return f"{where}: {text}" if where else text
 
-    def _say(self, value: int | str | None) -> str:
+    def _format(self, value: int | str | None) -> str:
         if isinstance(value, int) and self.what.endswith("_kopecks"):
             return format_rubles(value)
         return "nothing" if value is None else str(value)
 
 
 def no_progress(_what: str, _rows: int) -> None:
-    """A Progress that nobody watches."""
+    pass
 
 
 def verify(progress: Progress = no_progress) -> Iterator[Drift]:
-    """Every drift inside the ledger, as it is found; none when all is right."""
+    """Yield every drift inside the ledger as it is found."""
     yield from _organizations(progress)
     yield from _payments(progress, PK_MIN)
 
 
-def verify_new(progress: Progress, lines_after: int, payments_after: int) -> Iterator[Drift]:
-    """Drift of the lines and payments behind these primary keys, and of all organizations against their
-    newest lines. Each line is compared with the one before it, which is trusted if it isn't new itself.
+def verify_new(progress: Progress, entries_after: int, payments_after: int) -> Iterator[Drift]:
+    """Yield the drift of entries and payments above these primary keys, and of all organizations' balances.
+
+    Each new entry is compared with the entry before it, which is trusted unless it is new itself.
     """
     for page in _heads():
         yield from _head_drifts(page)
         progress("organizations", len(page))
     before = BalanceLog.objects.filter(organization_id=OuterRef("organization_id"), seq=OuterRef("seq") - 1)
-    lines = BalanceLog.objects.alias(before=Subquery(before.values("balance_after_kopecks")))
-    first = Q(seq=1, balance_after_kopecks=F("amount_kopecks"))
+    entries = BalanceLog.objects.alias(before=Subquery(before.values("balance_after_kopecks")))
+    is_first = Q(seq=1, balance_after_kopecks=F("amount_kopecks"))
     follows = Q(seq__gt=1, before__isnull=False, balance_after_kopecks=F("before") + F("amount_kopecks"))
-    its = Organization.objects.filter(pk=OuterRef("organization_id"))
-    right = Q(Exists(its)) & Q(Exists(_agreeing_payments())) & (first | follows)
-    wrong = lines.alias(right=Case(When(right, then=1), default=0)).filter(right=0)
-    for pk in failing_pks(wrong, "entries", progress, lines_after):
-        yield _new_line_drift(BalanceLog.objects.get(pk=pk))
+    parent = Organization.objects.filter(pk=OuterRef("organization_id"))
+    valid = Q(Exists(parent)) & Q(Exists(_agreeing_payments())) & (is_first | follows)
+    failing = entries.alias(valid=Case(When(valid, then=1), default=0)).filter(valid=0)
+    for pk in failing_pks(failing, "entries", progress, entries_after):
+        yield _new_entry_drift(BalanceLog.objects.get(pk=pk))
     yield from _payments(progress, payments_after)
 
 
 def _payments(progress: Progress, after: int) -> Iterator[Drift]:
-    counted = Payment.objects.values("pk").annotate(lines=Count("log_entry"))
-    for pk in failing_pks(counted.exclude(lines=1), "payments", progress, after):
-        payment, lines = Payment.objects.get(pk=pk), BalanceLog.objects.filter(payment_id=pk).count()
-        inn, rule = _inn(payment.organization_id), "a payment stands in the log, once"
-        yield Drift("entries_of_payment", rule, 1, lines, inn, operation_id=payment.operation_id)
+    counted = Payment.objects.values("pk").annotate(entries=Count("log_entry"))
+    for pk in failing_pks(counted.exclude(entries=1), "payments", progress, after):
+        payment, entries = Payment.objects.get(pk=pk), BalanceLog.objects.filter(payment_id=pk).count()
+        inn, rule = _inn(payment.organization_id), "a payment has exactly one entry"
+        yield Drift("entries_of_payment", rule, 1, entries, inn, operation_id=payment.operation_id)
 
 
 def failing_pks(
-    offending: QuerySet[Any, Any], what: str, progress: Progress, after: int = PK_MIN
+    failing: QuerySet[Any, Any], what: str, progress: Progress, after: int = PK_MIN
 ) -> Iterator[int]:
-    """Primary keys of a table's offending rows behind `after`; it is read in pages along that key."""
+    """Yield the primary keys above `after` of `failing`, reading its table in primary-key pages."""
     while True:
-        rows = offending.model.objects.filter(pk__gt=after).order_by("pk")[:ROWS_PER_PAGE]
+        rows = failing.model.objects.filter(pk__gt=after).order_by("pk")[:ROWS_PER_PAGE]
         page = rows.aggregate(rows=Count("pk"), last=Max("pk"))
         if not page["rows"]:
             return
         progress(what, page["rows"])
-        found = offending.filter(pk__gt=after, pk__lte=page["last"]).order_by("pk")
+        found = failing.filter(pk__gt=after, pk__lte=page["last"]).order_by("pk")
         yield from found.values_list("pk", flat=True)
         after = page["last"]
 
 
 def _heads() -> Iterator[list[Head]]:
-    """The organizations in pages, each with its newest line."""
-    newest = last_entry()
-    # One statement: a balance and its newest line read one after the other would differ under posting.
+    """Yield pages of organizations, each with the seq and the balance of its last entry."""
+    last = last_entry()
+    # One statement: a balance and its last entry, read one after the other, would differ under posting.
     heads = Organization.objects.order_by("pk").values_list(
         "pk",
         "inn",
         "last_seq",
-        Coalesce(Subquery(newest.values("seq")[:1]), 0),
+        Coalesce(Subquery(last.values("seq")[:1]), 0),
         "balance_kopecks",
-        Coalesce(Subquery(newest.values("balance_after_kopecks")[:1]), 0),
+        Coalesce(Subquery(last.values("balance_after_kopecks")[:1]), 0),
     )
     after = PK_MIN
     while page := list(heads.filter(pk__gt=after)[:ORGANIZATIONS_PER_PAGE]):
@@ -129,16 +129,16 @@ def _heads() -> Iterator[list[Head]]:
 
 
 def _head_drifts(page: list[Head]) -> Iterator[Drift]:
-    for _, inn, last_seq, newest_seq, balance, newest_balance in page:
-        if last_seq != newest_seq:
-            yield Drift("last_seq", "the log ends with line last_seq", last_seq, newest_seq, inn)
-        if balance != newest_balance:
-            rule = "the balance is the one after the newest line"
-            yield Drift("balance_kopecks", rule, newest_balance, balance, inn)
+    for _, inn, last_seq, entry_seq, balance, entry_balance in page:
+        if last_seq != entry_seq:
+            yield Drift("last_seq", "last_seq is the seq of the last entry", last_seq, entry_seq, inn)
+        if balance != entry_balance:
+            rule = "the balance is the balance after the last entry"
+            yield Drift("balance_kopecks", rule, entry_balance, balance, inn)
 
 
 def _organizations(progress: Progress) -> Iterator[Drift]:
-    """The organizations in pages; for each page the logs first, since they explain the balances."""
+    """Verify pages of organizations: the logs first, since they explain a wrong balance."""
     after = PK_MIN
     for page in _heads():
         yield from _logs(after, page[-1][0], {pk for pk, *_ in page}, progress)
@@ -149,12 +149,12 @@ def _organizations(progress: Progress) -> Iterator[Drift]:
 
 
 def _logs(after: int, last: int, known: Collection[int], progress: Progress) -> Iterator[Drift]:
-    """The logs of the organizations with after < id <= last, line by line; those `known` do exist."""
+    """Verify the logs of the organizations with after < id <= last; the organizations `known` exist."""
     current, seq, balance = PK_MIN, 0, 0
-    for page in _pages_of_lines(after, last):
+    for page in _pages_of_entries(after, last):
         progress("entries", len(page))
-        for line in page:
-            organization_id, found_seq, amount, found_balance, agrees = line
+        for entry in page:
+            organization_id, found_seq, amount, found_balance, agrees = entry
             if organization_id != current:
                 current, seq, balance = organization_id, 0, 0
                 if current not in known and not Organization.objects.filter(pk=current).exists():
@@ -162,32 +162,32 @@ def _logs(after: int, last: int, known: Collection[int], progress: Progress) -> 
             seq += 1
             balance += amount
             if found_seq != seq or found_balance != balance or not agrees:
-                yield _explain(line, seq, balance)
+                yield _explain(entry, seq, balance)
                 seq, balance = found_seq, found_balance
 
 
-def _pages_of_lines(after: int, last: int) -> Iterator[list[Line]]:
-    """The lines of the organizations with after < id <= last, by organization and seq."""
-    lines = BalanceLog.objects.order_by("organization_id", "seq").values_list(
+def _pages_of_entries(after: int, last: int) -> Iterator[list[Entry]]:
+    """Yield the entries of the organizations with after < id <= last, by organization and seq."""
+    entries = BalanceLog.objects.order_by("organization_id", "seq").values_list(
         "organization_id",
         "seq",
         "amount_kopecks",
         "balance_after_kopecks",
         Case(
             When(Exists(_agreeing_payments()), then=1), default=0
-        ),  # as a number: a bool is converted row by row
+        ),  # a number, because Django converts a bool row by row
     )
-    while page := list(lines.filter(organization_id__gt=after, organization_id__lte=last)[:ROWS_PER_PAGE]):
+    while page := list(entries.filter(organization_id__gt=after, organization_id__lte=last)[:ROWS_PER_PAGE]):
         after, seq, *_ = page[-1]
         if len(page) < ROWS_PER_PAGE:
             yield page
         else:
-            yield page[:-1]  # the last line may have a double, which would fall between two pages
-            yield from _rest_of_log(lines.filter(organization_id=after), seq)
+            yield page[:-1]  # the last seq may have a duplicate, which would fall between two pages
+            yield from _rest_of_log(entries.filter(organization_id=after), seq)
 
 
 def _agreeing_payments() -> QuerySet[Payment]:
-    """Of a line its payment, where the two agree."""
+    """Return a subquery for an entry's payment, empty if the two disagree."""
     return Payment.objects.filter(
         pk=OuterRef("payment_id"),
         organization_id=OuterRef("organization_id"),
@@ -196,65 +196,66 @@ def _agreeing_payments() -> QuerySet[Payment]:
     )
 
 
-def _rest_of_log(lines: QuerySet[BalanceLog, Line], seq: int | None) -> Iterator[list[Line]]:
-    """One organization's lines from number `seq` on.
+def _rest_of_log(entries: QuerySet[BalanceLog, Entry], seq: int | None) -> Iterator[list[Entry]]:
+    """Yield one organization's entries from `seq` on, in pages.
 
-    Between two numbers, because with a LIMIT alone MariaDB reads the log from line 1 for each page. The
-    beginning of the next page is read before the page: when line n is committed so are those before it, and
+    A page has two bounds, because with a LIMIT alone MariaDB reads the log from entry 1 for each page. The
+    first seq of the next page is read before the page: when entry n is committed, so are those before it, and
     a worker that fills the page while it is read would otherwise leave a gap between the two.
     """
     while seq is not None:
-        following = lines.filter(seq__gte=seq + ROWS_PER_PAGE).aggregate(seq=Min("seq"))["seq"]
-        yield list(lines.filter(seq__gte=seq, seq__lt=seq + ROWS_PER_PAGE))
+        following = entries.filter(seq__gte=seq + ROWS_PER_PAGE).aggregate(seq=Min("seq"))["seq"]
+        yield list(entries.filter(seq__gte=seq, seq__lt=seq + ROWS_PER_PAGE))
         seq = following
 
 
-def _explain(line: Line, seq: int, balance: int) -> Drift:
-    """What is wrong with a line that should have been number `seq`, with `balance` after it."""
-    organization_id, found_seq, _, found_balance, agrees = line
+def _explain(entry: Entry, seq: int, balance: int) -> Drift:
+    """Return the drift of an entry that should have this `seq` and this `balance` after it."""
+    organization_id, found_seq, _, found_balance, agrees = entry
     inn = _inn(organization_id)
     if found_seq > seq:
-        return Drift("missing_entry", "lines are numbered 1, 2, 3 … without a gap", seq, found_seq, inn, seq)
+        rule = "entries are numbered 1, 2, 3 … without a gap"
+        return Drift("missing_entry", rule, seq, found_seq, inn, seq)
     if found_seq < seq:
-        return Drift("duplicate_seq", "no two lines have one number", seq, found_seq, inn, found_seq)
+        return Drift("duplicate_seq", "no two entries have the same seq", seq, found_seq, inn, found_seq)
     if not agrees:
         return _disagreement(BalanceLog.objects.get(organization_id=organization_id, seq=seq), inn)
-    rule = "the balance after a line is the one before, plus its amount"
+    rule = "the balance after an entry is the balance before, plus its amount"
     return Drift("balance_after_kopecks", rule, balance, found_balance, inn, seq)
 
 
 def _no_organization(organization_id: int, seq: int) -> Drift:
-    wanted = f"the organization with id {organization_id}"
-    return Drift("organization", "a log belongs to an organization", wanted, None, seq=seq)
+    expected = f"the organization with id {organization_id}"
+    return Drift("organization", "a log belongs to an organization", expected, None, seq=seq)
 
 
-def _new_line_drift(line: BalanceLog) -> Drift:
-    """What is wrong with a line by itself, or after the one before it."""
-    if not Organization.objects.filter(pk=line.organization_id).exists():
-        return _no_organization(line.organization_id, line.seq)
-    before = BalanceLog.objects.filter(organization_id=line.organization_id, seq=line.seq - 1).first()
-    balance = (before.balance_after_kopecks if before else 0) + line.amount_kopecks
-    found = line.balance_after_kopecks
-    agrees = 0 if found == balance else 1  # a line that follows from the one before is wrong by its payment
-    told = (line.organization_id, line.seq, line.amount_kopecks, found, agrees)
-    return _explain(told, line.seq if before else 1, balance)
+def _new_entry_drift(entry: BalanceLog) -> Drift:
+    """Return the drift of an entry by itself, or against the entry before it."""
+    if not Organization.objects.filter(pk=entry.organization_id).exists():
+        return _no_organization(entry.organization_id, entry.seq)
+    before = BalanceLog.objects.filter(organization_id=entry.organization_id, seq=entry.seq - 1).first()
+    balance = (before.balance_after_kopecks if before else 0) + entry.amount_kopecks
+    found = entry.balance_after_kopecks
+    agrees = 0 if found == balance else 1  # with the right balance, it is the payment that disagrees
+    values = (entry.organization_id, entry.seq, entry.amount_kopecks, found, agrees)
+    return _explain(values, entry.seq if before else 1, balance)
 
 
-def _disagreement(line: BalanceLog, inn: str) -> Drift:
-    """How a line differs from its payment."""
-    payment = Payment.objects.filter(pk=line.payment_id).first()
+def _disagreement(entry: BalanceLog, inn: str) -> Drift:
+    """Return the drift of an entry that differs from its payment."""
+    payment = Payment.objects.filter(pk=entry.payment_id).first()
     if payment is None:
-        wanted = f"the payment with id {line.payment_id}"
-        return Drift("payment", "a line belongs to a payment", wanted, None, inn, line.seq)
-    where = inn, line.seq, payment.operation_id
-    if payment.organization_id != line.organization_id:
-        rule = "a line stands in the log of its payment's organization"
+        expected = f"the payment with id {entry.payment_id}"
+        return Drift("payment", "an entry belongs to a payment", expected, None, inn, entry.seq)
+    where = inn, entry.seq, payment.operation_id
+    if payment.organization_id != entry.organization_id:
+        rule = "an entry is in the log of its payment's organization"
         return Drift("organization", rule, _inn(payment.organization_id), inn, *where)
-    if payment.amount_kopecks != line.amount_kopecks:
-        rule = "the amount of a line is that of its payment"
-        return Drift("amount_kopecks", rule, payment.amount_kopecks, line.amount_kopecks, *where)
-    rule = "a line says the same moment as its payment"
-    return Drift("created_at", rule, str(payment.created_at), str(line.created_at), *where)
+    if payment.amount_kopecks != entry.amount_kopecks:
+        rule = "the amount of an entry is that of its payment"
+        return Drift("amount_kopecks", rule, payment.amount_kopecks, entry.amount_kopecks, *where)
+    rule = "the time of an entry is that of its payment"
+    return Drift("created_at", rule, str(payment.created_at), str(entry.created_at), *where)
 
 
 def _inn(organization_id: int) -> str:

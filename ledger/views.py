@@ -1,4 +1,4 @@
-"""The read side: what an organization has, and how it came to it."""
+"""The read API: an organization's balance and its history."""
 
 import re
 from contextlib import suppress
@@ -26,11 +26,11 @@ _POSITIVE = re.compile(r"0*([1-9][0-9]*)")
 @json_view("GET", "HEAD")
 @require_api_key
 def balance(request: HttpRequest, key: ApiKey, inn: str) -> HttpResponse:
-    """Now, or with `at` at that instant."""
+    """Return the balance now, or at the instant `at`."""
     try:
-        at = _moment(request, "at")
-    except ValueError as wrong:
-        return error_response(400, str(wrong))
+        at = _datetime_parameter(request, "at")
+    except ValueError as exc:
+        return error_response(400, str(exc))
     organization = _find(key, inn)
     if at is None:
         return json_response(Balance(organization.inn, rubles(organization.balance_kopecks)))
@@ -41,20 +41,22 @@ def balance(request: HttpRequest, key: ApiKey, inn: str) -> HttpResponse:
 @json_view("GET", "HEAD")
 @require_api_key
 def history(request: HttpRequest, key: ApiKey, inn: str) -> HttpResponse:
-    """Newest first; the seq of the last line is the `before` of the page of older ones, and the seq of the
-    first the `after` of the page of newer ones.
+    """Return a page of log entries, newest first.
+
+    The seq of the last entry is the `before` of the page of older entries, and the seq of the first entry the
+    `after` of the page of newer ones.
     """
     try:
-        limit = _positive(request, "limit") or HISTORY_LIMIT_DEFAULT
-        before, after = _positive(request, "before"), _positive(request, "after")
-        since, until = _moment(request, "from"), _moment(request, "to")
+        limit = _positive_parameter(request, "limit") or HISTORY_LIMIT_DEFAULT
+        before, after = _positive_parameter(request, "before"), _positive_parameter(request, "after")
+        since, until = _datetime_parameter(request, "from"), _datetime_parameter(request, "to")
         if before and after:
-            raise ValueError("before, after: give one of them")  # noqa: TRY301 said as all others are
-    except ValueError as wrong:
-        return error_response(400, str(wrong))
+            raise ValueError("before, after: give one of them")  # noqa: TRY301 answered like the others
+    except ValueError as exc:
+        return error_response(400, str(exc))
     organization = _find(key, inn)
     settled = queries.is_settled(organization, until - queries.TIME_RESOLUTION) if until else UNSET
-    lines = queries.history(
+    entries = queries.history(
         organization,
         limit=min(limit, HISTORY_LIMIT_MAX),
         before=before,
@@ -62,47 +64,47 @@ def history(request: HttpRequest, key: ApiKey, inn: str) -> HttpResponse:
         since=since,
         until=until,
     )
-    return json_response(History(organization.inn, [_line(line) for line in lines], settled))
+    return json_response(History(organization.inn, [_history_entry(entry) for entry in entries], settled))
 
 
 def _find(key: ApiKey, inn: str) -> Organization:
-    """Raises NotFound, before any query if this key may not read it."""
+    """Return the organization. Raise NotFound, before any query if this key may not read it."""
     organization = queries.find_organization(inn) if is_inn(inn) and key.may_read(inn) else None
     if organization is None:
         raise NotFound("Organization not found")
     return organization
 
 
-def _positive(request: HttpRequest, name: str) -> int | None:
-    """The parameter as a number of at least 1, None when it isn't given; raises ValueError."""
+def _positive_parameter(request: HttpRequest, name: str) -> int | None:
+    """Return the parameter as a number of at least 1, None if absent. Raise ValueError if invalid."""
     text = request.GET.get(name)
     if text is None:
         return None
     number = _POSITIVE.fullmatch(text)
     if not number:
         raise ValueError(f"{name}: must be a positive whole number")
-    return min(int(number[1][:20]), queries.SEQ_MAX)  # twenty digits are more than SEQ_MAX already
+    return min(int(number[1][:20]), queries.SEQ_MAX)  # twenty digits already exceed SEQ_MAX
 
 
-def _moment(request: HttpRequest, name: str) -> datetime | None:
-    """The parameter as a moment, None when it isn't given; raises ValueError."""
+def _datetime_parameter(request: HttpRequest, name: str) -> datetime | None:
+    """Return the parameter as an aware datetime, None if absent. Raise ValueError if invalid."""
     text = request.GET.get(name)
     if text is None:
         return None
     with suppress(ValueError):
-        moment = iso8601.parse(text)
-        if moment.tzinfo is not None and moment.year >= YEAR_MIN:
-            return moment
+        at = iso8601.parse(text)
+        if at.tzinfo is not None and at.year >= YEAR_MIN:
+            return at
     raise ValueError(f"{name}: must be an ISO 8601 date and time with an offset (in which + is written %2B)")
 
 
-def _line(line: BalanceLog) -> HistoryEntry:
+def _history_entry(entry: BalanceLog) -> HistoryEntry:
     return HistoryEntry(
-        amount=rubles(line.amount_kopecks),
-        created_at=line.created_at,
-        balance_after=rubles(line.balance_after_kopecks),
-        seq=line.seq,
-        operation_id=line.payment.operation_id,
-        document_number=line.payment.document_number,
-        document_date=line.payment.document_date,
+        amount=rubles(entry.amount_kopecks),
+        created_at=entry.created_at,
+        balance_after=rubles(entry.balance_after_kopecks),
+        seq=entry.seq,
+        operation_id=entry.payment.operation_id,
+        document_number=entry.payment.document_number,
+        document_date=entry.payment.document_date,
     )

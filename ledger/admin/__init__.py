@@ -1,5 +1,3 @@
-"""The ledger in the admin; Django's autodiscovery registers the pages from here."""
+"""The admin of the ledger. Django's autodiscovery imports this package."""
 
-from ledger.admin import pages
-
-__all__ = ["pages"]
+from ledger.admin import pages  # noqa: F401 registers the admin classes

@@ -1,4 +1,4 @@
-"""Charts as inline SVG: no script, no style attribute; colours come from the style sheet by class."""
+"""The balance of an organization over time, as an SVG step chart."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -13,22 +13,22 @@ from django.utils.translation import gettext as _
 from core.svg import BOTTOM, TOP, svg, time_ticks, tooltips
 from ledger.money import format_rubles
 
-WIDTH, LEFT, RIGHT = 1160, 8, 1152  # of the balance's: its sums, as long as they are, stand inside the plot
+WIDTH, LEFT, RIGHT = 1160, 8, 1152  # amounts of any length are drawn inside the plot
 LEVELS_MAX = 5
-TIMES = 5
+TIME_TICKS = 5
 
 
 @dataclass(frozen=True)
 class Point:
-    """The balance from this moment until the next point's."""
+    """The balance from this time until the next point's."""
 
     at: datetime
     kopecks: int
-    text: str  # what a pointer is told
+    tooltip: str
 
 
-def balance(points: Sequence[Point], end: datetime) -> SafeString:
-    """Steps from the first of `points`, oldest first, until `end`: a balance stays until a payment comes."""
+def render(points: Sequence[Point], end: datetime) -> SafeString:
+    """Return the chart of `points`, oldest first, until `end`."""
     begin = points[0].at
     span = max(end - begin, timedelta(microseconds=1))
 
@@ -44,27 +44,30 @@ def balance(points: Sequence[Point], end: datetime) -> SafeString:
     steps = "".join(f"V{y(point.kopecks)}H{xs[n + 1]}" for n, point in enumerate(points))
     line = f"M{LEFT} {y(points[0].kopecks)}{steps}"
     label = _("The balance from {begin} to {end}: from {opening} to {closing}").format(
-        begin=_moment(begin, span),
-        end=_moment(end, span),
+        begin=_format_time(begin, span),
+        end=_format_time(end, span),
         opening=format_rubles(points[0].kopecks),
         closing=format_rubles(points[-1].kopecks),
     )
     drawing = format_html(
         '{}{}<path class="area" d="{}"/>{}<path class="line" d="{}"/>{}',
         _grid([y(level) for level in levels]),
-        time_ticks([(x(at), _moment(at, span)) for at in _evenly(begin, span)], LEFT + 36, RIGHT - 36),
+        time_ticks(
+            [(x(at), _format_time(at, span)) for at in _tick_times(begin, span)], LEFT + 36, RIGHT - 36
+        ),
         f"{line}V{BOTTOM}H{LEFT}Z" if levels[0] == 0 else "",
-        _sums([(y(level), format_rubles(level)) for level in levels]),
+        _level_labels([(y(level), format_rubles(level)) for level in levels]),
         line,
         tooltips(
-            ("tip", xs[n], max(round(xs[n + 1] - xs[n], 2), 1), point.text) for n, point in enumerate(points)
+            ("tip", xs[n], max(round(xs[n + 1] - xs[n], 2), 1), point.tooltip)
+            for n, point in enumerate(points)
         ),
     )
     return svg("balance", label, drawing, width=WIDTH)
 
 
 def levels_between(low: int, high: int) -> list[int]:
-    """Round kopecks from at most `low` to at least `high`, in equal steps; from 0 unless little changed."""
+    """Return round kopecks in equal steps that include `low` and `high`; from 0 unless little changed."""
     if low * 2 < high or low == high:
         low = 0
     step = 1_00
@@ -76,12 +79,12 @@ def levels_between(low: int, high: int) -> list[int]:
         step *= 10
 
 
-def _evenly(begin: datetime, span: timedelta) -> list[datetime]:
-    return [begin + span * n / (TIMES - 1) for n in range(TIMES)]
+def _tick_times(begin: datetime, span: timedelta) -> list[datetime]:
+    return [begin + span * n / (TIME_TICKS - 1) for n in range(TIME_TICKS)]
 
 
-def _moment(at: datetime, span: timedelta) -> str:
-    """As exact as a chart of that span can be read."""
+def _format_time(at: datetime, span: timedelta) -> str:
+    """Return the time as precisely as a chart of that span can be read."""
     if span < timedelta(minutes=10):
         return date_format(timezone.localtime(at), "H:i:s")
     if span < timedelta(days=1):
@@ -97,8 +100,8 @@ def _grid(ys: Iterable[float]) -> SafeString:
     )
 
 
-def _sums(levels: Iterable[tuple[float, str]]) -> SafeString:
-    """Above their grid lines, where the longest sum has room; the lowest is the axis itself."""
+def _level_labels(levels: Iterable[tuple[float, str]]) -> SafeString:
+    """Return the amounts above their grid lines, where the longest amount fits; the lowest is the axis."""
     return format_html_join(
         "", '<text class="level" x="{}" y="{}">{}</text>', ((LEFT, y - 4, text) for y, text in levels)
     )

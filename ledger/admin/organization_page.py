@@ -1,4 +1,4 @@
-"""An organization's page in the admin: what it has, how it came to it, and a statement to take away."""
+"""The admin page of an organization: its balance, its log, and a period's statement to download."""
 
 from datetime import date
 from typing import Any
@@ -17,25 +17,25 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
 from core.admin import admin_link, format_datetime, list_link
-from ledger import queries, statement, statement_csv, statement_xlsx
+from ledger import queries, statement_csv, statement_xlsx
 from ledger.admin import balance_chart
 from ledger.download_slot import DownloadBusy, ExclusiveDownload
 from ledger.models import BalanceLog, Organization, Payment
 from ledger.money import format_rubles, group_digits
-from ledger.statement import CHUNK_ENTRIES, PAGE_ENTRIES, Period, Statement
+from ledger.statement import CHUNK_ENTRIES, PAGE_ENTRIES, Period, Statement, make_statement
 
-FILE_FORMATS = ("xlsx", "csv")  # of files that a statement is taken away in
+FILE_FORMATS = ("xlsx", "csv")
 DAY_MIN, DAY_MAX = date(1900, 1, 1), date(2999, 12, 31)
 
 
 class StatementForm(forms.Form):
-    """The period, in days of the viewer's time zone; either end may be left open."""
+    """The period, in days of the viewer's time zone. Either end may be left open."""
 
     first = forms.DateField(label=gettext_lazy("from"), required=False)
     last = forms.DateField(label=gettext_lazy("to"), required=False)
-    before = forms.IntegerField(
+    before = forms.IntegerField(  # cursor of the table of entries
         required=False, min_value=1, max_value=queries.SEQ_MAX
-    )  # of the page of lines
+    )
     encoding = forms.ChoiceField(
         required=False,
         choices=[(statement_csv.UTF_8, "UTF-8"), (statement_csv.CP1251, "Windows-1251")],
@@ -49,16 +49,16 @@ class StatementForm(forms.Form):
             field.validators += [MinValueValidator(DAY_MIN), MaxValueValidator(DAY_MAX)]
 
     def clean(self) -> dict[str, Any]:
-        told = super().clean() or {}
-        first, last = told.get("first"), told.get("last")
+        fields = super().clean() or {}
+        first, last = fields.get("first"), fields.get("last")
         if first and last and last < first:
             raise forms.ValidationError(_("This period ends before it begins."))
-        return told
+        return fields
 
     def period(self) -> Period:
-        """Raises no error: without valid days it is all of the log."""
-        told = self.cleaned_data if self.is_valid() else {}
-        return Period(told.get("first"), told.get("last"), timezone.get_current_timezone())
+        """Return the period, or the whole log if the form is invalid."""
+        fields = self.cleaned_data if self.is_valid() else {}
+        return Period(fields.get("first"), fields.get("last"), timezone.get_current_timezone())
 
 
 def can_view_log(request: HttpRequest) -> bool:
@@ -66,119 +66,125 @@ def can_view_log(request: HttpRequest) -> bool:
 
 
 def context(request: HttpRequest, organization: Organization) -> dict[str, Any]:
-    """What the template shows; of the log, and of what follows from it, only to who may see it."""
+    """Return the template's context; the log and its statement only for a viewer with permission."""
     lists = [(BalanceLog, _("balance log")), (Payment, _("payments"))]
-    told: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "organization": organization,
         "balance": format_rubles(organization.balance_kopecks),
-        "log_lines": ngettext("{count} log line", "{count} log lines", organization.last_seq).format(
+        "log_entries": ngettext("{count} log entry", "{count} log entries", organization.last_seq).format(
             count=group_digits(organization.last_seq)
         ),
-        "records": [
+        "lists": [
             list_link(model, name, q=organization.inn)
             for model, name in lists
             if request.user.has_perm(f"ledger.view_{model._meta.model_name}")
         ],
     }
     if can_view_log(request):
-        told |= _statement_context(request, organization)
-    return told
+        fields |= _statement_context(request, organization)
+    return fields
 
 
 def _statement_context(request: HttpRequest, organization: Organization) -> dict[str, Any]:
     form = StatementForm(request.GET)
-    told = statement.make_statement(organization, form.period())
+    statement = make_statement(organization, form.period())
     before = form.cleaned_data.get("before") if form.is_valid() else None
-    lines = told.page(before)
+    entries = statement.page(before)
     links_to_payments = request.user.has_perm("ledger.view_payment")
+    has_older = entries and entries[-1].seq > statement.first_seq
     return {
         "form": form,
         "period_errors": [error for errors in form.errors.values() for error in errors],
-        "statement": told,
-        "figures": [
-            (_("Opening balance"), format_rubles(told.opening)),
-            (_("Turnover"), format_rubles(told.turnover)),
-            (_("Closing balance"), format_rubles(told.closing)),
-            (_("Lines"), group_digits(told.count)),
+        "statement": statement,
+        "totals": [
+            (_("Opening balance"), format_rubles(statement.opening)),
+            (_("Turnover"), format_rubles(statement.turnover)),
+            (_("Closing balance"), format_rubles(statement.closing)),
+            (_("Entries"), group_digits(statement.count)),
         ],
-        "chart": chart(told) if told.closing else "",
-        "lines": [_shown(line, is_linked=links_to_payments) for line in lines],
-        "older": _query(told.period, lines[-1].seq) if lines and lines[-1].seq > told.oldest else None,
-        "newer": _newer(told, lines),
+        "chart": chart(statement) if statement.closing else "",
+        "entries": [_entry_context(entry, is_linked=links_to_payments) for entry in entries],
+        "older": _query(statement.period, entries[-1].seq) if has_older else None,
+        "newer": _newer(statement, entries),
         "download_urls": {
-            kind: reverse(f"admin:ledger_organization_{kind}", args=[organization.pk])
-            for kind in FILE_FORMATS
+            file_format: reverse(f"admin:ledger_organization_{file_format}", args=[organization.pk])
+            for file_format in FILE_FORMATS
         },
-        "is_full": not (told.period.first or told.period.last),
-        "is_changing": told.period.last and not told.is_settled,
+        "is_full": not (statement.period.first or statement.period.last),
+        "is_changing": statement.period.last and not statement.is_settled,
     }
 
 
-def _newer(told: Statement, lines: list[BalanceLog]) -> str | None:
-    if not lines or lines[0].seq >= told.newest:
+def _newer(statement: Statement, entries: list[BalanceLog]) -> str | None:
+    if not entries or entries[0].seq >= statement.last_seq:
         return None
-    return _query(told.period, lines[0].seq + PAGE_ENTRIES + 1)
+    return _query(statement.period, entries[0].seq + PAGE_ENTRIES + 1)
 
 
 def _query(period: Period, before: int) -> str:
-    told = {"first": period.first, "last": period.last, "before": before}
-    return urlencode({name: value for name, value in told.items() if value})
+    parameters = {"first": period.first, "last": period.last, "before": before}
+    return urlencode({name: value for name, value in parameters.items() if value})
 
 
-def _shown(line: BalanceLog, *, is_linked: bool) -> dict[str, Any]:
-    operation_id = line.payment.operation_id
+def _entry_context(entry: BalanceLog, *, is_linked: bool) -> dict[str, Any]:
+    operation_id = entry.payment.operation_id
     return {
-        "line": line,
-        "seq": group_digits(line.seq),
-        "operation": admin_link(line.payment, operation_id) if is_linked else operation_id,
-        "amount": format_rubles(line.amount_kopecks),
-        "balance_after": format_rubles(line.balance_after_kopecks),
+        "entry": entry,
+        "seq": group_digits(entry.seq),
+        "operation": admin_link(entry.payment, operation_id) if is_linked else operation_id,
+        "amount": format_rubles(entry.amount_kopecks),
+        "balance_after": format_rubles(entry.balance_after_kopecks),
     }
 
 
-def chart(told: Statement) -> SafeString:
-    """The balance through the period, exact at each of its points."""
-    opening = balance_chart.Point(told.begin, told.opening, format_rubles(told.opening))
+def chart(statement: Statement) -> SafeString:
+    """Return the SVG of the balance through the period, exact at each of its points."""
+    opening = balance_chart.Point(statement.begin, statement.opening, format_rubles(statement.opening))
     points = [
-        balance_chart.Point(line.created_at, line.balance_after_kopecks, _tip(line))
-        for line in told.chart_entries()
+        balance_chart.Point(entry.created_at, entry.balance_after_kopecks, _tooltip(entry))
+        for entry in statement.chart_entries()
     ]
-    return balance_chart.balance([opening, *points], max(told.end, told.begin))
+    return balance_chart.render([opening, *points], max(statement.end, statement.begin))
 
 
-def _tip(line: BalanceLog) -> str:
-    return _("{moment}: {balance} after line {seq}").format(
-        moment=format_datetime(line.created_at),
-        balance=format_rubles(line.balance_after_kopecks),
-        seq=line.seq,
+def _tooltip(entry: BalanceLog) -> str:
+    return _("{moment}: {balance} after entry {seq}").format(
+        moment=format_datetime(entry.created_at),
+        balance=format_rubles(entry.balance_after_kopecks),
+        seq=entry.seq,
     )
 
 
-def download(request: HttpRequest, organization: Organization, kind: str) -> HttpResponseBase:
-    """Return the statement as a file of this `kind`: csv or xlsx.
+def download(request: HttpRequest, organization: Organization, file_format: str) -> HttpResponseBase:
+    """Stream the statement as a file. `file_format` is csv or xlsx.
 
-    Why there is none, such as a period that makes no sense, is said on the page.
+    An invalid period, a statement too long for .xlsx or a busy download slot redirects to the organization's
+    page with a message.
     """
     form = StatementForm(request.GET)
     page = f"{reverse('admin:ledger_organization_change', args=[organization.pk])}?{request.GET.urlencode()}"
     if not form.is_valid():
         return redirect(page)
-    told = statement.make_statement(organization, form.period())
-    if kind == "xlsx" and told.count > statement_xlsx.ENTRIES_MAX:
+    statement = make_statement(organization, form.period())
+    if file_format == "xlsx" and statement.count > statement_xlsx.ENTRIES_MAX:
         too_long = _(
-            "An Excel file holds up to {lines} lines here. Choose a shorter period, or take the CSV."
+            "An Excel file holds up to {entries} entries here. Choose a shorter period, or download the CSV."
         )
-        messages.warning(request, too_long.format(lines=group_digits(statement_xlsx.ENTRIES_MAX)))
+        messages.warning(request, too_long.format(entries=group_digits(statement_xlsx.ENTRIES_MAX)))
         return redirect(page)
-    encoding = form.cleaned_data["encoding"] or statement_csv.UTF_8
-    content_type = statement_xlsx.CONTENT_TYPE if kind == "xlsx" else f"text/csv; charset={encoding}"
-    chunks = statement_xlsx.xlsx_chunks(told) if kind == "xlsx" else statement_csv.csv_chunks(told, encoding)
-    if told.count > CHUNK_ENTRIES:  # so many are sent before a slow reader holds up anything
+    if file_format == "xlsx":
+        content_type, chunks = statement_xlsx.CONTENT_TYPE, statement_xlsx.xlsx_chunks(statement)
+    else:
+        encoding = form.cleaned_data["encoding"] or statement_csv.UTF_8
+        content_type = f"text/csv; charset={encoding}"
+        chunks = statement_csv.csv_chunks(statement, encoding)
+    if statement.count > CHUNK_ENTRIES:  # fewer are sent in one chunk, which a slow client can't stretch
         try:
             chunks = ExclusiveDownload(chunks)
         except DownloadBusy:
             messages.warning(request, _("Another long statement is being downloaded. Try again in a minute."))
             return redirect(page)
-    name = f"statement_{organization.inn}_{told.first_day:%Y-%m-%d}_{told.last_day:%Y-%m-%d}.{kind}"
+    days = f"{statement.first_day:%Y-%m-%d}_{statement.last_day:%Y-%m-%d}"
+    name = f"statement_{organization.inn}_{days}.{file_format}"
     headers = {"Content-Disposition": f'attachment; filename="{name}"'}
     return StreamingHttpResponse(chunks, content_type=content_type, headers=headers)

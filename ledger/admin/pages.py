@@ -1,4 +1,4 @@
-"""What accountants see of the ledger. Nobody changes it here: posting is its only writer."""
+"""Read-only admin of the ledger: posting is its only writer."""
 
 from typing import Any
 
@@ -42,8 +42,13 @@ class OrganizationAdmin(ReadOnlyAdmin):
         download = self.admin_site.admin_view(self.download_view)
         return [
             *(
-                path(f"<int:key>/statement.{kind}", download, {"kind": kind}, f"ledger_organization_{kind}")
-                for kind in organization_page.FILE_FORMATS
+                path(
+                    f"<int:key>/statement.{file_format}",
+                    download,
+                    {"file_format": file_format},
+                    f"ledger_organization_{file_format}",
+                )
+                for file_format in organization_page.FILE_FORMATS
             ),
             *super().get_urls(),
         ]
@@ -51,16 +56,16 @@ class OrganizationAdmin(ReadOnlyAdmin):
     def change_view(
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: Any = None
     ) -> HttpResponse:
-        shown = self.get_object(request, object_id)
+        organization = self.get_object(request, object_id)
         context = {**(extra_context or {}), "title": _("Organization")}
-        if shown and self.has_view_permission(request, shown):
-            context |= organization_page.context(request, shown)
+        if organization and self.has_view_permission(request, organization):
+            context |= organization_page.context(request, organization)
         return super().change_view(request, object_id, form_url, context)
 
-    def download_view(self, request: HttpRequest, key: int, kind: str) -> HttpResponseBase:
+    def download_view(self, request: HttpRequest, key: int, file_format: str) -> HttpResponseBase:
         if not (self.has_view_permission(request) and organization_page.can_view_log(request)):
             raise PermissionDenied
-        return organization_page.download(request, get_object_or_404(Organization, pk=key), kind)
+        return organization_page.download(request, get_object_or_404(Organization, pk=key), file_format)
 
 
 @admin.register(Payment)
@@ -79,10 +84,10 @@ class PaymentAdmin(ReadOnlyAdmin):
         "amount",
         "document_number",
         "document_date",
-        "line",
+        "entry",
         "created_at",
     ]
-    related_models = {"line": BalanceLog}
+    related_models = {"entry": BalanceLog}
     prefetched = ["organization"]
     linked_lookups = ["id__gte"]
     ordering = ["-id"]
@@ -99,11 +104,11 @@ class PaymentAdmin(ReadOnlyAdmin):
     def amount(self, payment: Payment) -> str:
         return format_rubles(payment.amount_kopecks)
 
-    @admin.display(description=gettext_lazy("balance log line"))
-    def line(self, payment: Payment) -> str:
-        line = payment.log_entry
-        text = _("{line}: {balance} after it")
-        return admin_link(line, text.format(line=line, balance=format_rubles(line.balance_after_kopecks)))
+    @admin.display(description=gettext_lazy("balance log entry"))
+    def entry(self, payment: Payment) -> str:
+        entry = payment.log_entry
+        text = _("{entry}: {balance} after it")
+        return admin_link(entry, text.format(entry=entry, balance=format_rubles(entry.balance_after_kopecks)))
 
 
 @admin.register(BalanceLog)
@@ -123,9 +128,9 @@ class BalanceLogAdmin(ReadOnlyAdmin):
         return rows.filter(organization__inn=text).order_by("-seq")
 
     @admin.display(description=gettext_lazy("amount"))
-    def amount(self, line: BalanceLog) -> str:
-        return format_rubles(line.amount_kopecks)
+    def amount(self, entry: BalanceLog) -> str:
+        return format_rubles(entry.amount_kopecks)
 
     @admin.display(description=gettext_lazy("balance after"))
-    def balance_after(self, line: BalanceLog) -> str:
-        return format_rubles(line.balance_after_kopecks)
+    def balance_after(self, entry: BalanceLog) -> str:
+        return format_rubles(entry.balance_after_kopecks)

@@ -25,7 +25,7 @@ class Migration(migrations.Migration):
                 ),
                 ("inn", models.CharField(max_length=12, unique=True, verbose_name="INN")),
                 ("balance_kopecks", models.BigIntegerField(default=0, verbose_name="balance, kopecks")),
-                ("last_seq", models.BigIntegerField(default=0, verbose_name="newest line")),
+                ("last_seq", models.BigIntegerField(default=0, verbose_name="last entry")),
                 ("opened_at", models.DateTimeField(verbose_name="opened")),
             ],
             options={
@@ -37,7 +37,7 @@ class Migration(migrations.Migration):
                     ),
                     models.CheckConstraint(
                         condition=models.Q(("balance_kopecks__lte", 9223372036854775807)),
-                        name="balance_not_overflown",
+                        name="balance_not_overflowing",
                     ),
                 ],
             },
@@ -108,8 +108,8 @@ class Migration(migrations.Migration):
                 ),
             ],
             options={
-                "verbose_name": "balance log line",
-                "verbose_name_plural": "balance log lines",
+                "verbose_name": "balance log entry",
+                "verbose_name_plural": "balance log entries",
             },
         ),
         migrations.AddConstraint(

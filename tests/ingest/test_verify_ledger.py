@@ -89,7 +89,7 @@ def test_drift_is_named_in_words_with_exit_code_1(bare_books: None) -> None:
 
     assert code == 1
     assert output.replace("\N{NO-BREAK SPACE}", " ").splitlines()[0] == (
-        f"Drift: organization {ROMASHKA}: the balance is the one after the newest line; "
+        f"Drift: organization {ROMASHKA}: the balance is the balance after the last entry; "
         "expected 120,50 ₽, found 120,51 ₽"
     )
 
@@ -103,10 +103,10 @@ def test_drift_is_named_for_programs_in_kopecks(bare_books: None) -> None:
     assert code == 1
     assert told["right"] is False
     drift = told["drift"]
-    assert "line 2" in drift.pop("sentence")
+    assert "entry 2" in drift.pop("sentence")
     assert drift == {
         "what": "balance_after_kopecks",
-        "rule": "the balance after a line is the one before, plus its amount",
+        "rule": "the balance after an entry is the balance before, plus its amount",
         "expected": 120_50,
         "found": 120_51,
         "inn": ROMASHKA,
@@ -128,7 +128,7 @@ def test_drift_between_inbox_and_ledger_is_found_too(bare_books: None) -> None:
 
 @committed
 def test_an_orphan_that_can_not_be_removed_hides_no_other_drift(bare_books: None) -> None:
-    """The application's user can write such a line with foreign_key_checks = 0, and never delete it."""
+    """The application's user can write such an entry with foreign_key_checks = 0, and never delete it."""
     organization = Organization.objects.get(inn=ROMASHKA)
     line = BalanceLog.objects.get(organization=organization, seq=1)
     line.pk, line.seq, line.organization_id = 10**6, 1, 10**6

@@ -23,7 +23,7 @@ def admin_client() -> Client:
 
 
 @models
-def test_not_even_a_superuser_changes_the_ledger_by_any_url(admin_client: Client, model: type[Model]) -> None:
+def test_superuser_cannot_change_the_ledger_by_any_url(admin_client: Client, model: type[Model]) -> None:
     post_payments(terms(100_00))
     before = [list(each.objects.values()) for each in MODELS]
     row = model.objects.get()
@@ -41,7 +41,7 @@ def test_not_even_a_superuser_changes_the_ledger_by_any_url(admin_client: Client
 
 
 @models
-def test_the_pages_offer_nothing_to_change(admin_client: Client, model: type[Model]) -> None:
+def test_pages_offer_no_change(admin_client: Client, model: type[Model]) -> None:
     post_payments(terms())
 
     for name, arguments in [("changelist", []), ("change", [model.objects.get().pk])]:
@@ -50,7 +50,7 @@ def test_the_pages_offer_nothing_to_change(admin_client: Client, model: type[Mod
 
 
 @models
-def test_an_auditor_with_the_view_permission_sees_rows(model: type[Model]) -> None:
+def test_staff_with_view_permission_reads_only(model: type[Model]) -> None:
     post_payments(terms())
     auditor = staff_client(f"view_{model._meta.model_name}")
 
@@ -60,7 +60,7 @@ def test_an_auditor_with_the_view_permission_sees_rows(model: type[Model]) -> No
 
 
 @models
-def test_staff_without_the_view_permission_sees_nothing(model: type[Model]) -> None:
+def test_staff_without_view_permission_is_forbidden(model: type[Model]) -> None:
     post_payments(terms())
     clerk = staff_client()
 
@@ -72,11 +72,11 @@ def test_staff_without_the_view_permission_sees_nothing(model: type[Model]) -> N
     ("kopecks", "text"),
     [(145_000_00, "145 000,00 ₽"), (1, "0,01 ₽"), (1_234_567_89, "1 234 567,89 ₽"), (-5_50, "−5,50 ₽")],
 )
-def test_amounts_read_as_rubles_and_never_break(kopecks: int, text: str) -> None:
+def test_amounts_are_formatted_as_rubles_with_no_break_spaces(kopecks: int, text: str) -> None:
     assert format_rubles(kopecks) == text.replace(" ", "\N{NO-BREAK SPACE}")
 
 
-def test_an_organization_shows_its_balance_and_whether_its_inn_is_right(admin_client: Client) -> None:
+def test_organization_page_shows_balance_and_inn_checksum(admin_client: Client) -> None:
     post_payments(terms(145_000_00), terms(1, inn=SAMPLE))
 
     for inn, balance, icon in [(ROMASHKA, 145_000_00, "icon-yes"), (SAMPLE, 1, "icon-no")]:
@@ -88,7 +88,7 @@ def test_an_organization_shows_its_balance_and_whether_its_inn_is_right(admin_cl
         assert f"{admin_url(BalanceLog, 'changelist')}?q={inn}" in content
 
 
-def test_a_document_number_is_shown_as_text(admin_client: Client) -> None:
+def test_document_number_is_escaped(admin_client: Client) -> None:
     post_payments(terms(document_number="<script>alert(1)</script>"))
 
     for url in [admin_url(Payment, "changelist"), admin_url(Payment, "change", Payment.objects.get().pk)]:
@@ -97,7 +97,7 @@ def test_a_document_number_is_shown_as_text(admin_client: Client) -> None:
         assert "<script>alert" not in content
 
 
-def test_newest_rows_come_first(admin_client: Client) -> None:
+def test_list_shows_newest_rows_first(admin_client: Client) -> None:
     first, second = terms(), terms()
     post_payments(first)
     post_payments(second)
@@ -105,7 +105,7 @@ def test_newest_rows_come_first(admin_client: Client) -> None:
     assert changelist_rows(admin_client, Payment) == [str(second.operation_id), str(first.operation_id)]
 
 
-def test_organizations_are_found_by_their_exact_inn(admin_client: Client) -> None:
+def test_search_finds_organization_by_exact_inn(admin_client: Client) -> None:
     make_organizations(ROMASHKA, VASILEK)
 
     assert changelist_rows(admin_client, Organization, q=f" {ROMASHKA} ") == [ROMASHKA]
@@ -114,40 +114,41 @@ def test_organizations_are_found_by_their_exact_inn(admin_client: Client) -> Non
 
 @pytest.mark.parametrize("spelling", ["{}", "{{{}}}", "urn:uuid:{}"])
 @pytest.mark.parametrize("model", [Payment, BalanceLog])
-def test_money_is_found_by_operation_id_in_any_usual_spelling(
+def test_search_finds_operation_id_in_any_spelling(
     admin_client: Client, model: type[Model], spelling: str
 ) -> None:
-    told = terms()
-    post_payments(told, terms())
+    payment_terms = terms()
+    post_payments(payment_terms, terms())
 
-    assert len(changelist_rows(admin_client, model, q=spelling.format(str(told.operation_id).upper()))) == 1
-    assert len(changelist_rows(admin_client, model, q=told.operation_id.hex)) == 1
+    assert (
+        len(changelist_rows(admin_client, model, q=spelling.format(str(payment_terms.operation_id).upper())))
+        == 1
+    )
+    assert len(changelist_rows(admin_client, model, q=payment_terms.operation_id.hex)) == 1
 
 
 @pytest.mark.parametrize("model", [Payment, BalanceLog])
-def test_money_is_found_by_inn(admin_client: Client, model: type[Model]) -> None:
+def test_search_finds_payments_and_entries_by_inn(admin_client: Client, model: type[Model]) -> None:
     post_payments(terms(), terms(), terms(inn=IVANOV))
 
     assert len(changelist_rows(admin_client, model, q=ROMASHKA)) == 2
     assert changelist_rows(admin_client, model, q="<nonsense' --") == []
 
 
-def test_an_organizations_log_is_read_in_the_order_of_its_unique_key(admin_client: Client) -> None:
+def test_search_of_a_log_uses_the_order_of_its_unique_key(admin_client: Client) -> None:
     post_payments(terms(), terms(inn=VASILEK), terms(), terms())
 
     with CaptureQueriesContext(connection) as statements:
-        answer = admin_client.get(admin_url(BalanceLog, "changelist"), {"q": ROMASHKA})
+        response = admin_client.get(admin_url(BalanceLog, "changelist"), {"q": ROMASHKA})
 
-    assert [line.seq for line in answer.context["cl"].result_list] == [3, 2, 1]
+    assert [entry.seq for entry in response.context["cl"].result_list] == [3, 2, 1]
     orders = [each["sql"].partition("ORDER BY ")[2] for each in statements if "ORDER BY" in each["sql"]]
     assert orders
     assert all(re.match(r"\W*ledger_balancelog\W+seq\W+DESC", order) for order in orders)
 
 
 @models
-def test_a_list_costs_the_same_few_statements_however_long_it_is(
-    admin_client: Client, model: type[Model]
-) -> None:
+def test_list_takes_constant_number_of_statements(admin_client: Client, model: type[Model]) -> None:
     post_payments(terms())
     with CaptureQueriesContext(
         connection,
@@ -161,8 +162,8 @@ def test_a_list_costs_the_same_few_statements_however_long_it_is(
 
 
 @models
-def test_no_list_joins_other_tables(admin_client: Client, model: type[Model]) -> None:
-    """MariaDB would begin with the few organizations, read all their payments, and sort a million of them."""
+def test_list_joins_no_other_table(admin_client: Client, model: type[Model]) -> None:
+    """MariaDB would start with the few organizations, read all their payments, and sort a million rows."""
     post_payments(terms())
     with CaptureQueriesContext(connection) as statements:
         changelist_rows(admin_client, model)
@@ -172,7 +173,7 @@ def test_no_list_joins_other_tables(admin_client: Client, model: type[Model]) ->
 
 @models
 @pytest.mark.parametrize("query", ["", ROMASHKA])
-def test_no_list_counts_a_whole_table(admin_client: Client, model: type[Model], query: str) -> None:
+def test_list_count_is_bounded(admin_client: Client, model: type[Model], query: str) -> None:
     post_payments(terms())
     with CaptureQueriesContext(connection) as statements:
         changelist_rows(admin_client, model, q=query)
@@ -182,7 +183,7 @@ def test_no_list_counts_a_whole_table(admin_client: Client, model: type[Model], 
     assert re.search(rf"COUNT\(\*\) FROM \(SELECT .* LIMIT {BoundedPaginator.rows_max}\)", counts[0])
 
 
-def test_no_url_sorts_by_a_column_without_an_index(admin_client: Client) -> None:
+def test_list_cannot_be_sorted_by_unindexed_column(admin_client: Client) -> None:
     post_payments(terms(document_number="2"), terms(document_number="1"))
 
     with CaptureQueriesContext(connection) as statements:
@@ -193,9 +194,7 @@ def test_no_url_sorts_by_a_column_without_an_index(admin_client: Client) -> None
     assert not [sql for sql in orders if re.search(r"ORDER BY (?!\W*ledger_payment\W+id\W+DESC)", sql)]
 
 
-def test_a_list_that_ends_before_its_table_says_so(
-    admin_client: Client, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_truncated_list_says_so(admin_client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(BoundedPaginator, "rows_max", 3)
     post_payments(terms(), terms(), terms())
     post_payments(terms())

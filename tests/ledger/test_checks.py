@@ -52,11 +52,11 @@ def server_set(variable: str, value: str) -> Iterator[None]:
         execute(f"SET GLOBAL {variable} = {before}")
 
 
-def test_the_database_of_this_run_is_set_rightly() -> None:
+def test_database_of_this_run_passes() -> None:
     assert found() == []
 
 
-def test_without_databases_nothing_is_asked() -> None:
+def test_without_databases_nothing_is_checked() -> None:
     assert check_database_server() == []
 
 
@@ -71,7 +71,7 @@ def test_without_databases_nothing_is_asked() -> None:
         ("SET NAMES latin1", "ledger.E005"),
     ],
 )
-def test_a_session_that_is_set_wrongly(session: None, statement: str, wrong: str) -> None:
+def test_wrong_session_setting_is_an_error(session: None, statement: str, wrong: str) -> None:
     execute(statement)
 
     assert found() == [wrong]
@@ -79,7 +79,7 @@ def test_a_session_that_is_set_wrongly(session: None, statement: str, wrong: str
 
 @mysql
 @pytest.mark.parametrize("mode", ["STRICT_ALL_TABLES", "STRICT_TRANS_TABLES,NO_ZERO_DATE"])
-def test_both_strict_modes_are_strict(session: None, mode: str) -> None:
+def test_either_strict_mode_passes(session: None, mode: str) -> None:
     execute(f"SET SESSION sql_mode = '{mode}'")
 
     assert found() == []
@@ -87,14 +87,14 @@ def test_both_strict_modes_are_strict(session: None, mode: str) -> None:
 
 @mysql
 @pytest.mark.parametrize("value", ["0", "2"])
-def test_a_server_that_does_not_flush_each_commit(value: str) -> None:
+def test_server_not_flushing_each_commit_is_an_error(value: str) -> None:
     with server_set("innodb_flush_log_at_trx_commit", value):
         assert found() == ["ledger.E003"]
     assert found() == []
 
 
 @mysql
-def test_a_binary_log_that_is_not_flushed_with_each_commit() -> None:
+def test_binary_log_not_flushed_with_each_commit_is_an_error() -> None:
     with server_set("sync_binlog", "0"):
         expected = ["ledger.E003"] if read("SELECT @@log_bin") == "1" else []
         assert found() == expected
@@ -108,7 +108,7 @@ def test_a_binary_log_that_is_not_flushed_with_each_commit() -> None:
         ("(document_number VARCHAR(255) CHARACTER SET latin1)", "ledger.E005"),
     ],
 )
-def test_a_table_that_is_made_wrongly(definition: str, wrong: str) -> None:
+def test_table_with_wrong_engine_or_charset_is_an_error(definition: str, wrong: str) -> None:
     execute(f"CREATE TABLE made_wrongly {definition}")
     try:
         (message,) = check_database_server(["default"])
@@ -119,7 +119,7 @@ def test_a_table_that_is_made_wrongly(definition: str, wrong: str) -> None:
 
 
 @mysql
-def test_a_database_whose_tables_to_come_are_not_utf8mb4() -> None:
+def test_database_default_charset_other_than_utf8mb4_is_an_error() -> None:
     execute("ALTER DATABASE CHARACTER SET latin1")
     try:
         assert found() == ["ledger.E005"]
@@ -129,7 +129,7 @@ def test_a_database_whose_tables_to_come_are_not_utf8mb4() -> None:
 
 @sqlite
 @pytest.mark.parametrize("level", ["OFF", "NORMAL"])
-def test_sqlite_that_does_not_flush_each_commit(session: None, level: str) -> None:
+def test_sqlite_not_flushing_each_commit_is_an_error(session: None, level: str) -> None:
     execute(f"PRAGMA synchronous = {level}")
 
     assert found() == ["ledger.E003"]
@@ -142,7 +142,7 @@ def without_triggers() -> Iterator[None]:
     triggers.create(connection)
 
 
-def test_missing_triggers_are_an_error_that_names_them(without_triggers: None) -> None:
+def test_missing_triggers_are_named_in_an_error(without_triggers: None) -> None:
     (message,) = check_database_server(["default"])
 
     assert (message.id, message.is_serious()) == ("ledger.E006", True)
@@ -150,7 +150,7 @@ def test_missing_triggers_are_an_error_that_names_them(without_triggers: None) -
     assert "ledger_balancelog_no_delete" in message.msg
 
 
-def test_the_hint_of_missing_triggers_brings_them_back(without_triggers: None) -> None:
+def test_hint_recreates_missing_triggers(without_triggers: None) -> None:
     (message,) = check_database_server(["default"])
     assert message.hint is not None
     _, program, _ = message.hint.split('"')
@@ -160,7 +160,7 @@ def test_the_hint_of_missing_triggers_brings_them_back(without_triggers: None) -
     assert found() == []
 
 
-def test_triggers_that_are_still_to_be_migrated_are_not_missing(without_triggers: None) -> None:
+def test_triggers_of_unapplied_migrations_are_not_missing(without_triggers: None) -> None:
     recorder = MigrationRecorder(connection)
     migrations = {
         guarded.migration for guarded in triggers.expected_tables(recorder.applied_migrations()).values()
@@ -174,7 +174,7 @@ def test_triggers_that_are_still_to_be_migrated_are_not_missing(without_triggers
             recorder.record_applied(*migration)
 
 
-def test_what_is_wrong_stops_check_and_migrate(without_triggers: None) -> None:
+def test_missing_triggers_stop_check_and_migrate(without_triggers: None) -> None:
     with pytest.raises(SystemCheckError, match="triggers that protect posted payments are missing"):
         call_command("check", databases=["default"])
     with pytest.raises(SystemCheckError, match="triggers that protect posted payments are missing"):

@@ -17,22 +17,22 @@ from tests.factories import IVANOV, ROMASHKA, SAMPLE, VASILEK
         (9_223_372_036_854_775_807, "92233720368547758.07"),
     ],
 )
-def test_rubles_are_exact_to_the_last_kopeck(kopecks: int, expected: str) -> None:
+def test_rubles_are_exact_to_the_kopeck(kopecks: int, expected: str) -> None:
     assert str(rubles(kopecks)) == expected
 
 
-def test_a_whole_sum_is_an_integer_and_any_other_a_decimal() -> None:
+def test_whole_rubles_are_integers_and_others_decimals() -> None:
     assert type(rubles(1_00)) is int
     assert type(rubles(1_01)) is Decimal
 
 
 @pytest.mark.parametrize("inn", [ROMASHKA, VASILEK, IVANOV])
-def test_right_check_digits_hold(inn: str) -> None:
+def test_right_check_digits_are_valid(inn: str) -> None:
     assert is_checksum_valid(inn)
 
 
 @pytest.mark.parametrize("inn", [SAMPLE, "7707083894", "500100732258", "500100732269"])
-def test_wrong_check_digits_do_not(inn: str) -> None:
+def test_wrong_check_digits_are_invalid(inn: str) -> None:
     assert is_inn(inn)
     assert not is_checksum_valid(inn)
 
@@ -50,5 +50,5 @@ def test_wrong_check_digits_do_not(inn: str) -> None:
         "１２３４５６７８９０",
     ],
 )
-def test_anything_else_is_no_inn(text: str) -> None:
+def test_other_text_is_not_an_inn(text: str) -> None:
     assert not is_inn(text)

@@ -28,63 +28,63 @@ from tests.row_counts import count_rows_read, count_vm_instructions
 
 pytestmark = pytest.mark.django_db
 EXISTS, CONFLICT = PriorPosting.EXISTS, PriorPosting.CONFLICT
-CREATED = None  # now, and not before
+CREATED = None  # by this batch
 
 
-def lines_of(inn: str) -> list[tuple[int, int, int]]:
+def entries_of(inn: str) -> list[tuple[int, int, int]]:
     """(seq, amount, balance after) of an organization's log."""
     log = BalanceLog.objects.filter(organization__inn=inn).order_by("seq")
     return list(log.values_list("seq", "amount_kopecks", "balance_after_kopecks"))
 
 
-def test_a_payment_credits_its_organization() -> None:
-    told = terms(145_000_00)
+def test_payment_credits_its_organization() -> None:
+    payment = terms(145_000_00)
 
-    assert post_payments(told) == [CREATED]
+    assert post_payments(payment) == [CREATED]
 
     assert balances() == {ROMASHKA: 145_000_00}
-    assert lines_of(ROMASHKA) == [(1, 145_000_00, 145_000_00)]
-    assert Payment.objects.get().terms == told
+    assert entries_of(ROMASHKA) == [(1, 145_000_00, 145_000_00)]
+    assert Payment.objects.get().terms == payment
 
 
-def test_worked_example_a_day_of_two_shops() -> None:
+def test_example_day_of_two_shops() -> None:
     """Three customers pay Romashka, one of them in kopecks; Vasilek sells once."""
     morning = post_payments(terms(1_500_00), terms(99, inn=VASILEK), terms(20_99))
     evening = post_payments(terms(3_000_00))
 
     assert morning + evening == [CREATED] * 4
-    assert lines_of(ROMASHKA) == [(1, 1_500_00, 1_500_00), (2, 20_99, 1_520_99), (3, 3_000_00, 4_520_99)]
-    assert lines_of(VASILEK) == [(1, 99, 99)]
+    assert entries_of(ROMASHKA) == [(1, 1_500_00, 1_500_00), (2, 20_99, 1_520_99), (3, 3_000_00, 4_520_99)]
+    assert entries_of(VASILEK) == [(1, 99, 99)]
     assert balances() == {ROMASHKA: 4_520_99, VASILEK: 99}
 
 
 def test_same_operation_twice_credits_once() -> None:
-    told = terms(100_00)
+    payment = terms(100_00)
 
-    assert post_payments(told) == [CREATED]
-    assert post_payments(told) == [EXISTS]
+    assert post_payments(payment) == [CREATED]
+    assert post_payments(payment) == [EXISTS]
 
     assert balances() == {ROMASHKA: 100_00}
 
 
-def test_same_operation_twice_in_one_batch_is_refused_whole() -> None:
-    told = terms(100_00)
+def test_duplicate_operation_in_one_batch_rolls_back_the_batch() -> None:
+    payment = terms(100_00)
 
     with pytest.raises(IntegrityError):
-        post_payments(told, told)
+        post_payments(payment, payment)
 
     assert not Payment.objects.exists()
 
 
-def test_posting_what_is_posted_already_is_refused_whole() -> None:
-    """The unique key decides, whether or not somebody looked before."""
-    told = terms(100_00)
-    post_payments(told)
+def test_reposting_an_operation_rolls_back_the_batch() -> None:
+    """The unique key decides, whether or not the caller checked with find_posted."""
+    payment = terms(100_00)
+    post_payments(payment)
 
     with pytest.raises(IntegrityError), transaction.atomic():
-        post(posting_source(terms(1), told), try_lock({ROMASHKA}))
+        post(posting_source(terms(1), payment), try_lock({ROMASHKA}))
 
-    assert lines_of(ROMASHKA) == [(1, 100_00, 100_00)]
+    assert entries_of(ROMASHKA) == [(1, 100_00, 100_00)]
 
 
 @pytest.mark.parametrize(
@@ -97,19 +97,19 @@ def test_posting_what_is_posted_already_is_refused_whole() -> None:
     ],
     ids=lambda other: next(iter(other)),
 )
-def test_other_terms_under_a_posted_operation_id_are_a_conflict(other: dict[str, object]) -> None:
-    told = terms()
-    post_payments(told)
+def test_other_terms_of_a_posted_operation_conflict(other: dict[str, object]) -> None:
+    payment = terms()
+    post_payments(payment)
     make_organizations(VASILEK)
 
-    fields = {name: getattr(told, name) for name in told.__slots__}
+    fields = {name: getattr(payment, name) for name in payment.__slots__}
     assert post_payments(PaymentTerms(**fields | other)) == [CONFLICT]
 
     assert balances() == {ROMASHKA: 100_00, VASILEK: 0}
-    assert Payment.objects.get().terms == told
+    assert Payment.objects.get().terms == payment
 
 
-def test_an_organization_that_is_not_open_is_named() -> None:
+def test_try_lock_names_missing_organizations() -> None:
     make_organizations(ROMASHKA)
 
     with pytest.raises(MissingOrganizations) as raised, transaction.atomic():
@@ -118,7 +118,7 @@ def test_an_organization_that_is_not_open_is_named() -> None:
     assert raised.value.inns == {VASILEK, IVANOV}
 
 
-def test_posting_to_an_organization_that_is_not_open_is_refused_whole() -> None:
+def test_posting_to_missing_organization_rolls_back_the_batch() -> None:
     make_organizations(ROMASHKA)
 
     with pytest.raises(IntegrityError), transaction.atomic():
@@ -128,31 +128,31 @@ def test_posting_to_an_organization_that_is_not_open_is_refused_whole() -> None:
     assert not Payment.objects.exists()
 
 
-def test_a_balance_that_would_overflow_is_refused_whole() -> None:
+def test_overflowing_balance_rolls_back_the_batch() -> None:
     post_payments(terms(1_00))
     Organization.objects.update(balance_kopecks=BALANCE_KOPECKS_MAX - 1_00)
 
     with pytest.raises(DatabaseError):
         post_payments(terms(1_00), terms(1))
 
-    assert lines_of(ROMASHKA) == [(1, 1_00, 1_00)]
-    assert post_payments(terms(1_00)) == [CREATED]  # to the last kopeck it fits
+    assert entries_of(ROMASHKA) == [(1, 1_00, 1_00)]
+    assert post_payments(terms(1_00)) == [CREATED]  # fits to the kopeck
 
 
-def test_the_statements_of_a_batch_do_not_grow_with_it(
+def test_posting_takes_constant_number_of_statements(
     django_assert_num_queries: DjangoAssertNumQueries,
 ) -> None:
     make_organizations(ROMASHKA, VASILEK, IVANOV)
     for count in (PAYMENTS_LOGGED_MAX + 1, 100):
-        told = posting_source(
+        batch = posting_source(
             *(terms(inn=(ROMASHKA, VASILEK, IVANOV)[number % 3]) for number in range(count))
         )
         organizations = try_lock({ROMASHKA, VASILEK, IVANOV})
         with django_assert_num_queries(4):
-            post(told, organizations)
+            post(batch, organizations)
 
 
-def test_posting_under_organizations_that_are_not_all_is_refused_whole() -> None:
+def test_posting_with_unlocked_organization_rolls_back_the_batch() -> None:
     make_organizations(ROMASHKA, VASILEK)
 
     with pytest.raises(IntegrityError), transaction.atomic():
@@ -165,23 +165,23 @@ def test_posting_under_organizations_that_are_not_all_is_refused_whole() -> None
 
 @requires_mysql_explain
 @pytest.mark.django_db(transaction=True)  # ANALYZE ends a test's own transaction
-def test_a_long_log_costs_its_next_line_nothing() -> None:
+def test_posting_cost_is_independent_of_log_length() -> None:
     post_payments(*(terms() for _ in range(1000)))
     update_statistics()
-    told = posting_source(terms(), terms())
+    batch = posting_source(terms(), terms())
 
     with transaction.atomic():
         organizations = try_lock({ROMASHKA})
-        assert count_rows_read(lambda: post(told, organizations)) < 100
+        assert count_rows_read(lambda: post(batch, organizations)) < 100
 
 
 @pytest.mark.skipif(connection.vendor != "sqlite", reason="counts the instructions of SQLite's machine")
-def test_a_long_log_costs_its_next_line_nothing_on_sqlite() -> None:
+def test_posting_cost_is_independent_of_log_length_on_sqlite() -> None:
     def post_two() -> None:
-        told = posting_source(terms(), terms())
+        batch = posting_source(terms(), terms())
         with transaction.atomic():
             organizations = try_lock({ROMASHKA})
-            costs.append(count_vm_instructions(lambda: post(told, organizations)))
+            costs.append(count_vm_instructions(lambda: post(batch, organizations)))
 
     costs: list[int] = []
     make_organizations(ROMASHKA)
@@ -191,21 +191,21 @@ def test_a_long_log_costs_its_next_line_nothing_on_sqlite() -> None:
     assert costs[1] < 2 * costs[0]
 
 
-def test_each_balance_change_is_one_structured_line_after_the_commit(
+def test_each_balance_change_is_logged_after_commit(
     django_capture_on_commit_callbacks: DjangoCaptureOnCommitCallbacks,
 ) -> None:
-    told = terms(145_000_00)
-    with structlog.testing.capture_logs() as lines, django_capture_on_commit_callbacks(execute=True):
-        post_payments(told)
-        post_payments(told)
-        assert lines == []  # nobody knows yet whether it will be committed
+    payment = terms(145_000_00)
+    with structlog.testing.capture_logs() as events, django_capture_on_commit_callbacks(execute=True):
+        post_payments(payment)
+        post_payments(payment)
+        assert events == []  # not committed yet
 
     organization = Organization.objects.get()
-    assert lines == [
+    assert events == [
         {
             "event": "balance changed",
             "log_level": "info",
-            "operation_id": str(told.operation_id),
+            "operation_id": str(payment.operation_id),
             "organization_id": organization.pk,
             "seq": 1,
             "amount_kopecks": 145_000_00,
@@ -214,25 +214,25 @@ def test_each_balance_change_is_one_structured_line_after_the_commit(
     ]
 
 
-def test_the_balance_changes_of_a_large_batch_are_one_line(
+def test_balance_changes_of_large_batch_are_one_log_event(
     django_capture_on_commit_callbacks: DjangoCaptureOnCommitCallbacks,
 ) -> None:
-    with structlog.testing.capture_logs() as lines, django_capture_on_commit_callbacks(execute=True):
+    with structlog.testing.capture_logs() as events, django_capture_on_commit_callbacks(execute=True):
         post_payments(*(terms() for _ in range(PAYMENTS_LOGGED_MAX + 1)))
 
-    assert lines == [{"event": "balances changed", "log_level": "info", "payments": PAYMENTS_LOGGED_MAX + 1}]
+    assert events == [{"event": "balances changed", "log_level": "info", "payments": PAYMENTS_LOGGED_MAX + 1}]
 
 
-def test_at_debug_a_large_batch_names_its_operations(
+def test_debug_log_names_operations_of_large_batch(
     django_capture_on_commit_callbacks: DjangoCaptureOnCommitCallbacks, caplog: pytest.LogCaptureFixture
 ) -> None:
     batch = [terms() for _ in range(PAYMENTS_LOGGED_MAX + 1)]
     caplog.set_level(logging.DEBUG, "ledger.posting")
-    with structlog.testing.capture_logs() as lines, django_capture_on_commit_callbacks(execute=True):
+    with structlog.testing.capture_logs() as events, django_capture_on_commit_callbacks(execute=True):
         post_payments(*batch)
 
-    operation_ids = {operation_id for line in lines for operation_id in line.get("operation_ids", [])}
-    assert operation_ids == {str(told.operation_id) for told in batch}
+    operation_ids = {operation_id for event in events for operation_id in event.get("operation_ids", [])}
+    assert operation_ids == {str(payment.operation_id) for payment in batch}
 
 
 @pytest.mark.django_db(transaction=True)
@@ -241,13 +241,13 @@ def test_posting_outside_a_transaction_is_refused() -> None:
         post(posting_source(terms()), {})
 
 
-def test_opening_an_organization_inside_a_transaction_is_refused() -> None:
+def test_creating_organizations_inside_a_transaction_is_refused() -> None:
     with pytest.raises(TransactionManagementError):
         create_organizations([ROMASHKA])
 
 
 @pytest.mark.django_db(transaction=True)
-def test_opening_twice_opens_once_and_changes_nothing() -> None:
+def test_creating_organizations_is_idempotent() -> None:
     create_organizations([ROMASHKA])
     post_payments(terms(5_00))
 
@@ -256,7 +256,7 @@ def test_opening_twice_opens_once_and_changes_nothing() -> None:
     assert balances() == {ROMASHKA: 5_00, VASILEK: 0}
 
 
-# --- against a model in plain Python -----------------------------------------------------------------
+# --- compared with a model in plain Python -------------------------------------------------------------
 
 OPERATIONS = [terms().operation_id for _ in range(8)]
 batches = st.lists(
@@ -269,48 +269,48 @@ batches = st.lists(
             document_number=st.sampled_from(["1", "2"]),
         ),
         max_size=6,
-        unique_by=lambda told: told.operation_id,
+        unique_by=lambda payment: payment.operation_id,
     ),
     max_size=6,
 )
 
 
 class Model:
-    """The ledger as a person with a sheet of paper would keep it."""
+    """The ledger in plain Python."""
 
     def __init__(self) -> None:
         self.known: dict[object, PaymentTerms] = {}
-        self.lines: dict[str, list[tuple[int, int, int]]] = {}
+        self.log: dict[str, list[tuple[int, int, int]]] = {}
 
-    def post(self, told: PaymentTerms) -> PriorPosting | None:
-        if told.operation_id in self.known:
-            return EXISTS if self.known[told.operation_id] == told else CONFLICT
-        self.known[told.operation_id] = told
-        sheet = self.lines.setdefault(told.inn, [])
-        before = sheet[-1][2] if sheet else 0
-        sheet.append((len(sheet) + 1, told.amount_kopecks, before + told.amount_kopecks))
+    def post(self, payment: PaymentTerms) -> PriorPosting | None:
+        if payment.operation_id in self.known:
+            return EXISTS if self.known[payment.operation_id] == payment else CONFLICT
+        self.known[payment.operation_id] = payment
+        entries = self.log.setdefault(payment.inn, [])
+        before = entries[-1][2] if entries else 0
+        entries.append((len(entries) + 1, payment.amount_kopecks, before + payment.amount_kopecks))
         return CREATED
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(batches)
-def test_any_batches_end_like_the_model(told: list[list[PaymentTerms]]) -> None:
+def test_random_batches_match_the_model(random_batches: list[list[PaymentTerms]]) -> None:
     model = Model()
     with transaction.atomic():
-        for batch in told:
+        for batch in random_batches:
             assert post_payments(*batch) == [model.post(one) for one in batch]
-        for inn, sheet in model.lines.items():
-            assert lines_of(inn) == sheet
+        for inn, entries in model.log.items():
+            assert entries_of(inn) == entries
             organization = Organization.objects.get(inn=inn)
-            assert (organization.last_seq, organization.balance_kopecks) == (len(sheet), sheet[-1][2])
+            assert (organization.last_seq, organization.balance_kopecks) == (len(entries), entries[-1][2])
         assert Payment.objects.count() == len(model.known)
         connection.set_rollback(True)
 
 
-# --- what the database itself refuses ----------------------------------------------------------------
+# --- constraints of the database -----------------------------------------------------------------------
 
 
-def test_the_database_refuses_a_second_payment_of_an_operation() -> None:
+def test_database_refuses_second_payment_of_an_operation() -> None:
     post_payments(terms())
     payment = Payment.objects.get()
     payment.pk = None
@@ -319,21 +319,21 @@ def test_the_database_refuses_a_second_payment_of_an_operation() -> None:
 
 
 @pytest.mark.parametrize("doubled", ["seq", "payment"])
-def test_the_database_refuses_a_second_line_with_the_same_seq_or_payment(doubled: str) -> None:
+def test_database_refuses_second_entry_with_same_seq_or_payment(doubled: str) -> None:
     post_payments(terms())
-    line, payment = BalanceLog.objects.get(), Payment.objects.get()
+    entry, payment = BalanceLog.objects.get(), Payment.objects.get()
     payment.pk, payment.operation_id = None, terms().operation_id
     payment.save(force_insert=True)
-    line.pk = None
+    entry.pk = None
     if doubled == "seq":
-        line.payment = payment
+        entry.payment = payment
     else:
-        line.seq = 2
+        entry.seq = 2
     with pytest.raises(IntegrityError), transaction.atomic():
-        line.save(force_insert=True)
+        entry.save(force_insert=True)
 
 
-def test_the_database_refuses_money_of_no_or_less_than_no_amount() -> None:
+def test_database_refuses_zero_and_negative_amounts() -> None:
     for amount_kopecks in (0, -1):
         with pytest.raises(IntegrityError), transaction.atomic():
             post_payments(terms(amount_kopecks))

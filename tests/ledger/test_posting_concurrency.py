@@ -36,7 +36,7 @@ def poster(inns: list[str]) -> Callable[[], None]:
     return post_batches
 
 
-def test_batches_in_opposite_orders_meet_no_deadlock() -> None:
+def test_batches_in_opposite_orders_do_not_deadlock() -> None:
     create_organizations(INNS)
 
     run_concurrently([poster(INNS), poster(INNS[::-1]), poster(INNS[1:]), poster(INNS[2::-1])] * 2)
@@ -46,7 +46,7 @@ def test_batches_in_opposite_orders_meet_no_deadlock() -> None:
     assert sum(Organization.objects.values_list("last_seq", flat=True)) == 28 * ROUNDS
 
 
-def test_first_payments_of_new_organizations_meet_no_deadlock() -> None:
+def test_first_payments_of_new_organizations_do_not_deadlock() -> None:
     """Inserting organizations under locks can deadlock; posting to those that were opened before must not.
 
     Opening the same ones may itself, as every INSERT of one unique key by three sessions: a row that gives

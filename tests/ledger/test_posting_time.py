@@ -1,4 +1,4 @@
-"""When a payment counts as posted: by the database's clock, and in the order of the log."""
+"""Times of payments: from the database's clock, never decreasing within a log."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -38,7 +38,7 @@ SetClock = Callable[[datetime], None]
 
 @pytest.fixture
 def set_clock(monkeypatch: pytest.MonkeyPatch) -> SetClock:
-    """Set the clock by which payments are posted, as a failover to another server does."""
+    """Return a function that sets the database's clock, as a failover to another server does."""
 
     def set_to(moment: datetime) -> None:
         monkeypatch.setattr(clock, "database_now_sql", lambda: Value(moment, DateTimeField()))
@@ -56,7 +56,7 @@ def times(inn: str) -> list[datetime]:
 
 
 @pytest.mark.parametrize("ahead", [DAY, -DAY, timedelta(seconds=5), timedelta(seconds=-5)])
-def test_a_worker_whose_clock_is_wrong_posts_at_the_databases_time(
+def test_worker_with_wrong_clock_posts_at_database_time(
     ahead: timedelta, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if connection.vendor == "sqlite":
@@ -72,7 +72,7 @@ def test_a_worker_whose_clock_is_wrong_posts_at_the_databases_time(
 
 
 @pytest.mark.django_db(transaction=True)
-def test_an_organization_is_opened_at_the_databases_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_organization_is_created_at_database_time(monkeypatch: pytest.MonkeyPatch) -> None:
     moment = datetime(2024, 4, 27, 21, tzinfo=UTC)
     monkeypatch.setattr(clock, "database_now", lambda: moment)
 
@@ -81,7 +81,7 @@ def test_an_organization_is_opened_at_the_databases_time(monkeypatch: pytest.Mon
     assert romashka().opened_at == moment
 
 
-def test_a_clock_that_steps_back_posts_nothing_before_the_newest_line(set_clock: SetClock) -> None:
+def test_clock_set_back_posts_no_earlier_than_last_entry(set_clock: SetClock) -> None:
     noon = datetime(2024, 4, 27, 12, tzinfo=UTC)
     set_clock(noon)
     post_payments(terms(1_00))
@@ -98,7 +98,7 @@ def test_a_clock_that_steps_back_posts_nothing_before_the_newest_line(set_clock:
     ]
 
 
-def test_a_line_ahead_of_the_clock_holds_back_its_own_organization_only(set_clock: SetClock) -> None:
+def test_entry_ahead_of_the_clock_affects_only_its_organization(set_clock: SetClock) -> None:
     noon = datetime(2024, 4, 27, 12, tzinfo=UTC)
     set_clock(noon + DAY)
     post_payments(terms())
@@ -109,7 +109,7 @@ def test_a_line_ahead_of_the_clock_holds_back_its_own_organization_only(set_cloc
     assert times(VASILEK) == [noon]
 
 
-def test_a_payment_has_the_time_of_its_line(set_clock: SetClock) -> None:
+def test_payment_has_the_time_of_its_entry(set_clock: SetClock) -> None:
     noon = datetime(2024, 4, 27, 12, tzinfo=UTC)
     for moment in (noon, noon - DAY):
         set_clock(moment)
@@ -119,22 +119,22 @@ def test_a_payment_has_the_time_of_its_line(set_clock: SetClock) -> None:
     assert pairs == [(noon, noon)] * 4
 
 
-# --- from when the past is settled ------------------------------------------------------------------------
+# --- settled balances ----------------------------------------------------------------------------------
 
 
-def answered(client: Client, path: str, **query: Any) -> Any:
+def get_json(client: Client, path: str, **query: Any) -> Any:
     return client.get(path, query).json()
 
 
-def test_a_past_behind_which_lines_are_written_is_settled_at_once() -> None:
+def test_balance_before_a_later_entry_is_settled() -> None:
     post_payments(terms())
     (first,) = times(ROMASHKA)
 
     assert is_settled(romashka(), first - TIME_RESOLUTION)
-    assert not is_settled(romashka(), first)  # the next line may have the same time
+    assert not is_settled(romashka(), first)  # the next entry may have the same time
 
 
-def test_a_past_without_a_later_line_is_settled_when_no_posting_can_be_as_old(
+def test_balance_without_later_entry_is_settled_after_the_longest_posting(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     make_organizations(ROMASHKA)
@@ -147,20 +147,18 @@ def test_a_past_without_a_later_line_is_settled_when_no_posting_can_be_as_old(
 
 
 @pytest.mark.parametrize(("path", "moment"), [(BALANCE, "at"), (HISTORY, "to")])
-def test_only_an_answer_about_the_past_says_whether_it_is_settled(
-    client: Client, path: str, moment: str
-) -> None:
+def test_settled_is_returned_only_for_a_past_instant(client: Client, path: str, moment: str) -> None:
     post_payments(terms())
-    (line,) = times(ROMASHKA)
+    (posted_at,) = times(ROMASHKA)
 
-    assert "settled" not in answered(client, path)
-    assert answered(client, path, **{moment: (line - DAY).isoformat()})["settled"] is True
-    assert answered(client, path, **{moment: (line + DAY).isoformat()})["settled"] is False
+    assert "settled" not in get_json(client, path)
+    assert get_json(client, path, **{moment: (posted_at - DAY).isoformat()})["settled"] is True
+    assert get_json(client, path, **{moment: (posted_at + DAY).isoformat()})["settled"] is False
 
 
 @requires_row_locks
 @pytest.mark.django_db(transaction=True)
-def test_an_answer_that_an_uncommitted_posting_changes_was_not_settled(client: Client) -> None:
+def test_balance_is_not_settled_while_a_posting_is_uncommitted(client: Client) -> None:
     post_payments(terms(1_00))
     is_posted, may_commit = Event(), Event()
 
@@ -177,11 +175,11 @@ def test_an_answer_that_an_uncommitted_posting_changes_was_not_settled(client: C
         posting = pool.submit(post_slowly)
         assert is_posted.wait(30)
         now = clock.database_now()
-        early = answered(client, BALANCE, at=now.isoformat())
+        early = get_json(client, BALANCE, at=now.isoformat())
         may_commit.set()
         posting.result()
     post_payments(terms(10_00))
 
     assert early == {"inn": ROMASHKA, "balance": 1, "settled": False}
-    late = answered(client, BALANCE, at=now.isoformat())
+    late = get_json(client, BALANCE, at=now.isoformat())
     assert late == {"inn": ROMASHKA, "balance": 6, "settled": True}

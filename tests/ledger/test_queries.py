@@ -1,4 +1,4 @@
-"""The past of a balance, on a log whose line n is n rubles, written n hours after MIDNIGHT_IN_MOSCOW."""
+"""Past balances, on a log whose entry n is n rubles, written n hours after MIDNIGHT_IN_MOSCOW."""
 
 import json
 from collections.abc import Sequence
@@ -19,27 +19,27 @@ from tests.query_plans import assert_index_lookups_only, requires_mysql_explain
 pytestmark = pytest.mark.django_db
 HOUR = timedelta(hours=1)
 INSTANT = timedelta(microseconds=1)
-LONG = FAN_OUT**2 + FAN_OUT + 1  # so long that it takes three steps to find a place in it
+LONG = FAN_OUT**2 + FAN_OUT + 1  # long enough for a search in three steps
 
 
 def at(hours: int) -> datetime:
     return MIDNIGHT_IN_MOSCOW + hours * HOUR
 
 
-def total(lines: int) -> int:
-    """Kopecks after so many lines."""
-    return lines * (lines + 1) // 2 * 1_00
+def total(count: int) -> int:
+    """Return the kopecks after `count` entries."""
+    return count * (count + 1) // 2 * 1_00
 
 
-def written(lines: int, inn: str = ROMASHKA) -> Organization:
-    return append(Organization.objects.create(inn=inn, opened_at=at(0)), lines)
+def make_log(count: int, inn: str = ROMASHKA) -> Organization:
+    return append(Organization.objects.create(inn=inn, opened_at=at(0)), count)
 
 
 def append(
-    organization: Organization, lines: int, clock: timedelta = timedelta(), times: Sequence[datetime] = ()
+    organization: Organization, count: int, clock: timedelta = timedelta(), times: Sequence[datetime] = ()
 ) -> Organization:
-    """Straight into the tables, because posting takes the time from the clock."""
-    seqs = range(organization.last_seq + 1, organization.last_seq + lines + 1)
+    """Insert entries with chosen times, which posting would read from the clock."""
+    seqs = range(organization.last_seq + 1, organization.last_seq + count + 1)
     common: Any = {"document_number": "1", "document_date": at(0), "organization": organization}
     payments = [
         Payment(operation_id=uuid4(), amount_kopecks=seq * 1_00, created_at=created_at, **common)
@@ -58,19 +58,19 @@ def append(
         )
         for seq, payment in zip(seqs, payments, strict=True)
     )
-    organization.last_seq += lines
+    organization.last_seq += count
     organization.balance_kopecks = total(organization.last_seq)
     organization.save()
     return organization
 
 
-@pytest.mark.parametrize("lines", [0, 1, 2, FAN_OUT - 1, FAN_OUT, FAN_OUT + 1, LONG])
-def test_the_balance_at_an_instant_is_that_after_the_newest_line_by_then(lines: int) -> None:
-    organization = written(lines)
-    written(40, inn=VASILEK)
+@pytest.mark.parametrize("count", [0, 1, 2, FAN_OUT - 1, FAN_OUT, FAN_OUT + 1, LONG])
+def test_balance_at_an_instant_is_after_the_last_entry_by_then(count: int) -> None:
+    organization = make_log(count)
+    make_log(40, inn=VASILEK)
 
-    for seq in {0, 1, 2, FAN_OUT - 1, FAN_OUT, FAN_OUT + 1, lines // 2, lines - 1, lines} & {
-        *range(lines + 1)
+    for seq in {0, 1, 2, FAN_OUT - 1, FAN_OUT, FAN_OUT + 1, count // 2, count - 1, count} & {
+        *range(count + 1)
     }:
         assert balance_at(organization, at(seq)) == total(seq)
         assert balance_at(organization, at(seq) + HOUR - INSTANT) == total(seq)
@@ -78,7 +78,7 @@ def test_the_balance_at_an_instant_is_that_after_the_newest_line_by_then(lines: 
     assert balance_at(organization, datetime(9999, 12, 31, tzinfo=UTC)) == organization.balance_kopecks
 
 
-def test_lines_of_one_batch_have_one_instant_and_all_count() -> None:
+def test_entries_of_one_batch_share_one_instant() -> None:
     post_payments(*(terms(1_00) for _ in range(50)))
     organization = Organization.objects.get()
     (instant,) = set(organization.log.values_list("created_at", flat=True))
@@ -87,23 +87,23 @@ def test_lines_of_one_batch_have_one_instant_and_all_count() -> None:
     assert balance_at(organization, instant - INSTANT) == 0
 
 
-def test_the_past_stays_as_it_was_told_when_clocks_disagree_and_the_log_grows() -> None:
-    organization = written(FAN_OUT - 3)
-    organization = append(organization, FAN_OUT * 2, clock=-5 * HOUR)  # by a worker whose clock is late
+def test_past_balances_are_stable_when_clocks_disagree_and_the_log_grows() -> None:
+    organization = make_log(FAN_OUT - 3)
+    organization = append(organization, FAN_OUT * 2, clock=-5 * HOUR)  # by a worker with a slow clock
     moments = [at(hours) for hours in range(FAN_OUT)]
-    told = [balance_at(organization, moment) for moment in moments]
+    before = [balance_at(organization, moment) for moment in moments]
 
     append(organization, LONG)
 
-    assert [balance_at(organization, moment) for moment in moments] == told
+    assert [balance_at(organization, moment) for moment in moments] == before
 
 
 def seqs(organization: Organization, limit: int = 3, **bounds: Any) -> list[int]:
-    return [line.seq for line in history(organization, limit=limit, **bounds)]
+    return [entry.seq for entry in history(organization, limit=limit, **bounds)]
 
 
-def test_history_goes_both_ways_and_is_told_newest_first() -> None:
-    organization = written(10)
+def test_history_pages_both_ways_newest_first() -> None:
+    organization = make_log(10)
 
     assert seqs(organization) == [10, 9, 8]
     assert seqs(organization, before=8) == [7, 6, 5]
@@ -118,8 +118,8 @@ def test_history_goes_both_ways_and_is_told_newest_first() -> None:
     )
 
 
-def test_history_of_a_period_begins_with_its_first_instant_and_ends_before_its_last() -> None:
-    organization = written(10)
+def test_history_period_includes_from_and_excludes_to() -> None:
+    organization = make_log(10)
 
     assert seqs(organization, since=at(3), until=at(6)) == [5, 4, 3]
     assert seqs(organization, since=at(9)) == [10, 9]
@@ -132,27 +132,31 @@ def test_history_of_a_period_begins_with_its_first_instant_and_ends_before_its_l
     assert seqs(organization, since=at(4), before=3) == seqs(organization, until=at(4), after=5) == []
 
 
-# --- as parameters -----------------------------------------------------------------------------------------
+# --- parameters of the API -----------------------------------------------------------------------------
 
 BALANCE = f"/api/organizations/{ROMASHKA}/balance/"
 
 
-def asked(path: str, status: int = 200, **query: str) -> Any:
+def get_json(path: str, status: int = 200, **query: str) -> Any:
     response = Client().get(path, query)
     assert response.status_code == status
     return json.loads(response.content)
 
 
-def test_the_balance_and_the_history_can_be_asked_for_a_time_in_any_offset() -> None:
-    written(10)
+def test_balance_and_history_accept_any_utc_offset() -> None:
+    make_log(10)
 
-    assert asked(BALANCE, at="2024-04-28T00:00:00Z") == {"inn": ROMASHKA, "balance": 6, "settled": True}
-    assert asked(BALANCE, at="2024-04-28T03:00:00+03:00") == {"inn": ROMASHKA, "balance": 6, "settled": True}
-    assert asked(BALANCE, at="2020-01-01T00:00Z")["balance"] == 0
-    assert asked(BALANCE, at="9999-12-31T23:59:59-23:00")["balance"] == 55
+    assert get_json(BALANCE, at="2024-04-28T00:00:00Z") == {"inn": ROMASHKA, "balance": 6, "settled": True}
+    assert get_json(BALANCE, at="2024-04-28T03:00:00+03:00") == {
+        "inn": ROMASHKA,
+        "balance": 6,
+        "settled": True,
+    }
+    assert get_json(BALANCE, at="2020-01-01T00:00Z")["balance"] == 0
+    assert get_json(BALANCE, at="9999-12-31T23:59:59-23:00")["balance"] == 55
     period = {"from": "2024-04-28T00:00:00+03:00", "to": "2024-04-28T03:00:00+03:00"}
-    assert [line["seq"] for line in asked(f"{BALANCE}history/", **period)["history"]] == [2, 1]
-    assert [line["seq"] for line in asked(f"{BALANCE}history/", after="8")["history"]] == [10, 9]
+    assert [entry["seq"] for entry in get_json(f"{BALANCE}history/", **period)["history"]] == [2, 1]
+    assert [entry["seq"] for entry in get_json(f"{BALANCE}history/", after="8")["history"]] == [10, 9]
 
 
 @pytest.mark.parametrize(
@@ -171,34 +175,34 @@ def test_the_balance_and_the_history_can_be_asked_for_a_time_in_any_offset() -> 
     ],
 )
 @pytest.mark.parametrize(("path", "name"), [("", "at"), ("history/", "from"), ("history/", "to")])
-def test_what_is_no_moment_is_refused(path: str, name: str, value: str) -> None:
+def test_invalid_datetime_is_refused(path: str, name: str, value: str) -> None:
     make_organizations(ROMASHKA)
 
-    (message,) = asked(BALANCE + path, 400, **{name: value}).values()
+    (message,) = get_json(BALANCE + path, 400, **{name: value}).values()
     assert message.startswith(f"{name}: must be an ISO 8601 date and time with an offset")
 
 
-def test_one_cannot_go_both_ways_at_once() -> None:
-    assert asked(f"{BALANCE}history/", 400, before="9", after="1") == {
+def test_before_and_after_together_are_refused() -> None:
+    assert get_json(f"{BALANCE}history/", 400, before="9", after="1") == {
         "error": "before, after: give one of them"
     }
 
 
-# --- what it costs -----------------------------------------------------------------------------------------
+# --- cost ----------------------------------------------------------------------------------------------
 
 
 @requires_mysql_explain
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize("query", ["?at={}", "history/?from={}", "history/?to={}", "history/?after=500"])
-def test_the_past_costs_index_lookups_only(client: Client, query: str) -> None:
-    written(LONG)
-    written(LONG, inn=VASILEK)
+def test_past_balance_takes_index_lookups_only(client: Client, query: str) -> None:
+    make_log(LONG)
+    make_log(LONG, inn=VASILEK)
 
     assert_index_lookups_only(lambda: client.get(BALANCE + query.format("2024-05-08T00:00Z")))
 
 
-def test_a_place_in_a_million_lines_takes_four_queries() -> None:
-    organization = written(10)
+def test_search_in_a_million_entries_takes_four_queries() -> None:
+    organization = make_log(10)
     organization.last_seq = 1_000_000
 
     with CaptureQueriesContext(connection) as queries:

@@ -1,4 +1,4 @@
-"""A statement as an .xlsx workbook, as a spreadsheet reads it."""
+"""The .xlsx statement, as a spreadsheet reads it."""
 
 import tempfile
 import tracemalloc
@@ -21,11 +21,11 @@ from ledger.money import BALANCE_KOPECKS_MAX
 from ledger.statement import Statement
 from tests.admin_client import staff_client, superuser_client
 from tests.factories import ROMASHKA, VASILEK, post_payments, terms
-from tests.ledger.test_queries import written
-from tests.ledger.test_statement import in_moscow, stated, total
+from tests.ledger.test_queries import make_log
+from tests.ledger.test_statement import in_moscow, statement_of, total
 
 pytestmark = pytest.mark.django_db
-# What Excel with Russian settings makes something else of, and what it would run.
+# Texts that Excel with Russian settings would convert, or run as a formula.
 NUMBERS = [
     *(
         "000123",
@@ -68,7 +68,7 @@ NUMBERS = [
 ]
 
 
-MIDNIGHT = datetime.combine(date(2024, 4, 28), time())  # cells of a workbook know no zone
+MIDNIGHT = datetime.combine(date(2024, 4, 28), time())  # cells of a workbook have no time zone
 
 
 def path(organization: Organization) -> str:
@@ -76,29 +76,29 @@ def path(organization: Organization) -> str:
 
 
 def read(client: Client, organization: Organization, **query: str) -> list[tuple[Cell, ...]]:
-    answer: Any = client.get(path(organization), query)
-    assert answer["Content-Type"] == statement_xlsx.CONTENT_TYPE
-    return list(load_workbook(BytesIO(b"".join(answer.streaming_content))).active.iter_rows())
+    response: Any = client.get(path(organization), query)
+    assert response["Content-Type"] == statement_xlsx.CONTENT_TYPE
+    return list(load_workbook(BytesIO(b"".join(response.streaming_content))).active.iter_rows())
 
 
-def lines(rows: list[tuple[Cell, ...]]) -> list[tuple[Cell, ...]]:
+def entry_rows(rows: list[tuple[Cell, ...]]) -> list[tuple[Cell, ...]]:
     return rows[5:-2]
 
 
-def test_document_numbers_are_text_as_the_bank_wrote_them() -> None:
+def test_document_numbers_are_unchanged_text() -> None:
     post_payments(*(terms(document_number=number) for number in NUMBERS))
 
-    cells = [row[3] for row in lines(read(superuser_client(), Organization.objects.get()))]
+    cells = [row[3] for row in entry_rows(read(superuser_client(), Organization.objects.get()))]
 
     assert [cell.value for cell in cells] == NUMBERS
     assert {(cell.data_type, cell.number_format) for cell in cells} == {("s", "@")}
 
 
-def test_cells_have_the_type_of_what_they_hold() -> None:
+def test_cells_are_typed() -> None:
     post_payments(terms(145_000_50))
     organization = Organization.objects.get()
-    line = organization.log.get()
-    posted_at = line.created_at.astimezone(stated(organization).period.zone).replace(microsecond=0)
+    entry = organization.log.get()
+    posted_at = entry.created_at.astimezone(statement_of(organization).period.zone).replace(microsecond=0)
 
     rows = read(in_moscow(superuser_client()), organization)
 
@@ -108,7 +108,7 @@ def test_cells_have_the_type_of_what_they_hold() -> None:
     assert [cell.value for cell in rows[4]][3:6] == ["Opening balance", None, 0]
     assert [cell.value for cell in rows[5]] == [
         *(1, datetime.combine(posted_at, time()), posted_at.time(), "PAY-328", MIDNIGHT),
-        *(145_000.50, 145_000.50, str(line.payment.operation_id)),
+        *(145_000.50, 145_000.50, str(entry.payment.operation_id)),
     ]
     assert [row[3].value for row in rows[-2:]] == ["Turnover", "Closing balance"]
     assert [row[5].value for row in rows[-2:]] == [145_000.50, 145_000.50]
@@ -119,67 +119,67 @@ def test_cells_have_the_type_of_what_they_hold() -> None:
     ("kopecks", "cell"),
     [
         (1, 0.01),
-        (9_999_999_999_999_99, 9_999_999_999_999.99),  # 15 digits: as many as a number of a workbook has
+        (9_999_999_999_999_99, 9_999_999_999_999.99),  # 15 digits, the precision of the format
         (10_000_000_000_000_00, "10000000000000,00"),
         (BALANCE_KOPECKS_MAX, "92233720368547758,07"),
     ],
 )
-def test_sums_are_exact(kopecks: int, cell: object) -> None:
-    content = b"".join(statement_xlsx.xlsx_chunks(replace(stated(written(0)), closing=kopecks)))
+def test_amounts_are_exact(kopecks: int, cell: object) -> None:
+    content = b"".join(statement_xlsx.xlsx_chunks(replace(statement_of(make_log(0)), closing=kopecks)))
 
     assert [*load_workbook(BytesIO(content)).active.iter_rows()][-1][5].value == cell
 
 
-def test_a_day_before_1900_is_text() -> None:
+def test_date_before_1900_is_text() -> None:
     post_payments(terms(document_date=datetime(1850, 1, 2, tzinfo=UTC)))
 
-    assert lines(read(superuser_client(), Organization.objects.get()))[0][4].value == "02.01.1850"
+    assert entry_rows(read(superuser_client(), Organization.objects.get()))[0][4].value == "02.01.1850"
 
 
-def test_a_document_number_stays_in_one_row_and_is_valid_xml() -> None:
+def test_document_number_stays_in_one_row_and_is_valid_xml() -> None:
     post_payments(terms(document_number=" 1\r\n2\u2028<&>\x1b\x084\ufeff\uffff "))
 
-    assert lines(read(superuser_client(), Organization.objects.get()))[0][3].value == " 1  2 <&>  4   "
+    assert entry_rows(read(superuser_client(), Organization.objects.get()))[0][3].value == " 1  2 <&>  4   "
 
 
 @pytest.mark.parametrize(
     ("number", "written_as"),
     [
-        ("<r><t>1</t></r>", "<r><t>1</t></r> "),  # markup of XlsxWriter's own
+        ("<r><t>1</t></r>", "<r><t>1</t></r> "),  # XlsxWriter's own markup
         ("<r></c></r>", "<r></c></r> "),
-        ("_x0041_", "_x005F_x0041_"),  # how the format writes what would be read as the letter A
+        ("_x0041_", "_x005F_x0041_"),  # escaped, since it would be read as the letter A
     ],
 )
-def test_no_document_number_is_markup(number: str, written_as: str) -> None:
+def test_document_number_is_never_markup(number: str, written_as: str) -> None:
     post_payments(terms(document_number=number))
 
-    assert lines(read(superuser_client(), Organization.objects.get()))[0][3].value == written_as
+    assert entry_rows(read(superuser_client(), Organization.objects.get()))[0][3].value == written_as
 
 
-def test_a_workbook_keeps_to_its_period_and_is_named_after_it() -> None:
-    organization = written(60)
+def test_workbook_covers_its_period_and_is_named_after_it() -> None:
+    organization = make_log(60)
     client = in_moscow(superuser_client())
 
-    answer = client.get(path(organization), {"first": "2024-04-28", "last": "2024-04-28"})
+    response = client.get(path(organization), {"first": "2024-04-28", "last": "2024-04-28"})
     rows = read(client, organization, first="2024-04-28", last="2024-04-28")
 
     name = f"statement_{ROMASHKA}_2024-04-28_2024-04-28.xlsx"
-    assert answer["Content-Disposition"] == f'attachment; filename="{name}"'
-    assert [row[0].value for row in lines(rows)] == list(range(1, 24))
-    assert {row[1].value.date() for row in lines(rows)} == {date(2024, 4, 28)}
+    assert response["Content-Disposition"] == f'attachment; filename="{name}"'
+    assert [row[0].value for row in entry_rows(rows)] == list(range(1, 24))
+    assert {row[1].value.date() for row in entry_rows(rows)} == {date(2024, 4, 28)}
 
 
-def test_a_long_workbook_takes_no_more_memory_than_a_short_one_and_leaves_no_file(
+def test_workbook_takes_bounded_memory_and_leaves_no_file(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    told = stated(written(10))
-    few = list(told.lines())
+    statement = statement_of(make_log(10))
+    few = list(statement.entries())
     peaks = []
     for count in (1_000, 20_000):
-        monkeypatch.setattr(Statement, "lines", lambda _, count=count: islice(cycle(few), count))
+        monkeypatch.setattr(Statement, "entries", lambda _, count=count: islice(cycle(few), count))
         tracemalloc.start()
-        assert sum(map(len, statement_xlsx.xlsx_chunks(told))) > count * 10
+        assert sum(map(len, statement_xlsx.xlsx_chunks(statement))) > count * 10
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
 
@@ -187,9 +187,9 @@ def test_a_long_workbook_takes_no_more_memory_than_a_short_one_and_leaves_no_fil
     assert not list(tmp_path.iterdir())
 
 
-def test_a_workbook_given_up_halfway_leaves_no_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_aborted_workbook_leaves_no_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    chunks = statement_xlsx.xlsx_chunks(stated(written(10)))
+    chunks = statement_xlsx.xlsx_chunks(statement_of(make_log(10)))
     next(chunks)
     assert list(tmp_path.iterdir())
 
@@ -198,17 +198,17 @@ def test_a_workbook_given_up_halfway_leaves_no_file(monkeypatch: pytest.MonkeyPa
     assert not list(tmp_path.iterdir())
 
 
-def test_more_lines_than_a_workbook_holds_are_refused_on_the_page(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_workbook_with_too_many_entries_is_refused_on_the_page(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(statement_xlsx, "ENTRIES_MAX", 2)
-    organization, client = written(3), superuser_client()
+    organization, client = make_log(3), superuser_client()
 
     refused = client.get(path(organization), follow=True)
 
-    assert "An Excel file holds up to 2 lines" in refused.content.decode()
+    assert "An Excel file holds up to 2 entries" in refused.content.decode()
     assert client.get(path(organization), {"last": "2024-04-27"}).status_code == 200
 
 
-def test_a_long_workbook_and_a_long_csv_are_downloaded_one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_long_workbook_and_long_csv_share_the_download_slot(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(organization_page, "CHUNK_ENTRIES", 2)
     post_payments(*(terms(1_00) for _ in range(3)), terms(1_00, inn=VASILEK))
     long, client = Organization.objects.get(inn=ROMASHKA), superuser_client()
@@ -218,11 +218,11 @@ def test_a_long_workbook_and_a_long_csv_are_downloaded_one_at_a_time(monkeypatch
 
     assert "Another long statement is being downloaded" in second.content.decode()
     assert b"".join(first.streaming_content)
-    assert len(lines(read(client, long))) == 3
+    assert len(entry_rows(read(client, long))) == 3
 
 
-def test_a_workbook_needs_the_logs_permission() -> None:
-    organization = written(3)
+def test_workbook_requires_permission_for_the_log() -> None:
+    organization = make_log(3)
 
     assert staff_client("view_organization", name="a").get(path(organization)).status_code == 403
     assert (
@@ -232,8 +232,8 @@ def test_a_workbook_needs_the_logs_permission() -> None:
     assert Client().get(path(organization)).status_code == 302
 
 
-def test_the_closing_balance_is_the_sum_of_the_amounts() -> None:
-    rows = read(superuser_client(), written(30))
+def test_closing_balance_is_the_sum_of_the_amounts() -> None:
+    rows = read(superuser_client(), make_log(30))
 
-    assert sum(row[5].value for row in lines(rows)) * 100 == total(30)
+    assert sum(row[5].value for row in entry_rows(rows)) * 100 == total(30)
     assert rows[-1][5].value * 100 == total(30)

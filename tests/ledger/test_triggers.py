@@ -1,4 +1,4 @@
-"""The database refuses by itself to change or remove what was posted."""
+"""Triggers refuse to change or delete posted rows."""
 
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -43,23 +43,23 @@ def save(row: Payment | BalanceLog) -> None:
 
 
 def touch(row: Payment | BalanceLog) -> None:
-    row.save()  # nothing is different, and still
+    row.save()  # an UPDATE without a change
 
 
 FORBIDDEN: dict[str, Callable[[], object]] = {
     "UPDATE payment": lambda: execute("UPDATE ledger_payment SET amount_kopecks = amount_kopecks + 1"),
-    "UPDATE line": lambda: execute("UPDATE ledger_balancelog SET balance_after_kopecks = 0"),
+    "UPDATE entry": lambda: execute("UPDATE ledger_balancelog SET balance_after_kopecks = 0"),
     "DELETE payment": lambda: execute("DELETE FROM ledger_payment"),
-    "DELETE line": lambda: execute("DELETE FROM ledger_balancelog"),
+    "DELETE entry": lambda: execute("DELETE FROM ledger_balancelog"),
     "queryset.update of payments": lambda: Payment.objects.update(document_number="PAY-329"),
-    "queryset.update of lines": lambda: BalanceLog.objects.update(seq=F("seq") + 10),
-    "queryset.delete of lines": lambda: BalanceLog.objects.all().delete(),
-    "payments deleted without asking": lambda: raw_delete(Payment.objects.all()),
+    "queryset.update of entries": lambda: BalanceLog.objects.update(seq=F("seq") + 10),
+    "queryset.delete of entries": lambda: BalanceLog.objects.all().delete(),
+    "raw DELETE of payments": lambda: raw_delete(Payment.objects.all()),
     "payment.save": lambda: save(Payment.objects.latest("id")),
-    "line.save": lambda: save(BalanceLog.objects.latest("id")),
-    "line.save without a change": lambda: touch(BalanceLog.objects.latest("id")),
-    "line.delete": lambda: BalanceLog.objects.latest("id").delete(),
-    "bulk_update of lines": lambda: BalanceLog.objects.bulk_update(
+    "entry.save": lambda: save(BalanceLog.objects.latest("id")),
+    "entry.save without a change": lambda: touch(BalanceLog.objects.latest("id")),
+    "entry.delete": lambda: BalanceLog.objects.latest("id").delete(),
+    "bulk_update of entries": lambda: BalanceLog.objects.bulk_update(
         [BalanceLog(pk=BalanceLog.objects.latest("id").pk, amount_kopecks=1)], ["amount_kopecks"]
     ),
     "REPLACE of a payment": lambda: execute(
@@ -67,7 +67,7 @@ FORBIDDEN: dict[str, Callable[[], object]] = {
         " document_date, created_at) SELECT id, operation_id, organization_id, 1, document_number,"
         " document_date, created_at FROM ledger_payment"
     ),
-    "REPLACE of a line": lambda: execute(
+    "REPLACE of an entry": lambda: execute(
         "REPLACE INTO ledger_balancelog (organization_id, seq, payment_id, amount_kopecks,"
         " balance_after_kopecks, created_at) SELECT organization_id, seq, payment_id, 1,"
         " balance_after_kopecks, created_at FROM ledger_balancelog"
@@ -75,7 +75,7 @@ FORBIDDEN: dict[str, Callable[[], object]] = {
 }
 
 
-def test_what_was_posted_can_not_be_changed_or_removed(payment: Payment, subtests: pytest.Subtests) -> None:
+def test_posted_rows_cannot_be_changed_or_deleted(payment: Payment, subtests: pytest.Subtests) -> None:
     before = rows()
     for name, action in FORBIDDEN.items():
         with subtests.test(name):
@@ -97,7 +97,7 @@ FIXED: dict[str, Callable[[], object]] = {
 }
 
 
-def test_who_an_organization_is_can_not_be_changed(payment: Payment, subtests: pytest.Subtests) -> None:
+def test_identity_of_an_organization_cannot_be_changed(payment: Payment, subtests: pytest.Subtests) -> None:
     post_payments(terms(inn=VASILEK))
     before = list(Organization.objects.order_by("id").values())
     for name, action in FIXED.items():
@@ -109,14 +109,14 @@ def test_who_an_organization_is_can_not_be_changed(payment: Payment, subtests: p
     Organization.objects.update(balance_kopecks=F("balance_kopecks") + 1, last_seq=F("last_seq") + 1)
 
 
-def test_a_webhook_can_not_be_removed(transactional_db: None) -> None:
+def test_webhook_cannot_be_deleted(transactional_db: None) -> None:
     make_webhook()
     with pytest.raises(DatabaseError, match="append-only"):
         raw_delete(Webhook.objects.all())
     assert Webhook.objects.exists()
 
 
-def test_an_upsert_can_not_change_a_payment_either(payment: Payment) -> None:
+def test_upsert_cannot_change_a_payment(payment: Payment) -> None:
     before = rows()
     payment.amount_kopecks += 1
     unique = [] if connection.vendor == "mysql" else ["operation_id"]
@@ -127,7 +127,7 @@ def test_an_upsert_can_not_change_a_payment_either(payment: Payment) -> None:
     assert rows() == before
 
 
-def test_a_refused_change_loses_what_its_transaction_wrote_before(payment: Payment) -> None:
+def test_refused_change_rolls_back_its_transaction(payment: Payment) -> None:
     before = rows()
 
     @transaction.atomic
@@ -151,7 +151,9 @@ def test_a_refused_change_loses_what_its_transaction_wrote_before(payment: Payme
         ("ledger_balancelog", {"id": 99, "payment_id": 99}),
     ],
 )
-def test_sqlite_can_not_replace_by_any_key(payment: Payment, table: str, changed: dict[str, object]) -> None:
+def test_sqlite_replace_by_any_key_is_refused(
+    payment: Payment, table: str, changed: dict[str, object]
+) -> None:
     """REPLACE with all but one of the keys changed, from a session without our settings or foreign keys."""
     before = rows()
     with connection.cursor() as cursor:
@@ -164,7 +166,7 @@ def test_sqlite_can_not_replace_by_any_key(payment: Payment, table: str, changed
 
 
 @pytest.mark.django_db(transaction=True)
-def test_create_creates_what_is_missing() -> None:
+def test_create_adds_missing_triggers() -> None:
     assert triggers.missing(connection) == []
     triggers.drop(connection)
     names = triggers.missing(connection)
@@ -185,7 +187,7 @@ def clerk(transactional_db: None) -> Iterator[BaseDatabaseWrapper]:
         cursor.execute("SELECT @@log_bin, @@log_bin_trust_function_creators")
         binary_log, trust = cursor.fetchone()
     if not binary_log:
-        pytest.skip("without a binary log everybody may create triggers")
+        pytest.skip("without a binary log every user may create triggers")
     execute("SET GLOBAL log_bin_trust_function_creators = 0")
     execute("CREATE USER clerk@localhost")
     execute(f"GRANT ALL ON {connection.settings_dict['NAME']}.* TO clerk@localhost")
@@ -202,8 +204,8 @@ def clerk(transactional_db: None) -> Iterator[BaseDatabaseWrapper]:
 
 
 @mysql_only
-def test_where_the_binary_log_forbids_triggers_migrate_says_what_to_do(clerk: BaseDatabaseWrapper) -> None:
-    """CommandError is what manage.py prints as one line, without a traceback."""
+def test_migrate_names_the_remedy_if_the_binary_log_forbids_triggers(clerk: BaseDatabaseWrapper) -> None:
+    """Raise CommandError, which manage.py prints in one line without a traceback."""
     editor = clerk.schema_editor(atomic=False)
     operation = import_module("ledger.migrations.0001_initial").Migration.operations[-1]
     with pytest.raises(CommandError, match="log_bin_trust_function_creators = 1"):

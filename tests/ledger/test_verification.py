@@ -24,47 +24,47 @@ from tests.factories import (
 committed = pytest.mark.django_db(transaction=True)
 
 
-def of(inn: str) -> Any:
+def organization(inn: str) -> Any:
     return Organization.objects.filter(inn=inn)
 
 
-def line(seq: int, inn: str = ROMASHKA) -> Any:
+def entry(seq: int, inn: str = ROMASHKA) -> Any:
     return BalanceLog.objects.filter(organization__inn=inn, seq=seq)
 
 
 def payment(seq: int, inn: str = ROMASHKA) -> Any:
-    return Payment.objects.filter(id__in=list(line(seq, inn).values_list("payment_id", flat=True)))
+    return Payment.objects.filter(id__in=list(entry(seq, inn).values_list("payment_id", flat=True)))
 
 
-def add_line(seq: int, like: int) -> None:
-    """Another line with the payment and amounts of line `like`."""
-    copy = line(like).get()
+def add_entry(seq: int, like: int) -> None:
+    """Insert another entry with the payment and amounts of entry `like`."""
+    copy = entry(like).get()
     copy.pk, copy.seq = BalanceLog.objects.count() + 1000, seq
     copy.save(force_insert=True)
 
 
 @pytest.fixture
-def books() -> None:
-    """Romashka has three lines, 100.00, 120.50 and 123.50 after them; Vasilek two, 7.00 and 15.00."""
+def ledger() -> None:
+    """Romashka has three entries, 100.00, 120.50 and 123.50 after them; Vasilek two, 7.00 and 15.00."""
     post_payments(terms(100_00), terms(20_50), terms(3_00))
     post_payments(terms(7_00, inn=VASILEK), terms(8_00, inn=VASILEK))
 
 
 @pytest.fixture
-def bare_books(books: None) -> Iterator[None]:
+def unconstrained_ledger(ledger: None) -> Iterator[None]:
     with unconstrained_tables():
         yield
 
 
 def move(*rows: Any) -> None:
     for row in rows:
-        row.update(organization=of(VASILEK).get())
+        row.update(organization=organization(VASILEK).get())
 
 
-def retell(seq: int, amount_kopecks: int) -> None:
-    """Change the amount of a line and of its payment."""
+def change_amount(seq: int, amount_kopecks: int) -> None:
+    """Change the amount of an entry and of its payment."""
     payment(seq).update(amount_kopecks=amount_kopecks)
-    line(seq).update(amount_kopecks=amount_kopecks)
+    entry(seq).update(amount_kopecks=amount_kopecks)
 
 
 def add_payment() -> None:
@@ -73,7 +73,7 @@ def add_payment() -> None:
     copy.save(force_insert=True)
 
 
-def open_with_balance() -> None:
+def create_with_balance() -> None:
     Organization.objects.create(id=99, inn=IVANOV, balance_kopecks=1, opened_at=MIDNIGHT_IN_MOSCOW)
 
 
@@ -82,7 +82,7 @@ def found() -> list[tuple[object, ...]]:
 
 
 @pytest.mark.django_db
-def test_a_ledger_built_by_posting_is_right(books: None) -> None:
+def test_ledger_built_by_posting_has_no_drift(ledger: None) -> None:
     make_organizations(IVANOV)
     rows: list[tuple[str, int]] = []
 
@@ -92,41 +92,41 @@ def test_a_ledger_built_by_posting_is_right(books: None) -> None:
 
 
 @pytest.mark.django_db
-def test_an_empty_ledger_is_right() -> None:
+def test_empty_ledger_has_no_drift() -> None:
     assert found() == []
 
 
 @committed
-def test_bare_copies_of_a_right_ledger_are_right(bare_books: None) -> None:
+def test_unconstrained_copy_of_a_ledger_has_no_drift(unconstrained_ledger: None) -> None:
     assert found() == []
 
 
-# How the books were damaged; and what, of whom, in which line, expected, found.
-SEEDED_BUGS: dict[str, tuple[Callable[[], object], tuple[object, ...]]] = {
+# The corruption of the ledger; and what, INN, seq, expected, found.
+CORRUPTIONS: dict[str, tuple[Callable[[], object], tuple[object, ...]]] = {
     "changed balance": (
-        lambda: of(ROMASHKA).update(balance_kopecks=123_51),
+        lambda: organization(ROMASHKA).update(balance_kopecks=123_51),
         ("balance_kopecks", ROMASHKA, None, 123_50, 123_51),
     ),
     "changed last_seq": (
-        lambda: of(ROMASHKA).update(last_seq=4),
+        lambda: organization(ROMASHKA).update(last_seq=4),
         ("last_seq", ROMASHKA, None, 4, 3),
     ),
-    "balance without lines": (open_with_balance, ("balance_kopecks", IVANOV, None, 0, 1)),
-    "removed line": (lambda: raw_delete(line(2)), ("missing_entry", ROMASHKA, 2, 2, 3)),
-    "removed first line": (lambda: raw_delete(line(1)), ("missing_entry", ROMASHKA, 1, 1, 2)),
-    "removed newest line": (lambda: raw_delete(line(3)), ("last_seq", ROMASHKA, None, 3, 2)),
+    "balance without entries": (create_with_balance, ("balance_kopecks", IVANOV, None, 0, 1)),
+    "removed entry": (lambda: raw_delete(entry(2)), ("missing_entry", ROMASHKA, 2, 2, 3)),
+    "removed first entry": (lambda: raw_delete(entry(1)), ("missing_entry", ROMASHKA, 1, 1, 2)),
+    "removed last entry": (lambda: raw_delete(entry(3)), ("last_seq", ROMASHKA, None, 3, 2)),
     "removed log": (
         lambda: raw_delete(BalanceLog.objects.filter(organization__inn=VASILEK)),
         ("last_seq", VASILEK, None, 2, 0),
     ),
-    "doubled seq": (lambda: line(3).update(seq=2), ("duplicate_seq", ROMASHKA, 2, 3, 2)),
-    "doubled line": (lambda: add_line(3, like=3), ("duplicate_seq", ROMASHKA, 3, 4, 3)),
+    "duplicate seq": (lambda: entry(3).update(seq=2), ("duplicate_seq", ROMASHKA, 2, 3, 2)),
+    "duplicate entry": (lambda: add_entry(3, like=3), ("duplicate_seq", ROMASHKA, 3, 4, 3)),
     "log that begins with 0": (
         lambda: BalanceLog.objects.update(seq=F("seq") - 1),
         ("duplicate_seq", ROMASHKA, 0, 1, 0),
     ),
-    "changed amount of a line": (
-        lambda: line(2).update(amount_kopecks=20_51),
+    "changed amount of an entry": (
+        lambda: entry(2).update(amount_kopecks=20_51),
         ("amount_kopecks", ROMASHKA, 2, 20_50, 20_51),
     ),
     "changed amount of a payment": (
@@ -134,51 +134,51 @@ SEEDED_BUGS: dict[str, tuple[Callable[[], object], tuple[object, ...]]] = {
         ("amount_kopecks", ROMASHKA, 2, 20_51, 20_50),
     ),
     "changed amount of both": (
-        lambda: retell(2, 20_51),
+        lambda: change_amount(2, 20_51),
         ("balance_after_kopecks", ROMASHKA, 2, 120_51, 120_50),
     ),
-    "changed balance after a line": (
-        lambda: line(1, VASILEK).update(balance_after_kopecks=7_01),
+    "changed balance after an entry": (
+        lambda: entry(1, VASILEK).update(balance_after_kopecks=7_01),
         ("balance_after_kopecks", VASILEK, 1, 7_00, 7_01),
     ),
-    "changed balance after the newest line": (
-        lambda: line(2, VASILEK).update(balance_after_kopecks=15_01),
+    "changed balance after the last entry": (
+        lambda: entry(2, VASILEK).update(balance_after_kopecks=15_01),
         ("balance_after_kopecks", VASILEK, 2, 15_00, 15_01),
     ),
-    "balance after beyond all measure": (
-        lambda: line(2, VASILEK).update(balance_after_kopecks=-(2**63)),
+    "smallest possible balance after": (
+        lambda: entry(2, VASILEK).update(balance_after_kopecks=-(2**63)),
         ("balance_after_kopecks", VASILEK, 2, 15_00, -(2**63)),
     ),
-    "line in a foreign log": (
-        lambda: move(line(3)),
+    "entry in another log": (
+        lambda: move(entry(3)),
         ("organization", VASILEK, 3, ROMASHKA, VASILEK),
     ),
-    "line and payment in a foreign log": (
-        lambda: move(payment(3), line(3)),
+    "entry and payment in another log": (
+        lambda: move(payment(3), entry(3)),
         ("balance_after_kopecks", VASILEK, 3, 18_00, 123_50),
     ),
-    "changed moment of a line": (
-        lambda: line(2).update(created_at=MIDNIGHT_IN_MOSCOW),
+    "changed time of an entry": (
+        lambda: entry(2).update(created_at=MIDNIGHT_IN_MOSCOW),
         ("created_at", ROMASHKA, 2, ANY, str(MIDNIGHT_IN_MOSCOW)),
     ),
-    "changed moment of a payment": (
+    "changed time of a payment": (
         lambda: payment(2).update(created_at=MIDNIGHT_IN_MOSCOW),
         ("created_at", ROMASHKA, 2, str(MIDNIGHT_IN_MOSCOW), ANY),
     ),
-    "payment without a line": (add_payment, ("entries_of_payment", ROMASHKA, None, 1, 0)),
+    "payment without an entry": (add_payment, ("entries_of_payment", ROMASHKA, None, 1, 0)),
 }
 
 
 @committed
-def test_each_damage_is_named_first(bare_books: None, subtests: pytest.Subtests) -> None:
-    for name, (damage, drift) in SEEDED_BUGS.items():
+def test_each_corruption_is_the_first_drift(unconstrained_ledger: None, subtests: pytest.Subtests) -> None:
+    for name, (corrupt, drift) in CORRUPTIONS.items():
         with subtests.test(name), rolled_back():
-            damage()
+            corrupt()
             assert found()[0] == drift
 
 
 @committed
-def test_a_line_without_its_payment_is_drift(bare_books: None) -> None:
+def test_entry_without_payment_is_drift(unconstrained_ledger: None) -> None:
     number = payment(2).get().pk
     raw_delete(payment(2))
 
@@ -186,48 +186,46 @@ def test_a_line_without_its_payment_is_drift(bare_books: None) -> None:
 
 
 @committed
-def test_a_log_without_its_organization_is_drift(bare_books: None) -> None:
-    number = of(VASILEK).get().pk
-    raw_delete(of(VASILEK))
+def test_log_without_organization_is_drift(unconstrained_ledger: None) -> None:
+    number = organization(VASILEK).get().pk
+    raw_delete(organization(VASILEK))
 
     assert found()[0] == ("organization", None, 1, f"the organization with id {number}", None)
 
 
 @committed
-def test_two_lines_of_one_payment_are_drift_though_the_balance_agrees(bare_books: None) -> None:
-    add_line(4, like=3)
-    line(4).update(balance_after_kopecks=126_50)
-    of(ROMASHKA).update(last_seq=4, balance_kopecks=126_50)
+def test_two_entries_of_one_payment_are_drift_even_if_the_balance_agrees(unconstrained_ledger: None) -> None:
+    add_entry(4, like=3)
+    entry(4).update(balance_after_kopecks=126_50)
+    organization(ROMASHKA).update(last_seq=4, balance_kopecks=126_50)
 
     assert found() == [("entries_of_payment", ROMASHKA, None, 1, 2)]
 
 
 @committed
-def test_pages_hide_nothing_at_their_borders(bare_books: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_drift_at_page_borders_is_found(unconstrained_ledger: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(verification, "ORGANIZATIONS_PER_PAGE", 1)
     for rows_per_page in range(2, 7):
         monkeypatch.setattr(verification, "ROWS_PER_PAGE", rows_per_page)
         assert found() == []
         for seq in (1, 2, 3):
             with rolled_back():
-                add_line(seq, like=seq)
+                add_entry(seq, like=seq)
                 assert ("duplicate_seq", ROMASHKA, seq, seq + 1, seq) in found()
 
 
 @committed
-def test_a_gap_wider_than_a_page_hides_nothing_behind_it(
-    bare_books: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_gap_wider_than_a_page_is_found(unconstrained_ledger: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(verification, "ROWS_PER_PAGE", 2)
-    line(3).update(seq=50, amount_kopecks=1)
-    of(ROMASHKA).update(last_seq=50)
+    entry(3).update(seq=50, amount_kopecks=1)
+    organization(ROMASHKA).update(last_seq=50)
 
     assert found()[0] == ("missing_entry", ROMASHKA, 3, 3, 50)
 
 
 @pytest.mark.django_db
-def test_lines_posted_between_two_pages_are_no_drift(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The second page holds half its lines when it is read, and the third one begins right afterwards."""
+def test_entries_posted_between_two_pages_are_no_drift(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second page is half full when it is read, and the third one starts right after it."""
     monkeypatch.setattr(verification, "ROWS_PER_PAGE", 10)
     post_payments(*(terms() for _ in range(16)))
     pages: list[int] = []
@@ -244,7 +242,7 @@ def test_lines_posted_between_two_pages_are_no_drift(monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.django_db
-def test_the_statements_do_not_grow_with_the_organizations(
+def test_verification_takes_constant_number_of_statements(
     django_assert_num_queries: DjangoAssertNumQueries,
 ) -> None:
     for inns in (1, 40):
@@ -253,13 +251,13 @@ def test_the_statements_do_not_grow_with_the_organizations(
             assert found() == []
 
 
-def test_a_drift_reads_like_a_sentence() -> None:
+def test_drift_is_formatted_as_a_sentence() -> None:
     drift = Drift("amount_kopecks", "the amount is that of its payment", 1_450_00, -5, ROMASHKA, 17)
 
     assert str(drift) == (
-        "organization 7707083893, line 17: the amount is that of its payment; "
+        "organization 7707083893, entry 17: the amount is that of its payment; "
         "expected 1\N{NO-BREAK SPACE}450,00\N{NO-BREAK SPACE}₽, found −0,05\N{NO-BREAK SPACE}₽"
     )
-    assert str(Drift("payment", "a line has one", "payment 5", None)) == (
-        "a line has one; expected payment 5, found nothing"
+    assert str(Drift("payment", "an entry belongs to a payment", "payment 5", None)) == (
+        "an entry belongs to a payment; expected payment 5, found nothing"
     )

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.django_db
 
 
 def get(client: Client, path: str, expected_status: int = 200) -> Any:
-    """The answer's JSON, numbers with a point as Decimal."""
+    """The response's JSON, numbers with a point as Decimal."""
     response = client.get(path)
     assert (response.status_code, response["Content-Type"]) == (expected_status, "application/json")
     return json.loads(response.content, parse_float=Decimal)
@@ -36,13 +36,13 @@ def test_balance_of_the_sample(client: Client) -> None:
     assert client.get(balance_path(SAMPLE)).content == b'{"inn":"1234567890","balance":145000}'
 
 
-def test_a_balance_with_kopecks_has_its_two_decimals(client: Client) -> None:
+def test_balance_with_kopecks_has_two_decimals(client: Client) -> None:
     post_payments(terms(10_50))
 
     assert client.get(balance_path(ROMASHKA)).content == b'{"inn":"7707083893","balance":10.50}'
 
 
-def test_the_largest_balance_is_exact(client: Client) -> None:
+def test_largest_balance_is_exact(client: Client) -> None:
     make_organizations(ROMASHKA)
     Organization.objects.update(balance_kopecks=BALANCE_KOPECKS_MAX)
 
@@ -51,21 +51,21 @@ def test_the_largest_balance_is_exact(client: Client) -> None:
 
 @pytest.mark.parametrize("inn", [VASILEK, "1", "x", "77070838930", "%00", "７７０７０８３８９３"])
 @pytest.mark.parametrize("path", [balance_path, history_path])
-def test_an_unknown_organization_is_not_found(client: Client, path: Any, inn: str) -> None:
+def test_unknown_organization_is_not_found(client: Client, path: Any, inn: str) -> None:
     post_payments(terms())
 
     assert get(client, path(inn), 404) == {"error": "Organization not found"}
 
 
-def test_history_tells_the_lines_newest_first(client: Client) -> None:
+def test_history_returns_entries_newest_first(client: Client) -> None:
     first, second = terms(145_000_00, inn=SAMPLE), terms(100_00, inn=SAMPLE, document_number="PAY-329")
     post_payments(first)
     post_payments(second)
 
-    answer = get(client, history_path(SAMPLE))
+    response = get(client, history_path(SAMPLE))
 
-    assert answer["inn"] == SAMPLE
-    newest, oldest = answer["history"]
+    assert response["inn"] == SAMPLE
+    newest, oldest = response["history"]
     assert newest.pop("created_at") >= oldest.pop("created_at")
     assert newest == {
         "amount": 100,
@@ -78,7 +78,7 @@ def test_history_tells_the_lines_newest_first(client: Client) -> None:
     assert (oldest["balance_after"], oldest["operation_id"]) == (145_000, str(first.operation_id))
 
 
-def test_history_has_ten_lines_unless_asked_and_a_hundred_at_most(client: Client) -> None:
+def test_history_limit_defaults_to_ten_and_is_at_most_a_hundred(client: Client) -> None:
     post_payments(*(terms() for _ in range(120)))
 
     def seqs(query: str) -> list[int]:
@@ -100,14 +100,14 @@ def test_history_has_ten_lines_unless_asked_and_a_hundred_at_most(client: Client
 
 @pytest.mark.parametrize("value", ["0", "-1", "+1", "1.0", "ten", "", "%D9%A3", "1e2"])
 @pytest.mark.parametrize("name", ["limit", "before", "after"])
-def test_history_refuses_what_is_not_a_positive_whole_number(client: Client, name: str, value: str) -> None:
+def test_history_refuses_non_positive_numbers(client: Client, name: str, value: str) -> None:
     post_payments(terms())
 
-    answer = get(client, history_path(ROMASHKA, f"?{name}={value}"), 400)
-    assert answer == {"error": f"{name}: must be a positive whole number"}
+    response = get(client, history_path(ROMASHKA, f"?{name}={value}"), 400)
+    assert response == {"error": f"{name}: must be a positive whole number"}
 
 
-def test_an_organization_without_payments_has_an_empty_history(client: Client) -> None:
+def test_organization_without_payments_has_an_empty_history(client: Client) -> None:
     make_organizations(ROMASHKA)
 
     assert get(client, balance_path(ROMASHKA))["balance"] == 0
@@ -117,14 +117,14 @@ def test_an_organization_without_payments_has_an_empty_history(client: Client) -
 @pytest.mark.parametrize(
     "path", [balance_path(ROMASHKA), history_path(ROMASHKA), f"/api/operations/{uuid4()}/"]
 )
-def test_reading_is_for_get_only(client: Client, path: str) -> None:
+def test_read_api_allows_only_get_and_head(client: Client, path: str) -> None:
     response = client.post(path)
 
     assert (response.status_code, response["Allow"]) == (405, "GET, HEAD")
     assert json.loads(response.content) == {"error": "use GET or HEAD"}
 
 
-def test_any_other_path_of_the_api_is_not_found_in_json(client: Client) -> None:
+def test_unknown_api_path_is_not_found_in_json(client: Client) -> None:
     assert get(client, "/api/nothing/here", 404) == {"error": "Not found"}
 
 
@@ -133,7 +133,7 @@ def test_any_other_path_of_the_api_is_not_found_in_json(client: Client) -> None:
 @pytest.mark.parametrize(
     "path", [balance_path(ROMASHKA), history_path(ROMASHKA), history_path(ROMASHKA, "?before=40&limit=100")]
 )
-def test_each_read_is_a_fixed_number_of_index_lookups(client: Client, path: str) -> None:
+def test_each_read_takes_index_lookups_only(client: Client, path: str) -> None:
     for _ in range(4):
         post_payments(*(terms(inn=inn) for inn in (ROMASHKA, VASILEK, SAMPLE) for _ in range(200)))
 
@@ -142,7 +142,7 @@ def test_each_read_is_a_fixed_number_of_index_lookups(client: Client, path: str)
 
 @requires_mysql_explain
 @pytest.mark.django_db(transaction=True)
-def test_a_page_of_the_history_reads_as_few_rows_at_any_depth(client: Client) -> None:
+def test_history_page_reads_few_rows_at_any_depth(client: Client) -> None:
     """MariaDB chose to read a whole log for a page in its middle while EXPLAIN looked innocent."""
     for _ in range(4):
         post_payments(*(terms() for _ in range(500)))

@@ -104,7 +104,7 @@ def test_new_drift_is_found_by_night_and_old_drift_within_a_week(monkeypatch: py
     with unconstrained_tables():
         BalanceLog.objects.filter(pk=new).update(amount_kopecks=2_01)
         nightly_verification.verify()
-        assert "line 2" in LedgerVerification.objects.latest("pk").drift
+        assert "entry 2" in LedgerVerification.objects.latest("pk").drift
         BalanceLog.objects.filter(pk=new).update(amount_kopecks=2_00)
         nightly_verification.verify()
 
@@ -115,7 +115,7 @@ def test_new_drift_is_found_by_night_and_old_drift_within_a_week(monkeypatch: py
         LedgerVerification.objects.update(ended_at=timezone.now() - 7 * DAY)
         nightly_verification.verify()
         assert LedgerVerification.objects.latest("pk").is_full
-        assert "line 1" in LedgerVerification.objects.latest("pk").drift
+        assert "entry 1" in LedgerVerification.objects.latest("pk").drift
 
 
 def test_the_speed_is_bounded_and_the_lease_renewed(monkeypatch: pytest.MonkeyPatch) -> None:
