@@ -1,2 +1,2 @@
-"""How fast it is, against honest peers on the same machine in the same minutes. `python -m bench` runs it;
-docs/performance.md says how to read it, and what the limits are made of."""
+"""Benchmarks against baseline designs on the same machine in the same minutes. `python -m bench` runs them;
+docs/performance.md explains the results and what limits them."""

@@ -1,6 +1,6 @@
-"""Django and Celery in this process, with production's settings, connected to the servers of a house.
+"""Django and Celery in this process, with production's settings, connected to the servers of a stack.
 
-Has to be imported before anything that has models; sorted by name, it is.
+Has to be imported before anything that has models; in the sorted imports of the measures it is.
 """
 
 import logging
@@ -21,7 +21,7 @@ from tests.harness.procfile_stack import SHORT_TIMES, ProcfileStack
 
 PRODUCTION = {
     "DJANGO_SETTINGS_MODULE": "config.settings",
-    # Nobody is there: `connected_to` says which servers are meant.
+    # Placeholders: `connected_to` sets the servers.
     "DATABASE_URL": "mysql://root@localhost/prihod?unix_socket=/nowhere",
     "REDIS_URL": "redis://127.0.0.1:1/0",
     "SECRET_KEY": "only-for-the-benchmark-" * 3,
@@ -32,7 +32,7 @@ PRODUCTION = {
 if not settings.configured:
     os.environ |= PRODUCTION
     django.setup()
-    # What the log says costs here what it costs a worker, but nobody wants to read it at this terminal.
+    # Logging costs as much here as in a worker, but its output is not for this terminal.
     console: Any = logging.getLogger().handlers[0]
     console.setStream(Path(os.devnull).open("w"))  # noqa: SIM115 until this process ends
 
@@ -42,8 +42,8 @@ from ledger.verification import Drift, verify  # noqa: E402 likewise
 
 @contextmanager
 def connected_to(stack: ProcfileStack) -> Iterator[None]:
-    """Within the block, what this process asks or sends goes to the house's MariaDB and Redis."""
-    server = connection.settings_dict  # which the sessions of all threads have in common
+    """Connect this process to the stack's MariaDB and Redis within the block."""
+    server = connection.settings_dict  # shared by the sessions of all threads
     options, broker = server["OPTIONS"], current_app.conf.broker_url
     connection.close()
     server["OPTIONS"] = {**options, "unix_socket": str(stack.mariadb.socket_path)}
@@ -58,8 +58,7 @@ def connected_to(stack: ProcfileStack) -> Iterator[None]:
 
 @contextmanager
 def worker_stack(workers: int = 1, environment: Mapping[str, str] | None = None) -> Iterator[ProcfileStack]:
-    """A house where nothing runs yet but its servers, and Django is connected to it. Each of its workers will
-    have one process."""
+    """Start only the servers of a stack and connect Django to them. Each worker will have one process."""
     own = {**dict.fromkeys(SHORT_TIMES, ""), "WORKER_PROCESSES": "1", **(environment or {})}
     stack = ProcfileStack(workers=workers, database_settings=DATABASE_SETTINGS, environment=own, started=[])
     with stack, connected_to(stack):
@@ -67,16 +66,16 @@ def worker_stack(workers: int = 1, environment: Mapping[str, str] | None = None)
 
 
 def require_consistent_ledger() -> None:
-    """What verify_ledger does, in this process, and both halves at once. Raises InvalidRun."""
-    with ThreadPoolExecutor() as sessions:
-        for drift in sessions.map(_first_drift, (verify, reconcile)):
+    """Do what verify_ledger does, in this process and both halves in parallel. Raise InvalidRun on drift."""
+    with ThreadPoolExecutor() as pool:
+        for drift in pool.map(_first_drift, (verify, reconcile)):
             if drift:
                 raise InvalidRun(f"verify_ledger: {drift}")
 
 
-def _first_drift(look: Callable[[], Iterator[Drift]]) -> Drift | None:
-    """In a thread, and so in a session, of its own."""
+def _first_drift(verify_half: Callable[[], Iterator[Drift]]) -> Drift | None:
+    """Run in a thread with a database session of its own."""
     try:
-        return next(look(), None)
+        return next(verify_half(), None)
     finally:
         connection.close()

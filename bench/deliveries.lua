@@ -1,5 +1,5 @@
--- What wrk sends: new operations only, many of them for one organization.
--- Arguments: seed, organizations, the one's share. Prints the answers as a line of JSON.
+-- Requests of wrk: new operations only, a share of them for one organization.
+-- Arguments: seed, number of organizations, share of the hot one. Prints a summary as a line of JSON.
 
 local threads = 0
 
@@ -36,6 +36,6 @@ end
 function done(summary, latency, requests)
    local errors = summary.errors
    local broken = errors.connect + errors.read + errors.write + errors.timeout
-   io.write(string.format('{"answers": %d, "not_200": %d, "broken": %d, "seconds": %f}\n',
+   io.write(string.format('{"responses": %d, "not_200": %d, "broken": %d, "seconds": %f}\n',
       summary.requests, errors.status, broken, summary.duration / 1e6))
 end

@@ -1,4 +1,4 @@
-"""A backlog, and real worker processes that take it away."""
+"""Drain a backlog with real worker processes."""
 
 import time
 from dataclasses import dataclass
@@ -27,12 +27,12 @@ class Drained:
 
     @property
     def database_share(self) -> float:
-        """Of the CPU time."""
+        """The database's share of the CPU time."""
         return self.database_cpu_seconds / (self.database_cpu_seconds + self.workers_cpu_seconds)
 
 
 def ring(stack: ProcfileStack) -> None:
-    """One message, as the doorbell sends it."""
+    """Send one message, as the doorbell does."""
     with Celery(broker=stack.broker.url, set_as_current=False) as app:
         app.send_task(APPLY_TASK, ignore_result=True)
 
@@ -42,10 +42,10 @@ def drain(stack: ProcfileStack) -> Drained:
     webhooks = Webhook.objects.queued().count()
     workers = pool_processes(stack)
     before = cpu_seconds([stack.mariadb.pid]), cpu_seconds(workers)
-    begun = time.perf_counter()
+    started = time.perf_counter()
     ring(stack)
     wait_until(is_drained, "the queue is empty", DRAIN_SECONDS_MAX)
-    seconds = time.perf_counter() - begun
+    seconds = time.perf_counter() - started
     database, own = cpu_seconds([stack.mariadb.pid]) - before[0], cpu_seconds(workers) - before[1]
     return Drained(webhooks, seconds, database, own)
 
@@ -55,5 +55,5 @@ def is_drained() -> bool:
 
 
 def pool_processes(stack: ProcfileStack) -> list[int]:
-    """Those that apply, one for each of the running workers."""
+    """Return the pids of the running workers' pool processes, one for each worker."""
     return [pid for worker in stack.workers if worker.runs() for pid in worker.children()]

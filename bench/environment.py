@@ -1,4 +1,4 @@
-"""What the figures were taken on: without it they say nothing."""
+"""The machine and the versions that a run was taken on."""
 
 import os
 import platform
@@ -14,8 +14,8 @@ PACKAGES = ("Django", "celery", "gunicorn", "mysqlclient")
 def describe() -> dict[str, str]:
     return {
         "cores": str(len(os.sched_getaffinity(0))),
-        "processor": _after("/proc/cpuinfo", "model name"),
-        "memory": f"{int(_after('/proc/meminfo', 'MemTotal').split()[0]) / 2**20:.1f} GiB",
+        "processor": _read_value("/proc/cpuinfo", "model name"),
+        "memory": f"{int(_read_value('/proc/meminfo', 'MemTotal').split()[0]) / 2**20:.1f} GiB",
         "kernel": platform.release(),
         "Python": platform.python_version(),
         **{name: version(name) for name in PACKAGES},
@@ -25,8 +25,8 @@ def describe() -> dict[str, str]:
     }
 
 
-def _after(file: str, name: str) -> str:
-    """The value in the first line of `file` that begins with `name`."""
+def _read_value(file: str, name: str) -> str:
+    """Return the value in the first line of `file` that begins with `name`."""
     lines = Path(file).read_text().splitlines()
     return next((line.partition(":")[2].strip() for line in lines if line.startswith(name)), "unknown")
 
@@ -35,11 +35,11 @@ def _version(server: Server) -> str:
     try:
         return server.version
     finally:
-        server.__exit__(None, None, None)  # it was never started; this throws its folder away
+        server.__exit__(None, None, None)  # it was never started; this removes its folder
 
 
 def _commit() -> str:
-    """Which code this is, marked when it was changed since; "unknown" outside of a clone."""
+    """Return the commit, marked if the tree is dirty; "unknown" outside of a clone."""
     command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=12"]
     try:
         return subprocess.check_output(command, text=True, stderr=subprocess.DEVNULL).strip()

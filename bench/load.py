@@ -1,9 +1,9 @@
-"""Senders of new webhooks, half of them for one organization of many.
+"""Load generators that send new webhooks, half of them for one organization of many.
 
-The closed loop (wrk) sends the next request when the last one is answered: it finds what a door can take.
-The open loop sends by the clock, as a bank does, whatever the answers do, and counts from the moment a
-request was due: a stalled door is charged for every request that it kept waiting, also for those that could
-not even be sent. To leave those out is called coordinated omission.
+The closed loop (wrk) sends the next request when the last one is answered: it measures an endpoint's
+throughput. The open loop sends on a schedule, as a bank does, whatever the responses are, and measures from
+the moment a request was due: a stalled endpoint is charged for every request that it delayed, also for those
+that could not even be sent. To leave those out would be coordinated omission.
 """
 
 import asyncio
@@ -22,21 +22,19 @@ from typing import Any, NamedTuple, cast
 from uuid import UUID
 
 ORGANIZATIONS = 50
-HOT_SHARE = 0.5  # of the webhooks, for one of them
+HOT_SHARE = 0.5  # of the webhooks, for one of the organizations
 DOCUMENT_DATE = "2024-04-27T21:00:00Z"
 PATH = "/api/webhook/bank/"
 SCRIPT = Path(__file__).with_name("deliveries.lua")
-# Many, because each stays with the web process that accepted it: of a few, one process may get nearly all.
+# Many, because a connection stays with the web process that accepted it: one process may get most of a few.
 CLOSED_LOOP_CONNECTIONS = 128
 OPEN_LOOP_CONNECTIONS = 64
-LATE_ANSWERS_SECONDS_MAX = 30.0  # after the last request; then an answer counts as missing
+LATE_RESPONSES_SECONDS_MAX = 30.0  # after the last request; then a response counts as missing
 
 
 class ClosedLoopResult(NamedTuple):
-    """What a closed loop heard."""
-
     ok: int  # answered 200
-    sent: int  # at most: the last ones, one for each connection, may still be under way
+    sent: int  # an upper bound: the last request of each connection may still be in flight
     seconds: float
 
     @property
@@ -45,19 +43,19 @@ class ClosedLoopResult(NamedTuple):
 
 
 def closed_loop(port: int, seconds: int) -> ClosedLoopResult:
-    """As fast as the door answers, for so many seconds."""
+    """Send as fast as the endpoint responds, for so many seconds."""
     duration = ["--duration", f"{seconds}s", "--timeout", "10s"]
-    how = ["--threads", "1", "--connections", str(CLOSED_LOOP_CONNECTIONS), *duration]
-    what = ["--script", str(SCRIPT), f"http://127.0.0.1:{port}{PATH}"]
+    options = ["--threads", "1", "--connections", str(CLOSED_LOOP_CONNECTIONS), *duration]
+    target = ["--script", str(SCRIPT), f"http://127.0.0.1:{port}{PATH}"]
     mix = ["--", str(random.getrandbits(48)), str(ORGANIZATIONS), str(HOT_SHARE)]
-    said = subprocess.check_output(["wrk", *how, *what, *mix], text=True)
-    told = json.loads(said.splitlines()[-1])
-    ok = told["answers"] - told["not_200"]
-    return ClosedLoopResult(ok, told["answers"] + CLOSED_LOOP_CONNECTIONS, told["seconds"])
+    output = subprocess.check_output(["wrk", *options, *target, *mix], text=True)
+    summary = json.loads(output.splitlines()[-1])
+    ok = summary["responses"] - summary["not_200"]
+    return ClosedLoopResult(ok, summary["responses"] + CLOSED_LOOP_CONNECTIONS, summary["seconds"])
 
 
 class Webhook(NamedTuple):
-    """One new operation."""
+    """A new operation."""
 
     operation_id: UUID
     inn: str
@@ -73,17 +71,17 @@ class Webhook(NamedTuple):
         ).encode()
 
 
-def random_webhooks(chance: random.Random, count: int) -> Iterator[Webhook]:
+def random_webhooks(rng: random.Random, count: int) -> Iterator[Webhook]:
     for _ in range(count):
-        operation_id = UUID(int=chance.getrandbits(128), version=4)
-        organization = 0 if chance.random() < HOT_SHARE else chance.randrange(1, ORGANIZATIONS)
-        amount, number = chance.randrange(1_00, 100_000_00), chance.randrange(1, 100_000)
+        operation_id = UUID(int=rng.getrandbits(128), version=4)
+        organization = 0 if rng.random() < HOT_SHARE else rng.randrange(1, ORGANIZATIONS)
+        amount, number = rng.randrange(1_00, 100_000_00), rng.randrange(1, 100_000)
         yield Webhook(operation_id, f"77{organization:08}", amount, f"PAY-{number}")
 
 
 @dataclass
 class SentWebhook:
-    """One request of an open loop. `status` is 0 until it is answered, `seconds` count from `due`."""
+    """One request of an open loop. `status` is 0 without a response; `seconds` count from `due`."""
 
     operation_id: UUID
     request: bytes
@@ -95,10 +93,10 @@ class SentWebhook:
 def open_loop(
     port: int, *, per_second: float, seconds: float, connections: int = OPEN_LOOP_CONNECTIONS
 ) -> list[SentWebhook]:
-    """Send at even distances, whatever is answered when. Returns when all is answered, or given up."""
+    """Send at a fixed rate; return when every request is answered or has timed out."""
     count = round(per_second * seconds)
     prepared = [(each.operation_id, _request(each.body)) for each in random_webhooks(random.Random(), count)]
-    # With epoll the loop would sleep in whole milliseconds, and be late by as much as it wants to measure.
+    # An epoll loop sleeps in whole milliseconds, an error as large as the latencies to be measured.
     with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(SelectSelector())) as runner:
         return runner.run(_Dispatcher(port, connections).run(prepared, per_second))
 
@@ -109,60 +107,60 @@ def _request(body: bytes) -> bytes:
 
 
 class _Dispatcher:
-    """Hands out what is due to the lines that are free; what finds none waits here, and its clock runs."""
+    """Assign due requests to idle connections; without one they queue here, with their clock running."""
 
-    def __init__(self, port: int, lines_max: int) -> None:
+    def __init__(self, port: int, connections_max: int) -> None:
         self._port = port
-        self._lines_max = lines_max
-        self._lines: set[_Connection] = set()
-        self._free: deque[_Connection] = deque()
-        self._waiting: deque[SentWebhook] = deque()
+        self._connections_max = connections_max
+        self._connections: set[_Connection] = set()
+        self._idle: deque[_Connection] = deque()
+        self._due: deque[SentWebhook] = deque()
         self._unanswered = 0
         self._all_answered = asyncio.Event()
 
     async def run(self, prepared: Sequence[tuple[UUID, bytes]], per_second: float) -> list[SentWebhook]:
-        begun = time.monotonic()
+        started = time.monotonic()
         sent = [
-            SentWebhook(key, request, begun + n / per_second) for n, (key, request) in enumerate(prepared)
+            SentWebhook(key, request, started + n / per_second) for n, (key, request) in enumerate(prepared)
         ]
         self._unanswered = len(sent)
         for each in sent:
             await asyncio.sleep(max(0.0, each.due - time.monotonic()))
-            self._waiting.append(each)
-            self._hand_out()
+            self._due.append(each)
+            self._dispatch()
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._all_answered.wait(), LATE_ANSWERS_SECONDS_MAX)
+            await asyncio.wait_for(self._all_answered.wait(), LATE_RESPONSES_SECONDS_MAX)
         for each in sent:
             each.seconds = each.seconds or time.monotonic() - each.due
-        for line in self._lines:
-            line.close()
+        for connection in self._connections:
+            connection.close()
         return sent
 
-    def _hand_out(self) -> None:
-        while self._waiting and (line := self._free_line()):
-            line.send(self._waiting.popleft())
+    def _dispatch(self) -> None:
+        while self._due and (connection := self._idle_connection()):
+            connection.send(self._due.popleft())
 
-    def _free_line(self) -> "_Connection | None":
-        if len(self._lines) == self._lines_max:
-            return self._free.popleft() if self._free else None
-        # All lines are used, in turn, so that each web process gets its part. But none is opened before there
-        # is something to say: a thread of the web process would wait for it.
-        line = _Connection(self)
-        self._lines.add(line)
-        line.open(self._port)
-        return line
+    def _idle_connection(self) -> "_Connection | None":
+        if len(self._connections) == self._connections_max:
+            return self._idle.popleft() if self._idle else None
+        # All connections are used in rotation, so that each web process gets its share. None is opened before
+        # it has a request to send: a thread of the web process would wait for that request.
+        connection = _Connection(self)
+        self._connections.add(connection)
+        connection.open(self._port)
+        return connection
 
-    def line_is_free(self, line: "_Connection") -> None:
-        self._free.append(line)
-        self._hand_out()
+    def on_idle(self, connection: "_Connection") -> None:
+        self._idle.append(connection)
+        self._dispatch()
 
-    def line_is_lost(self, line: "_Connection") -> None:
-        self._lines.discard(line)
-        if line in self._free:
-            self._free.remove(line)
-        self._hand_out()
+    def on_lost(self, connection: "_Connection") -> None:
+        self._connections.discard(connection)
+        if connection in self._idle:
+            self._idle.remove(connection)
+        self._dispatch()
 
-    def heard(self, sent: SentWebhook, status: int) -> None:
+    def on_response(self, sent: SentWebhook, status: int) -> None:
         sent.status, sent.seconds = status, time.monotonic() - sent.due
         self._unanswered -= 1
         if not self._unanswered:
@@ -170,20 +168,20 @@ class _Dispatcher:
 
 
 class _Connection(asyncio.Protocol):
-    """One connection, kept alive, with one request at a time."""
+    """A keep-alive connection with one request at a time."""
 
-    def __init__(self, clockwork: _Dispatcher) -> None:
-        self._clockwork = clockwork
+    def __init__(self, dispatcher: _Dispatcher) -> None:
+        self._dispatcher = dispatcher
         self._transport: asyncio.Transport | None = None
         self._sent: SentWebhook | None = None
-        self._heard = b""
+        self._received = b""
 
     def open(self, port: int) -> None:
         connecting = asyncio.get_running_loop().create_connection(lambda: self, "127.0.0.1", port)
         self._connecting = asyncio.ensure_future(connecting)
-        self._connecting.add_done_callback(self._opened)
+        self._connecting.add_done_callback(self._connected)
 
-    def _opened(self, connecting: "asyncio.Task[Any]") -> None:
+    def _connected(self, connecting: "asyncio.Task[Any]") -> None:
         if not connecting.cancelled() and connecting.exception():
             self.connection_lost(None)
 
@@ -193,25 +191,25 @@ class _Connection(asyncio.Protocol):
             self._transport.write(self._sent.request)
 
     def send(self, sent: SentWebhook) -> None:
-        """At once, or when the connection is there."""
-        self._sent, self._heard = sent, b""
+        """Send at once, or as soon as the connection is established."""
+        self._sent, self._received = sent, b""
         if self._transport:
             self._transport.write(sent.request)
 
     def data_received(self, data: bytes) -> None:
-        self._heard += data
-        head, end, body = self._heard.partition(b"\r\n\r\n")
+        self._received += data
+        head, end, body = self._received.partition(b"\r\n\r\n")
         if self._sent and end and len(body) >= _content_length(head):
             sent, self._sent = self._sent, None
-            self._clockwork.heard(sent, int(head.split(b" ", 2)[1]))
+            self._dispatcher.on_response(sent, int(head.split(b" ", 2)[1]))
             if b"connection: close" not in head.lower():  # otherwise connection_lost follows
-                self._clockwork.line_is_free(self)
+                self._dispatcher.on_idle(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
         sent, self._sent = self._sent, None
         if sent:
-            self._clockwork.heard(sent, 0)
-        self._clockwork.line_is_lost(self)
+            self._dispatcher.on_response(sent, 0)
+        self._dispatcher.on_lost(self)
 
     def close(self) -> None:
         self._connecting.cancel()

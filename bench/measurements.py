@@ -1,4 +1,4 @@
-"""What a measurement comes to: figures taken round by round, and what they must be."""
+"""Measurements taken in rounds, and the bounds that they must keep."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from statistics import median
 
 @dataclass(frozen=True)
 class Bound:
-    """What a figure must keep: at least, or at most."""
+    """A lower or an upper bound of a measurement, inclusive."""
 
     limit: float
     at_least: bool
@@ -19,24 +19,34 @@ class Bound:
         return f"{'≥' if self.at_least else '≤'} {self.limit:g}"
 
 
+def at_least(limit: float) -> Bound:
+    return Bound(limit, at_least=True)
+
+
+def at_most(limit: float) -> Bound:
+    return Bound(limit, at_least=False)
+
+
 @dataclass(frozen=True)
 class Measurement:
-    """`ours`, one value a round, in `unit`. With `theirs`, the peer's values of the same rounds, the figure
-    is the ratio ours/theirs, taken round by round, because the machine's speed wanders between rounds.
+    """Prihod's `values`, one a round, in `unit`.
+
+    With `baseline`, the baseline design's values of the same rounds, the measurement is the ratio
+    values/baseline, taken round by round, because the machine's speed varies between rounds.
     """
 
-    measure: str  # such as "acknowledge"
-    what: str  # such as "requests/s against a view that only parses"
-    unit: str  # of ours and theirs
-    ours: Sequence[float]
-    theirs: Sequence[float] = ()
-    bound: Bound | None = None  # None: reported, with no bar
+    measure: str  # such as "ingest"
+    name: str  # such as "requests/s against parsing only"
+    unit: str  # of values and baseline
+    values: Sequence[float]
+    baseline: Sequence[float] = ()
+    bound: Bound | None = None  # None: reported without a bound
 
     @property
     def rounds(self) -> list[float]:
-        if not self.theirs:
-            return list(self.ours)
-        return [mine / other for mine, other in zip(self.ours, self.theirs, strict=True)]
+        if not self.baseline:
+            return list(self.values)
+        return [value / other for value, other in zip(self.values, self.baseline, strict=True)]
 
     @property
     def value(self) -> float:

@@ -1,4 +1,4 @@
-"""The figures as a drawing: how far each is on the right side of its bar."""
+"""A plot of the measurements as factors of their bounds."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -9,12 +9,12 @@ from bench.report import Run, format_number
 from tests.harness.servers import ROOT
 
 PLOT = ROOT / "docs" / "performance.svg"
-LABELS, WIDTH, ROW, TOP, BOTTOM = 540, 1080, 26, 46, 34  # in pixels; LABELS is where the axis begins
-MARGIN = 170  # on the right of the axis, for the numbers
+LABELS, WIDTH, ROW, TOP, BOTTOM = 540, 1080, 26, 46, 34  # in pixels; the axis begins at LABELS
+MARGIN = 170  # right of the axis, for the numbers
 TICKS = (0.25, 0.5, 1, 2, 4, 8, 16)
-FURTHEST = 20.0  # what is better still is drawn there, so that the others keep their distances
+HEADROOM_MAX = 20.0  # larger factors are drawn here, so that the others stay apart
 
-# Colours that can be told apart by everybody, on a light page as well as on a dark one.
+# Colours that colour-blind readers can tell apart, on a light page as well as on a dark one.
 STYLE = """
 text { font: 12px system-ui, sans-serif; fill: #24292f }
 .axis, .tick { stroke: #8c959f } .tick { stroke-dasharray: 2 4 } .small { font-size: 11px; fill: #6e7781 }
@@ -28,44 +28,45 @@ text { font: 12px system-ui, sans-serif; fill: #24292f }
 
 
 def render_svg(run: Run) -> str:
-    """Figures without a bar are left out, and those that are zero, for which a logarithm has no place."""
-    figures = [
-        figure for figure in run.figures if figure.bound and figure.bound.limit and min(figure.spread) > 0
+    """Return the plot of all measurements with a bound, except zeros, which a logarithmic axis can't show."""
+    measurements = [
+        each for each in run.measurements if each.bound and each.bound.limit and min(each.spread) > 0
     ]
-    height = TOP + ROW * len(figures) + BOTTOM
-    axis = _Axis([headroom for figure in figures for headroom in _headrooms(figure)])
+    height = TOP + ROW * len(measurements) + BOTTOM
+    axis = _Axis([headroom for each in measurements for headroom in _headrooms(each)])
     lines = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" role="img">',
-        "<title>Each figure of the benchmark against what it must be</title>",
+        "<title>The measurements of the benchmark as factors of their bounds</title>",
         f"<style>{STYLE}</style>",
-        f'<text x="{LABELS}" y="16">how far from what it must be, as a factor: right of 1 it holds</text>',
-        *axis.drawn(height - BOTTOM),
+        f'<text x="{LABELS}" y="16">factor of the bound; right of 1 it holds</text>',
+        *axis.lines(height - BOTTOM),
     ]
-    for number, figure in enumerate(figures):
-        lines += _row(figure, axis, TOP + ROW * number + ROW / 2)
+    for number, measurement in enumerate(measurements):
+        lines += _row(measurement, axis, TOP + ROW * number + ROW / 2)
     lines += [f'<text class="small" x="8" y="{height - 10}">{_caption(run)}</text>', "</svg>", ""]
     return "\n".join(lines)
 
 
 def _caption(run: Run) -> str:
-    about = run.machine
+    environment = run.environment
     names = ("processor", "Python", "MariaDB")
-    told = ", ".join(f"{name} {about[name]}" for name in names if name in about)
-    return escape(f"{run.when}; {about.get('cores', '?')} cores, {told}; dot: median, line: all rounds")
+    versions = ", ".join(f"{name} {environment[name]}" for name in names if name in environment)
+    cores = environment.get("cores", "?")
+    return escape(f"{run.when}; {cores} cores, {versions}; dot: median, line: all rounds")
 
 
-def _headrooms(figure: Measurement) -> list[float]:
-    """Median, worst and best round as factors of the bar: more than 1 is good, whatever is measured."""
-    bound = figure.bound
+def _headrooms(measurement: Measurement) -> list[float]:
+    """Return median, worst and best round as factors of the bound; above 1 is better in either direction."""
+    bound = measurement.bound
     if bound is None:
         return []
-    values = figure.value, *figure.spread
+    values = measurement.value, *measurement.spread
     factors = (value / bound.limit if bound.at_least else bound.limit / value for value in values)
-    return [min(factor, FURTHEST) for factor in factors]
+    return [min(factor, HEADROOM_MAX) for factor in factors]
 
 
 class _Axis:
-    """Logarithmic, wide enough for all of these."""
+    """A logarithmic axis that includes all `headrooms`."""
 
     def __init__(self, headrooms: Sequence[float]) -> None:
         self._low = min([0.8, *headrooms]) / 1.1
@@ -75,21 +76,21 @@ class _Axis:
         share = math.log(headroom / self._low) / math.log(self._high / self._low)
         return round(LABELS + share * (WIDTH - MARGIN - LABELS), 1)
 
-    def drawn(self, bottom: float) -> Iterator[str]:
+    def lines(self, bottom: float) -> Iterator[str]:
         for tick in TICKS:
             if self._low <= tick <= self._high:
-                x, kind = self.x(tick), "axis" if tick == 1 else "tick"
-                yield f'<line class="{kind}" x1="{x}" x2="{x}" y1="{TOP - 8}" y2="{bottom}"/>'
+                x, css_class = self.x(tick), "axis" if tick == 1 else "tick"
+                yield f'<line class="{css_class}" x1="{x}" x2="{x}" y1="{TOP - 8}" y2="{bottom}"/>'
                 yield f'<text class="small" x="{x}" y="{TOP - 12}" text-anchor="middle">{tick:g}</text>'
 
 
-def _row(figure: Measurement, axis: _Axis, y: float) -> Iterator[str]:
-    median, one, other = map(axis.x, _headrooms(figure))
-    kind = "holds" if figure.holds else "broken"
-    unit = "×" if figure.theirs else figure.unit
-    name = escape(f"{figure.measure}: {figure.what}")
-    value = escape(f"{format_number(figure.value)} {unit} ({figure.bound})")
+def _row(measurement: Measurement, axis: _Axis, y: float) -> Iterator[str]:
+    median, one, other = map(axis.x, _headrooms(measurement))
+    css_class = "holds" if measurement.holds else "broken"
+    unit = "×" if measurement.baseline else measurement.unit
+    name = escape(f"{measurement.measure}: {measurement.name}")
+    value = escape(f"{format_number(measurement.value)} {unit} ({measurement.bound})")
     yield f'<text x="8" y="{y + 4}">{name}</text>'
-    yield f'<line class="spread {kind}" x1="{one}" x2="{other}" y1="{y}" y2="{y}"/>'
-    yield f'<circle class="{kind}" cx="{median}" cy="{y}" r="5"/>'
+    yield f'<line class="spread {css_class}" x1="{one}" x2="{other}" y1="{y}" y2="{y}"/>'
+    yield f'<circle class="{css_class}" cx="{median}" cy="{y}" r="5"/>'
     yield f'<text x="{WIDTH - MARGIN + 14}" y="{y + 4}">{value}</text>'

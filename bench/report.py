@@ -1,7 +1,7 @@
-"""The figures on the terminal, in JSON, and in the README."""
+"""The measurements of a run as a table on the terminal, as JSON, and in the README and the docs."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,82 +14,121 @@ from bench.measurements import Bound, Measurement
 from tests.harness.servers import ROOT
 
 RESULTS = ROOT / "bench" / "results"
-README, PAGE = ROOT / "README.md", ROOT / "docs" / "performance.md"
+README, README_RU = ROOT / "README.md", ROOT / "README.ru.md"
+PAGE = ROOT / "docs" / "performance.md"
 BEGIN, END = "<!-- figures: python -m bench --readme -->\n", "<!-- end of figures -->\n"
-COLUMNS = ("measure", "what", "ours", "theirs", "median", "rounds", "must")
-FIRST_NUMBER = COLUMNS.index("ours")
+COLUMNS = ("measure", "measurement", "Prihod", "baseline", "median", "rounds", "bound")
+FIRST_NUMBER = COLUMNS.index("Prihod")
+HEADLINE_COLUMNS = (
+    ("figure", "показатель"),
+    ("Prihod", "Prihod"),
+    ("baseline", "эталон"),
+    ("ratio or value", "отношение или значение"),
+    ("must", "граница"),
+)
+# The rows of the README, and their labels in English and in Russian.
+HEADLINES = {
+    ("ingest", "requests/s against message per webhook"): (
+        "deliveries acknowledged per second, against one message per webhook",
+        "принято доставок в секунду; эталон — по сообщению на вебхук",
+    ),
+    ("ingest", "p99 against message per webhook, same rate"): (
+        "p99 of their answers at the same rate, ms",
+        "p99 ответа при той же нагрузке, мс",
+    ),
+    ("posting", "webhooks/s against bare INSERTs, one organization"): (
+        "webhooks posted per second, against bare INSERTs",
+        "проведено вебхуков в секунду; эталон — INSERT без логики",
+    ),
+    ("posting", "webhooks/s against a transaction per task, one organization"): (
+        "webhooks posted per second, against a transaction per task",
+        "проведено вебхуков в секунду; эталон — по транзакции на задачу",
+    ),
+    ("latency", "p99 at half of full load"): (
+        "from receipt to applied, p99 at half load",
+        "от получения до проведения, p99 при половинной нагрузке",
+    ),
+    ("overload", "answered 200 and missing"): (
+        "answered 200 and missing, at twice the capacity",
+        "подтверждено и потеряно при двойной нагрузке",
+    ),
+}
+HEADLINE_ENVIRONMENT = ("cores", "processor", "MariaDB", "commit")
 
 
 @dataclass(frozen=True)
 class Run:
-    """One run of the benchmark. `failures` are sentences about measures whose figures don't count."""
+    """One run of the benchmark. `failures` are sentences about measures without a valid result."""
 
     when: str  # in UTC, to the second
     quick: bool
-    machine: Mapping[str, str]
-    figures: Sequence[Measurement]
+    environment: Mapping[str, str]
+    measurements: Sequence[Measurement]
     failures: Sequence[str]
 
     @classmethod
-    def now(cls, figures: Sequence[Measurement], failures: Sequence[str], *, quick: bool) -> Self:
+    def now(cls, measurements: Sequence[Measurement], failures: Sequence[str], *, quick: bool) -> Self:
         when = datetime.now(UTC).isoformat(timespec="seconds")
-        return cls(when, quick, environment.describe(), figures, failures)
+        return cls(when, quick, environment.describe(), measurements, failures)
 
     @classmethod
     def read(cls, file: Path) -> Self:
-        kept = json.loads(file.read_text())
-        return cls(**{**kept, "figures": [_figure(told) for told in kept["figures"]]})
+        fields = json.loads(file.read_text())
+        return cls(**{**fields, "measurements": [_from_json(each) for each in fields["measurements"]]})
 
     def write(self, file: Path) -> None:
-        kept = {**asdict(self), "figures": [_told(figure) for figure in self.figures]}
+        fields = {**asdict(self), "measurements": [_to_json(each) for each in self.measurements]}
         file.parent.mkdir(exist_ok=True)
-        file.write_text(json.dumps(kept, indent=1, ensure_ascii=False) + "\n")
+        file.write_text(json.dumps(fields, indent=1, ensure_ascii=False) + "\n")
 
     @property
     def holds(self) -> bool:
-        return bool(self.figures) and not self.failures and all(figure.holds for figure in self.figures)
+        return bool(self.measurements) and not self.failures and all(each.holds for each in self.measurements)
 
 
-def _told(figure: Measurement) -> dict[str, Any]:
-    """With what follows from the rounds, for readers that don't want to calculate."""
-    least, most = figure.spread
-    return {**asdict(figure), "value": figure.value, "min": least, "max": most, "holds": figure.holds}
+def _to_json(measurement: Measurement) -> dict[str, Any]:
+    """Return the fields, and the values derived from the rounds, for programs that read the file."""
+    low, high = measurement.spread
+    derived = {"value": measurement.value, "min": low, "max": high, "holds": measurement.holds}
+    return asdict(measurement) | derived
 
 
-def _figure(told: Mapping[str, Any]) -> Measurement:
-    own = {name: told[name] for name in ("measure", "what", "unit", "ours", "theirs")}
-    return Measurement(**own, bound=told["bound"] and Bound(**told["bound"]))
+def _from_json(fields: Mapping[str, Any]) -> Measurement:
+    own = {name: fields[name] for name in ("measure", "name", "unit", "values", "baseline")}
+    return Measurement(**own, bound=fields["bound"] and Bound(**fields["bound"]))
 
 
-def results_table(figures: Sequence[Measurement]) -> Table:
+def results_table(measurements: Sequence[Measurement]) -> Table:
     table = Table(*COLUMNS, "verdict", title="Benchmark", title_justify="left")
-    for column in table.columns[FIRST_NUMBER : COLUMNS.index("must")]:
+    for column in table.columns[FIRST_NUMBER : COLUMNS.index("bound")]:
         column.justify = "right"
-    for figure in figures:
-        table.add_row(*cells(figure), verdict(figure))
+    for measurement in measurements:
+        table.add_row(*cells(measurement), verdict(measurement))
     return table
 
 
-def verdict(figure: Measurement) -> str:
-    if figure.bound is None:
+def verdict(measurement: Measurement) -> str:
+    if measurement.bound is None:
         return ""
-    return "[green]holds[/green]" if figure.holds else "[red]BROKEN[/red]"
+    return "[green]holds[/green]" if measurement.holds else "[red]BROKEN[/red]"
 
 
-def cells(figure: Measurement) -> tuple[str, ...]:
-    """One for each of COLUMNS."""
-    peer = (
-        (format_number(_median(figure.ours)), format_number(_median(figure.theirs)))
-        if figure.theirs
-        else ("", "")
-    )
-    value = f"{format_number(figure.value)} {'×' if figure.theirs else figure.unit}"
-    rounds = (
-        f"{format_number(figure.spread[0])} … {format_number(figure.spread[1])}"
-        if len(figure.ours) > 1
-        else ""
-    )
-    return figure.measure, figure.what, *peer, value, rounds, str(figure.bound or "")
+def cells(measurement: Measurement) -> tuple[str, ...]:
+    """Return one cell for each of COLUMNS."""
+    rounds = " … ".join(map(format_number, measurement.spread)) if len(measurement.values) > 1 else ""
+    medians, value, bound = _medians(measurement), _value(measurement), str(measurement.bound or "")
+    return measurement.measure, measurement.name, *medians, value, rounds, bound
+
+
+def _medians(measurement: Measurement) -> tuple[str, str]:
+    """Return the medians of Prihod and the baseline, empty if there is no baseline."""
+    if not measurement.baseline:
+        return "", ""
+    return format_number(_median(measurement.values)), format_number(_median(measurement.baseline))
+
+
+def _value(measurement: Measurement) -> str:
+    return f"{format_number(measurement.value)} {'×' if measurement.baseline else measurement.unit}"
 
 
 def _median(values: Sequence[float]) -> float:
@@ -97,28 +136,48 @@ def _median(values: Sequence[float]) -> float:
 
 
 def format_number(value: float) -> str:
-    """To three digits; larger numbers whole."""
+    """Return the number with three digits, or whole if it has more."""
     return f"{value:,.0f}".replace(",", " ") if abs(value) >= 100 else f"{value:.3g}"
 
 
 def rendered_sections(run: Run) -> dict[Path, str]:
-    """What stands between the marks of each page: the README has what must be, the other page has it all."""
-    bounded = [figure for figure in run.figures if figure.bound]
-    return {README: _markdown(run, bounded), PAGE: _markdown(run, run.figures)}
+    """Return the section of each page: the headlines for the READMEs, everything for the page in docs."""
+    return {README: _headlines(run, 0), README_RU: _headlines(run, 1), PAGE: _everything(run)}
 
 
-def _markdown(run: Run, figures: Sequence[Measurement]) -> str:
-    rows = [COLUMNS, ["---"] * 2 + ["---:"] * 4 + ["---"], *map(cells, figures)]
-    told = ", ".join(f"{name} {value}" for name, value in run.machine.items())
-    kind = "A quick run" if run.quick else "A run"
-    lines = [*(f"| {' | '.join(row)} |" for row in rows), "", f"{kind} of {run.when}; {told}."]
-    lines += [f"Does not count: {failure}" for failure in run.failures]
-    return "\n".join([*lines, ""])
+def _headlines(run: Run, language: int) -> str:
+    """Return the six rows of a README: `language` is 0 for English, 1 for Russian."""
+    by_key = {(each.measure, each.name): each for each in run.measurements}
+    rows = [
+        (labels[language], *_medians(by_key[key]), _value(by_key[key]), str(by_key[key].bound or ""))
+        for key, labels in HEADLINES.items()
+        if key in by_key
+    ]
+    header = [names[language] for names in HEADLINE_COLUMNS]
+    alignment = ["---", *["---:"] * 3, "---"]
+    about = {name: value for name, value in run.environment.items() if name in HEADLINE_ENVIRONMENT}
+    caption = f"{('A run of', 'Прогон от')[language]} {run.when}; {_listed(about)}."
+    return _markdown([header, alignment, *rows], caption)
+
+
+def _everything(run: Run) -> str:
+    alignment = ["---"] * 2 + ["---:"] * 4 + ["---"]
+    caption = f"{'A quick run' if run.quick else 'A run'} of {run.when}; {_listed(run.environment)}."
+    invalid = [f"Not valid: {failure}" for failure in run.failures]
+    return _markdown([COLUMNS, alignment, *map(cells, run.measurements)], caption, *invalid)
+
+
+def _listed(environment: Mapping[str, str]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in environment.items())
+
+
+def _markdown(rows: Iterable[Sequence[str]], *captions: str) -> str:
+    return "\n".join([*(f"| {' | '.join(row)} |" for row in rows), "", *captions, ""])
 
 
 def update_pages(run: Run) -> None:
     for page, text in rendered_sections(run).items():
-        before, after = _around_marks(page)
+        before, after = _around_section(page)
         page.write_text(f"{before}{BEGIN}{text}{END}{after}")
 
 
@@ -126,6 +185,6 @@ def section_of(page: Path) -> str:
     return page.read_text().partition(BEGIN)[2].partition(END)[0]
 
 
-def _around_marks(page: Path) -> tuple[str, str]:
+def _around_section(page: Path) -> tuple[str, str]:
     text = page.read_text()
     return text.partition(BEGIN)[0], text.partition(END)[2]

@@ -1,4 +1,5 @@
-"""One design after the other under load, round by round: so a machine whose speed wanders is fair to all."""
+"""Interleaved rounds of load: each round measures every system once, so that changes of the machine's speed
+affect all of them alike."""
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,72 +16,72 @@ WARM_UP_SECONDS = 1
 
 
 class EndpointBench:
-    """All designs with only their doors running, and a count of what each has answered."""
+    """All systems with only their web processes running, and counts of what each has acknowledged."""
 
-    def __init__(self, houses: Mapping[System, ProcfileStack]) -> None:
-        self.houses = houses
-        # CPU time of each design's parts for each webhook it has answered, one number a round.
+    def __init__(self, stacks: Mapping[System, ProcfileStack]) -> None:
+        self.stacks = stacks
+        # CPU time by system and part for each acknowledged webhook, one number a round.
         self.microseconds: defaultdict[tuple[System, str], list[float]] = defaultdict(list)
-        self._answered: Counter[System] = Counter()
+        self._acknowledged: Counter[System] = Counter()
         self._sent: Counter[System] = Counter()
 
-    def speeds(self, *, rounds: int, seconds: int, say: Callable[[str], None]) -> Speeds:
-        """What each door takes, round by round; after each the books are looked at. Raises InvalidRun."""
-        for design in self.houses:
-            self._load(design, WARM_UP_SECONDS)
-        speeds: dict[System, list[float]] = {design: [] for design in self.houses}
+    def speeds(self, *, rounds: int, seconds: int, log: Callable[[str], None]) -> Speeds:
+        """Return each system's throughput, round by round. Raise InvalidRun if a ledger is inconsistent."""
+        for system in self.stacks:
+            self._load(system, WARM_UP_SECONDS)
+        speeds: dict[System, list[float]] = {system: [] for system in self.stacks}
         for number in range(1, rounds + 1):
-            for design in self.houses:
-                speeds[design].append(self._watched_load(design, seconds))
-            for design in self.houses:
-                self.require_exact(design)
-            told = ", ".join(f"{design} {speeds[design][-1]:.0f}/s" for design in self.houses)
-            say(f"round {number} of {rounds}: {told}")
+            for system in self.stacks:
+                speeds[system].append(self._load_and_record_cpu(system, seconds))
+            for system in self.stacks:
+                self.require_exact(system)
+            results = ", ".join(f"{system} {speeds[system][-1]:.0f}/s" for system in self.stacks)
+            log(f"round {number} of {rounds}: {results}")
         return speeds
 
-    def _watched_load(self, design: System, seconds: int) -> float:
-        before, answered = cpu_seconds_by_part(self.houses[design]), self._answered[design]
-        speed = self._load(design, seconds)
-        answered = self._answered[design] - answered
-        for part, spent in cpu_seconds_by_part(self.houses[design]).items():
-            self.microseconds[design, part].append(1e6 * (spent - before[part]) / answered)
+    def _load_and_record_cpu(self, system: System, seconds: int) -> float:
+        before, acknowledged = cpu_seconds_by_part(self.stacks[system]), self._acknowledged[system]
+        speed = self._load(system, seconds)
+        acknowledged = self._acknowledged[system] - acknowledged
+        for part, used in cpu_seconds_by_part(self.stacks[system]).items():
+            self.microseconds[system, part].append(1e6 * (used - before[part]) / acknowledged)
         return speed
 
-    def _load(self, design: System, seconds: int) -> float:
-        """Webhooks answered 200 a second. What a slow door sheds meanwhile is asked of it for nothing."""
-        answers = closed_loop(self.houses[design].port, seconds)
-        self._count(design, answers.ok, answers.sent)
-        return answers.ok_per_second
+    def _load(self, system: System, seconds: int) -> float:
+        """Return the webhooks answered 200 a second; shed requests cost time and don't count."""
+        result = closed_loop(self.stacks[system].port, seconds)
+        self._count(system, result.ok, result.sent)
+        return result.ok_per_second
 
-    def p99_milliseconds(self, design: System, *, per_second: float, seconds: float) -> float:
-        """Of the answers at a fixed rate that this door can take. Raises InvalidRun."""
-        sent = open_loop(self.houses[design].port, per_second=per_second, seconds=seconds)
+    def p99_milliseconds(self, system: System, *, per_second: float, seconds: float) -> float:
+        """Return the p99 latency at a fixed rate. Raise InvalidRun if a request is not answered 200."""
+        sent = open_loop(self.stacks[system].port, per_second=per_second, seconds=seconds)
         statuses = Counter(each.status for each in sent)
         ok = statuses.pop(200, 0)
-        self._count(design, ok, len(sent))
+        self._count(system, ok, len(sent))
         if statuses:
-            raise InvalidRun(f"{design}: at a rate it can take, it also answered {dict(statuses)}")
-        self.require_exact(design)
+            raise InvalidRun(f"{system}: below its throughput, it also answered {dict(statuses)}")
+        self.require_exact(system)
         return p99_milliseconds([each.seconds for each in sent])
 
-    def _count(self, design: System, answered: int, sent: int) -> None:
-        self._answered[design] += answered
-        self._sent[design] += sent
+    def _count(self, system: System, acknowledged: int, sent: int) -> None:
+        self._acknowledged[system] += acknowledged
+        self._sent[system] += sent
 
-    def require_exact(self, design: System) -> None:
-        """What was answered 200 is stored, and the ledger is right. Raises InvalidRun."""
-        if design is System.PARSING_ONLY:
+    def require_exact(self, system: System) -> None:
+        """Raise InvalidRun unless everything answered 200 is stored and the ledger is consistent."""
+        if system is System.PARSING_ONLY:
             return
-        stack = self.houses[design]
-        require_stored(design.stored(stack), answered=self._answered[design], sent=self._sent[design])
-        design.require_verified(stack)
+        stack = self.stacks[system]
+        require_stored(system.stored(stack), acknowledged=self._acknowledged[system], sent=self._sent[system])
+        system.require_verified(stack)
 
 
 @contextmanager
 def endpoint_bench(*, embedded: bool = False) -> Iterator[EndpointBench]:
-    migrated_data(embedded=embedded)  # once, before all take a copy at the same time
-    houses = {design: design.stack(embedded=embedded, only_the_door=True) for design in System}
+    migrated_data(embedded=embedded)  # once, before all stacks copy it at the same time
+    stacks = {system: system.stack(embedded=embedded, only_web=True) for system in System}
     with ExitStack() as resources:
-        with ThreadPoolExecutor() as starting:
-            list(starting.map(resources.enter_context, houses.values()))
-        yield EndpointBench(houses)
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(resources.enter_context, stacks.values()))
+        yield EndpointBench(stacks)

@@ -1,6 +1,6 @@
-"""Ours and the usual designs, each in a house of its own: same commands, same settings, same kind of servers.
+"""Prihod and the baseline designs, each in a stack of its own: same commands, settings and kinds of servers.
 
-What was answered 200 has to be there, and the books have to be right; otherwise no figure counts.
+A measurement is valid only if every delivery answered 200 is stored and the ledger is consistent.
 """
 
 from enum import Enum
@@ -9,20 +9,20 @@ from tests.harness.procfile_stack import SHORT_TIMES, ProcfileStack
 from tests.harness.wait import WaitTimeout, wait_until
 
 DRAIN_SECONDS_MAX = 180.0
-# As docker-compose.yml has it, for every design: docs/deployment.md says why.
+# As in docker-compose.yml, for every system; docs/deployment.md says why.
 DATABASE_SETTINGS = ("--innodb-log-file-size=1G",)
-# verify_ledger's first half, for a design that has no inbox.
+# The first half of verify_ledger, for a design without an inbox.
 VERIFY_LEDGER_CODE = "from ledger.verification import verify; exit(next(map(str, verify()), None))"
 
 
 class InvalidRun(Exception):
-    """Something was lost or is wrong."""
+    """Something was lost or is wrong: the measurements don't count."""
 
 
 class System(Enum):
-    """The value is the module in bench/baselines; empty for ours."""
+    """The value is the module in bench/baselines; empty for Prihod."""
 
-    OURS = ""
+    PRIHOD = ""
     PARSING_ONLY = "parsing_only"
     MESSAGE_PER_WEBHOOK = "message_per_webhook"
     SYNCHRONOUS = "synchronous"
@@ -30,15 +30,13 @@ class System(Enum):
     def __str__(self) -> str:
         return self.name.lower().replace("_", " ")
 
-    def stack(self, *, embedded: bool = False, only_the_door: bool = False) -> ProcfileStack:
-        """only_the_door: nothing but the web process runs, until `drain`."""
+    def stack(self, *, embedded: bool = False, only_web: bool = False) -> ProcfileStack:
+        """Return a stack of this system. With `only_web` nothing but web runs until `drain`."""
         environment = dict.fromkeys(SHORT_TIMES, "")  # production's own times instead
-        if self is not System.OURS:
-            environment |= {
-                "DJANGO_SETTINGS_MODULE": "bench.baselines.settings",
-                "BENCH_BASELINE": self.value,
-            }
-        started = ["web"] if only_the_door else None
+        if self is not System.PRIHOD:
+            environment["DJANGO_SETTINGS_MODULE"] = "bench.baselines.settings"
+            environment["BENCH_BASELINE"] = self.value
+        started = ["web"] if only_web else None
         return ProcfileStack(
             workers=1,
             embedded=embedded,
@@ -48,34 +46,34 @@ class System(Enum):
         )
 
     def stored(self, stack: ProcfileStack) -> int:
-        """How many webhooks it has, wherever it keeps them."""
+        """Return the number of webhooks in the system's table."""
         table = "ledger_payment" if self is System.SYNCHRONOUS else "ingest_webhook"
         return int(stack.sql(f"SELECT COUNT(*) FROM {table}")[0][0])
 
     def require_verified(self, stack: ProcfileStack) -> None:
-        """Raises InvalidRun if the books are not right."""
-        whole, ledger = ["verify_ledger"], ["shell", "--no-imports", "--command", VERIFY_LEDGER_CODE]
-        verified = stack.manage(*(ledger if self is System.SYNCHRONOUS else whole))
+        """Raise InvalidRun if the ledger is inconsistent."""
+        everything, ledger = ["verify_ledger"], ["shell", "--no-imports", "--command", VERIFY_LEDGER_CODE]
+        verified = stack.manage(*(ledger if self is System.SYNCHRONOUS else everything))
         if verified.returncode != 0:
             raise InvalidRun(f"{self}: {verified.stdout}{verified.stderr}")
 
 
 def drain(stack: ProcfileStack) -> float:
-    """Let all of the house run, until nothing is left received; the seconds that took.
+    """Start all processes of the stack and wait until no webhook is received any more; return the seconds.
 
-    Raises InvalidRun when it takes too long, or if anything was not applied.
+    Raise InvalidRun if it takes too long, or if a webhook was not applied.
     """
     stack.start(*(name for name, program in stack.programs.items() if not program.runs()))
     try:
         seconds = wait_until(lambda: not stack.received(), "the backlog is drained", DRAIN_SECONDS_MAX)
-    except WaitTimeout as failure:
-        raise InvalidRun(f"{failure}; {stack.received()} webhooks are left") from failure
+    except WaitTimeout as exc:
+        raise InvalidRun(f"{exc}; {stack.received()} webhooks are left") from exc
     if others := stack.sql("SELECT COUNT(*) FROM ingest_webhook WHERE status <> 'applied'")[0][0]:
         raise InvalidRun(f"{others} webhooks were not applied")
     return seconds
 
 
-def require_stored(stored: int, *, answered: int, sent: int) -> None:
-    """Raises InvalidRun unless what was answered 200 is there, and no more than was sent."""
-    if not answered <= stored <= sent:
-        raise InvalidRun(f"{stored} webhooks are stored, {answered} were answered 200, {sent} were sent")
+def require_stored(stored: int, *, acknowledged: int, sent: int) -> None:
+    """Raise InvalidRun unless everything answered 200 is stored, and no more than was sent."""
+    if not acknowledged <= stored <= sent:
+        raise InvalidRun(f"{stored} webhooks are stored, {acknowledged} were answered 200, {sent} were sent")

@@ -1,4 +1,4 @@
-"""The usual designs, on our models, settings and HTTP server: what a good engineer writes who has no inbox.
+"""The usual designs without an inbox, on Prihod's models, settings and HTTP server.
 
-`settings.py` and `urls.py` put the one that BENCH_BASELINE names in the place of our door.
+`settings.py` and `urls.py` route the endpoint to the one that BENCH_BASELINE names.
 """

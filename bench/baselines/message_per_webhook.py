@@ -3,8 +3,8 @@
 from celery import shared_task
 from django.utils import timezone
 
-from bench.baselines.orm_posting import credit, in_one_transaction
-from bench.baselines.webhook_view import endpoint
+from bench.baselines.orm_posting import credit, run_in_transaction
+from bench.baselines.webhook_view import make_view
 from ingest.models import Webhook
 from ledger.terms import PaymentTerms
 
@@ -25,13 +25,13 @@ def store_and_send(terms: PaymentTerms, body: bytes) -> None:
 def apply(webhook_id: int, inn: str) -> None:
     def credit_once() -> None:
         webhook = Webhook.objects.select_for_update().get(pk=webhook_id)
-        if webhook.status == Webhook.Status.RECEIVED:  # a message may come twice
+        if webhook.status == Webhook.Status.RECEIVED:  # a message may be delivered twice
             credit(webhook.terms)
             webhook.status = Webhook.Status.APPLIED
             webhook.applied_at = timezone.now()
             webhook.save(update_fields=["status", "applied_at"])
 
-    in_one_transaction(inn, credit_once)
+    run_in_transaction(inn, credit_once)
 
 
-bank_webhook = endpoint(store_and_send)
+bank_webhook = make_view(store_and_send)

@@ -1,4 +1,4 @@
-"""One payment at a time, under the lock of its organization."""
+"""One payment at a time with the ORM, under the lock of its organization."""
 
 from collections.abc import Callable
 
@@ -10,11 +10,11 @@ from ledger.posting import create_organizations
 from ledger.terms import PaymentTerms
 
 
-def in_one_transaction(inn: str, action: Callable[[], None]) -> None:
-    """Run `act`; if it finds no organization of this INN, open it and run `act` again.
+def run_in_transaction(inn: str, action: Callable[[], None]) -> None:
+    """Run `action`; if the organization does not exist, create it and run `action` again.
 
-    Opened in a transaction of its own, since inserting under locks deadlocks; and only when it is missing, so
-    that a look beforehand slows nobody down.
+    It is created in a transaction of its own, since inserting under locks deadlocks; and only if it is
+    missing, so that no request pays for a check.
     """
     try:
         with transaction.atomic():
@@ -26,8 +26,10 @@ def in_one_transaction(inn: str, action: Callable[[], None]) -> None:
 
 
 def credit(terms: PaymentTerms) -> None:
-    """Payment, log line and balance, in the caller's transaction. Raises IntegrityError when the operation is
-    posted already, and Organization.DoesNotExist."""
+    """Write payment, log entry and balance in the caller's transaction.
+
+    Raise IntegrityError if the operation is posted already, and Organization.DoesNotExist.
+    """
     organization = Organization.objects.select_for_update().get(inn=terms.inn)
     now = timezone.now()
     payment = Payment.objects.create(

@@ -1,11 +1,11 @@
-"""The floor: parse and answer, and keep nothing. No design that stores anything can be faster."""
+"""Parse and respond, and store nothing: the upper limit for any design that stores something."""
 
-from bench.baselines.webhook_view import endpoint
+from bench.baselines.webhook_view import make_view
 from ledger.terms import PaymentTerms
 
 
-def forget(terms: PaymentTerms, body: bytes) -> None:
+def discard(terms: PaymentTerms, body: bytes) -> None:
     pass
 
 
-bank_webhook = endpoint(forget)
+bank_webhook = make_view(discard)

@@ -1,4 +1,4 @@
-"""The peer's door where ours would be."""
+"""Route the endpoint to the baseline."""
 
 from django.conf import settings
 from django.urls import path
@@ -7,6 +7,6 @@ from django.utils.module_loading import import_string
 from web import health
 
 urlpatterns = [
-    path("api/webhook/bank/", import_string(f"{settings.PEER}.bank_webhook")),
+    path("api/webhook/bank/", import_string(f"{settings.BASELINE}.bank_webhook")),
     path("readyz", health.readyz),
 ]

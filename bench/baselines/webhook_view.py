@@ -1,4 +1,4 @@
-"""What all peers do as our door does it: parse, answer, and turn faults into plain JSON."""
+"""What all baselines share with Prihod's endpoint: parse, respond, and report errors as plain JSON."""
 
 from collections.abc import Callable
 
@@ -10,21 +10,23 @@ from ingest.exceptions import InvalidDelivery
 from ingest.parsing import parse
 from ledger.terms import PaymentTerms
 
-Take = Callable[[PaymentTerms, bytes], None]
+Handler = Callable[[PaymentTerms, bytes], None]
 
 
-def endpoint(take: Take) -> View:
-    """A view that gives `take` the terms and the body, and answers. `take` raises IntegrityError when it
-    has the operation already."""
+def make_view(handle: Handler) -> View:
+    """Return a view that calls `handle` with the terms and the body.
+
+    `handle` raises IntegrityError if the operation is processed already.
+    """
 
     @json_view("POST")
     def bank_webhook(request: HttpRequest) -> HttpResponse:
         try:
             terms = parse(request.body)
-        except InvalidDelivery as invalid:
-            return error_response(400, str(invalid))
+        except InvalidDelivery as exc:
+            return error_response(400, str(exc))
         try:
-            take(terms, request.body)
+            handle(terms, request.body)
         except IntegrityError:
             return json_response({"status": "already processed"})
         return json_response({"status": "success"})

@@ -1,7 +1,7 @@
-"""What more worker processes bring, on one organization and on many; and whether a quiet one has to wait."""
+"""Throughput of several worker processes on one organization and on many; the wait of a quiet one."""
 
-# Each worker is the Procfile's own command with one process, so that N workers are N processes. Where the
-# time goes, the CPU seconds of the database's process and of the workers' tell (proc(5)).
+# Each worker is the Procfile's own command with one process, so that N workers are N processes. The CPU
+# seconds of the database's process and of the workers' (proc(5)) show where the time goes.
 
 import time
 from collections.abc import Callable, Iterator
@@ -12,13 +12,13 @@ from django.conf import settings
 from bench.database import require_consistent_ledger, worker_stack
 from bench.draining import drain, is_drained, ring
 from bench.generator import enqueue
-from bench.measurements import Bound, Measurement
+from bench.measurements import Measurement, at_most
 from ingest.models import Webhook
 from tests.harness.procfile_stack import ProcfileStack
 
 MEASURE = "workers"
 PROCESSES, ORGANIZATIONS = (1, 2, 4), (1, 10, 500)
-QUIET = 1_000  # the number of an organization that no backlog is for
+QUIET = 1_000  # the number of an organization without a backlog
 QUIET_EVERY_SECONDS = 0.3
 BATCHES_WAITED_MAX = 5.0
 POLL_SECONDS = 0.005
@@ -34,41 +34,37 @@ class Size:
 QUICK, FULL = Size(1, 5_000, 5_000), Size(2, 10_000, 20_000)
 
 
-def measure(quick: bool, say: Callable[[str], None]) -> Iterator[Measurement]:
+def measure(quick: bool, log: Callable[[str], None]) -> Iterator[Measurement]:
     size = QUICK if quick else FULL
-    in_any_log = 0
+    deadlocks = 0
     for processes in PROCESSES:
-        with worker_stack(processes) as stack:  # each begins with short books, which are verified sooner
+        with worker_stack(processes) as stack:  # each starts with a small ledger, which is verified sooner
             stack.sql("SET GLOBAL innodb_print_all_deadlocks = ON")
             start(stack)
             for organizations in ORGANIZATIONS:
-                yield from throughput(stack, size, processes, organizations, say)
-            yield longest_wait(stack, size, processes, say)
-            yield batches_before(stack, size, processes, say)
-            in_any_log += deadlocks(stack)
-    yield Measurement(MEASURE, "deadlocks in any log", "deadlocks", [in_any_log], bound=at_most(0))
-
-
-def at_most(limit: float) -> Bound:
-    return Bound(limit, at_least=False)
+                yield from throughput(stack, size, processes, organizations, log)
+            yield longest_wait(stack, size, processes, log)
+            yield batches_before(stack, size, processes, log)
+            deadlocks += count_deadlocks(stack)
+    yield Measurement(MEASURE, "deadlocks in any log", "deadlocks", [deadlocks], bound=at_most(0))
 
 
 def start(stack: ProcfileStack) -> None:
     stack.start(*(worker.name for worker in stack.workers))
-    enqueue(len(stack.workers) * settings.BATCH_SIZE_MAX, organizations=max(ORGANIZATIONS))
+    enqueue(len(stack.workers) * settings.BATCH_WEBHOOKS_MAX, organizations=max(ORGANIZATIONS))
     enqueue(1, organizations=1, first=QUIET)
-    drain(stack)  # opens the organizations, and warms up
+    drain(stack)  # creates the organizations, and warms up
 
 
 def throughput(
-    stack: ProcfileStack, size: Size, processes: int, organizations: int, say: Callable[[str], None]
+    stack: ProcfileStack, size: Size, processes: int, organizations: int, log: Callable[[str], None]
 ) -> Iterator[Measurement]:
     rounds = []
     for number in range(1, size.rounds + 1):
         enqueue(size.webhooks, organizations=organizations)
         rounds.append(drained := drain(stack))
         require_consistent_ledger()
-        say(
+        log(
             f"{processes} processes, {organizations} organizations, round {number} of {size.rounds}: "
             f"{drained.per_second:.0f}/s, CPU seconds: database {drained.database_cpu_seconds:.1f}, "
             f"workers {drained.workers_cpu_seconds:.1f} of {drained.seconds:.1f} s"
@@ -79,10 +75,10 @@ def throughput(
     yield Measurement(MEASURE, f"database's share of the CPU time, {name}", "of 1", shares)
 
 
-def longest_wait(stack: ProcfileStack, size: Size, processes: int, say: Callable[[str], None]) -> Measurement:
-    """Webhooks of a quiet organization arrive one after another while a hot one's backlog is drained."""
+def longest_wait(stack: ProcfileStack, size: Size, processes: int, log: Callable[[str], None]) -> Measurement:
+    """Drain a hot organization's backlog while webhooks of a quiet one arrive; return their longest wait."""
     enqueue(size.webhooks, organizations=1)
-    batch_seconds = settings.BATCH_SIZE_MAX / drain(stack).per_second
+    batch_seconds = settings.BATCH_WEBHOOKS_MAX / drain(stack).per_second
     enqueue(size.hot_backlog, organizations=1)
     waits = []
     ring(stack)
@@ -90,20 +86,20 @@ def longest_wait(stack: ProcfileStack, size: Size, processes: int, say: Callable
         waits.append(wait_of_one(stack))
         time.sleep(QUIET_EVERY_SECONDS)
     require_consistent_ledger()
-    say(
+    log(
         f"{processes} processes, a hot backlog of {size.hot_backlog}: {len(waits)} webhooks of a quiet "
         f"organization waited up to {max(waits):.2f} s; a batch takes {batch_seconds:.3f} s"
     )
-    what = f"longest wait of a quiet organization behind a hot one, {processes} processes"
+    name = f"longest wait of a quiet organization behind a hot one, {processes} processes"
     return Measurement(
-        MEASURE, what, "batches", [max(waits) / batch_seconds], bound=at_most(BATCHES_WAITED_MAX)
+        MEASURE, name, "batches", [max(waits) / batch_seconds], bound=at_most(BATCHES_WAITED_MAX)
     )
 
 
 def batches_before(
-    stack: ProcfileStack, size: Size, processes: int, say: Callable[[str], None]
+    stack: ProcfileStack, size: Size, processes: int, log: Callable[[str], None]
 ) -> Measurement:
-    """A quiet organization's webhook stands in the middle of a backlog, as it came while no worker ran."""
+    """Drain a hot backlog around one webhook of a quiet organization; return the batches before it."""
     half = size.hot_backlog // 2
     enqueue(half, organizations=1)
     oldest = Webhook.objects.queued()[0]
@@ -114,27 +110,27 @@ def batches_before(
     require_consistent_ledger()
     quiet.refresh_from_db()
     before = Webhook.objects.filter(pk__gte=oldest.pk, applied_at__lt=quiet.applied_at).count()
-    batches = before / settings.BATCH_SIZE_MAX
-    say(f"{processes} processes: {batches:.0f} batches before a webhook with {half} in front of it")
-    what = (
+    batches = before / settings.BATCH_WEBHOOKS_MAX
+    log(f"{processes} processes: {batches:.0f} batches before a webhook with {half} in front of it")
+    name = (
         f"batches before a quiet organization's webhook in the middle of a hot backlog, {processes} processes"
     )
-    return Measurement(MEASURE, what, "batches", [batches], bound=at_most(BATCHES_WAITED_MAX))
+    return Measurement(MEASURE, name, "batches", [batches], bound=at_most(BATCHES_WAITED_MAX))
 
 
 def wait_of_one(stack: ProcfileStack) -> float:
-    """Seconds from the commit of a quiet organization's webhook until it is applied."""
+    """Return the seconds from the commit of a quiet organization's webhook until it is applied."""
     enqueue(1, organizations=1, first=QUIET)
     webhook = Webhook.objects.latest("id")
-    begun = time.perf_counter()
+    started = time.perf_counter()
     ring(stack)
     while Webhook.objects.received().filter(pk=webhook.pk).exists():
         time.sleep(POLL_SECONDS)
-    return time.perf_counter() - begun
+    return time.perf_counter() - started
 
 
-def deadlocks(stack: ProcfileStack) -> int:
-    """In the server's log, which names each, and in the workers'."""
+def count_deadlocks(stack: ProcfileStack) -> int:
+    """Return the deadlocks in the server's log, which records each of them, and in the workers' logs."""
     logs = [stack.mariadb.log, *(worker.log for worker in stack.workers)]
     texts = [log.read_text(errors="replace") for log in logs]
     return sum(text.count("WE ROLL BACK TRANSACTION") + text.count("(1213") for text in texts)

@@ -1,4 +1,4 @@
-"""The usual designs are right before they are compared: each credits an operation once."""
+"""Each baseline system credits an operation once."""
 
 from collections.abc import Callable
 from typing import Any
@@ -33,19 +33,21 @@ def post(rf: RequestFactory) -> Callable[[View, bytes], HttpResponse]:
 Post = Callable[[View, bytes], HttpResponse]
 
 
-def test_the_synchronous_peer_credits_once(post: Post) -> None:
-    answers = [post(synchronous.bank_webhook, payment_body(told)) for told in (FIRST, SECOND, FIRST, OTHERS)]
+def test_synchronous_baseline_credits_once(post: Post) -> None:
+    responses = [
+        post(synchronous.bank_webhook, payment_body(payment)) for payment in (FIRST, SECOND, FIRST, OTHERS)
+    ]
 
-    assert [b"already processed" in answer.content for answer in answers] == [False, False, True, False]
+    assert [b"already processed" in response.content for response in responses] == [False, False, True, False]
     assert balances() == {ROMASHKA: 150_00, VASILEK: 7}
     assert list(verify()) == []
 
 
-def test_the_peer_with_messages_credits_once(post: Post, sent: Callable[[], list[Any]]) -> None:
-    for told in (FIRST, SECOND, FIRST, OTHERS):
-        post(message_per_webhook.bank_webhook, payment_body(told))
+def test_message_baseline_credits_once(post: Post, sent: Callable[[], list[Any]]) -> None:
+    for payment in (FIRST, SECOND, FIRST, OTHERS):
+        post(message_per_webhook.bank_webhook, payment_body(payment))
     messages = sent()
-    for _, arguments, _ in [*messages, *messages]:  # a message may come twice
+    for _, arguments, _ in [*messages, *messages]:  # a message may be delivered twice
         message_per_webhook.apply(**arguments)
 
     assert len(messages) == 3
@@ -53,33 +55,33 @@ def test_the_peer_with_messages_credits_once(post: Post, sent: Callable[[], list
     call_command("verify_ledger")
 
 
-def test_the_floor_keeps_nothing(post: Post) -> None:
+def test_parsing_only_baseline_stores_nothing(post: Post) -> None:
     assert post(parsing_only.bank_webhook, payment_body(FIRST)).status_code == 200
     assert not Organization.objects.exists()
     assert not BalanceLog.objects.exists()
 
 
-@pytest.mark.parametrize("peer", [parsing_only, synchronous, message_per_webhook])
-def test_every_peer_refuses_what_our_door_refuses(peer: Any, post: Post) -> None:
-    assert post(peer.bank_webhook, payment_body(FIRST, amount=-1)).status_code == 400
+@pytest.mark.parametrize("baseline", [parsing_only, synchronous, message_per_webhook])
+def test_every_baseline_refuses_an_invalid_delivery(baseline: Any, post: Post) -> None:
+    assert post(baseline.bank_webhook, payment_body(FIRST, amount=-1)).status_code == 400
 
 
-@pytest.mark.skipif(not ON_SQLITE, reason="the peers' own processes have their turn in the run on SQLite")
-def test_a_peer_runs_behind_the_procfiles_commands() -> None:
-    design = System.MESSAGE_PER_WEBHOOK
-    with design.stack(embedded=True, only_the_door=True) as stack:
+@pytest.mark.skipif(not ON_SQLITE, reason="processes of baselines are tested in the run on SQLite")
+def test_baseline_runs_behind_the_procfiles_commands() -> None:
+    system = System.MESSAGE_PER_WEBHOOK
+    with system.stack(embedded=True, only_web=True) as stack:
         sent = open_loop(stack.port, per_second=50, seconds=0.5)
         ok = sum(each.status == 200 for each in sent)
         drain(stack)
-        require_stored(design.stored(stack), answered=ok, sent=len(sent))
-        design.require_verified(stack)
+        require_stored(system.stored(stack), acknowledged=ok, sent=len(sent))
+        system.require_verified(stack)
 
     assert ok == len(sent) == 25
 
 
-def test_what_was_answered_and_is_missing_is_seen() -> None:
-    require_stored(10, answered=10, sent=12)
+def test_missing_acknowledged_webhooks_are_detected() -> None:
+    require_stored(10, acknowledged=10, sent=12)
     with pytest.raises(InvalidRun, match="9 webhooks are stored, 10 were answered 200"):
-        require_stored(9, answered=10, sent=12)
+        require_stored(9, acknowledged=10, sent=12)
     with pytest.raises(InvalidRun):
-        require_stored(13, answered=10, sent=12)
+        require_stored(13, acknowledged=10, sent=12)

@@ -1,4 +1,4 @@
-"""What the benchmark makes up has to be exact, or nothing that it measures counts."""
+"""Generated ledgers are consistent; otherwise no measurement is valid."""
 
 import pytest
 
@@ -12,7 +12,7 @@ from worker.applying import apply_batch
 pytestmark = pytest.mark.usefixtures("sequences")
 
 
-def test_made_up_books_are_right() -> None:
+def test_generated_ledger_is_consistent() -> None:
     fill_ledger([Group(1, 100), Group(3, 4)])
 
     require_consistent_ledger()
@@ -25,7 +25,7 @@ def test_made_up_books_are_right() -> None:
     assert BalanceLog.objects.count() == Webhook.objects.count() == 112
 
 
-def test_what_is_queued_can_be_applied_to_made_up_books() -> None:
+def test_generated_backlog_can_be_applied() -> None:
     fill_ledger([Group(2, 3)])
     enqueue(5, organizations=2, first=2)
 
@@ -38,7 +38,7 @@ def test_what_is_queued_can_be_applied_to_made_up_books() -> None:
     }
 
 
-def test_trouble_leaves_the_books_right() -> None:
+def test_generated_failures_leave_the_ledger_consistent() -> None:
     fill_ledger([Group(1, 2)])
     write_failures(3)
 

@@ -1,4 +1,4 @@
-"""What the latency is taken from: the webhooks of its own senders, and no others."""
+"""The latency is measured on the webhooks of its own senders only."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -13,7 +13,7 @@ NOW = datetime(2026, 11, 28, tzinfo=UTC)
 
 
 class Inbox:
-    """Stands for a house; its webhooks were applied so many milliseconds after their receipt."""
+    """A fake stack whose webhooks were applied so many milliseconds after their receipt."""
 
     port = 0
 
@@ -28,7 +28,7 @@ class Inbox:
         ]
 
 
-def test_what_the_closed_loop_left_on_its_way_is_no_webhook_of_the_open_loop(
+def test_latency_ignores_late_webhooks_of_the_closed_loop(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     sent = [SentWebhook(uuid4(), b"", due=0.0, status=200) for _ in range(3)]

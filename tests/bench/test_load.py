@@ -1,4 +1,4 @@
-"""The open loop keeps to its schedule, and its clock runs while a door keeps it waiting."""
+"""The open loop keeps to its schedule, and its clock runs while the endpoint is stalled."""
 
 import json
 import random
@@ -22,7 +22,7 @@ PER_SECOND = 200
 
 @contextmanager
 def endpoint(*, stalls_at: int = -1, refuses: bool = False) -> Iterator[tuple[int, list[bytes]]]:
-    """Its port, and the bodies it gets. It answers at once, but when number `stalls_at` comes all wait."""
+    """Run a server; yield its port and the bodies received. Request number `stalls_at` delays all others."""
     bodies: list[bytes] = []
     one_at_a_time = threading.Lock()
 
@@ -59,7 +59,7 @@ def sent_to(port: int, seconds: float = 1.0) -> list[SentWebhook]:
     return open_loop(port, per_second=PER_SECOND, seconds=seconds, connections=4)
 
 
-def test_it_sends_every_webhook_once_at_its_moment() -> None:
+def test_open_loop_sends_each_webhook_once_on_schedule() -> None:
     with endpoint() as (port, bodies):
         sent = sent_to(port)
 
@@ -70,8 +70,8 @@ def test_it_sends_every_webhook_once_at_its_moment() -> None:
     assert sent[-1].due - sent[0].due == pytest.approx((len(sent) - 1) / PER_SECOND)
 
 
-def test_a_stall_is_charged_to_every_request_that_was_due_in_it() -> None:
-    """A sender that counted from when it could send would see four slow answers, one for each connection."""
+def test_stall_is_charged_to_every_request_due_in_it() -> None:
+    """Counted from the sending, only four responses would be slow, one for each connection."""
     with endpoint(stalls_at=50) as (port, _):
         sent = sent_to(port)
 
@@ -81,19 +81,19 @@ def test_a_stall_is_charged_to_every_request_that_was_due_in_it() -> None:
     assert max(slow) >= STALL_SECONDS * 0.9
 
 
-def test_refusals_are_told_apart() -> None:
+def test_refused_requests_have_their_status() -> None:
     with endpoint(refuses=True) as (port, _):
         assert {each.status for each in sent_to(port, seconds=0.1)} == {503}
 
 
-def test_no_door_at_all_is_no_answer() -> None:
+def test_unreachable_endpoint_has_status_zero() -> None:
     with endpoint() as (port, _):
         pass
 
     assert {each.status for each in sent_to(port, seconds=0.1)} == {0}
 
 
-def test_the_mix_is_valid_new_and_hot() -> None:
+def test_random_webhooks_are_valid_unique_and_half_hot() -> None:
     sent = list(random_webhooks(random.Random(1), 2_000))
 
     assert [parse(each.body).amount_kopecks for each in sent] == [each.amount_kopecks for each in sent]

@@ -1,4 +1,4 @@
-"""A figure that was bought with wrong books must not be told."""
+"""Measurements with an inconsistent ledger are not valid."""
 
 from contextlib import nullcontext
 
@@ -16,11 +16,11 @@ def drift() -> None:
     Organization.objects.update(balance_kopecks=F("balance_kopecks") + 1)
 
 
-@pytest.mark.django_db(transaction=True)  # looked at by sessions of their own
-def test_books_that_drift_do_not_count() -> None:
-    told = terms(20_50)
-    make_webhook(told, status="applied")
-    post_payments(told)
+@pytest.mark.django_db(transaction=True)  # read by other sessions
+def test_drift_invalidates_the_run() -> None:
+    payment = terms(20_50)
+    make_webhook(payment, status="applied")
+    post_payments(payment)
     require_consistent_ledger()
 
     drift()
@@ -30,7 +30,7 @@ def test_books_that_drift_do_not_count() -> None:
 
 
 @pytest.mark.usefixtures("sequences")
-def test_posting_tells_no_figure_when_the_books_drift(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_posting_yields_no_measurement_after_drift(monkeypatch: pytest.MonkeyPatch) -> None:
     honest = posting.insert_bare
 
     def and_drift(webhooks: int, organizations: int) -> float:
@@ -38,10 +38,10 @@ def test_posting_tells_no_figure_when_the_books_drift(monkeypatch: pytest.Monkey
         drift()
         return speed
 
-    monkeypatch.setattr(posting, "house_of_workers", lambda environment: nullcontext())
+    monkeypatch.setattr(posting, "worker_stack", lambda environment: nullcontext())
     monkeypatch.setattr(posting, "send_tasks", lambda *_: 1.0)
     size = posting.Size(rounds=1, webhooks=10, tasks=2)
-    assert [figure.unit for figure in posting.compare(size, 1, print)] == ["webhooks/s"] * 3
+    assert [measurement.unit for measurement in posting.compare(size, 1, print)] == ["webhooks/s"] * 3
 
     monkeypatch.setattr(posting, "insert_bare", and_drift)
     with pytest.raises(InvalidRun):

@@ -1,4 +1,4 @@
-"""A broken bound is seen by everybody who looks, and what the README shows is what was measured."""
+"""Reports mark a broken bound, and the pages show what was measured."""
 
 import io
 from pathlib import Path
@@ -10,29 +10,28 @@ from rich.console import Console
 from bench.__main__ import LATEST
 from bench.measurements import Bound, Measurement
 from bench.plot import render_svg
-from bench.report import PAGE, README, Run, rendered_sections, results_table, section_of
+from bench.report import PAGE, README, README_RU, Run, rendered_sections, results_table, section_of
 
-HOLDS = Measurement(
-    "acknowledge", "a", "requests/s", [900, 1200, 1500], [300, 300, 300], Bound(3, at_least=True)
-)
+HEADLINE = Measurement("latency", "p99 at half of full load", "ms", [87.5], bound=Bound(250, at_least=False))
+HOLDS = Measurement("ingest", "a", "requests/s", [900, 1200, 1500], [300, 300, 300], Bound(3, at_least=True))
 BROKEN = Measurement("latency", "b", "ms", [300.0, 200.0, 400.0], bound=Bound(250, at_least=False))
 REPORTED = Measurement("embedded", "c", "requests/s", [77.0])
 SVG = "{http://www.w3.org/2000/svg}"
 
 
-def run(*figures: Measurement, failures: tuple[str, ...] = ()) -> Run:
-    machine = {"cores": "2", "processor": "a <fast> one"}
-    return Run("2026-11-24T10:00:00+00:00", quick=True, machine=machine, figures=figures, failures=failures)
+def run(*measurements: Measurement, failures: tuple[str, ...] = ()) -> Run:
+    environment = {"cores": "2", "processor": "a <fast> one"}
+    return Run("2026-11-24T10:00:00+00:00", True, environment, measurements, failures)
 
 
-def test_a_run_holds_if_each_figure_does_and_every_measure_came_to_its_end() -> None:
+def test_run_holds_if_all_measurements_hold_and_no_measure_failed() -> None:
     assert run(HOLDS, REPORTED).holds
     assert not run(HOLDS, BROKEN).holds
-    assert not run(HOLDS, failures=("latency: it did not count",)).holds
+    assert not run(HOLDS, failures=("latency: nothing was answered 200",)).holds
     assert not run().holds
 
 
-def test_the_table_marks_a_broken_bound() -> None:
+def test_table_marks_a_broken_bound() -> None:
     console = Console(file=io.StringIO(), width=200)
     console.print(results_table([HOLDS, BROKEN, REPORTED]))
     lines = console.file.getvalue().splitlines()
@@ -41,7 +40,7 @@ def test_the_table_marks_a_broken_bound() -> None:
     assert ["holds" in line for line in lines if "4 ×" in line] == [True]
 
 
-def test_what_was_written_is_read_again(tmp_path: Path) -> None:
+def test_written_run_can_be_read_back(tmp_path: Path) -> None:
     before = run(HOLDS, BROKEN, REPORTED, failures=("posting: drift",))
 
     before.write(tmp_path / "run.json")
@@ -50,7 +49,7 @@ def test_what_was_written_is_read_again(tmp_path: Path) -> None:
     assert not Run.read(tmp_path / "run.json").holds
 
 
-def test_the_plot_shows_every_figure_that_has_a_bar() -> None:
+def test_plot_shows_every_measurement_with_a_bound() -> None:
     drawing = ET.fromstring(render_svg(run(HOLDS, BROKEN, REPORTED)))
 
     holds, broken = drawing.findall(f"{SVG}circle")
@@ -59,17 +58,22 @@ def test_the_plot_shows_every_figure_that_has_a_bar() -> None:
     assert float(broken.get("cx", "")) < float(bar.get("x1", "")) < float(holds.get("cx", ""))
 
 
-@pytest.mark.parametrize("page", [README, PAGE], ids=lambda page: page.name)
-def test_pages_show_the_run_that_is_kept(page: Path) -> None:
-    kept = Run.read(LATEST)
-    if kept.when not in section_of(page):
-        pytest.skip("there is a newer run than the page's; python -m bench --readme shows it there")
+@pytest.mark.parametrize("page", [README, README_RU, PAGE], ids=lambda page: page.name)
+def test_pages_show_the_stored_run(page: Path) -> None:
+    stored = Run.read(LATEST)
+    if stored.when not in section_of(page):
+        pytest.skip("the page shows an older run; python -m bench --readme updates it")
 
-    assert section_of(page) == rendered_sections(kept)[page]
+    assert section_of(page) == rendered_sections(stored)[page]
 
 
-def test_the_readme_has_what_must_be_and_the_other_page_everything() -> None:
-    pages = rendered_sections(run(HOLDS, REPORTED))
+def test_readme_has_headlines_and_the_docs_page_everything() -> None:
+    pages = rendered_sections(run(HEADLINE, REPORTED))
 
+    assert "| from receipt to applied, p99 at half load |  |  | 87.5 ms | ≤ 250 |" in pages[README]
+    assert (
+        "| от получения до проведения, p99 при половинной нагрузке |  |  | 87.5 ms | ≤ 250 |"
+        in pages[README_RU]
+    )
     assert "embedded" not in pages[README]
     assert "embedded" in pages[PAGE]
