@@ -184,19 +184,19 @@ AT = {
 LIMIT = {
     "name": "limit",
     "in": "query",
-    "description": f"How many lines; above {HISTORY_LIMIT_MAX} it means {HISTORY_LIMIT_MAX}",
+    "description": f"How many entries; above {HISTORY_LIMIT_MAX} it means {HISTORY_LIMIT_MAX}",
     "schema": {"type": "integer", "minimum": 1, "default": HISTORY_LIMIT_DEFAULT},
 }
 BEFORE = {
     "name": "before",
     "in": "query",
-    "description": "Only lines of a smaller `seq`: that of the last line leads to the page of older ones",
+    "description": "Only entries of a smaller `seq`: that of the last entry leads to the page of older ones",
     "schema": {"type": "integer", "minimum": 1},
 }
 AFTER = {
     "name": "after",
     "in": "query",
-    "description": "Only lines of a larger `seq`: that of the first line leads to the page of newer ones. "
+    "description": "Only entries of a larger `seq`: that of the first entry leads to the page of newer ones. "
     "Not together with `before`",
     "schema": {"type": "integer", "minimum": 1},
 }
@@ -324,7 +324,7 @@ BALANCE = _read(
 )
 HISTORY = _read(
     {
-        200: _answers("Its lines, newest first", {"Two payments": History(SAMPLE_INN, [NEWEST, OLDEST])}),
+        200: _answers("Its entries, newest first", {"Two payments": History(SAMPLE_INN, [NEWEST, OLDEST])}),
         400: _errors(
             "A parameter that is no number or moment, two that contradict each other, or no valid request",
             "limit: must be a positive whole number",
