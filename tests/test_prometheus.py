@@ -11,7 +11,7 @@ from django.test import Client
 from ruamel.yaml import YAML
 
 from monitoring import problems
-from tests.harness.servers import ROOT, lacking, promtool
+from tests.harness.servers import ROOT, missing_reason, promtool
 from tests.monitoring.test_dashboard import create_verification
 
 PROMETHEUS = ROOT / "deploy/prometheus"
@@ -24,7 +24,7 @@ PANELS = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
 LABELS = {"setting", "status", "kind", "le", "job", "instance"}
 
 
-@pytest.mark.skipif(lacking("promtool") is not None, reason="promtool is not installed")
+@pytest.mark.skipif(missing_reason("promtool") is not None, reason="promtool is not installed")
 @pytest.mark.parametrize(
     "check",
     [
