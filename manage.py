@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Django's command line for Prihod; `python manage.py help` lists the commands."""
+"""Django's command line; `python manage.py help` lists the commands."""
 
 import os
 import sys

@@ -1,4 +1,4 @@
-"""API keys in the admin: issue one, see when it was used, revoke it. Nobody edits or deletes one."""
+"""The API keys in the admin: issue, list, revoke. Keys are neither edited nor deleted."""
 
 from typing import Any, cast
 
@@ -34,19 +34,19 @@ class ApiKeyForm(forms.ModelForm):  # type: ignore[type-arg]  # Django's own cla
     def clean_expires_at(self) -> Any:
         expires_at = self.cleaned_data["expires_at"]
         if expires_at and expires_at <= timezone.now():
-            raise ValidationError(_("This is past already."))
+            raise ValidationError(_("The expiry date is in the past."))
         return expires_at
 
 
 @admin.register(ApiKey)
 class ApiKeyAdmin(StrictAdmin):
-    """A key is shown on the page that answers the form: it goes into no message, session, log or redirect."""
+    """Shows a new key only in the response to the form, never in a message, session, log or redirect."""
 
     form = ApiKeyForm
-    list_display = ["name", "prefix", "state", "scopes_shortly", "created_at", "expires_at", "last_used_at"]
+    list_display = ["name", "prefix", "state", "scopes_summary", "created_at", "expires_at", "last_used_at"]
     ordering = ["-id"]
     search_fields = ["prefix", "name"]
-    search_help_text = gettext_lazy("a prefix, or a name")
+    search_help_text = gettext_lazy("a prefix or a name")
     actions = ["revoke_selected"]
     issued_template = "admin/api/apikey/issued.html"
     revoke_template = "admin/api/apikey/revoke.html"
@@ -69,34 +69,34 @@ class ApiKeyAdmin(StrictAdmin):
     def has_revoke_permission(self, request: HttpRequest) -> bool:
         return request.user.has_perms(["api.view_apikey", "api.revoke_apikey"])
 
-    def save_form(self, request: HttpRequest, form: Any, change: bool) -> ApiKey:  # noqa: FBT001 as the base has it
-        """Saves the row already, because a key and its row come into being together."""
+    def save_form(self, request: HttpRequest, form: Any, change: bool) -> ApiKey:  # noqa: FBT001 as in the base class
+        """Save the row here, because the key exists only while `issue` creates it."""
         row, key = issue(**form.cleaned_data)
-        cast(Any, row).issued_key = key  # for response_add, and in this Python object alone
+        cast(Any, row).issued_key = key  # for response_add, in this Python object only
         return row
 
     def save_model(self, request: HttpRequest, obj: ApiKey, form: Any, change: bool) -> None:  # noqa: FBT001 as above
-        """Nothing is left to do."""
+        """Do nothing: save_form has saved the row."""
 
     def save_related(self, request: HttpRequest, form: Any, formsets: Any, change: bool) -> None:  # noqa: FBT001 as above
-        """There is nothing related."""
+        """Do nothing: there are no related rows."""
 
     def response_add(
         self, request: HttpRequest, obj: ApiKey, post_url_continue: str | None = None
     ) -> HttpResponse:
-        context = {**self._context(request), "title": _("The new API key"), "row": obj}
+        context = {**self._context(request), "title": _("New API key"), "row": obj}
         return TemplateResponse(request, self.issued_template, context)
 
     @admin.action(permissions=["revoke"], description=gettext_lazy("Revoke"))
     def revoke_selected(self, request: HttpRequest, selected: QuerySet[ApiKey]) -> HttpResponse | None:
-        """Asks first; the page's button posts the same action again."""
+        """Show a confirmation page first; its button posts the same action again."""
         unrevoked = list(selected.filter(revoked_at=None))
-        if "sure" not in request.POST:
+        if "confirmed" not in request.POST:
             context = {**self._context(request), "title": _("Revoke API keys"), "rows": unrevoked}
             return TemplateResponse(request, self.revoke_template, context)
         revoked = [row for row in unrevoked if revoke(row.prefix)]
         for row in revoked:
-            # In the form that Django tells in the language of who looks at the history.
+            # In this form Django translates the message into the language of each viewer of the history.
             self.log_change(request, row, [{"changed": {"fields": ["revoked"]}}])
         text = ngettext("Revoked {n} key.", "Revoked {n} keys.", len(revoked))
         messages.success(request, text.format(n=len(revoked)))
@@ -110,7 +110,7 @@ class ApiKeyAdmin(StrictAdmin):
         return str(_STATES[row.state(timezone.now())])
 
     @admin.display(description=gettext_lazy("scopes"))
-    def scopes_shortly(self, row: ApiKey) -> str:
+    def scopes_summary(self, row: ApiKey) -> str:
         first, *others = row.scopes.split()
         text = ngettext("{first} and {n} more", "{first} and {n} more", len(others))
         return text.format(first=first, n=len(others)) if others else first

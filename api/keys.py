@@ -1,8 +1,8 @@
-"""API keys: issue one, tell whose one is, note that it was used, revoke it.
+"""API keys: issuing, authentication, recording of use, revocation.
 
-A key reads `prihod_<prefix>_<secret>`. The prefix is no secret: by it the row is found, and people speak of
-the key. The secret is 256 random bits. That is why one SHA-256 of the key is enough to store: a slow hash
-with salt protects what people make up and others guess. Nobody guesses 256 bits, and each read would pay.
+A key has the form `prihod_<prefix>_<secret>`. The prefix is public and identifies the row, also in
+conversation. The secret has 256 random bits, therefore a single SHA-256 of the key is enough to store: slow
+salted hashes protect passwords, which can be guessed, and would cost every read.
 """
 
 import hashlib
@@ -21,21 +21,23 @@ from django.utils.translation import gettext as _
 from api.models import READ_ALL, ApiKey
 from core.best_effort import best_effort_write
 
-NOTED_EVERY = timedelta(minutes=1)
-SCOPES_MAX = 1000  # organizations of one key; all of them are looked through at each read
+USE_RECORDED_EVERY = timedelta(minutes=1)
+SCOPES_MAX = 1000  # organizations per key; every read scans all of them
 SECRET_BYTES = 32
 _KEY = re.compile(r"prihod_(?P<prefix>[0-9a-f]{12})_[0-9A-Za-z_-]{43}")
-_ORGANIZATION = re.compile(r"[0-9]{10}|[0-9]{12}")  # the shape of an INN; it need not be open yet
-_NOBODYS_DIGEST = "0" * 64
+_ORGANIZATION = re.compile(
+    r"[0-9]{10}|[0-9]{12}"
+)  # the format of an INN; the organization need not exist yet
+_NO_DIGEST = "0" * 64
 
 log = structlog.get_logger(__name__)
 
 
 def issue(name: str, scopes: str, expires_at: datetime | None = None) -> tuple[ApiKey, str]:
-    """The new key's row, and the key, which is known here and now only. Raises ValidationError."""
+    """Create a key; return its row and the key itself, which is not stored. Raise ValidationError."""
     now = timezone.now()
     if expires_at and expires_at <= now:
-        raise ValidationError(_("The expiry is past already."))
+        raise ValidationError(_("The expiry date is in the past."))
     prefix = secrets.token_hex(6)
     key = f"prihod_{prefix}_{secrets.token_urlsafe(SECRET_BYTES)}"
     row = ApiKey(
@@ -53,47 +55,47 @@ def issue(name: str, scopes: str, expires_at: datetime | None = None) -> tuple[A
 
 
 def normalize_scopes(text: str) -> str:
-    """`text` as it is stored: each word once. Raises ValidationError."""
-    words = sorted(set(text.replace(",", " ").split()))
-    if words == [READ_ALL]:
+    """Return the scopes sorted and without duplicates. Raise ValidationError."""
+    scopes = sorted(set(text.replace(",", " ").split()))
+    if scopes == [READ_ALL]:
         return READ_ALL
-    if not words or len(words) > SCOPES_MAX or not all(map(_ORGANIZATION.fullmatch, words)):
-        told = _("Scopes are {all} alone, or 1 to {max} INNs of 10 or 12 digits.")
-        raise ValidationError(told.format(all=READ_ALL, max=SCOPES_MAX))
-    return " ".join(words)
+    if not scopes or len(scopes) > SCOPES_MAX or not all(map(_ORGANIZATION.fullmatch, scopes)):
+        message = _("Scopes are {all} alone, or 1 to {max} INNs of 10 or 12 digits.")
+        raise ValidationError(message.format(all=READ_ALL, max=SCOPES_MAX))
+    return " ".join(scopes)
 
 
 def prefix_of(key: str) -> str | None:
-    """The prefix of whatever has a key's shape."""
-    shaped = _KEY.fullmatch(key)
-    return shaped and shaped["prefix"]
+    """Return the prefix of a well-formed key, valid or not."""
+    match = _KEY.fullmatch(key)
+    return match and match["prefix"]
 
 
 def authenticate(key: str) -> ApiKey | None:
-    """The row of this key if it is valid now. The time it takes doesn't tell how nearly right the key is."""
+    """Return the row of a valid key. The response time doesn't reveal how much of the key is right."""
     prefix = prefix_of(key)
     row = ApiKey.objects.filter(prefix=prefix).first() if prefix else None
-    right = compare_digest(_digest(key), row.digest if row else _NOBODYS_DIGEST)
-    return row if row and right and row.state(timezone.now()) == "valid" else None
+    matches = compare_digest(_digest(key), row.digest if row else _NO_DIGEST)
+    return row if row and matches and row.state(timezone.now()) == "valid" else None
 
 
 def record_use(row: ApiKey) -> None:
-    """Write down that the key was used, at most once a minute; nobody waits for that, or fails by it.
+    """Update last_used_at at most once per USE_RECORDED_EVERY, without waiting for locks and without raising.
 
-    A row that another session holds is being noted by it, or is about to be revoked: it is passed over.
+    A row that another session has locked is being updated by it or revoked, so it is skipped.
     """
     now = timezone.now()
-    long_ago = now - NOTED_EVERY
-    if row.last_used_at and row.last_used_at > long_ago:
+    outdated = now - USE_RECORDED_EVERY
+    if row.last_used_at and row.last_used_at > outdated:
         return
-    unnoted = ApiKey.objects.filter(Q(last_used_at=None) | Q(last_used_at__lte=long_ago), pk=row.pk)
+    due = ApiKey.objects.filter(Q(last_used_at=None) | Q(last_used_at__lte=outdated), pk=row.pk)
     with best_effort_write("API key use not recorded"), transaction.atomic():
-        if list(unnoted.select_for_update(skip_locked=True).values_list("pk")):
-            unnoted.update(last_used_at=now)
+        if list(due.select_for_update(skip_locked=True).values_list("pk")):
+            due.update(last_used_at=now)
 
 
 def revoke(prefix: str) -> bool:
-    """Whether there was such a key, not revoked before."""
+    """Revoke a key; return False if there is no such key or it was revoked before."""
     revoked = ApiKey.objects.filter(prefix=prefix, revoked_at=None).update(revoked_at=timezone.now())
     if revoked:
         log.info("API key revoked", prefix=prefix)

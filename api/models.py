@@ -1,4 +1,4 @@
-"""Who may read, and how often callers asked in vain."""
+"""API keys, and the counters of failed requests."""
 
 from datetime import datetime
 
@@ -9,9 +9,9 @@ READ_ALL = "read:all"
 
 
 class ApiKey(models.Model):
-    """What a program shows to read balances. The key itself is kept nowhere; see api/keys.py."""
+    """A key by which a program reads balances. Only its digest is stored; see api/keys.py."""
 
-    name = models.CharField(_("name"), max_length=100, help_text=_("whose it is, for people"))
+    name = models.CharField(_("name"), max_length=100, help_text=_("the program or person that uses the key"))
     prefix = models.CharField(_("prefix"), max_length=12, unique=True)
     digest = models.CharField(max_length=64)  # SHA-256 of the whole key, in hexadecimal
     scopes = models.TextField(
@@ -25,7 +25,7 @@ class ApiKey(models.Model):
     class Meta:
         verbose_name = _("API key")
         verbose_name_plural = _("API keys")
-        # Nobody edits or deletes a key; see api/admin.py.
+        # Keys are neither edited nor deleted; see api/admin.py.
         default_permissions = ("add", "view")
         permissions = [("revoke_apikey", "Can revoke API key")]
 
@@ -46,14 +46,14 @@ class ApiKey(models.Model):
 
 
 class FailedReadCount(models.Model):
-    """Misses in one minute of all callers that share this bucket; see api/throttling.py."""
+    """Failed requests of all callers of one bucket in one minute; see api/throttling.py."""
 
     bucket = models.IntegerField(primary_key=True)
     minute = models.BigIntegerField()  # since 1970
-    misses = models.IntegerField()
+    failures = models.IntegerField()
 
     class Meta:
         default_permissions = ()
 
     def __str__(self) -> str:
-        return f"{self.misses} misses of bucket {self.bucket} in minute {self.minute}"
+        return f"{self.failures} failures of bucket {self.bucket} in minute {self.minute}"

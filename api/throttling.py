@@ -1,8 +1,8 @@
-"""How often a caller asked in vain: with a bad key, or for what its key may not read.
+"""A rate limit for failed requests: a bad API key, or an object that the key may not read.
 
-Counted in the database, which every web process shares, in a fixed number of rows: callers are spread over
-buckets by a hash, so whatever strangers send, the table stays small. Two callers in one bucket share its
-limit, which only those feel who miss as well: whoever hits is neither counted nor looked up here.
+Failures are counted in the database, which all web processes share, in a fixed number of rows. Callers are
+hashed into buckets, so that the table stays small however many clients there are. Two callers in one bucket share its
+limit, but only failures count against it, and successful requests never reach this code.
 """
 
 import time
@@ -18,26 +18,26 @@ BUCKETS = 16_384
 
 
 def throttle_seconds(*callers: str, per_minute_max: int | None = None) -> int:
-    """Count a miss of each of `callers`; the seconds to wait if one had its share of this minute, or 0.
+    """Count a failure of each of `callers`; return the seconds to wait if one is over its limit, else 0.
 
-    Forms with passwords are counted so, too (web/password_limit.py), under names that no reader has. Who is over
-    the limit costs no write any more. Where counting fails the answer is 0: the limit keeps noise down, and
-    guessing a key is hopeless without it, too.
+    web/password_limit.py counts password forms the same way, under names that no reader has. A caller over
+    the limit causes no further writes. If counting fails the result is 0: the limit only reduces noise, and
+    guessing a key is infeasible without it.
     """
-    most = FAILURES_PER_MINUTE_MAX if per_minute_max is None else per_minute_max
+    limit = FAILURES_PER_MINUTE_MAX if per_minute_max is None else per_minute_max
     now = int(time.time())
     minute = now // 60
     buckets = sorted({_bucket(caller) for caller in callers})
-    counted = FailedReadCount.objects.filter(bucket__in=buckets, minute=minute)
-    misses = dict(counted.values_list("bucket", "misses"))
-    if any(count >= most for count in misses.values()):
+    rows = FailedReadCount.objects.filter(bucket__in=buckets, minute=minute)
+    failures = dict(rows.values_list("bucket", "failures"))
+    if any(count >= limit for count in failures.values()):
         return 60 - now % 60
     with best_effort_write("failed read not counted"):
-        fresh = [FailedReadCount(bucket, minute, 0) for bucket in buckets if bucket not in misses]
-        FailedReadCount.objects.bulk_create(fresh, ignore_conflicts=True)
-        # In this order: MySQL reads a column that it has set already as what it was set to.
+        missing = [FailedReadCount(bucket, minute, 0) for bucket in buckets if bucket not in failures]
+        FailedReadCount.objects.bulk_create(missing, ignore_conflicts=True)
+        # The order matters: MySQL evaluates a column that the statement has already set with its new value.
         FailedReadCount.objects.filter(bucket__in=buckets).update(
-            misses=Case(When(minute=minute, then=F("misses") + 1), default=1), minute=minute
+            failures=Case(When(minute=minute, then=F("failures") + 1), default=1), minute=minute
         )
     return 0
 

@@ -1,13 +1,14 @@
-"""Django's admin, with our site. Not in site.py: apps are loaded before models, and the site needs models."""
+"""Django's admin with our site; separate from site.py, because apps are loaded before the models it needs."""
 
-from django.contrib.admin.apps import AdminConfig as DjangosAdminConfig
+from django.contrib.admin.apps import AdminConfig as DjangoAdminConfig
 from django.utils.module_loading import import_string
 
 
-class AdminConfig(DjangosAdminConfig):
+class AdminConfig(DjangoAdminConfig):
     default_site = "backoffice.site.Site"
 
     def ready(self) -> None:
         super().ready()
-        for pages in ("backoffice.otp.install_otp_admin", "backoffice.users.install_user_admin"):
-            import_string(pages)()  # now that there are models
+        # By name, because these modules import models.
+        for install in ("backoffice.otp.install_otp_admin", "backoffice.users.install_user_admin"):
+            import_string(install)()

@@ -1,4 +1,4 @@
-"""In whose words and time the admin's pages are told: in the language and time zone of who looks at them."""
+"""The language and time zone of the admin's pages, chosen per browser."""
 
 from collections.abc import Callable
 from datetime import datetime
@@ -24,10 +24,10 @@ COOKIE_SECONDS = 365 * 24 * 3600
 
 
 class SafeZoneInfo(ZoneInfo):
-    """A time zone in which every moment can be told that the ledger may hold."""
+    """A time zone that can show every time in the ledger."""
 
     def fromutc(self, moment: datetime) -> datetime:
-        """A document's date may lie in the last hours of the year 9999: told in UTC, not refused."""
+        """Fall back to UTC for a document date in the last hours of the year 9999."""
         try:
             return super().fromutc(moment)
         except OverflowError:
@@ -36,15 +36,16 @@ class SafeZoneInfo(ZoneInfo):
 
 @cache
 def zone_names() -> frozenset[str]:
-    """Read from the disk once."""
+    """Return the names of all time zones, which are read from disk once."""
     return frozenset(available_timezones())
 
 
 class AdminLocaleMiddleware:
-    """Middleware: below /admin/ times are in the zone that the cookie names, else in TIME_ZONE.
+    """Activates the viewer's language and time zone under /admin/.
 
-    Words are in the language of the other cookie, else of the browser. Django's LocaleMiddleware would do
-    that for each request; what answers programs speaks English, and the bank's door shall not pay for it.
+    The time zone is that of the cookie, else TIME_ZONE; the language that of Django's cookie, else the
+    browser's. Django's LocaleMiddleware would translate all requests, but API responses are always in
+    English, and deliveries need not pay for the lookup.
     """
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponseBase]) -> None:
@@ -56,39 +57,39 @@ class AdminLocaleMiddleware:
         name = request.COOKIES.get(TIME_ZONE_COOKIE)
         zone = SafeZoneInfo(name) if name in zone_names() else None
         language = translation.get_language_from_request(request)
-        # Deactivated behind it, for this thread may answer a program next.
+        # Deactivated afterwards, because this thread may handle an API request next.
         with timezone.override(zone), translation.override(language, deactivate=True):
-            answer = self.get_response(request)
-        patch_vary_headers(answer, ("Accept-Language", "Cookie"))
-        answer.headers.setdefault("Content-Language", language)
-        return answer
+            response = self.get_response(request)
+        patch_vary_headers(response, ("Accept-Language", "Cookie"))
+        response.headers.setdefault("Content-Language", language)
+        return response
 
 
-def _choices() -> list[tuple[str, str]]:
-    browsers = _("the browser's; without JavaScript {zone}").format(zone=settings.TIME_ZONE)
-    return [("", browsers), *((name, name) for name in sorted(zone_names()))]
+def _zone_choices() -> list[tuple[str, str]]:
+    default = _("the browser's; without JavaScript {zone}").format(zone=settings.TIME_ZONE)
+    return [("", default), *((name, name) for name in sorted(zone_names()))]
 
 
 class TimeZoneForm(forms.Form):
-    zone = forms.ChoiceField(label=gettext_lazy("Time zone"), required=False, choices=_choices)
+    zone = forms.ChoiceField(label=gettext_lazy("Time zone"), required=False, choices=_zone_choices)
 
 
 def time_zone_page(request: HttpRequest, site: AdminSite) -> HttpResponse:
-    """A page to choose the zone on; it is kept in a cookie of this browser."""
+    """Let the viewer choose the time zone, which a cookie stores."""
     form = TimeZoneForm(request.POST or None, initial={"zone": request.COOKIES.get(TIME_ZONE_COOKIE)})
     if request.method == "POST" and form.is_valid():
-        return _chosen(request, form.cleaned_data["zone"])
+        return _store_time_zone(request, form.cleaned_data["zone"])
     context = {**site.each_context(request), "title": _("Time zone"), "form": form}
     return TemplateResponse(request, "admin/time_zone.html", context)
 
 
-def _chosen(request: HttpRequest, name: str) -> HttpResponse:
-    back = request.GET.get("next", "")
-    is_ours = url_has_allowed_host_and_scheme(back, {request.get_host()}, require_https=request.is_secure())
-    # Not redirect(), which takes a word for the name of a view.
-    answer = HttpResponseRedirect(back if is_ours else reverse("admin:index"))
+def _store_time_zone(request: HttpRequest, name: str) -> HttpResponse:
+    target = request.GET.get("next", "")
+    is_safe = url_has_allowed_host_and_scheme(target, {request.get_host()}, require_https=request.is_secure())
+    # Not redirect(), which interprets a word as the name of a view.
+    response = HttpResponseRedirect(target if is_safe else reverse("admin:index"))
     if name:
-        answer.set_cookie(
+        response.set_cookie(
             TIME_ZONE_COOKIE,
             name,
             max_age=COOKIE_SECONDS,
@@ -97,5 +98,5 @@ def _chosen(request: HttpRequest, name: str) -> HttpResponse:
             secure=request.is_secure(),
         )
     else:
-        answer.delete_cookie(TIME_ZONE_COOKIE, path=ADMIN_PREFIX, samesite="Lax")
-    return answer
+        response.delete_cookie(TIME_ZONE_COOKIE, path=ADMIN_PREFIX, samesite="Lax")
+    return response

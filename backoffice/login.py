@@ -1,4 +1,4 @@
-"""The admin's login: a name and a password, and the code of a second factor from whoever has one."""
+"""The admin's login: user name, password and, if required, the code of a second factor."""
 
 from typing import Any
 
@@ -17,45 +17,49 @@ from core.client_ip import client_network
 
 
 class LoginForm(AdminAuthenticationForm):
-    """Django's form with one more field, which people without a second factor leave empty."""
+    """Django's form with a field for the code, which users without a second factor leave empty."""
 
     otp_token = forms.CharField(
-        label=gettext_lazy("Code of your second factor, if you have one"),
-        max_length=16,  # as long as a one-time code can be
+        label=gettext_lazy("Second-factor code, if you have set one up"),
+        max_length=16,  # the length of a backup code
         required=False,
         widget=forms.TextInput(attrs={"autocomplete": "one-time-code"}),
     )
 
     def confirm_login_allowed(self, user: Any) -> None:
-        """Called once the password was right. Raises ValidationError."""
+        """Check the code after the password was accepted. Raise ValidationError."""
         super().confirm_login_allowed(user)
         if not requires_second_factor(user):
             return
         if not user_has_device(user):
             raise forms.ValidationError(
-                _("A second factor is required, and you have none yet: ask for a one-time code"),
+                _("A second factor is required, and you have not set one up: ask for a backup code"),
                 code="no_device",
             )
         device = matching_device(user, self.cleaned_data.get("otp_token", "").replace(" ", ""))
         if device is None:
             raise forms.ValidationError(
-                _("The code is missing, wrong or used before. After a wrong one wait a few seconds."),
+                _("The code is missing, wrong or already used. After a wrong code wait a few seconds."),
                 code="code",
             )
-        user.otp_device = device  # login() notes it in the session
+        user.otp_device = device  # login() stores it in the session
 
 
 def requires_second_factor(user: Any) -> bool:
-    """Of everybody if it is required, else of who has an app. Left-over one-time codes ask for nothing."""
-    if not hasattr(user, "has_totp"):  # asked a few times for one page
+    """Return whether the user must enter a code: with SECOND_FACTOR_REQUIRED, or with a TOTP device.
+
+    Remaining backup codes alone don't require one.
+    """
+    if not hasattr(user, "has_totp"):  # evaluated several times per page
         user.has_totp = TOTPDevice.objects.devices_for_user(user, confirmed=True).exists()
     return bool(settings.SECOND_FACTOR_REQUIRED or user.has_totp)
 
 
 def matching_device(user: User, code: str) -> Any:
-    """The device of `user` whose code this is, or None, which that device counts, and waits longer each time.
+    """Return the device of `user` that accepts the code, or None; then its throttling delay grows.
 
-    Digits are an app's, anything else is a one-time code: a wrong one of one kind slows the other down not.
+    Digits go to TOTP devices and other codes to backup codes, so that a wrong code of one kind never
+    throttles the other.
     """
     tried: list[Any] = []
     with transaction.atomic():
@@ -63,7 +67,7 @@ def matching_device(user: User, code: str) -> Any:
             if not code or isinstance(device, TOTPDevice) != code.isdecimal():
                 continue
             if device.verify_is_allowed()[0] and device.verify_token(code):
-                for other in tried:  # it was no failure of theirs
+                for other in tried:  # the code was meant for `device`
                     other.throttle_reset()
                 return device
             tried.append(device)
@@ -71,6 +75,6 @@ def matching_device(user: User, code: str) -> Any:
 
 
 def axes_client_ip(request: HttpRequest) -> str | None:
-    """The network that failed logins are counted by, as the address that django-axes keeps."""
+    """Return the network by which django-axes counts failed logins, as the address that it stores."""
     network = client_network(request)
     return str(network) if network else None

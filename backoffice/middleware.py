@@ -1,6 +1,6 @@
-"""Middleware that only pages need. What programs ask for, at /api/, goes past it.
+"""Authentication and message middleware for pages; API requests skip it.
 
-Subclasses of what Django and its apps have, so that their checks of MIDDLEWARE find what they look for.
+Each class extends the original, because system checks look for the originals in MIDDLEWARE.
 """
 
 from typing import Any
@@ -14,7 +14,7 @@ from django_otp.middleware import OTPMiddleware
 API_PREFIX = "/api/"
 
 
-class _PagesOnly:
+class _SkipApi:
     get_response: Any
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
@@ -24,13 +24,13 @@ class _PagesOnly:
         return response
 
 
-class AdminAuthenticationMiddleware(_PagesOnly, AuthenticationMiddleware):
-    """Who has logged in."""
+class AdminAuthenticationMiddleware(_SkipApi, AuthenticationMiddleware):
+    pass
 
 
-class AdminSecondFactorMiddleware(_PagesOnly, OTPMiddleware):  # type: ignore[misc]  # untyped
-    """Whether they have shown a second factor."""
+class AdminSecondFactorMiddleware(_SkipApi, OTPMiddleware):  # type: ignore[misc]  # untyped
+    pass
 
 
-class AdminMessageMiddleware(_PagesOnly, MessageMiddleware):
-    """What the last page has left to say."""
+class AdminMessageMiddleware(_SkipApi, MessageMiddleware):
+    pass

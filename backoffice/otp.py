@@ -1,6 +1,6 @@
-"""The pages of second factors in the admin: what one decides there, and in the viewer's language.
+"""The admin pages of TOTP devices and backup codes, translated and reduced to what an operator decides.
 
-django-otp marks none of its words for translation, and shows every detail of an app's code.
+django-otp marks none of its strings for translation, and shows every parameter of a TOTP device.
 """
 
 from collections.abc import Callable
@@ -20,8 +20,8 @@ from django_otp.plugins.otp_totp.models import TOTPDevice
 
 from core.admin_lookups import StrictAdmin
 
-APPS = {"otp_static": gettext_lazy("One-time codes"), "otp_totp": gettext_lazy("Second factors")}
-WORDS = (
+APP_NAMES = {"otp_static": gettext_lazy("Backup codes"), "otp_totp": gettext_lazy("Second factors")}
+MSGIDS = (
     gettext_noop("static device"),
     gettext_noop("static devices"),
     gettext_noop("static token"),
@@ -40,8 +40,8 @@ WORDS = (
 )
 
 
-class SuperusersOnly(StrictAdmin):
-    """What these pages show opens other people's accounts: no permission is enough."""
+class SuperuserOnlyAdmin(StrictAdmin):
+    """Ignores permissions: these pages open other users' accounts."""
 
     def has_module_permission(self, request: HttpRequest) -> bool:
         return request.user.is_superuser
@@ -59,24 +59,24 @@ class SuperusersOnly(StrictAdmin):
         return request.user.is_superuser
 
 
-class BackupCodeAdmin(SuperusersOnly, StaticDeviceAdmin):  # type: ignore[misc]  # django-otp has no types
+class BackupCodeAdmin(SuperuserOnlyAdmin, StaticDeviceAdmin):  # type: ignore[misc]  # django-otp has no types
     search_help_text = gettext_lazy("a user's name or e-mail address")
 
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
         return [(None, {"fields": _fields(obj)})]
 
 
-class TotpAdmin(SuperusersOnly, TOTPDeviceAdmin):  # type: ignore[misc]  # as above
+class TotpAdmin(SuperuserOnlyAdmin, TOTPDeviceAdmin):  # type: ignore[misc]  # as above
     search_help_text = BackupCodeAdmin.search_help_text
 
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
         return [(None, {"fields": [*_fields(obj), *(["qrcode_link"] if obj else [])]})]
 
     def config_view(self, request: HttpRequest, pk: int) -> HttpResponse:
-        return _found(super().config_view, request, pk)
+        return _or_404(super().config_view, request, pk)
 
     def qrcode_view(self, request: HttpRequest, pk: int) -> HttpResponse:
-        return _found(super().qrcode_view, request, pk)
+        return _or_404(super().qrcode_view, request, pk)
 
     @admin.display(description=gettext_lazy("QR code"))
     def qrcode_link(self, device: Any) -> str:
@@ -84,8 +84,8 @@ class TotpAdmin(SuperusersOnly, TOTPDeviceAdmin):  # type: ignore[misc]  # as ab
         return format_html('<a href="{}">{}</a>', page, _("show"))
 
 
-def _found(view: Callable[[HttpRequest, int], HttpResponse], request: HttpRequest, pk: int) -> HttpResponse:
-    """Call a view of django-otp's, which looks a device up without expecting that there is none."""
+def _or_404(view: Callable[[HttpRequest, int], HttpResponse], request: HttpRequest, pk: int) -> HttpResponse:
+    """Call a view of django-otp, which doesn't handle a missing device."""
     try:
         return view(request, pk)
     except TOTPDevice.DoesNotExist as exc:
@@ -97,14 +97,14 @@ def _fields(device: Any) -> list[str]:
 
 
 def install_otp_admin() -> None:
-    """Put these pages in the place of django-otp's, and let gettext find its words."""
-    for label, name in APPS.items():
+    """Replace django-otp's admin pages, and make its models' strings translatable."""
+    for label, name in APP_NAMES.items():
         apps.get_app_config(label).verbose_name = name
     for model in (StaticDevice, StaticToken, TOTPDevice):
-        told = model._meta
-        told.verbose_name = gettext_lazy(told.verbose_name)
-        told.verbose_name_plural = gettext_lazy(told.verbose_name_plural)
-        for field in told.fields:
+        options = model._meta
+        options.verbose_name = gettext_lazy(options.verbose_name)
+        options.verbose_name_plural = gettext_lazy(options.verbose_name_plural)
+        for field in options.fields:
             field.verbose_name = gettext_lazy(field.verbose_name)
             field.help_text = gettext_lazy(field.help_text) if field.help_text else ""
     admin.site.unregister([StaticDevice, TOTPDevice])

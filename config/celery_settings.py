@@ -1,4 +1,4 @@
-"""Celery's settings that no environment changes."""
+"""Celery's settings that no environment variable changes."""
 
 from typing import Any
 
@@ -8,21 +8,23 @@ from kombu import Queue
 def static_settings(sweep_interval_seconds: float) -> dict[str, Any]:
     return {
         "CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP": True,
-        # Each kind of message has a queue of its own, whose length says how many of that kind wait. A worker
-        # consumes all of them.
-        "CELERY_TASK_QUEUES": [Queue(name, routing_key=name) for name in ("celery", "attempts", "acts")],
+        # One queue per kind of message, so that its length is the number of waiting messages of that kind.
+        # Every worker consumes all of them.
+        "CELERY_TASK_QUEUES": [
+            Queue(name, routing_key=name) for name in ("celery", "attempts", "operator_actions")
+        ],
         "CELERY_TASK_ROUTES": {
             "worker.tasks.retry_*": {"queue": "attempts"},
-            "worker.tasks.run_operator_actions": {"queue": "acts"},
+            "worker.tasks.run_operator_actions": {"queue": "operator_actions"},
         },
         "CELERY_RESULT_BACKEND": "django-db",
         "CELERY_RESULT_EXTENDED": True,
-        "CELERY_RESULT_EXPIRES": None,  # they are dead letters, and go by TASK_RESULT_RETENTION_DAYS
+        "CELERY_RESULT_EXPIRES": None,  # results are the dead letters; TASK_RESULT_RETENTION_DAYS prunes them
         "CELERY_WORKER_PREFETCH_MULTIPLIER": 1,
         "CELERY_WORKER_REDIRECT_STDOUTS": False,
-        # Of attempts that the sweeper makes itself, for want of a broker.
+        # For attempts that the sweeper runs itself while the broker is unreachable.
         "CELERY_TASK_STORE_EAGER_RESULT": True,
-        "CELERY_BEAT_SCHEDULER": "worker.beat_scheduler:InProcessScheduler",  # needs no broker
+        "CELERY_BEAT_SCHEDULER": "worker.beat_scheduler:InProcessScheduler",  # works without a broker
         "CELERY_BEAT_SCHEDULE": {
             "sweep": {"task": "worker.tasks.sweep", "schedule": sweep_interval_seconds},
             "record throughput": {"task": "monitoring.tasks.record_throughput", "schedule": 20.0},

@@ -1,4 +1,4 @@
-"""How variables of the environment are read: which are malformed, and how they say so."""
+"""Parsing of environment variables, with one-line errors that name the variable."""
 
 import re
 import secrets
@@ -10,32 +10,32 @@ from urllib.parse import urlsplit
 import environ
 from django.core.exceptions import ImproperlyConfigured
 
-SHOWN_CHARS_MAX = 60  # of a malformed value
+QUOTED_CHARS_MAX = 60  # of a malformed value
 SQLITE = "django.db.backends.sqlite3"
 MYSQL = "core.db.mysql_backend"
 SQLITE_OPTIONS = {
-    # IMMEDIATE waits for the write lock at BEGIN; an upgrade later on would fail instead of waiting.
+    # IMMEDIATE waits for the write lock at BEGIN; a later upgrade of a read lock would fail at once.
     "transaction_mode": "IMMEDIATE",
     "timeout": 20,  # seconds
-    # FULL: a commit is on the disk before the bank hears 200.
+    # FULL: a commit is on disk before the bank receives its 200.
     "init_command": "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;",
 }
 MYSQL_OPTIONS = {
     "charset": "utf8mb4",
     # REPEATABLE READ would read balances from before the lock; see docs/decisions/0004.
     "isolation_level": "read committed",
-    # Without these a server that hangs is waited for without end. In seconds.
+    # In seconds. Without timeouts a server that hangs would block the process forever.
     "connect_timeout": 5,
     "read_timeout": 30,
     "write_timeout": 30,
-    # wait_timeout: the locks of a worker that vanished without a word are let go after a minute.
+    # wait_timeout releases the locks of a worker that disappeared without closing its connection.
     "init_command": "SET SESSION sql_mode = 'TRADITIONAL', SESSION innodb_lock_wait_timeout = 5,"
     " SESSION wait_timeout = 60",
 }
 
 
-# The default, least and greatest value of each numeric variable. .env.example documents them, and zero.
-# SWEEP_INTERVAL_SECONDS is below the minute after which the health check misses the scheduler.
+# Default, minimum and maximum of each numeric variable; .env.example documents them and the meaning of 0.
+# SWEEP_INTERVAL_SECONDS is below the minute after which the health check considers the scheduler dead.
 NUMBERS: dict[str, tuple[float, float, float]] = {
     "PORT": (8000, 1, 65_535),
     "WEB_PROCESSES": (2, 1, 128),
@@ -60,7 +60,7 @@ NUMBERS: dict[str, tuple[float, float, float]] = {
 
 
 class Secret(str):
-    """A text that error pages and listings of settings, which show an object's repr, don't show."""
+    """A string whose repr() hides it, because error pages and listings of settings show the repr()."""
 
     __slots__ = ()
 
@@ -69,46 +69,47 @@ class Secret(str):
 
 
 class Environment(environ.Env):  # type: ignore[misc]  # untyped
-    """An empty variable is as good as none, and a malformed one is named."""
+    """Treats an empty variable as unset, and names a malformed one in the error."""
 
     def get_value(
         self,
         var: str,
         cast: Any = None,
         default: Any = None,
-        parse_default: bool = False,  # noqa: FBT001, FBT002 as the base class has it
+        parse_default: bool = False,  # noqa: FBT001, FBT002 as in the base class
     ) -> Any:
         if not self.ENVIRON.get(var):
             return default
         try:
             return super().get_value(var, cast, default, parse_default)
-        except (ValueError, LookupError, OSError) as wrong:
+        except (ValueError, LookupError, OSError) as exc:
             raise ImproperlyConfigured(
-                f"{var}={_shown(self.ENVIRON[var])} is malformed; see .env.example"
-            ) from wrong
+                f"{var}={_quoted(self.ENVIRON[var])} is malformed; see .env.example"
+            ) from exc
 
-    def whole(self, var: str) -> int:
-        """The variable of NUMBERS, or its default. Raises ImproperlyConfigured, in one line that names it."""
+    def integer(self, var: str) -> int:
+        """Return a variable of NUMBERS. Raise ImproperlyConfigured if it is malformed or out of range."""
         return int(self._number(var, r"[0-9]{1,9}", "a whole number"))
 
-    def decimal(self, var: str) -> float:
-        """Likewise, with or without a decimal point."""
+    def number(self, var: str) -> float:
+        """Return a variable of NUMBERS with an optional fraction. Raise as `integer` does."""
         return self._number(var, r"[0-9]{1,9}(\.[0-9]{1,9})?", "a number")
 
-    def _number(self, var: str, form: str, what: str) -> float:
-        default, least, most = NUMBERS[var]
+    def _number(self, var: str, pattern: str, kind: str) -> float:
+        default, minimum, maximum = NUMBERS[var]
         text: str = self.ENVIRON.get(var) or str(default)
-        if re.fullmatch(form, text) and least <= float(text) <= most:
+        if re.fullmatch(pattern, text) and minimum <= float(text) <= maximum:
             return float(text)
         raise ImproperlyConfigured(
-            f"{var}={_shown(text)} is malformed; it must be {what} from {least} to {most}; see .env.example"
+            f"{var}={_quoted(text)} is malformed; it must be {kind} from {minimum} to {maximum}; "
+            "see .env.example"
         )
 
-    def listed(self, var: str, cast: Callable[[str], Any]) -> list[Any]:
-        """The values of a variable, which commas separate, each through `cast`; none where it is not set.
+    def list_of(self, var: str, cast: Callable[[str], Any]) -> list[Any]:
+        """Return the comma-separated values of a variable, each converted by `cast`; empty if it is unset.
 
-        They may be secret, so no part of them is quoted; and a $ is a $ (get_value would look up the variable
-        that it names, and take none for not set).
+        The values may be secret, so the error quotes none of them. A leading $ has no special meaning here,
+        while get_value would replace it by another variable's value.
         """
         text: str = self.ENVIRON.get(var, "")
         try:
@@ -117,52 +118,53 @@ class Environment(environ.Env):  # type: ignore[misc]  # untyped
             raise ImproperlyConfigured(f"{var} is malformed; see .env.example") from None
 
 
-def _shown(text: str) -> str:
-    """In one line, and not a page of it."""
-    return " ".join(text.split())[:SHOWN_CHARS_MAX]
+def _quoted(text: str) -> str:
+    """Shorten `text` to one line of at most QUOTED_CHARS_MAX characters."""
+    return " ".join(text.split())[:QUOTED_CHARS_MAX]
 
 
 def read_auth(text: str) -> str:
-    """Raises ValueError."""
+    """Raise ValueError unless `text` is a value of READ_AUTH."""
     if text not in {"key", "none"}:
         raise ValueError(text)
     return text
 
 
 def email_address(text: str) -> str:
-    """Raises ValueError."""
+    """Raise ValueError unless `text` resembles an e-mail address."""
     if not re.fullmatch(r"[^@\s]+@[^@\s]+", text):
         raise ValueError
     return text
 
 
 def webhook_url(text: str) -> Secret:
-    """Raises ValueError. A secret, because whoever knows such a URL can post there."""
+    """Validate a URL to POST to. It is a secret, because it authorizes to post. Raise ValueError."""
     parts = urlsplit(text)
     if parts.scheme not in {"http", "https"} or not parts.hostname or re.search(r"[^!-~]", text):
         raise ValueError
-    parts.port  # noqa: B018 raises if it is none
+    parts.port  # noqa: B018 raises ValueError if it is malformed
     return Secret(text)
 
 
 def check_authority(var: str, urls: str) -> None:
-    """Raise ImproperlyConfigured if one of the URLs, separated by ;, has its authority end in its password.
+    """Raise ImproperlyConfigured if the password in one of the URLs, separated by ;, is not percent-encoded.
 
-    An unquoted / ? or # in a password ends the authority; libraries would quote the rest in their errors.
+    A bare / ? or # in a password ends the URL's authority, and libraries would quote the rest in errors.
     """
     for url in urls.split(";"):
         parts = urlsplit(url)
         if "@" in parts.path + parts.query + parts.fragment:
             raise ImproperlyConfigured(
-                f"{var} is malformed; in a password / is written %2F, ? %3F and # %23; see .env.example"
+                f"{var} is malformed; in a password write %2F for /, %3F for ? and %23 for #; "
+                "see .env.example"
             )
 
 
-def email_from_url(url: str, *, needed: bool) -> dict[str, Any]:
-    """Django's settings for the mail server that the EMAIL_URL `url` names. Raises ImproperlyConfigured."""
+def email_from_url(url: str, *, required: bool) -> dict[str, Any]:
+    """Return Django's e-mail settings for EMAIL_URL; empty without one. Raise ImproperlyConfigured."""
     if not url:
-        if needed:
-            raise ImproperlyConfigured("ALERT_EMAILS is set, and EMAIL_URL is not; see .env.example")
+        if required:
+            raise ImproperlyConfigured("ALERT_EMAILS is set, but EMAIL_URL is not; see .env.example")
         return {}
     check_authority("EMAIL_URL", url)
     try:
@@ -171,30 +173,30 @@ def email_from_url(url: str, *, needed: bool) -> dict[str, Any]:
         email = {"EMAIL_HOST": None}
     if not email["EMAIL_HOST"]:
         raise ImproperlyConfigured("EMAIL_URL is malformed; see .env.example")
-    return {**email, "EMAIL_TIMEOUT": 10}  # seconds, of each of the server's answers
+    return {**email, "EMAIL_TIMEOUT": 10}  # seconds per network operation
 
 
 def dev_secret(file: Path) -> str:
-    """Development's secret, which devtools/run.py keeps in `file`; without it, a passing one."""
+    """Return the development secret that devtools/run.py stores in `file`, or a temporary one without it."""
     try:
         return file.read_text() or secrets.token_urlsafe(48)
     except OSError:
         return secrets.token_urlsafe(48)
 
 
-def database_from_url(url: str, *, stand_in: Path) -> dict[str, Any]:
-    """What the DATABASE_URL `url` says, or without it the SQLite file `stand_in`, whose folder is made.
+def database_from_url(url: str, *, dev_default: Path) -> dict[str, Any]:
+    """Return Django's settings for DATABASE_URL, or for the SQLite file `dev_default`, creating its folder.
 
-    Raises ImproperlyConfigured, in words that hold no part of a password.
+    Raise ImproperlyConfigured with a message that contains no part of a password.
     """
     if not url:
         try:
-            stand_in.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as fault:
+            dev_default.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as exc:
             raise ImproperlyConfigured(
-                f"DATA_DIR={stand_in.parent} can't be written: {fault.strerror}"
-            ) from fault
-        return {"ENGINE": SQLITE, "NAME": str(stand_in), "OPTIONS": SQLITE_OPTIONS}
+                f"DATA_DIR={dev_default.parent} can't be written: {exc.strerror}"
+            ) from exc
+        return {"ENGINE": SQLITE, "NAME": str(dev_default), "OPTIONS": SQLITE_OPTIONS}
     if not url.startswith(("sqlite:///", "mysql://")):
         raise ImproperlyConfigured("DATABASE_URL must begin with sqlite:/// or mysql://")
     check_authority("DATABASE_URL", url)
@@ -204,15 +206,15 @@ def database_from_url(url: str, *, stand_in: Path) -> dict[str, Any]:
         database = {"NAME": ""}
     if database["NAME"] in {"", ":memory:"}:
         raise ImproperlyConfigured(
-            "DATABASE_URL is malformed; it reads mysql://user:password@host:port/name or sqlite:////a/file; "
-            "a / in a password is written %2F"
+            "DATABASE_URL is malformed; its form is mysql://user:password@host:port/name or "
+            "sqlite:////path/to/file; in a password write %2F for /"
         )
-    engine, ours = (SQLITE, SQLITE_OPTIONS) if database["ENGINE"] == SQLITE else (MYSQL, MYSQL_OPTIONS)
-    return {**database, "ENGINE": engine, "OPTIONS": {**ours, **database.get("OPTIONS", {})}}
+    engine, defaults = (SQLITE, SQLITE_OPTIONS) if database["ENGINE"] == SQLITE else (MYSQL, MYSQL_OPTIONS)
+    return {**database, "ENGINE": engine, "OPTIONS": {**defaults, **database.get("OPTIONS", {})}}
 
 
-def broker_from_url(redis_url: str, *, stand_in: Path) -> dict[str, Any]:
-    """Celery's settings for the broker at `redis_url`, or without it for files in the folder `stand_in`."""
+def broker_from_url(redis_url: str, *, dev_default: Path) -> dict[str, Any]:
+    """Return Celery's settings for the broker at `redis_url`, or for files in the folder `dev_default`."""
     if redis_url:
         check_authority("REDIS_URL", redis_url)
         return {
@@ -220,20 +222,20 @@ def broker_from_url(redis_url: str, *, stand_in: Path) -> dict[str, Any]:
             "CELERY_BROKER_TRANSPORT_OPTIONS": {
                 "socket_keepalive": True,
                 "health_check_interval": 10,  # seconds
-                # A broker that hangs is not waited endlessly; longer than the second of kombu's own BRPOP.
+                # Against a broker that hangs; longer than the one second of kombu's own BRPOP.
                 "socket_connect_timeout": 5,
                 "socket_timeout": 30,
             },
         }
     return {
-        "CELERY_BROKER_URL": "filesystem://localhost",  # a name that means nothing; without one kombu warns
+        "CELERY_BROKER_URL": "filesystem://localhost",  # the host is unused; without one kombu warns
         "CELERY_BROKER_TRANSPORT": "worker.file_broker:Transport",
-        # With this kind of transport Celery's prefork pool shares one pipe: a killed process takes its lock
-        # along, and the others wait for ever. SQLite has one writer at a time anyway.
+        # With this kind of transport Celery's prefork pool shares one pipe: a killed process would keep the
+        # pipe's lock and block the others. SQLite allows only one writer anyway.
         "CELERY_WORKER_POOL": "solo",
         "CELERY_BROKER_TRANSPORT_OPTIONS": {
-            "data_folder_in": str(stand_in / "messages"),
-            "control_folder": str(stand_in / "control"),
+            "data_folder_in": str(dev_default / "messages"),
+            "control_folder": str(dev_default / "control"),
             "polling_interval": 0.05,  # seconds
         },
     }

@@ -1,7 +1,7 @@
-"""How gunicorn serves: `gunicorn --config python:config.gunicorn`. Its main process reads this once.
+"""gunicorn's configuration: `gunicorn --config python:config.gunicorn`. Its main process reads it once.
 
-A wrong variable ends it with one line. No settings are loaded here, because the modules of the main process
-outlive a reload (SIGHUP).
+A malformed variable ends the process with one line. This module doesn't load the settings, because modules
+of the main process survive a reload (SIGHUP).
 """
 
 import sys
@@ -13,9 +13,9 @@ from core.listen_address import LOOPBACK, host, in_url
 
 env = Environment()
 try:
-    bind = f"{in_url(host(env.str('HOST', default=LOOPBACK)))}:{env.whole('PORT')}"
-    workers = env.whole("WEB_PROCESSES")
-    threads = env.whole("WEB_THREADS")
+    bind = f"{in_url(host(env.str('HOST', default=LOOPBACK)))}:{env.integer('PORT')}"
+    workers = env.integer("WEB_PROCESSES")
+    threads = env.integer("WEB_THREADS")
 except ImproperlyConfigured as exc:
     sys.exit(f"Prihod can't start: {exc}")
 
@@ -26,8 +26,8 @@ keepalive = 75  # seconds
 graceful_timeout = 8  # seconds
 control_socket_disable = True
 
-# A proxy may say the scheme by one header, and nothing else. By default gunicorn lets it set SCRIPT_NAME and
-# PATH_INFO, which a client could send to pass a proxy's path rules, and answers 400 where two headers for the
-# scheme disagree.
+# A proxy may set the scheme by one header, and nothing else. By default gunicorn accepts SCRIPT_NAME and
+# PATH_INFO headers, with which a client could bypass a proxy's path rules, and answers 400 if two headers for
+# the scheme disagree.
 forwarder_headers = ""
 secure_scheme_headers = {"X-FORWARDED-PROTO": "https"}

@@ -1,4 +1,4 @@
-"""Who answers what."""
+"""The URL configuration, and the handlers of errors outside of views."""
 
 import sys
 
@@ -24,12 +24,10 @@ PROBES = {"healthz": health.healthz, "readyz": health.readyz, "metrics": metrics
 
 
 def handler400(request: HttpRequest, exception: Exception) -> HttpResponse:
-    answer = error_response(400, "malformed request")
+    response = error_response(400, "malformed request")
     if request.path.startswith(ADMIN_PREFIX):
-        return render_notice(
-            answer, _("This address means nothing here"), _("A part of it is wrong or too long.")
-        )
-    return answer
+        return render_notice(response, _("Invalid address"), _("A part of it is malformed or too long."))
+    return response
 
 
 def handler404(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:
@@ -37,34 +35,33 @@ def handler404(request: HttpRequest, exception: Exception | None = None) -> Http
 
 
 def handler500(request: HttpRequest) -> HttpResponse:
-    fault = sys.exception()
-    will_pass = fault is not None and is_transient(fault)
-    if will_pass:
-        answer = service_unavailable("temporarily unavailable, please try again")
-        heading = _("The database can't do this now")
+    exc = sys.exception()
+    if exc is not None and is_transient(exc):
+        response = service_unavailable("temporarily unavailable, please try again")
+        heading = _("The database is temporarily unavailable")
         sentence = _(
-            "No payment is lost by it. Try again in a moment; if it lasts, manage.py doctor says why, and "
-            "docs/runbook.md what to do."
+            "No payment is lost. Try again in a moment. If the error persists, manage.py doctor shows its "
+            "cause, and docs/runbook.md the remedy."
         )
     else:
-        answer = error_response(500, "something failed here, and is logged")
-        heading, sentence = _("Something failed here"), _("The log says what. No payment is lost by it.")
-    return render_notice(answer, heading, sentence) if request.path.startswith(ADMIN_PREFIX) else answer
+        response = error_response(500, "internal error; see the log")
+        heading, sentence = _("Internal error"), _("The log shows the cause. No payment is lost.")
+    return render_notice(response, heading, sentence) if request.path.startswith(ADMIN_PREFIX) else response
 
 
 urlpatterns = [
+    # Also without the final slash, because a bank configured with that URL would take a 404 for final.
     *(
-        path(f"api/webhook/{endpoint.name}/", ingest.webhook, {"endpoint": endpoint})
+        path(f"api/webhook/{endpoint.name}{slash}", ingest.webhook, {"endpoint": endpoint})
         for endpoint in ENDPOINTS
+        for slash in ("/", "")
     ),
-    # A bank that was given the URL without its last slash would hear 404, and give the payment up.
-    *(path(f"api/webhook/{endpoint.name}", ingest.webhook, {"endpoint": endpoint}) for endpoint in ENDPOINTS),
     path("api/organizations/<str:inn>/balance/", ledger.balance),
     path("api/organizations/<str:inn>/balance/history/", ledger.history),
     path("api/operations/<str:operation_id>/", ingest.operation_status),
     path("api/openapi.json", openapi.openapi, name="openapi"),
     path("api/docs/", openapi.docs_page),
-    # Also with DEBUG on, where Django would answer HTML. A path can hold line feeds, which . doesn't match.
+    # With DEBUG=1, too, where Django would answer in HTML. [\s\S] because . doesn't match line feeds.
     re_path(r"^api(?:/[\s\S]*)?\Z", csrf_exempt(handler404)),
     path("", RedirectView.as_view(url="/admin/")),
     path("admin/language/", set_language, name="set_language"),

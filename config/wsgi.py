@@ -1,4 +1,4 @@
-"""The WSGI application that the HTTP server loads."""
+"""The WSGI application."""
 
 import os
 
@@ -7,19 +7,19 @@ from django.core.wsgi import get_wsgi_application
 from gunicorn.arbiter import Arbiter
 
 from core.cli import exit_on_misconfiguration
-from core.observability import setup
+from core.observability import setup as observability
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
-with exit_on_misconfiguration(status=Arbiter.WORKER_BOOT_ERROR):  # upon which gunicorn ends, too
-    traced = settings.TRACING_ENABLED
-if traced:
-    setup.import_extra(setup.TRACES, "core.observability.tracing").trace_requests()
-django_application = get_wsgi_application()
+with exit_on_misconfiguration(status=Arbiter.WORKER_BOOT_ERROR):  # which ends gunicorn's main process, too
+    if settings.TRACING_ENABLED:
+        observability.import_extra(observability.TRACES, "core.observability.tracing").trace_requests()
+    django_application = get_wsgi_application()
 
-# Afterwards, because it counts, and the settings say where counts are kept.
-from web.load_shedding import load_shedding  # noqa: E402
-from web.password_limit import limit_password_forms  # noqa: E402
-from web.request_id import request_id_middleware  # noqa: E402
+# Imported after the settings, because they create metrics, whose directory the settings choose.
+from web.load_shedding import load_shedding
+from web.password_limit import limit_password_forms
+from web.request_id import request_id_middleware
 
-guarded = load_shedding(limit_password_forms(django_application))
-application = request_id_middleware(guarded, trust_proxy=settings.TRUSTED_PROXIES > 0)
+application = request_id_middleware(
+    load_shedding(limit_password_forms(django_application)), trust_proxy=settings.TRUSTED_PROXIES > 0
+)

@@ -1,4 +1,4 @@
-"""Admin pages over tables of millions of rows that nobody may change."""
+"""Read-only admin pages over tables of millions of rows."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -21,7 +21,7 @@ Viewer = User | AnonymousUser
 
 
 class BoundedPaginator(Paginator):  # type: ignore[type-arg]  # Django's own class takes no argument
-    """Counts no further than `rows_max`: an exact count would read the whole index, for each page."""
+    """Count at most `rows_max` rows: an exact count would read the whole index for each page."""
 
     rows_max = 1000
 
@@ -32,30 +32,30 @@ class BoundedPaginator(Paginator):  # type: ignore[type-arg]  # Django's own cla
 
 
 class IndexedChangeList(StrictChangeList):
-    """Rows in the order the page's author chose for its index; no column can be sorted by."""
+    """A list in the order of its index; columns are not sortable."""
 
     def get_ordering_field(self, field_name: Any) -> None:
         return None
 
 
 class ReadOnlyAdmin(StrictAdmin):
-    """Shows rows to whoever has the view permission, and lets nobody change them, superusers included.
+    """Show rows to users with the view permission; no user can change them, not even a superuser.
 
-    A list costs a bounded number of rows however long the table is. It shows the first thousand;
-    whatever lies behind is found by `find`, whose look-ups, like `ordering`, need an index.
+    The cost of a list is bounded, however long the table is: it shows the first thousand rows, and `search`
+    finds the others. The lookups of `search`, like `ordering`, need an index.
     """
 
     change_list_template = "admin/bounded_change_list.html"
     paginator = BoundedPaginator
     show_full_result_count = False
     sortable_by = ()
-    # Not joined: from a few organizations the server would read on to all their payments, and sort them.
+    # No join: starting from a few organizations the server would read and sort all their payments.
     list_select_related = ()
     prefetched: Sequence[str] = ()
-    related_models: Mapping[Any, type[Model]] = {}  # fields that show another model's row, by that model
+    related_models: Mapping[Any, type[Model]] = {}  # the model whose rows a field shows, by field
 
     class Media:
-        css = {"all": ["ledger/admin/pages.css"]}
+        css = {"all": ["core/admin.css"]}
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         return False
@@ -67,17 +67,17 @@ class ReadOnlyAdmin(StrictAdmin):
         return False
 
     def get_fieldsets(self, request: HttpRequest, obj: Model | None = None) -> Any:
-        """Leave out what shows rows of another model to a viewer who may not see that model."""
-        shown_fieldsets = []
+        """Omit fields that show rows of models which the viewer may not see."""
+        fieldsets = []
         for title, options in super().get_fieldsets(request, obj):
-            shown = [
+            visible = [
                 name
                 for name in options["fields"]
                 if name not in self.related_models or may_view(request.user, self.related_models[name])
             ]
-            if shown:
-                shown_fieldsets.append((title, {**options, "fields": shown}))
-        return shown_fieldsets
+            if visible:
+                fieldsets.append((title, {**options, "fields": visible}))
+        return fieldsets
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         return super().get_queryset(request).prefetch_related(*self.prefetched)
@@ -92,17 +92,17 @@ class ReadOnlyAdmin(StrictAdmin):
         return (self.search(queryset, text) if text and self.search_fields else queryset), False
 
     def search(self, rows: QuerySet[Any], text: str) -> QuerySet[Any]:
-        """Those of `rows` that the search text means; it is never empty."""
+        """Return those of `rows` that match the search text, which is not empty."""
         raise NotImplementedError
 
 
 def format_datetime(at: datetime) -> str:
-    """In the viewer's zone, as the viewer's language writes it."""
+    """Format a time in the viewer's zone and language."""
     return date_format(timezone.localtime(at), "DATETIME_FORMAT")
 
 
 def admin_link(row: Model, text: object) -> str:
-    """A link to the row's admin page; `text` is escaped."""
+    """Return a link to the row's admin page; `text` is escaped."""
     page = f"admin:{row._meta.app_label}_{row._meta.model_name}_change"
     return format_html('<a href="{}">{}</a>', reverse(page, args=[row.pk]), text)
 
@@ -112,12 +112,12 @@ def may_view(viewer: Viewer, model: type[Model]) -> bool:
 
 
 def link_if_visible(viewer: Viewer, row: Model, text: object) -> str:
-    """A link for who may see the row, else only `text`, escaped."""
+    """Return a link for viewers who may see the row, else only `text`, escaped."""
     return admin_link(row, text) if may_view(viewer, type(row)) else conditional_escape(str(text))
 
 
 def list_link(model: type[Model], text: object, **query: str) -> str:
-    """A link to the model's list, with e.g. q=… as its search; `text` is escaped."""
+    """Return a link to the model's list, for example with q=… as its search; `text` is escaped."""
     return format_html('<a href="{}">{}</a>', list_url(model, **query), text)
 
 

@@ -1,4 +1,4 @@
-"""What the address of an admin list may ask of the database."""
+"""Restriction of the lookups that a URL of an admin list can execute."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -15,20 +15,20 @@ from django.core.exceptions import ValidationError
 from django.db.models import QuerySet
 from django.http import HttpRequest
 
-SEARCH_CHARS_MAX = 300  # a document number has 255
+SEARCH_CHARS_MAX = 300  # a document number has up to 255
 
 
 class SearchForm(forms.Form):
-    """The search text; each of its words may become a condition for each searched field."""
+    """Bounds the search text, each word of which can become a condition on each searched field."""
 
     q = forms.CharField(required=False, max_length=SEARCH_CHARS_MAX)
 
 
 class StrictChangeList(ChangeList):
     def get_results(self, request: HttpRequest) -> None:
-        """Treat a value that only the database adapter refuses as the wrong parameter that it is.
+        """Treat a value that only the database adapter rejects as an incorrect parameter.
 
-        A moment in the year 1 with an offset has no UTC, for example.
+        An example is a time in the year 1 whose offset puts it before the first UTC time.
         """
         try:
             super().get_results(request)
@@ -37,25 +37,25 @@ class StrictChangeList(ChangeList):
 
 
 class StrictAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # Django's own class takes no argument
-    """Execute no look-up from the query string but those of the list's filters and of our own links.
+    """Execute only lookups of the list's own filters and `linked_lookups`; answer 400 to all others.
 
-    Django allows each look-up of each local field, a regular expression on an unindexed column included:
-    minutes of work for the database, and an oracle for columns that no page shows. Every other one is
-    answered 400, as are a search text that is too long and selected rows whose keys are none.
+    Django allows every lookup of every local field, a regular expression on an unindexed column included:
+    minutes of work for the database, and an oracle for columns that no page shows. Search texts over
+    SEARCH_CHARS_MAX and malformed keys of selected rows are answered 400 as well.
     """
 
-    show_facets = admin.ShowFacets.NEVER  # each facet is a count
-    linked_lookups: Sequence[str] = ()  # of links on other pages
+    show_facets = admin.ShowFacets.NEVER  # each facet costs a COUNT
+    linked_lookups: Sequence[str] = ()  # lookups in links from other pages
 
     def lookup_allowed(self, lookup: str, value: str, request: HttpRequest | None = None) -> bool:
         return lookup in self.linked_lookups or lookup in self._filter_parameters(request)
 
     def _filter_parameters(self, request: Any) -> Iterator[str]:
-        for listed in self.get_list_filter(request):
-            if isinstance(listed, type) and issubclass(listed, SimpleListFilter):
-                yield str(listed.parameter_name)
+        for item in self.get_list_filter(request):
+            if isinstance(item, type) and issubclass(item, SimpleListFilter):
+                yield str(item.parameter_name)
                 continue
-            pair: Any = listed if isinstance(listed, list | tuple) else (listed, FieldListFilter.create)
+            pair: Any = item if isinstance(item, list | tuple) else (item, FieldListFilter.create)
             path, create = pair
             field: Any = get_fields_from_path(self.model, path)[-1]
             for parameter in create(
@@ -67,9 +67,9 @@ class StrictAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # Django's own c
         return StrictChangeList
 
     def get_changelist_instance(self, request: HttpRequest) -> ChangeList:
-        """Raises DisallowedModelAdminLookup for a search text that Django would take for no search at all."""
+        """Raise DisallowedModelAdminLookup for an invalid search text, which Django would ignore."""
         if not SearchForm({"q": request.GET.get(SEARCH_VAR, "")}).is_valid():
-            raise DisallowedModelAdminLookup("The search text is too long, or holds a NUL character")
+            raise DisallowedModelAdminLookup("The search text is too long or contains a NUL character")
         return super().get_changelist_instance(request)
 
     def response_action(self, request: HttpRequest, queryset: QuerySet[Any], *more: Any) -> Any:
@@ -77,5 +77,5 @@ class StrictAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # Django's own c
             try:
                 self.opts.pk.clean(key, None)
             except ValidationError as exc:
-                raise DisallowedModelAdminLookup("A selected row's primary key is none") from exc
+                raise DisallowedModelAdminLookup("A selected row's primary key is malformed") from exc
         return super().response_action(request, queryset, *more)

@@ -1,4 +1,4 @@
-"""Writes beside a read."""
+"""Optional writes during a read request."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,19 +11,19 @@ log = structlog.get_logger(__name__)
 
 @contextmanager
 def best_effort_write(failure: str) -> Iterator[None]:
-    """If what is written in the block fails, `failure` is logged, and the read goes on.
+    """Log `failure` instead of raising when a write in the block fails.
 
-    SQLite's only lock may be a worker's at the moment; then the write fails at once, and waits for nothing.
+    On SQLite the write fails at once if a worker has the only write lock, so that no read waits for it.
     """
     try:
-        with _sqlite_unwaiting():
+        with _sqlite_without_waiting():
             yield
-    except (DatabaseError, InterfaceError) as fault:
-        log.warning(failure, error=repr(fault))
+    except (DatabaseError, InterfaceError) as exc:
+        log.warning(failure, error=repr(exc))
 
 
 @contextmanager
-def _sqlite_unwaiting() -> Iterator[None]:
+def _sqlite_without_waiting() -> Iterator[None]:
     if connection.vendor != "sqlite":
         yield
         return

@@ -1,4 +1,4 @@
-"""What is the same in each command: how it says that it can't start, and how arguments are read."""
+"""Helpers for commands: argument types, and one-line startup errors."""
 
 import argparse
 import sys
@@ -12,17 +12,17 @@ from core import iso8601
 
 
 def aware_datetime(text: str) -> datetime:
-    """ISO 8601, in UTC unless it has an offset. Raises ArgumentTypeError."""
+    """Parse an ISO 8601 argument, as UTC unless it has an offset. Raise ArgumentTypeError if malformed."""
     try:
-        told = iso8601.parse(text)
+        moment = iso8601.parse(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"not an ISO 8601 date and time: {text}") from None
-    return told if told.tzinfo else told.replace(tzinfo=UTC)
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 @contextmanager
 def exit_on_misconfiguration(status: int = 1) -> Iterator[None]:
-    """Exit with `status` and one line, where the block raises ImproperlyConfigured."""
+    """Exit with `status` and a one-line message when the block raises ImproperlyConfigured."""
     try:
         yield
     except ImproperlyConfigured as exc:

@@ -1,4 +1,4 @@
-"""HTTP answers in JSON, and nothing but JSON, whatever happens in the view."""
+"""JSON responses, for successes and for every kind of failure in a view."""
 
 from collections.abc import Callable
 from datetime import datetime
@@ -16,19 +16,22 @@ log = structlog.get_logger(__name__)
 RETRY_AFTER_SECONDS = 5
 INCOMPLETE = "body: incomplete body, please send it again"
 
-AwareDatetime = Annotated[datetime, msgspec.Meta(tz=True)]  # always with its offset
+AwareDatetime = Annotated[datetime, msgspec.Meta(tz=True)]  # serialized with its UTC offset
 View = Callable[..., HttpResponse]
 _encode = msgspec.json.Encoder(decimal_format="number").encode
 
 
 class Error(msgspec.Struct):
-    """What is wrong, in words for a person."""
+    """A human-readable error message."""
 
     error: str
 
 
 def json_response(data: Any, status: int = 200, **headers: str) -> HttpResponse:
-    """`data` as JSON; Decimals become exact JSON numbers, header names take _ for -. Not to be kept."""
+    """Encode `data` as an uncacheable JSON response. Decimals become exact JSON numbers.
+
+    Underscores in the names of `headers` become hyphens.
+    """
     response = HttpResponse(_encode(data), status=status, content_type="application/json")
     response["Cache-Control"] = "no-store"
     for name, value in headers.items():
@@ -41,19 +44,19 @@ def error_response(status: int, message: str, **headers: str) -> HttpResponse:
 
 
 def service_unavailable(message: str) -> HttpResponse:
-    """Nothing was lost, and the same request can succeed later."""
+    """Return 503 with Retry-After: nothing is lost, and a retry can succeed."""
     return error_response(503, message, Retry_After=str(RETRY_AFTER_SECONDS))
 
 
 def json_view(*methods: str) -> Callable[[View], View]:
-    """Let only `methods` through, and turn every fault into a plain JSON answer.
+    """Allow only `methods`, and turn every exception of the view into a JSON error.
 
-    A database that fails is a 503 with Retry-After: nothing was lost, ask again.
+    A database error is a 503 with Retry-After, because a retry can succeed.
     """
 
     def decorate(view: View) -> View:
         @wraps(view)
-        def guarded(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+        def wrapper(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
             if request.method not in methods:
                 return error_response(405, f"use {' or '.join(methods)}", Allow=", ".join(methods))
             try:
@@ -62,12 +65,12 @@ def json_view(*methods: str) -> Callable[[View], View]:
                 return error_response(400, "malformed request")
             except UnreadablePostError:
                 return service_unavailable(INCOMPLETE)
-            except (DatabaseError, InterfaceError) as fault:
-                log.error("database error in request", path=request.path, error=repr(fault))
+            except (DatabaseError, InterfaceError) as exc:
+                log.error("database error in request", path=request.path, error=repr(exc))
             except Exception:
                 log.exception("request failed", path=request.path)
             return service_unavailable("temporarily unavailable, please try again")
 
-        return csrf_exempt(guarded)  # nothing here goes by a session's cookie
+        return csrf_exempt(wrapper)  # none of these views authenticates by a session cookie
 
     return decorate

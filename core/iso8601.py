@@ -1,7 +1,8 @@
-"""Dates and times in ISO 8601, with one answer on every version of Python.
+"""Parsing of ISO 8601 dates and times, independent of the Python version.
 
-The shape is decided here. What datetime.fromisoformat takes besides depends on the version: 24:00 only from
-3.14 on, an offset of 60 minutes only before. It also reads 21.5 as half a second past 21:00.
+A regular expression defines the accepted format, because datetime.fromisoformat differs between versions:
+it accepts 24:00 only from 3.14 on, and an offset of 60 minutes only before. It also reads 21.5 as half a
+second past 21:00.
 """
 
 import re
@@ -18,11 +19,10 @@ _SHAPE = re.compile(
 
 
 def parse(text: str) -> datetime:
-    """Return the moment in `text`, extended or basic, weeks included; without an offset it is naive.
+    """Parse the extended or basic format, week dates included; the result is naive without an offset.
 
-    A day ends at 23:59:59: 24:00 is refused, as RFC 3339 has it, and so are seconds and minutes of 60.
-    Raises ValueError.
+    As in RFC 3339, 24:00 is invalid, and so are seconds and minutes of 60. Raise ValueError.
     """
     if not _SHAPE.fullmatch(text):
-        raise ValueError(f"no date and time in ISO 8601: {text[:64]!r}")
+        raise ValueError(f"not an ISO 8601 date and time: {text[:64]!r}")
     return datetime.fromisoformat(text.upper())

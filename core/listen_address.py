@@ -1,4 +1,4 @@
-"""Addresses that are listened on, IPv4 and IPv6 alike."""
+"""IPv4 and IPv6 addresses of listening sockets."""
 
 import ipaddress
 import socket
@@ -7,22 +7,22 @@ LOOPBACK = "127.0.0.1"
 
 
 def host(text: str) -> str:
-    """HOST as sockets want it: an IPv6 address without its brackets."""
+    """Return HOST in the form for sockets: an IPv6 address without brackets."""
     return text.removeprefix("[").removesuffix("]")
 
 
 def family(host: str) -> socket.AddressFamily:
-    """Of a socket that listens on `host`. A name is of IPv4, as it is for gunicorn."""
+    """Return the family of a socket that listens on `host`. A name means IPv4, as in gunicorn."""
     return socket.AF_INET6 if ":" in host else socket.AF_INET
 
 
 def in_url(host: str) -> str:
-    """`host` as it stands in a URL and in front of a port (RFC 3986, 3.2.2)."""
+    """Return `host` in the form for URLs and in front of a port (RFC 3986, 3.2.2)."""
     return f"[{host}]" if ":" in host else host
 
 
 def reachable(host: str) -> str:
-    """An address of this machine that a client on it reaches the listener of `host` by."""
+    """Return the address by which a client on this machine reaches a server that listens on `host`."""
     try:
         address = ipaddress.ip_address(host)
     except ValueError:  # a name
@@ -32,5 +32,5 @@ def reachable(host: str) -> str:
 
 
 def url(host: str, port: int) -> str:
-    """Of the listener of `host` and `port`, for a client on this machine."""
+    """Return the base URL of a server that listens on `host` and `port`, for a client on this machine."""
     return f"http://{in_url(reachable(host))}:{port}"

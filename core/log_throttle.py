@@ -1,21 +1,21 @@
-"""A rate limit for log lines that a stranger can cause."""
+"""A rate limit for log lines that an unauthenticated client can cause."""
 
 import threading
 import time
 from collections.abc import Hashable
 
-EVERY_SECONDS = 10.0  # of each key, in each process
+EVERY_SECONDS = 10.0  # per key and process
 
 
 class LogThrottle:
-    """At most one line of each key per EVERY_SECONDS. Keys are constants of the code, so they are few."""
+    """Allow one log line per key and EVERY_SECONDS. Keys are constants of the code, so there are few."""
 
     def __init__(self) -> None:
-        self._logged: dict[Hashable, tuple[float, int]] = {}  # when, and how many were suppressed since
+        self._logged: dict[Hashable, tuple[float, int]] = {}  # time of the last line, lines suppressed since
         self._lock = threading.Lock()
 
     def suppressed(self, key: Hashable) -> int | None:
-        """Return how many lines of `key` were suppressed since its last one; None: suppress this one, too."""
+        """Return the number of lines suppressed since the last one of `key`, or None to suppress this one."""
         now = time.monotonic()
         with self._lock:
             last, count = self._logged.get(key, (now - EVERY_SECONDS, 0))

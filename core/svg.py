@@ -1,4 +1,4 @@
-"""Charts as inline SVG without script or style attribute; the style sheet colours them by class."""
+"""Parts of charts as inline SVG, without scripts and style attributes; a style sheet colours the classes."""
 
 from collections.abc import Iterable
 
@@ -6,11 +6,11 @@ from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
 HEIGHT = 190
-TOP, BOTTOM = 12, 166  # of the plot, in units of the view box
+TOP, BOTTOM = 12, 166  # of the plot, in the same units; each chart chooses its left and right
 
 
 def svg(css_class: str, label: str, drawing: SafeString, *, width: int) -> SafeString:
-    """The SVG; `label` says what it shows to who doesn't see it."""
+    """Return the SVG element; `label` describes it to screen readers."""
     return format_html(
         '<svg class="chart {}" viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>',
         css_class,
@@ -22,7 +22,7 @@ def svg(css_class: str, label: str, drawing: SafeString, *, width: int) -> SafeS
 
 
 def time_ticks(ticks: Iterable[tuple[float, str]], text_min: float, text_max: float) -> SafeString:
-    """Below the plot, each at its x; the middle of its text stays between the last two."""
+    """Return ticks and texts below the plot, from (x, text); the text's centre is clamped to the bounds."""
     return format_html_join(
         "",
         '<line class="tick" x1="{}" x2="{}" y1="{}" y2="{}"/>'
@@ -31,10 +31,10 @@ def time_ticks(ticks: Iterable[tuple[float, str]], text_min: float, text_max: fl
     )
 
 
-def tooltips(told: Iterable[tuple[str, float, float, str]]) -> SafeString:
-    """What a pointer is told over each strip of the plot: (class, x, width, text)."""
+def tooltips(strips: Iterable[tuple[str, float, float, str]]) -> SafeString:
+    """Return a tooltip for each vertical strip of the plot: (class, x, width, text)."""
     return format_html_join(
         "",
         '<rect class="{}" x="{}" y="{}" width="{}" height="{}"><title>{}</title></rect>',
-        ((css_class, x, TOP, width, BOTTOM - TOP, text) for css_class, x, width, text in told),
+        ((css_class, x, TOP, width, BOTTOM - TOP, text) for css_class, x, width, text in strips),
     )

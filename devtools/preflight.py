@@ -1,4 +1,4 @@
-"""What happens before the processes start: every complaint is one line, and nothing is left half done."""
+"""The steps before the processes start. Each failure is one line, and leaves nothing half done."""
 
 import errno
 import fcntl
@@ -21,7 +21,7 @@ from django.db.migrations.executor import MigrationExecutor
 from django.db.models import Q
 
 from core import listen_address
-from core.observability.url_credentials import redact_urls
+from core.observability.redaction import redact_urls
 from devtools.supervisor import echo
 from ingest import doorbell
 from web.request_id import HEADER
@@ -29,67 +29,67 @@ from worker.celery import app
 
 ADMIN_USERNAME = "admin"
 NO_MYSQLCLIENT = (
-    "DATABASE_URL asks for MySQL, and mysqlclient is not installed: pip install -r requirements/mysql.txt "
+    "DATABASE_URL requires mysqlclient, which is not installed: pip install -r requirements/mysql.txt "
     "(built from source; on Debian: apt-get install default-libmysqlclient-dev pkg-config gcc python3-dev)"
 )
-UNKNOWN_DATABASE = 1049  # MySQL's error number
+ER_BAD_DB_ERROR = 1049  # MySQL: unknown database
 
 
 class StartupError(Exception):
-    """The reason, in words for the person at the console."""
+    """The message is for the person at the console."""
 
 
 def load_settings() -> None:
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
     try:
         django.setup()
-    except ImproperlyConfigured as wrong:
-        raise StartupError(_misconfigured(wrong)) from wrong
+    except ImproperlyConfigured as exc:
+        raise StartupError(_explained(exc)) from exc
 
 
-def _misconfigured(wrong: ImproperlyConfigured) -> str:
-    return NO_MYSQLCLIENT if "MySQLdb" in str(wrong) else str(wrong)
+def _explained(exc: ImproperlyConfigured) -> str:
+    return NO_MYSQLCLIENT if "MySQLdb" in str(exc) else str(exc)
 
 
 def check_port() -> None:
     host, port = settings.HOST, settings.PORT
     family = listen_address.family(host)
-    is_dual = family is socket.AF_INET6 and socket.has_dualstack_ipv6()  # as what gunicorn opens
+    is_dual = family is socket.AF_INET6 and socket.has_dualstack_ipv6()  # the socket that gunicorn opens
     try:
         socket.create_server((host, port), family=family, dualstack_ipv6=is_dual).close()
-    except OSError as fault:
-        if fault.errno == errno.EADDRINUSE:
-            by = " by another Prihod" if _prihod_answers() else ""
-            raise StartupError(f"port {port} of {host} is in use{by}; choose another with PORT") from fault
-        raise StartupError(f"HOST={host} PORT={port} can't be listened on: {fault.strerror}") from fault
+    except OSError as exc:
+        if exc.errno == errno.EADDRINUSE:
+            by = " by another Prihod" if _prihod_listens() else ""
+            raise StartupError(f"port {port} of {host} is in use{by}; choose another with PORT") from exc
+        raise StartupError(f"can't listen on HOST={host} PORT={port}: {exc.strerror}") from exc
 
 
-def _prihod_answers() -> bool:
+def _prihod_listens() -> bool:
     try:
-        with urllib.request.urlopen(f"{settings.URL}/healthz", timeout=1) as answered:  # noqa: S310 our own
-            return bool(answered.headers.get(HEADER))
+        with urllib.request.urlopen(f"{settings.URL}/healthz", timeout=1) as response:  # noqa: S310 our own URL
+            return bool(response.headers.get(HEADER))
     except (OSError, http.client.HTTPException):
         return False
 
 
 def prepare_data_dir() -> None:
-    """Create DATA_DIR, lock it until this process ends, and create development's shared secret."""
+    """Create DATA_DIR, lock it until this process ends, and create the shared development secret."""
     try:
         settings.DATA_DIR.mkdir(parents=True, exist_ok=True)
         _lock(settings.DATA_DIR / "lock")
         with tempfile.TemporaryFile(dir=settings.DATA_DIR):
             pass
         if settings.DEBUG and not settings.SECRET_KEY_FILE.exists():
-            half_written = settings.SECRET_KEY_FILE.with_suffix(".part")
-            half_written.touch(mode=0o600)
-            half_written.write_text(secrets.token_urlsafe(48))
-            half_written.rename(settings.SECRET_KEY_FILE)
-    except OSError as fault:
-        raise StartupError(f"DATA_DIR={settings.DATA_DIR} can't be written: {fault.strerror}") from fault
+            incomplete = settings.SECRET_KEY_FILE.with_suffix(".part")
+            incomplete.touch(mode=0o600)
+            incomplete.write_text(secrets.token_urlsafe(48))
+            incomplete.rename(settings.SECRET_KEY_FILE)
+    except OSError as exc:
+        raise StartupError(f"DATA_DIR={settings.DATA_DIR} can't be written: {exc.strerror}") from exc
 
 
 def _lock(file: Path) -> None:
-    """The kernel unlocks it when the process ends, however it ends. Raises CannotStart."""
+    """Lock `file`; the kernel releases it when the process ends, even by SIGKILL. Raise StartupError."""
     lock = os.open(file, os.O_RDWR | os.O_CREAT, 0o600)  # stays open; no child inherits it
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -101,32 +101,32 @@ def _lock(file: Path) -> None:
 def check_database() -> None:
     try:
         connection.ensure_connection()
-    except ImproperlyConfigured as wrong:
-        raise StartupError(_misconfigured(wrong)) from wrong
-    except (DatabaseError, InterfaceError, TypeError) as fault:  # TypeError: an unknown ?option
+    except ImproperlyConfigured as exc:
+        raise StartupError(_explained(exc)) from exc
+    except (DatabaseError, InterfaceError, TypeError) as exc:  # TypeError: an unknown ?option
         advice = ""
-        if fault.args[0] == UNKNOWN_DATABASE:
+        if exc.args[0] == ER_BAD_DB_ERROR:
             advice = f"; create it: CREATE DATABASE {settings.DATABASE['NAME']} CHARACTER SET utf8mb4"
-        said = redact_urls(str(fault.args[-1]))
-        raise StartupError(f"DATABASE_URL leads to no usable database: {said}{advice}") from fault
+        message = redact_urls(str(exc.args[-1]))
+        raise StartupError(f"can't connect to the database of DATABASE_URL: {message}{advice}") from exc
 
 
 def probe_broker() -> None:
-    """Leave a ring in the broker. That it can be sent shows a broker, that it is taken a worker."""
+    """Publish a message. Its publication proves a working broker, its consumption a working worker."""
     try:
         with app.connection_for_write(transport_options=doorbell.BROKER_OPTIONS) as broker:
             doorbell.publish(app, broker)
-    except Exception as fault:
-        name = "REDIS_URL leads to no usable Redis" if settings.REDIS_URL else "the file broker can't be used"
-        raise StartupError(f"{name}: {redact_urls(str(fault))}") from fault
+    except Exception as exc:
+        name = "Redis of REDIS_URL" if settings.REDIS_URL else "file broker"
+        raise StartupError(f"can't connect to the {name}: {redact_urls(str(exc))}") from exc
 
 
 def run_system_checks() -> None:
     messages = run_checks(databases=["default"])
-    told = [f"{message.msg}{f' ({message.hint})' if message.hint else ''}" for message in messages]
+    texts = [f"{message.msg}{f' ({message.hint})' if message.hint else ''}" for message in messages]
     if any(message.is_serious() for message in messages):
-        raise StartupError("\n  ".join(told))
-    for text in told:
+        raise StartupError("\n  ".join(texts))
+    for text in texts:
         echo(f"warning: {text}")
 
 
@@ -135,13 +135,13 @@ def migrate() -> None:
     missing = len(executor.migration_plan(executor.loader.graph.leaf_nodes()))
     try:
         call_command("migrate", verbosity=0, interactive=False)
-    except (CommandError, DatabaseError) as fault:
-        raise StartupError(f"the database could not be migrated: {fault}") from fault
+    except (CommandError, DatabaseError) as exc:
+        raise StartupError(f"the database could not be migrated: {exc}") from exc
     echo(f"Database: {missing} migrations applied" if missing else "Database: up to date")
 
 
 def create_admin() -> str | None:
-    """Create the user ADMIN, who may do everything, unless there is such a user; returns its password."""
+    """Create the superuser ADMIN_USERNAME unless there is a superuser; return the new password."""
     users = get_user_model().objects
     if users.filter(Q(is_superuser=True) | Q(username=ADMIN_USERNAME)).exists():
         return None

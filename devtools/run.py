@@ -1,7 +1,7 @@
-"""`make run`: web, worker and scheduler as one command, on nothing but Python and requirements/base.txt.
+"""`make run`: web, worker and scheduler in one command that needs only Python and requirements/base.txt.
 
-Whatever is wrong with the environment is said in one line before anything starts. When it ends,
-by Ctrl-C, SIGTERM, a closed terminal or the death of one process, nothing is left running.
+A misconfigured environment is reported in one line before anything starts. On Ctrl-C, SIGTERM, a closed
+terminal or the death of one process all processes are stopped.
 """
 
 import http.client
@@ -31,12 +31,12 @@ SAMPLE_DELIVERY = (
     '{"operation_id": "ccf0a86d-041b-4991-bcf7-e2352f7b8a4a", "amount": 145000, "payer_inn": "1234567890", '
     '"document_number": "PAY-328", "document_date": "2024-04-27T21:00:00Z"}'
 )
-IN_DEVELOPMENT = ", as a development default; .env.example says what production needs"
+DEVELOPMENT_NOTE = ", with development defaults; .env.example lists what production requires"
 
 
 def main() -> int:
-    """Run until asked to stop; returns the exit status, 0 if it was asked to."""
-    on_stop_signals(lambda *_: sys.exit(0))  # nothing runs yet that would have to be stopped
+    """Run until stopped; return the exit status, 0 after a requested stop."""
+    on_stop_signals(lambda *_: sys.exit(0))  # no process has been started yet
     try:
         preflight.load_settings()
         preflight.prepare_data_dir()
@@ -46,34 +46,34 @@ def main() -> int:
         preflight.probe_broker()
         preflight.migrate()
         admin_password = preflight.create_admin()
-    except preflight.StartupError as reason:
-        return fail(f"Prihod can't start: {reason}")
+    except preflight.StartupError as exc:
+        return fail(f"Prihod can't start: {exc}")
     connection.close()
     return run(admin_password)
 
 
 def run(admin_password: str | None) -> int:
-    """Start the processes, say when they are ready, stop all when asked to or when one of them ends."""
-    asked_to_stop: list[int] = []
-    # Only noted: an exception in the middle of starting a process would leave it behind.
-    on_stop_signals(lambda number, _: asked_to_stop.append(number))
+    """Start the processes, print the banner when they are ready, and stop all of them when one ends."""
+    stop_signals: list[int] = []
+    # Only recorded: an exception while a process is being started would leave that process behind.
+    on_stop_signals(lambda number, _: stop_signals.append(number))
     processes = Processes()
     ready = False
-    deadline, begun = time.monotonic() + READY_SECONDS_MAX, time.time()
+    deadline, started_at = time.monotonic() + READY_SECONDS_MAX, time.time()
     try:
         start(processes)
-        while not asked_to_stop:
+        while not stop_signals:
             if ended := processes.ended():
-                return fail(f"{ended}; the rest is being stopped")
+                return fail(f"{ended}; stopping all processes")
             if not ready and time.monotonic() > deadline:
-                return fail(f"not ready after {READY_SECONDS_MAX:.0f} seconds; everything is being stopped")
-            if not ready and web_is_ready() and (queue_is_empty() or worker_is_up(begun)):
+                return fail(f"not ready after {READY_SECONDS_MAX:.0f} seconds; stopping all processes")
+            if not ready and web_is_ready() and (queue_is_empty() or worker_is_up(started_at)):
                 ready = True
                 echo(banner(admin_password))
             time.sleep(POLL_SECONDS)
     finally:
         processes.stop()
-    echo("Stopped; nothing is left running")
+    echo("Stopped all processes")
     return 0
 
 
@@ -90,12 +90,12 @@ def fail(reason: str) -> int:
 
 def start(processes: Processes) -> None:
     programs = str(Path(sys.executable).parent)  # of the virtual environment, which need not be activated
-    counts = settings.DATA_DIR / "metrics"  # of all processes together, from this start on
-    shutil.rmtree(counts, ignore_errors=True)
+    metrics = settings.DATA_DIR / "metrics"  # shared by all processes of this run
+    shutil.rmtree(metrics, ignore_errors=True)
     environment = {
         **os.environ,
         "PATH": os.pathsep.join([programs, os.environ.get("PATH", os.defpath)]),
-        "PROMETHEUS_MULTIPROC_DIR": str(counts),
+        "PROMETHEUS_MULTIPROC_DIR": str(metrics),
     }
     for line in (settings.BASE_DIR / "Procfile").read_text().splitlines():
         if line and not line.startswith("#"):
@@ -115,16 +115,19 @@ def web_is_ready() -> bool:
 
 
 def queue_is_empty() -> bool:
-    """Whether no message waits in the broker, where ring_first left one before there was a worker."""
+    """Return whether a worker has consumed the message that preflight.probe_broker left in the queue."""
     try:
         with app.connection_for_write(transport_options=doorbell.BROKER_OPTIONS) as broker:
             return doorbell.queue_length(app, broker, app.conf.task_default_queue) == 0
-    except Exception:  # noqa: BLE001 each transport has errors of its own, and all mean: not yet
+    except Exception:  # noqa: BLE001 each transport raises its own errors, and all mean: not yet
         return False
 
 
 def worker_is_up(since: float) -> bool:
-    """Whether one listens since then, in seconds of Unix time. While banks deliver, a ring always waits."""
+    """Return whether a worker wrote its heartbeat file after `since`, in seconds of Unix time.
+
+    While banks deliver, the queue may never be empty.
+    """
     try:
         return heartbeat_path("worker").stat().st_mtime > since
     except OSError:
@@ -134,11 +137,11 @@ def worker_is_up(since: float) -> bool:
 def banner(admin_password: str | None) -> str:
     url = settings.URL
     python = shlex.quote(os.path.relpath(sys.executable))
-    needed = environment_prefix()
+    prefix = environment_prefix()
     log_in = f"user {preflight.ADMIN_USERNAME}, password {admin_password} (shown only once)"
-    renew = f"for a new password: {needed}{python} manage.py changepassword {preflight.ADMIN_USERNAME}"
+    renew = f"for a new password: {prefix}{python} manage.py changepassword {preflight.ADMIN_USERNAME}"
     return f"""
-Prihod is ready{IN_DEVELOPMENT if settings.DEBUG else ""}.
+Prihod is ready{DEVELOPMENT_NOTE if settings.DEBUG else ""}.
 
   site      {url}
   admin     {url}/admin/  {log_in if admin_password else renew}
@@ -148,43 +151,40 @@ Prihod is ready{IN_DEVELOPMENT if settings.DEBUG else ""}.
 
 Try, in another terminal:
 
-{example_commands(url, f"{needed}{python} manage.py")}
+{example_commands(url, f"{prefix}{python} manage.py")}
 
 Ctrl-C stops everything.
 """
 
 
 def environment_prefix() -> str:
-    """The variables by which manage.py in another terminal works on the same data, as a shell's prefix."""
+    """Return the variables, as a shell prefix, that make manage.py use the same data in another terminal."""
     values = {"DATA_DIR": str(settings.DATA_DIR), "PORT": str(settings.PORT)}
     return "".join(f"{name}={shlex.quote(value)} " for name, value in values.items() if os.environ.get(name))
 
 
 def example_commands(url: str, manage: str) -> str:
-    """Commands that are answered 200 as they stand, or once who runs them has put in the words in <>."""
-    guard = settings.BANK_AUTH
-    proof = reader = api_key = ""
-    if guard.bearer:
-        proof = "-H 'Authorization: Bearer <one of WEBHOOK_BEARER_TOKENS>' "
-    elif guard.basic:
-        proof = "-u '<one of WEBHOOK_BASIC_AUTH>' "
-    lines = [
-        f"curl {proof}-H 'Content-Type: application/json' -d '{SAMPLE_DELIVERY}' {url}/api/webhook/bank/"
-    ]
-    if guard.is_configured and not proof:
-        lines = [
-            "(a delivery needs what the WEBHOOK_ variables ask for; simulate_bank signs by WEBHOOK_SECRETS)"
-        ]
+    """Return commands that succeed as they are, or after the user has replaced the words in <>."""
+    auth = settings.BANK_AUTH
+    credentials = reader = api_key = ""
+    if auth.bearer:
+        credentials = "-H 'Authorization: Bearer <one of WEBHOOK_BEARER_TOKENS>' "
+    elif auth.basic:
+        credentials = "-u '<one of WEBHOOK_BASIC_AUTH>' "
+    options = f"{credentials}-H 'Content-Type: application/json' -d '{SAMPLE_DELIVERY}'"
+    commands = [f"curl {options} {url}/api/webhook/bank/"]
+    if auth.is_configured and not credentials:
+        commands = ["(curl can't sign a delivery as the WEBHOOK_ variables require; simulate_bank signs)"]
     if settings.READ_AUTH != "none":
-        lines.append(f"{manage} apikey create --name me --read-all")
+        commands.append(f"{manage} apikey create --name me --read-all")
         reader, api_key = "-H 'Authorization: Bearer <that API key>' ", " --api-key '<that API key>'"
-    lines.append(f"curl {reader}{url}/api/organizations/1234567890/balance/")
-    lines.append(f"{manage} simulate_bank --url {url}{api_key}")
-    return "\n".join(f"  {line}" for line in lines)
+    commands.append(f"curl {reader}{url}/api/organizations/1234567890/balance/")
+    commands.append(f"{manage} simulate_bank --url {url}{api_key}")
+    return "\n".join(f"  {command}" for command in commands)
 
 
 def database_summary() -> str:
-    """Which one, without the password."""
+    """Describe the database without its password."""
     name, host = settings.DATABASE["NAME"], settings.DATABASE.get("HOST")
     return (
         f"SQLite, {name}" if connection.vendor == "sqlite" else f"{connection.display_name}, {name} on {host}"

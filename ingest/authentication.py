@@ -4,20 +4,17 @@ Each door has a guard, which the settings make of the environment; docs/security
 proof is good for. Whatever doesn't fit is turned away, and the reason is for the log alone.
 """
 
-import base64
 import hmac
 import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from ipaddress import IPv4Network, IPv6Network, ip_network
 
 import structlog
-from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 
 from core.client_ip import Address
+from core.delivery_auth import DeliveryAuth
 from core.log_throttle import LogThrottle
 from ingest.exceptions import Misconfigured, NotAuthorized, Setting
 from ingest.signatures import hex_signature, signature, verify_jws
@@ -25,85 +22,7 @@ from ingest.signatures import hex_signature, signature, verify_jws
 log = structlog.get_logger(__name__)
 throttle = LogThrottle()
 
-TOLERANCE_SECONDS = 300
-SECRET_CHARS_MIN = 16
 _TIMESTAMP = re.compile(r"[0-9]{1,12}")  # Unix seconds
-
-Network = IPv4Network | IPv6Network
-
-
-@dataclass(frozen=True, kw_only=True)
-class DeliveryAuth:
-    """What a delivery must show at one door. Sequences, so that a secret can change without losing a webhook.
-
-    It must come from one of the networks, if there are any; be a token by one of the public keys, if there
-    are any; and show one of the secrets, credentials and tokens, if there are any. A guard that knows nothing
-    at all lets nobody in, unless `everybody` may.
-    """
-
-    networks: Sequence[Network] = ()
-    public_keys: Sequence[RSAPublicKey] = ()
-    # An error page of development shows the settings by their repr.
-    secrets: Sequence[bytes] = field(default=(), repr=False)  # of Standard Webhooks
-    x_signature_secrets: Sequence[bytes] = field(default=(), repr=False)
-    basic: Sequence[bytes] = field(default=(), repr=False)
-    bearer: Sequence[bytes] = field(default=(), repr=False)
-    tolerance_seconds: int = TOLERANCE_SECONDS
-    allow_anonymous: bool = False
-
-    @property
-    def requires_credentials(self) -> bool:
-        return bool(self.secrets or self.x_signature_secrets or self.basic or self.bearer)
-
-    @property
-    def is_configured(self) -> bool:
-        return bool(self.networks or self.public_keys or self.requires_credentials)
-
-
-# What the environment's variables hold, each as its guard compares it. All raise ValueError.
-
-
-def parse_secret(text: str) -> bytes:
-    """A token or secret that can stand in a header and be guessed by nobody."""
-    if len(text) < SECRET_CHARS_MIN or not re.fullmatch("[!-~]+", text):
-        raise ValueError(f"not {SECRET_CHARS_MIN} or more visible ASCII characters")
-    return text.encode()
-
-
-def parse_basic_credentials(user_and_password: str) -> bytes:
-    """What stands in Authorization behind "Basic " for user:password (RFC 7617, in UTF-8)."""
-    user, _, password = user_and_password.partition(":")
-    if not user or len(password) < SECRET_CHARS_MIN:
-        raise ValueError(f"no user, or a password of less than {SECRET_CHARS_MIN} characters")
-    return base64.b64encode(user_and_password.encode())
-
-
-def parse_network(text: str) -> Network:
-    """A CIDR; one of IPv4-mapped addresses is that of IPv4, as the addresses compared with it are."""
-    found = ip_network(text)
-    if isinstance(found, IPv6Network) and found.prefixlen >= 96 and found[0].ipv4_mapped:
-        return ip_network(f"{found[0].ipv4_mapped}/{found.prefixlen - 96}")
-    return found
-
-
-def endpoint_auth(auth: str, *, debug: bool, **told: DeliveryAuth) -> Mapping[str, DeliveryAuth]:
-    """The guards of the doors that are open, by the door's name; `auth` is WEBHOOK_AUTH, and about `bank`.
-
-    Whoever may deliver can credit money, so in production somebody has to say who, and to say it once.
-    """
-    if auth not in {"", "none"}:
-        raise ImproperlyConfigured("WEBHOOK_AUTH is malformed; it can only be none. See .env.example")
-    known = {name: guard for name, guard in told.items() if guard.is_configured}
-    if auth and "bank" in known:
-        raise ImproperlyConfigured(
-            "WEBHOOK_AUTH=none contradicts the WEBHOOK_ variables that say who may deliver"
-        )
-    if not (auth or debug or known):
-        raise ImproperlyConfigured(
-            "nothing says who may deliver webhooks; with DEBUG=0 set WEBHOOK_SECRETS or another of the"
-            " WEBHOOK_ variables in .env.example, or WEBHOOK_AUTH=none to let everybody"
-        )
-    return {"bank": DeliveryAuth(allow_anonymous=True), **known} if auth or debug else known
 
 
 def check_tenant_restriction(

@@ -9,32 +9,15 @@ import base64
 import hmac
 import re
 from collections.abc import Iterable
-from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
-from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from jwt import PyJWS, PyJWTError
 from jwt.utils import base64url_decode
-
-SECRET_PREFIX = "whsec_"  # noqa: S105 what a secret begins with
-KEY_BYTES_MIN = 24
-KEY_BYTES_MAX = 64
-RSA_BITS_MIN = 2048  # RFC 7518, section 3.3
 
 # Three parts in base64url (RFC 7515, section 7.1). The decoder would pass over any other character.
 _TOKEN = re.compile(rb"[\w-]+\.([\w-]*)\.[\w-]*")
 # No other algorithm is known to it: not "none", and not HS256, whose secret the public key would be.
 _RS256 = PyJWS(algorithms=["RS256"])
-
-
-def decode_secret(secret: str) -> bytes:
-    """The key in a secret, which is written `whsec_` and base64. Raises ValueError without quoting it."""
-    if not secret.startswith(SECRET_PREFIX):
-        raise ValueError(f"a secret begins with {SECRET_PREFIX}")
-    key = base64.b64decode(secret.removeprefix(SECRET_PREFIX), validate=True)
-    if not KEY_BYTES_MIN <= len(key) <= KEY_BYTES_MAX:
-        raise ValueError(f"a secret holds {KEY_BYTES_MIN} to {KEY_BYTES_MAX} bytes")
-    return key
 
 
 def signature(key: bytes, webhook_id: str, timestamp: str, body: bytes) -> bytes:
@@ -46,17 +29,6 @@ def signature(key: bytes, webhook_id: str, timestamp: str, body: bytes) -> bytes
 def hex_signature(key: bytes, body: bytes) -> bytes:
     """The header X-Signature: hexadecimal digits of the body's HMAC-SHA256."""
     return hmac.digest(key, body, "sha256").hex().encode()
-
-
-def load_public_key(file: str) -> RSAPublicKey:
-    """The RSA key in a PEM file; raises ValueError."""
-    try:
-        key = load_pem_public_key(Path(file).read_bytes())
-    except OSError as fault:
-        raise ValueError(f"can't be read: {fault.strerror}") from fault
-    if not isinstance(key, RSAPublicKey) or key.key_size < RSA_BITS_MIN:
-        raise ValueError(f"holds no RSA public key of {RSA_BITS_MIN} bits or more")
-    return key
 
 
 def unverified_payload(body: bytes) -> bytes:

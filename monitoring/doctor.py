@@ -16,7 +16,7 @@ from django.db.migrations.executor import MigrationExecutor
 from django.utils import timezone
 
 from core.db import clock
-from core.observability.url_credentials import redact_urls
+from core.observability.redaction import redact_urls
 from monitoring import problems
 from monitoring.format_duration import format_duration
 from monitoring.stats import Stats

@@ -13,7 +13,7 @@ import structlog
 from django.conf import settings
 from django.core.mail import send_mail
 
-from core.observability.url_credentials import exception_summary
+from core.observability.redaction import exception_summary
 
 log = structlog.get_logger(__name__)
 

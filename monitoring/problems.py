@@ -18,7 +18,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
 from core.admin import list_url
-from core.observability.url_credentials import redact_urls
+from core.observability.redaction import redact_urls
 from ingest import doorbell, inbox
 from ingest.exceptions import Setting
 from ingest.models import ConflictingDelivery, LedgerVerification, UnrecognizedDelivery, Webhook

@@ -15,7 +15,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from config import gunicorn
-from ingest.signatures import decode_secret
+from core.delivery_auth import decode_secret
 from tests.harness.servers import ROOT
 from worker.marks import heartbeat_path
 

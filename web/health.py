@@ -1,4 +1,4 @@
-"""Whether this process should get requests."""
+"""The liveness and readiness probes."""
 
 from typing import Literal
 
@@ -16,13 +16,13 @@ class Healthy(Struct):
 
 @json_view("GET", "HEAD")
 def healthz(request: HttpRequest) -> HttpResponse:
-    """The process is up; touches nothing, so that a broken database doesn't get it restarted."""
+    """Report that the process is up, without the database, whose failure no restart would repair."""
     return json_response(Healthy("ok"))
 
 
 @json_view("GET", "HEAD")
 def readyz(request: HttpRequest) -> HttpResponse:
-    """The database answers and has every migration."""
+    """Report whether the database is reachable and fully migrated."""
     executor = MigrationExecutor(connection)
     if executor.migration_plan(executor.loader.graph.leaf_nodes()):
         return error_response(503, "migrations are missing: manage.py migrate")

@@ -1,11 +1,11 @@
-"""Pages of one sentence, which need neither the database nor a session: both may be what failed."""
+"""Error pages that need neither the database nor a session, either of which may have failed."""
 
 from django.http import HttpResponse
 from django.template.loader import render_to_string
 
 
-def render_notice(answer: HttpResponse, heading: str, sentence: str) -> HttpResponse:
-    """Give `answer` a page for people as its content; status and other headers stay."""
-    answer["Content-Type"] = "text/html; charset=utf-8"
-    answer.content = render_to_string("notice.html", {"heading": heading, "sentence": sentence})
-    return answer
+def render_notice(response: HttpResponse, heading: str, sentence: str) -> HttpResponse:
+    """Replace the response's content by an HTML page; its status and other headers remain."""
+    response["Content-Type"] = "text/html; charset=utf-8"
+    response.content = render_to_string("notice.html", {"heading": heading, "sentence": sentence})
+    return response

@@ -1,4 +1,4 @@
-"""Each request has an id, which all its log lines have, and which its answer names."""
+"""An id for each request, in all of its log lines and in its response."""
 
 import re
 import secrets
@@ -10,19 +10,21 @@ from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 from structlog.contextvars import bind_contextvars, clear_contextvars
 
 HEADER = "X-Request-ID"
-_SANE = re.compile(r"[0-9A-Za-z._-]{8,64}")
+_VALID = re.compile(r"[0-9A-Za-z._-]{8,64}")
 # W3C Trace Context, 3.2: version, trace id, the caller's span, flags.
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
 
 
 def request_id_middleware(application: WSGIApplication, *, trust_proxy: bool) -> WSGIApplication:
-    """`application`, whose requests have an id: a new one, or with `trust_proxy` what X-Request-ID says, or
-    else the trace id of traceparent, if that is sane.
+    """Add a request id to the log context and the response.
+
+    With `trust_proxy` the id is a valid X-Request-ID, or else the trace id of a valid traceparent; in all
+    other cases it is new.
     """
 
-    def identifying(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        request_id = (trust_proxy and _told(environ)) or secrets.token_hex(16)
-        clear_contextvars()  # of the request that this thread had before
+    def wrapper(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        request_id = (trust_proxy and _from_headers(environ)) or secrets.token_hex(16)
+        clear_contextvars()  # of this thread's previous request
         bind_contextvars(request_id=request_id)
 
         def start(
@@ -35,12 +37,12 @@ def request_id_middleware(application: WSGIApplication, *, trust_proxy: bool) ->
 
         return application(environ, start)  # type: ignore[arg-type]  # which never passes (None, None, None)
 
-    return identifying
+    return wrapper
 
 
-def _told(environ: WSGIEnvironment) -> str | None:
-    told: str = environ.get("HTTP_X_REQUEST_ID", "")
-    if _SANE.fullmatch(told):
-        return told
+def _from_headers(environ: WSGIEnvironment) -> str | None:
+    request_id: str = environ.get("HTTP_X_REQUEST_ID", "")
+    if _VALID.fullmatch(request_id):
+        return request_id
     trace = _TRACEPARENT.fullmatch(environ.get("HTTP_TRACEPARENT", ""))
     return trace and trace[1]

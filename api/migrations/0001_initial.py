@@ -19,7 +19,9 @@ class Migration(migrations.Migration):
                 (
                     "name",
                     models.CharField(
-                        help_text="whose it is, for people", max_length=100, verbose_name="name"
+                        help_text="the program or person that uses the key",
+                        max_length=100,
+                        verbose_name="name",
                     ),
                 ),
                 ("prefix", models.CharField(max_length=12, unique=True, verbose_name="prefix")),
@@ -48,7 +50,7 @@ class Migration(migrations.Migration):
             fields=[
                 ("bucket", models.IntegerField(primary_key=True, serialize=False)),
                 ("minute", models.BigIntegerField()),
-                ("misses", models.IntegerField()),
+                ("failures", models.IntegerField()),
             ],
             options={
                 "default_permissions": (),

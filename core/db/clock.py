@@ -1,4 +1,4 @@
-"""The database's clock, which all processes share: the clocks of their machines may be a day apart."""
+"""The database's clock. All processes share it, while the clocks of their machines can differ by a day."""
 
 from datetime import UTC, datetime
 
@@ -8,17 +8,17 @@ from django.utils import timezone
 
 
 def database_now() -> datetime:
-    """Return the database's time in UTC, to the microsecond."""
-    if connection.vendor == "sqlite":  # there the machine's clock is the only one
+    """Return the database's time in UTC, with microseconds."""
+    if connection.vendor == "sqlite":  # an embedded database has the machine's clock
         return timezone.now()
     with connection.cursor() as cursor:
         cursor.execute("SELECT UTC_TIMESTAMP(6)")
-        moment: datetime = cursor.fetchone()[0]
-    return moment.replace(tzinfo=UTC)
+        now: datetime = cursor.fetchone()[0]
+    return now.replace(tzinfo=UTC)
 
 
 def database_now_sql() -> Func | Value:
-    """Return the same as an expression: the time at which the statement that holds it begins."""
-    if connection.vendor == "sqlite":  # its own function tells milliseconds only
+    """Return an expression for the time at which the statement that contains it starts."""
+    if connection.vendor == "sqlite":  # its own function returns milliseconds only
         return Value(timezone.now(), DateTimeField())
     return Func(function="UTC_TIMESTAMP", template="%(function)s(6)", output_field=DateTimeField())

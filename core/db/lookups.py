@@ -1,4 +1,4 @@
-"""Many keys in one statement."""
+"""A lookup for many primary keys in one statement."""
 
 from collections.abc import Collection
 from typing import Any
@@ -7,10 +7,10 @@ from django.db.models import Lookup
 
 
 class InLiterals(Lookup):
-    """`id__in_literals=keys` finds what `id__in=keys` does, with each key written out instead of as a parameter.
+    """`id__in_literals=keys`: `id__in=keys` with integer literals instead of query parameters.
 
-    Posting names five hundred of them in each of its statements; with parameters it takes a tenth longer.
-    Django goes through a list or tuple beforehand, key by key, and takes any other collection as it is.
+    Each posting statement names about 500 keys; with parameters it takes a tenth longer. Django preprocesses
+    a list or tuple key by key; a value of any other collection type reaches the lookup unchanged.
     """
 
     lookup_name = "in_literals"

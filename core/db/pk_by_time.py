@@ -1,4 +1,4 @@
-"""Finding a moment in a table without an index by time, because keys grow with time."""
+"""Binary search for a time in a table whose primary keys grow with time, without an index by time."""
 
 from datetime import datetime
 from typing import Any
@@ -10,30 +10,30 @@ Row = tuple[int, datetime]
 
 
 def first_pk_at(rows: QuerySet[Any], field: str, moment: datetime) -> int:
-    """Return the key from which on `field` is `moment` or later; one behind the last if it never is.
+    """Return the key from which on `field` is `moment` or later, or the last key plus one.
 
-    Exact where `field` grows with the key. Each step reads SAMPLE_ROWS neighbours, so that a few rows of a
-    bad clock don't mislead it; beside such rows the key may be off by a few. It only says where to begin:
-    callers compare `field` as well.
+    The result is exact if `field` grows with the key. Each step compares the median of SAMPLE_ROWS
+    neighbours, so that a few rows of a bad clock don't mislead the search; next to such rows the key may be
+    off by a few. Callers use it as a starting point and compare `field` as well.
     """
-    # pk > 0 says nothing new, but has a server go by the primary key whatever its statistics say.
+    # pk > 0 selects everything, but makes the server use the primary key regardless of its statistics.
     stamped = rows.filter(pk__gt=0).order_by("pk").values_list("pk", field)
     newest: list[Row] = list(stamped.reverse()[:SAMPLE_ROWS])
     if all(at < moment for _, at in newest):
         return newest[0][0] + 1 if newest else 1
-    first, behind = 1, newest[0][0]
-    while behind - first > SAMPLE_ROWS:
-        middle = (first + behind) // 2
+    low, high = 1, newest[0][0]
+    while high - low > SAMPLE_ROWS:
+        middle = (low + high) // 2
         sample = sorted(at for _, at in stamped.filter(pk__gte=middle)[:SAMPLE_ROWS])
         if sample[len(sample) // 2] < moment:
-            first = middle
+            low = middle
         else:
-            behind = middle  # the sample may still begin with older rows: the last look goes that far
-    return _boundary(list(stamped.filter(pk__gte=first)[: 2 * SAMPLE_ROWS + 1]), moment)
+            high = middle  # the sample may still begin with older rows; the final step covers them
+    return _boundary(list(stamped.filter(pk__gte=low)[: 2 * SAMPLE_ROWS + 1]), moment)
 
 
 def _boundary(rows: list[Row], moment: datetime) -> int:
-    """Return the key before which the fewest rows are younger, and from which on the fewest are older."""
+    """Return the key that minimizes the number of later rows before it and earlier rows from it on."""
     misplaced = best = sum(at < moment for _, at in rows)
     boundary = rows[0][0]
     for key, at in rows:

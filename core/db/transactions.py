@@ -1,4 +1,4 @@
-"""Running a database transaction again when the server says so."""
+"""Retries of database transactions after transient errors."""
 
 import random
 import time
@@ -12,32 +12,32 @@ log = structlog.get_logger(__name__)
 T = TypeVar("T")
 
 TRIES_MAX = 5
-BACKOFF_SECONDS = 0.05  # before the second try; doubles, with jitter
+BACKOFF_SECONDS = 0.05  # before the first retry; doubles, with jitter
 
 LOCK_WAIT_TIMEOUT = 1205
 
 _NOT_NOW = {
-    1030,  # an engine's error, such as a full disk under a temporary table
-    1317,  # somebody killed the query
-    1969,  # MariaDB: a time limit on statements
-    3024,  # MySQL's
+    1030,  # storage engine error, such as a full disk for a temporary table
+    1317,  # the query was killed
+    1969,  # MariaDB: statement timeout
+    3024,  # MySQL: statement timeout
     1020,  # MariaDB ≥ 11.6: record has changed since last read
     1021,  # disk full
-    1026,  # writing a file failed, such as the binary log at COMMIT
+    1026,  # a file write failed, such as the binary log at COMMIT
     1180,  # error during COMMIT
     3100,  # Group Replication, at COMMIT
     3101,  # Group Replication rolled it back in certification
-    1114,  # table full, which is how InnoDB says it
+    1114,  # table full: InnoDB's error for a full disk
     1203,  # too many connections of this user
     LOCK_WAIT_TIMEOUT,
     1213,  # deadlock
     1226,  # a limit of this user is reached
-    1290,  # the server is read-only, as in a failover
+    1290,  # the server is read-only, as during a failover
     1836,  # likewise
 }
 _CONNECTION_LOST = {
     1047,  # Galera's node is not ready
-    1158,  # reading, writing or waiting on the network, to 1161
+    1158,  # network errors and timeouts, to 1161
     1159,
     1160,
     1161,
@@ -46,7 +46,7 @@ _CONNECTION_LOST = {
     1927,  # connection was killed
     2002,  # can't connect through the socket
     2003,  # can't connect over TCP
-    2005,  # the host's name is not known, as while its container starts
+    2005,  # unknown host name, as while its container starts
     2006,  # server has gone away
     2013,  # lost connection during query
     2055,  # lost connection, with the system's error
@@ -54,33 +54,33 @@ _CONNECTION_LOST = {
 }
 
 
-def is_transient(fault: BaseException) -> bool:
-    """Whether the same transaction can succeed later, and the fault says nothing about its content."""
-    if isinstance(fault, InterfaceError):
+def is_transient(exc: BaseException) -> bool:
+    """Return whether a retry of the transaction can succeed, so that its content is not the cause."""
+    if isinstance(exc, InterfaceError):
         return True
-    if not isinstance(fault, OperationalError) or not fault.args:
+    if not isinstance(exc, OperationalError) or not exc.args:
         return False
     if connection.vendor == "sqlite":
-        return any(words in str(fault) for words in ("locked", "busy", "is full", "disk I/O error"))
-    return fault.args[0] in _NOT_NOW | _CONNECTION_LOST
+        return any(words in str(exc) for words in ("locked", "busy", "is full", "disk I/O error"))
+    return exc.args[0] in _NOT_NOW | _CONNECTION_LOST
 
 
 def run_with_retries(transaction: Callable[[], T], tries_max: int = TRIES_MAX) -> T:
-    """Call `transaction` until it succeeds, at most `tries_max` times while its faults are transient.
+    """Call `transaction` at most `tries_max` times, with exponential backoff after transient errors.
 
-    `transaction` opens and closes its own atomic block. After a lost connection nobody knows
-    whether it was committed; it must look at the rows again and find out. Inside another atomic block it is
-    called once, because only the whole of that block can be run again.
+    `transaction` opens and closes its own atomic block, and must be idempotent: after a lost connection it
+    is unknown whether the commit succeeded. Inside another atomic block it is called once, because only that
+    whole block could be retried. Raise the last DatabaseError or InterfaceError.
     """
     for tries in range(1, tries_max + 1):
         try:
             return transaction()
-        except (DatabaseError, InterfaceError) as fault:
+        except (DatabaseError, InterfaceError) as exc:
             if connection.in_atomic_block:
                 raise
-            connection.close()  # a new one costs a millisecond, a half-dead one costs the next transaction
-            if tries == tries_max or not is_transient(fault):
+            connection.close()  # a new one costs a millisecond, a broken one the next transaction
+            if tries == tries_max or not is_transient(exc):
                 raise
-            log.info("transaction retried", tries=tries, error=repr(fault))
+            log.info("transaction retried", tries=tries, error=repr(exc))
             time.sleep(BACKOFF_SECONDS * 2**tries * random.uniform(0.5, 1.0))
     raise AssertionError("unreachable")

@@ -6,22 +6,21 @@ from typing import Any
 import structlog
 
 from core.log_throttle import LogThrottle
-from core.observability.redaction import redact
-from core.observability.url_credentials import redact_urls
+from core.observability.redaction import redact, redact_urls
 
 
 def parse_level(name: str) -> str:
-    """`name` in capitals, as logging wants it; raises LookupError when there is no such level."""
+    """Return the name of a log level in capitals. Raise LookupError if there is no such level."""
     if name.upper() not in logging.getLevelNamesMapping():
         raise LookupError(name)
     return name.upper()
 
 
 class ThrottleFilter(logging.Filter):
-    """Lines that a stranger can cause, at most one of each kind per core.log_throttle.EVERY_SECONDS.
+    """Limit log lines that unauthenticated clients can cause to one per kind and log_throttle.EVERY_SECONDS.
 
-    Requests that are malformed, for a foreign Host or without a CSRF token, 5xx answers, failed logins: none
-    may fill the disk. What Django says of a stranger's request has no traceback, an error of ours has one.
+    Malformed requests, unknown hosts, missing CSRF tokens, 5xx responses and failed logins must not fill the
+    disk. Django's lines about suspicious requests lose their tracebacks; those of our errors keep them.
     """
 
     LOGGERS = ("django.security.", "django.request", "gunicorn.error", "axes.", "core.http")
@@ -44,29 +43,33 @@ class ThrottleFilter(logging.Filter):
 
 
 def _kind(record: logging.LogRecord) -> tuple[object, ...]:
-    """What of a line the code says, not the request: the kinds are few."""
+    """Return the parts of a record that the code chooses, not the request, so that there are few kinds."""
     if record.name.startswith(("django.security.", "axes.")):  # the logger's name is enough
         return ()
-    said = record.msg.get("event") if isinstance(record.msg, dict) else record.msg
-    raised = record.exc_info[0] if record.exc_info else None
-    return said, raised, getattr(record, "status_code", None)
+    message = record.msg.get("event") if isinstance(record.msg, dict) else record.msg
+    exception = record.exc_info[0] if record.exc_info else None
+    return message, exception, getattr(record, "status_code", None)
 
 
-def redact_event(_: Any, __: str, line: structlog.types.EventDict) -> structlog.types.EventDict:
-    """The net below everything that is said anywhere: whoever needs a whole INN sets LOG_LEVEL=DEBUG."""
-    if line.get("level") == "debug":
-        return {name: redact_urls(value) if isinstance(value, str) else value for name, value in line.items()}
-    return {name: redact(value) for name, value in line.items()}
+def redact_event(_: Any, __: str, event: structlog.types.EventDict) -> structlog.types.EventDict:
+    """Redact an event of any logger. Complete INNs are available with LOG_LEVEL=DEBUG only."""
+    if event.get("level") == "debug":
+        return {
+            name: redact_urls(value) if isinstance(value, str) else value for name, value in event.items()
+        }
+    return {name: redact(value) for name, value in event.items()}
 
 
-def wrap_for_formatter(logger: Any, name: str, line: structlog.types.EventDict) -> tuple[Any, dict[str, Any]]:
-    """To logging, as structlog does it; and with the exception, which other handlers may look for."""
-    arguments, keywords = structlog.stdlib.ProcessorFormatter.wrap_for_formatter(logger, name, line)
-    return arguments, {**keywords, "exc_info": line.get("exc_info")}
+def wrap_for_formatter(
+    logger: Any, name: str, event: structlog.types.EventDict
+) -> tuple[Any, dict[str, Any]]:
+    """Pass the event to logging as structlog does, and keep exc_info for handlers such as Sentry's."""
+    arguments, keywords = structlog.stdlib.ProcessorFormatter.wrap_for_formatter(logger, name, event)
+    return arguments, {**keywords, "exc_info": event.get("exc_info")}
 
 
 def configure(level: str, *, as_json: bool) -> dict[str, Any]:
-    """Set structlog up and return the dictionary for Django's LOGGING.
+    """Configure structlog and return the dictionary for Django's LOGGING.
 
     `level` is a name such as INFO. Lines of Django, Celery, gunicorn and warnings pass through the same
     formatter as ours, so that one parser reads them all.
@@ -89,7 +92,7 @@ def configure(level: str, *, as_json: bool) -> dict[str, Any]:
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,
     )
-    # Plain, because rich's tracebacks print every local variable and cost half a second each.
+    # Plain, because rich's tracebacks print every local variable and take half a second each.
     console = structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback)
     renderer = structlog.processors.JSONRenderer() if as_json else console
     return {
@@ -114,18 +117,16 @@ def configure(level: str, *, as_json: bool) -> dict[str, Any]:
         "root": {"handlers": ["console"], "level": level},
         "loggers": {
             "django": {"handlers": ["console"], "level": level, "propagate": False},
-            # A 404 is an answer, no trouble.
-            "django.request": {"level": "ERROR"},
-            # One line per task says nothing that the balance lines don't.
+            "django.request": {"level": "ERROR"},  # a 404 is a regular response
+            # One line per task adds nothing to the lines about posted payments.
             "celery.app.trace": {"level": "WARNING"},
             "celery.worker.strategy": {"level": "WARNING"},
             "celery.beat": {"level": "WARNING"},
-            # Of Celery's pool. It has no handler of its own, and doesn't ask the root's.
+            # Celery's pool; its logger has no handler and does not propagate to the root's.
             "multiprocessing": {"handlers": ["console"], "propagate": False},
-            # In place of gunicorn's own handlers; its level, and whether there is an access log, it is told.
+            # Instead of gunicorn's own handlers. gunicorn's settings choose the level and the access log.
             "gunicorn.error": {"handlers": ["console"], "propagate": False},
             "gunicorn.access": {"handlers": ["console"], "propagate": False},
-            # Failed logins and locks are warnings; the rest is its housekeeping.
-            "axes": {"level": "WARNING"},
+            "axes": {"level": "WARNING"},  # failed logins and lockouts, without its housekeeping
         },
     }

@@ -1,7 +1,7 @@
-"""How processes add up what they count for Prometheus. Imported before any metric is made.
+"""Sharing of Prometheus metrics between processes. Import it before any metric is created.
 
-Each keeps its counts in files of its own in one folder, and whoever is asked adds them all up, those of the
-dead included. Without a folder each process knows only of itself.
+Each process writes its counts to files of its own in one directory; a scrape sums all files, those of dead
+processes included. Without a directory each process reports only its own counts.
 """
 
 import os
@@ -10,32 +10,32 @@ from typing import Any
 
 from prometheus_client import values
 
-# The library has chosen already, by whether a variable is there, even an empty one.
+# The library has already chosen by the mere presence of PROMETHEUS_MULTIPROC_DIR, even if it is empty.
 values.ValueClass = values.MutexValue
-_shared: Any = values.MultiProcessValue  # untyped
-_name: str | None = None
+_multi_process_value: Any = values.MultiProcessValue  # untyped
+_process_name: str | None = None
 
 
 def use_directory(path: str) -> Path:
-    """Have all metrics that are made from now on kept in the folder `path`. Raises OSError.
+    """Store all metrics that are created from now on in the directory `path`. Raise OSError.
 
-    The library takes the folder from PROMETHEUS_MULTIPROC_DIR, so `path` must be what that says.
+    The library reads the directory from PROMETHEUS_MULTIPROC_DIR, so `path` must equal that variable.
     """
-    folder = Path(path)
-    folder.mkdir(parents=True, exist_ok=True)
-    values.ValueClass = _shared(_identity)
-    return folder
+    directory = Path(path)
+    directory.mkdir(parents=True, exist_ok=True)
+    values.ValueClass = _multi_process_value(_identifier)
+    return directory
 
 
-def _identity() -> str:
-    """What this process' files are called, asked at each count: a fork makes another process."""
-    return _name or str(os.getpid())
+def _identifier() -> str:
+    """Return the suffix of this process's files; evaluated for each update, because a fork changes it."""
+    return _process_name or str(os.getpid())
 
 
 def set_process_name(name: str) -> None:
-    """Go on with the files of those of this name that ran before. No two may run at the same time.
+    """Continue the files of earlier processes of this name, of which only one may run at a time.
 
-    For short-lived children: each would leave files of its own otherwise, to be read for ever.
+    For short-lived children, which would otherwise each leave files that every scrape has to read.
     """
-    global _name  # noqa: PLW0603 the process' own
-    _name = name
+    global _process_name  # noqa: PLW0603 state of the process
+    _process_name = name

@@ -1,14 +1,15 @@
-"""What no log line above DEBUG, no error report and no trace holds: whole INNs, and what databases quote.
+"""Redaction of log lines, error reports and traces.
 
-None of any level holds credentials of a URL.
+Above DEBUG they contain no complete INN and no value that a database error quotes. At no level do they
+contain the credentials of a URL.
 """
 
 import re
 from typing import Any
 
-from core.observability.url_credentials import redact_urls
-
-# Operation ids come first, with hyphens or without, and stay: a part of one may look like an INN.
+# RFC 3986, 3.2.1: from // to the last @ of the authority. A password may hold an unquoted one.
+_USERINFO = re.compile(r"(?<=://)[^\s/?#'\"]+@")
+# The first alternatives match operation ids, which remain: a part of one may look like an INN.
 _INN = re.compile(
     r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9a-f]{32}|(?<!\d)([0-9]{10}|[0-9]{12})(?!\d)",
     re.IGNORECASE,
@@ -17,20 +18,10 @@ _INN = re.compile(
 _QUOTED = re.compile(r"(?:(?<= entry )|(?<= value: ))'.*?'(?= for (?:key|column) |\W*$)", re.MULTILINE)
 
 
-def mask_inns(text: str) -> str:
-    """`text` with 1234567890 as 12******90, and so every other run of 10 or 12 digits."""
-    return _INN.sub(_mask_inn, text)
-
-
-def _mask_inn(match: re.Match[str]) -> str:
-    inn: str | None = match[1]
-    return f"{inn[:2]}{'*' * (len(inn) - 4)}{inn[-2:]}" if inn else match[0]
-
-
 def redact(value: Any) -> Any:
-    """`value` with every text in it masked, in lists and dictionaries too; other objects as their repr().
+    """Return `value` with every text in it redacted, in lists and dictionaries as well.
 
-    Numbers stay as they are: no INN is one.
+    Numbers remain, because no INN is stored as one. Other objects become their redacted repr().
     """
     if value is None or isinstance(value, int | float):
         return value
@@ -40,3 +31,24 @@ def redact(value: Any) -> Any:
         return [redact(one) for one in value]
     text = value if isinstance(value, str) else repr(value)
     return mask_inns(_QUOTED.sub("'…'", redact_urls(text)))
+
+
+def redact_urls(text: str) -> str:
+    """Replace redis://user:password@host by redis://***@host."""
+    return _USERINFO.sub("***@", text)
+
+
+def mask_inns(text: str) -> str:
+    """Replace 1234567890 by 12******90, and likewise every other run of 10 or 12 digits."""
+    return _INN.sub(_mask_inn, text)
+
+
+def _mask_inn(match: re.Match[str]) -> str:
+    inn: str | None = match[1]
+    return f"{inn[:2]}{'*' * (len(inn) - 4)}{inn[-2:]}" if inn else match[0]
+
+
+def exception_summary(exc: Exception) -> str:
+    """Describe an exception without its arguments, which may contain a URL."""
+    reason = getattr(exc, "strerror", None)  # the operating system's message of an OSError
+    return f"{type(exc).__name__}: {reason}" if reason else type(exc).__name__

@@ -1,6 +1,6 @@
-"""Errors go to Sentry: what Django and Celery could not handle, and whatever is logged as an error.
+"""Error reports to Sentry: unhandled exceptions of Django and Celery, and all logged errors.
 
-A report holds no body, no variables, no headers and no query, and is masked as a log line is.
+A report contains no body, variables, headers or query string, and is redacted like a log line.
 """
 
 import time
@@ -18,13 +18,16 @@ from structlog.contextvars import get_contextvars
 
 from core.observability.redaction import redact
 
-# Of the same error, in one process: while the database is away each sweep and each request has it.
-AGAIN_AFTER_SECONDS = 60.0
-_reported: dict[tuple[object, ...], float] = {}  # when; as many as there are places that fail
+# Per error and process: while the database is down every sweep and every request raises the same error.
+DEDUPLICATION_SECONDS = 60.0
+_reported: dict[tuple[object, ...], float] = {}  # time of the last report; one entry per place that fails
 
 
 def configure_sentry(dsn: str, environment: str) -> None:
-    """Raises ImproperlyConfigured. The release is Sentry's own SENTRY_RELEASE, or the commit of a clone."""
+    """Initialize the SDK. The release is the SDK's own SENTRY_RELEASE, or the commit of a clone.
+
+    Raise ImproperlyConfigured if the DSN is malformed.
+    """
     try:
         sentry_sdk.init(
             dsn,
@@ -49,32 +52,35 @@ def configure_sentry(dsn: str, environment: str) -> None:
 
 
 def _scrub(event: Event, hint: Hint) -> Event | None:
-    line = _logged_line(hint)
-    if _is_repeated(event, line):
+    """Return the event as it may be sent, or None for a duplicate."""
+    logged = _structlog_event(hint)
+    if _is_duplicate(event, logged):
         return None
-    if line:
-        event["logentry"] = {"message": line.pop("event")}
-        event["extra"] = line
+    if logged:
+        event["logentry"] = {"message": logged.pop("event")}
+        event["extra"] = logged
     event["tags"] = {**cast("dict[str, Any]", event.get("tags") or {}), **_ids()}
     if request := cast("dict[str, Any]", event.pop("request", None)):
         event["request"] = {name: request[name] for name in ("method", "url") if name in request}
     return cast("Event", redact(event))
 
 
-def _logged_line(hint: Hint) -> dict[str, Any]:
-    """What was logged, if it was by structlog, which hands it over as a dictionary."""
-    line = getattr(hint.get("log_record"), "msg", None)
-    return {name: line[name] for name in line if name != "exc_info"} if isinstance(line, dict) else {}
+def _structlog_event(hint: Hint) -> dict[str, Any]:
+    """Return structlog's event dictionary if the event was logged by structlog, else an empty one."""
+    message = getattr(hint.get("log_record"), "msg", None)
+    return (
+        {name: message[name] for name in message if name != "exc_info"} if isinstance(message, dict) else {}
+    )
 
 
-def _is_repeated(event: Event, line: dict[str, Any]) -> bool:
-    raised = cast("dict[str, Any]", event.get("exception") or {}).get("values") or [{}]
-    said = line.get("event") or cast("dict[str, Any]", event.get("logentry") or {}).get("message")
-    place = (event.get("logger"), event.get("transaction"), said, raised[-1].get("type"))
+def _is_duplicate(event: Event, logged: dict[str, Any]) -> bool:
+    exceptions = cast("dict[str, Any]", event.get("exception") or {}).get("values") or [{}]
+    message = logged.get("event") or cast("dict[str, Any]", event.get("logentry") or {}).get("message")
+    key = (event.get("logger"), event.get("transaction"), message, exceptions[-1].get("type"))
     now = time.monotonic()
-    if now - _reported.get(place, -AGAIN_AFTER_SECONDS) < AGAIN_AFTER_SECONDS:
+    if now - _reported.get(key, -DEDUPLICATION_SECONDS) < DEDUPLICATION_SECONDS:
         return True
-    _reported[place] = now
+    _reported[key] = now
     return False
 
 

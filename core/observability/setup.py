@@ -1,6 +1,6 @@
-"""Errors to Sentry and traces to OpenTelemetry: unless the environment asks for them, not even imported.
+"""Optional error reports to Sentry and traces to OpenTelemetry, imported only if configured.
 
-Both need packages that requirements/observing.txt has and requirements/base.txt hasn't.
+Their packages are in requirements/observing.txt and not in requirements/base.txt.
 """
 
 from importlib import import_module
@@ -14,22 +14,22 @@ TRACES = "OTEL_EXPORTER_OTLP_ENDPOINT"
 
 
 def configure(*, dsn: str, environment: str, traces: bool) -> None:
-    """Report errors from here on; traces begin in each process that works, after its fork, as its threads do.
+    """Start error reports, and tracing in each pool process after its fork, as threads don't survive forks.
 
-    Raises ImproperlyConfigured.
+    Raise ImproperlyConfigured if a package is missing or the DSN malformed.
     """
     if dsn:
-        import_extra(SENTRY, "core.observability.sentry").send_to(dsn, environment)
+        import_extra(SENTRY, "core.observability.sentry").configure_sentry(dsn, environment)
     if traces:
         tracing = import_extra(TRACES, "core.observability.tracing")
         worker_process_init.connect(tracing.trace_tasks, weak=False)
 
 
 def import_extra(variable: str, module: str) -> ModuleType:
-    """Raises ImproperlyConfigured where what it imports isn't installed."""
+    """Import `module`, which `variable` requires. Raise ImproperlyConfigured if a package is missing."""
     try:
         return import_module(module)
-    except ModuleNotFoundError as missing:
+    except ModuleNotFoundError as exc:
         raise ImproperlyConfigured(
-            f"{variable} is set, but {missing.name} isn't here; pip install -r requirements/observing.txt"
-        ) from missing
+            f"{variable} is set, but {exc.name} isn't installed; pip install -r requirements/observing.txt"
+        ) from exc

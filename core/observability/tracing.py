@@ -1,7 +1,7 @@
-"""Traces of requests and tasks go to an OpenTelemetry collector, over OTLP by HTTP.
+"""Traces of requests and tasks, sent to an OpenTelemetry collector by OTLP over HTTP.
 
-OpenTelemetry's SDK reads its own variables: where to, how much is sampled, and what else there is to say.
-Each process that works sets this up for itself: the thread that sends would not survive a fork.
+The SDK reads its own variables for the endpoint, the sampling and everything else. Each process sets up
+tracing for itself, because the exporting thread does not survive a fork.
 """
 
 from collections.abc import Sequence
@@ -20,48 +20,50 @@ from structlog.contextvars import get_contextvars
 
 from core.observability.redaction import redact
 
-# Addresses with their queries, which may hold what somebody searched for; the route is told.
+# URLs, whose query strings can hold search texts; the route remains.
 DROPPED_ATTRIBUTES = {"http.url", "http.target", "url.full", "url.path", "url.query"}
 
 
 def trace_requests() -> None:
-    """Before Django loads its middleware."""
-    DjangoInstrumentor().instrument(tracer_provider=_provider(), response_hook=_name_ids)
+    """Instrument Django. Call this before Django loads its middleware."""
+    DjangoInstrumentor().instrument(tracer_provider=_provider(), response_hook=_add_ids)
 
 
 def trace_tasks(**_: object) -> None:
     provider = _provider()
     CeleryInstrumentor().instrument(tracer_provider=provider)  # type: ignore[no-untyped-call]
-    # A pool process ends without what Python does at exit.
+    # A pool process exits without running atexit handlers.
     worker_process_shutdown.connect(lambda **_: provider.shutdown(), weak=False)
 
 
 def _provider() -> TracerProvider:
     provider = TracerProvider(resource=Resource.create({SERVICE_NAME: settings.OTEL_SERVICE_NAME}))
-    provider.add_span_processor(BatchSpanProcessor(_Exporter()))
+    provider.add_span_processor(BatchSpanProcessor(_RedactingExporter()))
     return provider
 
 
-def _name_ids(span: Span, _: HttpRequest, __: HttpResponse) -> None:
-    """By these a trace is found in the logs."""
+def _add_ids(span: Span, _: HttpRequest, __: HttpResponse) -> None:
+    """Add the ids that join a trace with the logs."""
     span.set_attributes({f"prihod.{name}": str(value) for name, value in get_contextvars().items()})
 
 
-class _Exporter(OTLPSpanExporter):
+class _RedactingExporter(OTLPSpanExporter):
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         return super().export([_scrub(span) for span in spans])
 
 
 def _scrub(span: ReadableSpan) -> ReadableSpan:
-    """A copy, because a span that has ended can't be changed."""
-    told = {name: value for name, value in (span.attributes or {}).items() if name not in DROPPED_ATTRIBUTES}
+    """Return a redacted copy, because a finished span is immutable."""
+    attributes = {
+        name: value for name, value in (span.attributes or {}).items() if name not in DROPPED_ATTRIBUTES
+    }
     events = [Event(one.name, redact(dict(one.attributes or {})), one.timestamp) for one in span.events]
     return ReadableSpan(
         name=redact(span.name),
         context=span.context,
         parent=span.parent,
         resource=span.resource,
-        attributes=redact(told),
+        attributes=redact(attributes),
         events=events,
         links=span.links,
         kind=span.kind,

@@ -159,7 +159,7 @@ def test_missing_package_is_reported_in_one_line_at_start(variable: str, package
     stderr = run(without, DATA_DIR=str(tmp_path), **{variable: "http://public@127.0.0.1:1/1"}).stderr
     assert stderr.count("\n") == 1
     assert stderr.startswith(f"Prihod can't start: {variable} is set, but {package}")
-    assert stderr.endswith("isn't here; pip install -r requirements/observing.txt\n")
+    assert stderr.endswith("isn't installed; pip install -r requirements/observing.txt\n")
 
 
 def test_malformed_dsn_is_reported_in_one_line_at_start(tmp_path: Any) -> None:

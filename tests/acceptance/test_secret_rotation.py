@@ -18,8 +18,8 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from django.db import connection
 from pytest_django import DjangoDbBlocker
 
-from ingest.authentication import parse_basic_credentials
-from ingest.signatures import decode_secret, hex_signature, signature
+from core.delivery_auth import decode_secret, parse_basic_credentials
+from ingest.signatures import hex_signature, signature
 from tests.acceptance.conftest import StackBuilder
 from tests.factories import ROMASHKA, payment_body, terms
 from tests.harness.launcher_stack import LauncherStack

@@ -27,7 +27,7 @@ def key_on(content: str) -> str:
     return str(key)
 
 
-def test_a_new_key_is_shown_once_and_reads_what_the_form_says(admin_client: Client) -> None:
+def test_new_key_is_shown_once_with_the_scopes_of_the_form(admin_client: Client) -> None:
     answer = admin_client.post(admin_url(ApiKey, "add"), FORM)
 
     assert answer.status_code == 200
@@ -37,7 +37,7 @@ def test_a_new_key_is_shown_once_and_reads_what_the_form_says(admin_client: Clie
     assert (row.name, row.scopes, row.expires_at) == ("shop", f"{ROMASHKA} {VASILEK}", None)
 
 
-def test_nothing_but_that_page_ever_holds_the_key(
+def test_key_appears_on_no_other_page_session_or_log(
     admin_client: Client, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     answer = admin_client.post(admin_url(ApiKey, "add"), FORM)
@@ -68,7 +68,7 @@ def test_nothing_but_that_page_ever_holds_the_key(
         {"expires_at_0": "2020-01-01", "expires_at_1": "00:00"},
     ],
 )
-def test_the_form_refuses_what_makes_no_sense(admin_client: Client, wrong: dict[str, str]) -> None:
+def test_form_rejects_invalid_fields(admin_client: Client, wrong: dict[str, str]) -> None:
     answer = admin_client.post(admin_url(ApiKey, "add"), FORM | wrong)
 
     assert answer.status_code == 200
@@ -76,22 +76,22 @@ def test_the_form_refuses_what_makes_no_sense(admin_client: Client, wrong: dict[
     assert not ApiKey.objects.exists()
 
 
-def test_a_key_is_revoked_after_a_question(admin_client: Client) -> None:
+def test_key_is_revoked_after_confirmation(admin_client: Client) -> None:
     row, key = issue("shop", READ_ALL)
     issue("other", READ_ALL)
     selected = {"action": "revoke_selected", "_selected_action": [row.pk]}
 
-    asked = admin_client.post(admin_url(ApiKey, "changelist"), selected).content.decode()
-    assert str(row) in asked
+    question = admin_client.post(admin_url(ApiKey, "changelist"), selected).content.decode()
+    assert str(row) in question
     assert authenticate(key)
-    admin_client.post(admin_url(ApiKey, "changelist"), selected | {"sure": "Revoke 1"})
+    admin_client.post(admin_url(ApiKey, "changelist"), selected | {"confirmed": "Revoke 1"})
 
     assert authenticate(key) is None
     assert list(ApiKey.objects.exclude(revoked_at=None)) == [row]
     assert [entry.get_change_message() for entry in LogEntry.objects.all()] == ["Changed revoked."]
 
 
-def test_not_even_a_superuser_edits_or_deletes_a_key(admin_client: Client) -> None:
+def test_superuser_cannot_edit_or_delete_a_key(admin_client: Client) -> None:
     row, _ = issue("shop", ROMASHKA)
     before = list(ApiKey.objects.values())
 
@@ -107,10 +107,10 @@ def test_not_even_a_superuser_edits_or_deletes_a_key(admin_client: Client) -> No
     assert list(ApiKey.objects.values()) == before
 
 
-def test_each_act_needs_its_permission() -> None:
+def test_each_key_action_requires_its_permission() -> None:
     row, key = issue("shop", ROMASHKA)
     viewer, stranger = staff_client("view_apikey"), staff_client(name="pyotr")
-    revoke = {"action": "revoke_selected", "_selected_action": [row.pk], "sure": "yes"}
+    revoke = {"action": "revoke_selected", "_selected_action": [row.pk], "confirmed": "yes"}
 
     assert stranger.get(admin_url(ApiKey, "changelist")).status_code == 403
     assert stranger.post(admin_url(ApiKey, "add"), FORM).status_code == 403
@@ -126,7 +126,7 @@ def test_each_act_needs_its_permission() -> None:
     assert authenticate(key_on(maker.post(admin_url(ApiKey, "add"), FORM).content.decode()))
 
 
-def test_keys_are_found_by_prefix_and_by_name_and_show_their_state(admin_client: Client) -> None:
+def test_keys_are_found_by_prefix_and_name_and_show_their_state(admin_client: Client) -> None:
     row, _ = issue("shop", f"{ROMASHKA} {VASILEK}", timezone.now() + timedelta(days=1))
     other, _ = issue("accounting", READ_ALL)
 

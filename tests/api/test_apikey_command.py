@@ -17,13 +17,13 @@ pytestmark = pytest.mark.django_db
 
 
 def apikey(*arguments: str) -> tuple[str, str]:
-    """What it says on stdout and stderr."""
+    """Return stdout and stderr."""
     out, err = StringIO(), StringIO()
     call_command("apikey", *arguments, stdout=out, stderr=err)
     return out.getvalue(), err.getvalue()
 
 
-def test_create_prints_the_key_alone_to_stdout() -> None:
+def test_create_prints_only_the_key_to_stdout() -> None:
     out, err = apikey("create", "--name", "shop", "--organization", ROMASHKA, "--organization", IVANOV)
 
     row = authenticate(out.removesuffix("\n"))
@@ -33,7 +33,7 @@ def test_create_prints_the_key_alone_to_stdout() -> None:
     assert out.strip() not in err
 
 
-def test_a_key_can_expire() -> None:
+def test_key_can_have_an_expiry() -> None:
     tomorrow = timezone.now() + timedelta(days=1)
     out, _ = apikey("create", "--name", "audit", "--read-all", "--expires", tomorrow.isoformat())
 
@@ -51,15 +51,15 @@ def test_a_key_can_expire() -> None:
         ("--name", "x" * 101, "--read-all"),
     ],
 )
-def test_a_key_that_makes_no_sense_is_refused_with_exit_code_2(arguments: tuple[str, ...]) -> None:
-    with pytest.raises(CommandError) as refused:
+def test_create_with_invalid_options_exits_with_2(arguments: tuple[str, ...]) -> None:
+    with pytest.raises(CommandError) as exc:
         apikey("create", *arguments)
 
-    assert refused.value.returncode == 2
+    assert exc.value.returncode == 2
     assert not ApiKey.objects.exists()
 
 
-def test_list_shows_what_is_known_of_a_key_and_no_secret() -> None:
+def test_list_shows_keys_without_secrets() -> None:
     key = apikey("create", "--name", "shop", "--read-all")[0].strip()
     other = apikey("create", "--name", "former", "--organization", ROMASHKA)[0].strip()
     apikey("revoke", other.split("_")[1])
@@ -73,25 +73,25 @@ def test_list_shows_what_is_known_of_a_key_and_no_secret() -> None:
     assert key.split("_", 2)[2] not in second
 
 
-def test_revoke_ends_a_key_and_may_be_repeated() -> None:
+def test_revoke_is_idempotent() -> None:
     key = apikey("create", "--name", "shop", "--read-all")[0].strip()
     prefix = key.split("_")[1]
 
     assert apikey("revoke", prefix)[0] == f"Revoked {prefix}.\n"
     assert authenticate(key) is None
-    assert apikey("revoke", prefix)[0] == f"{prefix} was revoked before.\n"
-    with pytest.raises(CommandError, match="no key with this prefix") as unknown:
+    assert apikey("revoke", prefix)[0] == f"{prefix} was already revoked.\n"
+    with pytest.raises(CommandError, match="no key with this prefix") as exc:
         apikey("revoke", "0123456789ab")
-    assert unknown.value.returncode == 1
+    assert exc.value.returncode == 1
 
 
-def test_help_tells_the_exit_codes_and_wrong_options_give_2() -> None:
+def test_help_lists_exit_codes_and_malformed_options_exit_with_2() -> None:
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "manage.py", "apikey", *arguments]
         return subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True)
 
-    told = run("--help")
-    assert told.returncode == 0
-    assert re.search(r"Exit code: 0 done, 1 no such key, 2 unusable options", " ".join(told.stdout.split()))
-    for wrong in ([], ["create"], ["create", "--name", "x"], ["revoke"]):
-        assert run(*wrong).returncode == 2, wrong
+    shown = run("--help")
+    assert shown.returncode == 0
+    assert re.search(r"Exit code: 0 done, 1 no such key, 2 invalid options", " ".join(shown.stdout.split()))
+    for arguments in ([], ["create"], ["create", "--name", "x"], ["revoke"]):
+        assert run(*arguments).returncode == 2, arguments

@@ -1,4 +1,4 @@
-"""What the read views answer without a key, with a wrong one, with another's and with the right one."""
+"""The read views without an API key and with invalid, insufficient and valid ones."""
 
 import json
 from collections.abc import Iterator
@@ -27,7 +27,7 @@ OPERATION = "/api/operations/{}/"
 
 
 @pytest.fixture(autouse=True)
-def key_needed() -> Iterator[None]:
+def require_key() -> Iterator[None]:
     with override_settings(READ_AUTH="key"):
         yield
 
@@ -35,22 +35,22 @@ def key_needed() -> Iterator[None]:
 def read(path: str, key: str | None = None, **headers: str) -> HttpResponse:
     if key is not None:
         headers["Authorization"] = f"Bearer {key}"
-    return Client().get(path, headers=headers)  # type: ignore[return-value]  # as good as one
+    return Client().get(path, headers=headers)  # type: ignore[return-value]  # a subclass in effect
 
 
-def whole(response: Any) -> tuple[int, bytes, dict[str, str]]:
+def snapshot(response: Any) -> tuple[int, bytes, dict[str, str]]:
     return response.status_code, response.content, dict(response.headers)
 
 
 def paths_of(inn: str) -> list[str]:
-    """All that can be read of an organization, which has a payment that was posted and one in the inbox."""
-    told = terms(inn=inn)
-    make_webhook(told)
-    post_payments(told)
-    return [BALANCE.format(inn), HISTORY.format(inn), OPERATION.format(told.operation_id)]
+    """Create a posted payment and one in the inbox; return all read paths of their organization."""
+    payment = terms(inn=inn)
+    make_webhook(payment)
+    post_payments(payment)
+    return [BALANCE.format(inn), HISTORY.format(inn), OPERATION.format(payment.operation_id)]
 
 
-def test_the_right_key_reads() -> None:
+def test_valid_key_can_read() -> None:
     paths = paths_of(ROMASHKA)
     own, everything = issue("shop", ROMASHKA)[1], issue("accounting", READ_ALL)[1]
 
@@ -59,7 +59,7 @@ def test_the_right_key_reads() -> None:
     assert read(paths[0], Authorization=f"bearer  {own}").status_code == 200
 
 
-def test_without_a_valid_key_all_are_refused_alike() -> None:
+def test_all_invalid_keys_get_the_same_401() -> None:
     paths = [*paths_of(ROMASHKA), BALANCE.format(VASILEK), OPERATION.format(uuid4())]
     revoked, old = issue("former", READ_ALL), issue("old", READ_ALL)
     revoke(revoked[0].prefix)
@@ -73,8 +73,8 @@ def test_without_a_valid_key_all_are_refused_alike() -> None:
         "prihod_0123456789ab_" + "A" * 43,
     ]
 
-    answers = [whole(read(path, key)) for path in paths for key in [*wrong, revoked[1], old[1]]]
-    answers += [whole(read(paths[0], Authorization=f"{scheme} {right}")) for scheme in ("Basic", "Token")]
+    answers = [snapshot(read(path, key)) for path in paths for key in [*wrong, revoked[1], old[1]]]
+    answers += [snapshot(read(paths[0], Authorization=f"{scheme} {right}")) for scheme in ("Basic", "Token")]
 
     status, body, headers = answers[0]
     assert (status, json.loads(body)) == (401, {"error": "a valid API key is needed"})
@@ -82,7 +82,7 @@ def test_without_a_valid_key_all_are_refused_alike() -> None:
     assert all(each == answers[0] for each in answers)
 
 
-def test_unknown_forbidden_and_missing_look_the_same_to_a_key_that_may_not_read_them() -> None:
+def test_unknown_and_invisible_objects_get_the_same_404() -> None:
     forbidden, missing = paths_of(VASILEK), [BALANCE, HISTORY, OPERATION]
     make_organizations(ROMASHKA)
     key = issue("shop", ROMASHKA)[1]
@@ -92,16 +92,16 @@ def test_unknown_forbidden_and_missing_look_the_same_to_a_key_that_may_not_read_
         answers = []
         queries = []
         for path in (known, unknown):
-            read(path, key)  # counted before, as all but the first of a minute are
+            read(path, key)  # so that a row of this minute exists
             with CaptureQueriesContext(connection) as captured:
-                answers.append(whole(read(path, key)))
+                answers.append(snapshot(read(path, key)))
             queries.append([query["sql"].split(" WHERE ")[0] for query in captured])
-        assert answers[0] == answers[1] == whole(read(pattern.format("garbage"), key))
+        assert answers[0] == answers[1] == snapshot(read(pattern.format("garbage"), key))
         assert answers[0][0] == 404
         assert queries[0] == queries[1]
 
 
-def test_a_key_may_be_for_an_organization_that_is_opened_later() -> None:
+def test_key_can_name_an_organization_before_its_first_payment() -> None:
     key = issue("shop", ROMASHKA)[1]
     assert read(BALANCE.format(ROMASHKA), key).status_code == 404
 
@@ -110,7 +110,7 @@ def test_a_key_may_be_for_an_organization_that_is_opened_later() -> None:
 
 
 @override_settings(READ_AUTH="none")
-def test_where_no_key_is_needed_a_wrong_one_is_refused_all_the_same() -> None:
+def test_invalid_key_is_rejected_with_read_auth_none() -> None:
     (path, *_) = paths_of(ROMASHKA)
 
     assert read(path).status_code == 200
@@ -118,7 +118,7 @@ def test_where_no_key_is_needed_a_wrong_one_is_refused_all_the_same() -> None:
     assert read(path, issue("shop", VASILEK)[1]).status_code == 404
 
 
-def test_a_read_notes_the_use_of_its_key_once() -> None:
+def test_read_records_the_key_use_once() -> None:
     (path, *_) = paths_of(ROMASHKA)
     _, key = issue("shop", ROMASHKA)
     read(path, key)
@@ -132,10 +132,10 @@ def test_a_read_notes_the_use_of_its_key_once() -> None:
     assert [query["sql"][:6] for query in queries] == ["SELECT", "SELECT"]
 
 
-# --- the limit on misses ---------------------------------------------------------------------------------
+# --- throttling ------------------------------------------------------------------------------------------
 
 
-def test_who_keeps_asking_with_bad_keys_is_told_to_wait_and_the_honest_are_not() -> None:
+def test_repeated_bad_keys_are_throttled_and_valid_keys_are_not() -> None:
     (path, *_) = paths_of(ROMASHKA)
     _, key = issue("shop", ROMASHKA)
     guess = key[:-1] + ("A" if key[-1] != "A" else "B")
@@ -143,7 +143,7 @@ def test_who_keeps_asking_with_bad_keys_is_told_to_wait_and_the_honest_are_not()
     statuses = [read(path, guess).status_code for _ in range(FAILURES_PER_MINUTE_MAX + 3)]
     limited = read(path, guess)
 
-    # A minute may end meanwhile, and then the count begins again.
+    # A new minute may begin meanwhile and reset the count.
     assert set(statuses) <= {401, 429}
     if limited.status_code == 429:
         assert 1 <= int(limited["Retry-After"]) <= 60
@@ -152,13 +152,12 @@ def test_who_keeps_asking_with_bad_keys_is_told_to_wait_and_the_honest_are_not()
 
 
 @pytest.fixture
-def full(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever misses has had its share."""
+def over_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("api.throttling.FAILURES_PER_MINUTE_MAX", 0)
     read(BALANCE.format(VASILEK))
 
 
-def test_all_misses_look_alike_over_the_limit_too(full: None) -> None:
+def test_all_failures_get_the_same_429_over_the_limit(over_limit: None) -> None:
     forbidden = paths_of(VASILEK)
     key = issue("shop", ROMASHKA)[1]
 
@@ -167,7 +166,7 @@ def test_all_misses_look_alike_over_the_limit_too(full: None) -> None:
         assert read(path, "wrong").status_code == read(path).status_code == 429
 
 
-def test_neither_hits_nor_who_may_read_everything_are_limited(full: None) -> None:
+def test_successful_reads_and_read_all_keys_are_not_throttled(over_limit: None) -> None:
     paths = paths_of(ROMASHKA)
     everything, own = issue("accounting", READ_ALL)[1], issue("shop", ROMASHKA)[1]
 
@@ -178,16 +177,16 @@ def test_neither_hits_nor_who_may_read_everything_are_limited(full: None) -> Non
 # --- settings --------------------------------------------------------------------------------------------
 
 
-def test_open_reading_in_production_is_warned_of() -> None:
-    def warned() -> bool:
+def test_read_auth_none_in_production_is_a_check_warning() -> None:
+    def is_warned() -> bool:
         return "api.W001" in [message.id for message in checks.run_checks(tags=["security"])]
 
     with override_settings(READ_AUTH="none", DEBUG=False):
-        assert warned()
+        assert is_warned()
     with override_settings(READ_AUTH="key", DEBUG=False):
-        assert not warned()
+        assert not is_warned()
     with override_settings(READ_AUTH="none", DEBUG=True):
-        assert not warned()
+        assert not is_warned()
 
 
 def test_read_auth_is_key_or_none() -> None:

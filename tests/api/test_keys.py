@@ -20,7 +20,7 @@ from tests.row_counts import read_only_session
 pytestmark = pytest.mark.django_db
 
 
-def test_a_key_is_256_random_bits_and_kept_only_as_a_hash() -> None:
+def test_key_has_256_random_bits_and_only_its_hash_is_stored() -> None:
     row, key = issue("accounting", READ_ALL)
 
     word, prefix, secret = key.split("_", 2)
@@ -30,7 +30,7 @@ def test_a_key_is_256_random_bits_and_kept_only_as_a_hash() -> None:
     assert issue("accounting", READ_ALL)[1].split("_", 2)[2] != secret
 
 
-def test_a_key_is_found_by_itself_alone() -> None:
+def test_only_the_exact_key_authenticates() -> None:
     row, key = issue("accounting", READ_ALL)
 
     assert authenticate(key) == row
@@ -39,7 +39,7 @@ def test_a_key_is_found_by_itself_alone() -> None:
         assert authenticate(wrong) is None
 
 
-def test_an_expired_and_a_revoked_key_are_no_keys() -> None:
+def test_expired_or_revoked_key_does_not_authenticate() -> None:
     row, key = issue("accounting", READ_ALL, timezone.now() + timedelta(hours=1))
     assert authenticate(key) == row
 
@@ -52,7 +52,7 @@ def test_an_expired_and_a_revoked_key_are_no_keys() -> None:
     assert not revoke(row.prefix)
 
 
-def test_keys_are_compared_in_constant_time_also_where_there_is_none() -> None:
+def test_unknown_and_malformed_keys_are_compared_in_constant_time_too() -> None:
     _, key = issue("accounting", READ_ALL)
     with patch.object(keys, "compare_digest", wraps=hmac.compare_digest) as compared:
         authenticate(key)
@@ -62,7 +62,7 @@ def test_keys_are_compared_in_constant_time_also_where_there_is_none() -> None:
     assert compared.call_count == 3
 
 
-def test_scopes_are_everything_or_organizations() -> None:
+def test_scopes_are_read_all_or_organizations() -> None:
     assert normalize_scopes(f" {VASILEK},{ROMASHKA}\r\n{VASILEK} ") == f"{ROMASHKA} {VASILEK}"
     for wrong in ("", " ", "everything", f"{READ_ALL} {ROMASHKA}", "123", "１" * 10):
         with pytest.raises(ValidationError):
@@ -79,7 +79,7 @@ def test_scopes_are_everything_or_organizations() -> None:
 
 
 @pytest.mark.parametrize("text", [ROMASHKA, IVANOV, "1" * 9, "1" * 11, "1" * 13, "x" * 10, "１" * 10])
-def test_an_organization_in_the_scopes_has_an_inns_shape(text: str) -> None:
+def test_organization_in_scopes_must_have_the_format_of_an_inn(text: str) -> None:
     assert bool(keys._ORGANIZATION.fullmatch(text)) == is_inn(text)
 
 
@@ -90,7 +90,7 @@ def last_used(row: ApiKey) -> Any:
     return ApiKey.objects.get(pk=row.pk).last_used_at
 
 
-def test_the_use_of_a_key_is_noted_at_most_once_a_minute() -> None:
+def test_key_use_is_recorded_at_most_once_a_minute() -> None:
     row, _ = issue("accounting", READ_ALL)
     record_use(row)
     first = last_used(row)
@@ -98,8 +98,8 @@ def test_the_use_of_a_key_is_noted_at_most_once_a_minute() -> None:
 
     with CaptureQueriesContext(connection) as queries:
         record_use(ApiKey.objects.get())
-    assert [query["sql"][:6] for query in queries] == ["SELECT"]  # the test's own
-    record_use(row)  # as read by another process, before the first use was noted
+    assert [query["sql"][:6] for query in queries] == ["SELECT"]  # of this test
+    record_use(row)  # a stale row, as in another process
     assert last_used(row) == first
 
     ApiKey.objects.update(last_used_at=first - timedelta(seconds=61))
@@ -108,7 +108,7 @@ def test_the_use_of_a_key_is_noted_at_most_once_a_minute() -> None:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_use_that_cannot_be_noted_harms_nobody() -> None:
+def test_key_use_that_cannot_be_recorded_is_ignored() -> None:
     row, _ = issue("accounting", READ_ALL)
     with read_only_session():
         record_use(row)
@@ -116,11 +116,11 @@ def test_a_use_that_cannot_be_noted_harms_nobody() -> None:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_use_waits_for_no_lock() -> None:
-    """Of the row, or with SQLite of the whole database; it would wait for 5 s or 20 s, and here for ever."""
+def test_recording_key_use_skips_a_locked_row() -> None:
+    """The lock is on the row, on SQLite on the whole database. Waiting for it would be a deadlock here."""
     row, _ = issue("accounting", READ_ALL)
     with transaction.atomic():
-        ApiKey.objects.update(name="held")
+        ApiKey.objects.update(name="locked")
         run_concurrently([lambda: record_use(row)])
     assert last_used(row) is None
 

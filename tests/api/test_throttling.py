@@ -1,4 +1,4 @@
-"""Counting those who ask in vain, at a time that the tests set."""
+"""The limit of failed requests, with a clock that the tests set."""
 
 from collections.abc import Callable
 
@@ -25,7 +25,7 @@ def at(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
     return set_clock
 
 
-def test_each_minute_has_its_own_share_of_misses(at: Callable[[float], None]) -> None:
+def test_failure_limit_resets_each_minute(at: Callable[[float], None]) -> None:
     assert [throttle_seconds("a") for _ in range(FAILURES_PER_MINUTE_MAX)] == [0] * FAILURES_PER_MINUTE_MAX
     assert throttle_seconds("a") == 60
     at(59.9)
@@ -36,7 +36,7 @@ def test_each_minute_has_its_own_share_of_misses(at: Callable[[float], None]) ->
     assert throttle_seconds("a") == 60
 
 
-def test_a_caller_is_counted_by_address_and_by_key(at: Callable[[float], None]) -> None:
+def test_failures_count_per_address_and_per_key(at: Callable[[float], None]) -> None:
     for number in range(FAILURES_PER_MINUTE_MAX):
         assert throttle_seconds(f"address {number}", "key") == 0
 
@@ -44,7 +44,7 @@ def test_a_caller_is_counted_by_address_and_by_key(at: Callable[[float], None]) 
     assert not throttle_seconds("another address")
 
 
-def test_over_the_limit_nothing_is_written(at: Callable[[float], None]) -> None:
+def test_caller_over_the_limit_causes_no_write(at: Callable[[float], None]) -> None:
     for _ in range(FAILURES_PER_MINUTE_MAX):
         throttle_seconds("a")
     with CaptureQueriesContext(connection) as queries:
@@ -53,18 +53,18 @@ def test_over_the_limit_nothing_is_written(at: Callable[[float], None]) -> None:
     assert [query["sql"][:6] for query in queries] == ["SELECT"]
 
 
-def test_however_many_strangers_come_the_rows_are_bounded(
+def test_many_callers_share_a_bounded_number_of_rows(
     at: Callable[[float], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(throttling, "BUCKETS", 8)
     for number in range(100):
-        throttle_seconds(f"stranger {number}")
+        throttle_seconds(f"client {number}")
 
     assert FailedReadCount.objects.count() == 8
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_miss_that_cannot_be_counted_is_answered_all_the_same(at: Callable[[float], None]) -> None:
+def test_failure_that_cannot_be_counted_is_not_throttled(at: Callable[[float], None]) -> None:
     with read_only_session():
         assert [throttle_seconds("a") for _ in range(FAILURES_PER_MINUTE_MAX + 1)] == [0] * (
             FAILURES_PER_MINUTE_MAX + 1
@@ -73,16 +73,14 @@ def test_a_miss_that_cannot_be_counted_is_answered_all_the_same(at: Callable[[fl
     assert not FailedReadCount.objects.exists()
 
 
-@pytest.mark.skipif(
-    connection.vendor == "sqlite", reason="there a miss waits for no other, and isn't counted"
-)
+@pytest.mark.skipif(connection.vendor == "sqlite", reason="on SQLite a concurrent failure is not counted")
 @pytest.mark.django_db(transaction=True)
-def test_several_processes_count_together_and_exactly(at: Callable[[float], None]) -> None:
+def test_concurrent_failures_are_counted_exactly(at: Callable[[float], None]) -> None:
     each = FAILURES_PER_MINUTE_MAX // 4
 
-    def miss() -> list[int]:
+    def fail() -> list[int]:
         return [throttle_seconds("a", "b") for _ in range(each)]
 
-    assert run_concurrently([miss] * 4) == [[0] * each] * 4
-    assert set(FailedReadCount.objects.values_list("misses", flat=True)) == {FAILURES_PER_MINUTE_MAX}
+    assert run_concurrently([fail] * 4) == [[0] * each] * 4
+    assert set(FailedReadCount.objects.values_list("failures", flat=True)) == {FAILURES_PER_MINUTE_MAX}
     assert throttle_seconds("a")

@@ -1,4 +1,4 @@
-"""The pages in Russian: chosen by the browser or by the viewer, whole, and no business of programs."""
+"""The admin in Russian: language choice, completeness, and English API responses."""
 
 import re
 from collections.abc import Iterator
@@ -52,7 +52,7 @@ def anna() -> Client:
 
 
 def pages(client: Client) -> Iterator[str]:
-    """Every page of the admin, of each kind of row the first."""
+    """Yield every page of the admin; for each model the pages of its first row."""
     yield from ("/admin/", "/admin/time-zone/", "/admin/password_change/", "/admin/ingest/webhook/failures/")
     for model, its_admin in admin.site._registry.items():
         yield f"/admin/{model._meta.app_label}/"
@@ -68,13 +68,13 @@ def pages(client: Client) -> Iterator[str]:
 
 
 @pytest.fixture(autouse=True)
-def a_reason_in_russian(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Adapters give theirs in English, as the answers to the banks are."""
+def russian_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Replace the reasons of bank adapters, which are in English."""
     monkeypatch.setattr(unrecognized, "_read", lambda _: UnrecognizedEvent("не то слово"))
 
 
-def happened() -> dict[str, Webhook]:
-    """Something of everything, told without a Latin word where people write it; webhooks by status."""
+def create_rows() -> dict[str, Webhook]:
+    """Create a row of every model, without Latin words in user input; return webhooks by status."""
     anna = User.objects.get()
     anna.groups.add(Group.objects.create(name="Кассиры"))
     webhooks = {status: make_webhook(terms(inn=VASILEK), document_number="ПП-1") for status in Webhook.Status}
@@ -82,9 +82,9 @@ def happened() -> dict[str, Webhook]:
         Webhook.objects.filter(pk=webhook.pk).update(status=status, attempts=1, last_error="нет места")
     applied, failed = webhooks[Webhook.Status.APPLIED], webhooks[Webhook.Status.FAILED]
     post_payments(applied.terms)
-    told = payment_body(terms(1, operation_id=failed.operation_id))
-    ConflictingDelivery.objects.create(webhook=failed, difference="amount_kopecks", body=told)
-    resolved = ConflictingDelivery.objects.create(webhook=applied, difference="amount_kopecks", body=told)
+    other_body = payment_body(terms(1, operation_id=failed.operation_id))
+    ConflictingDelivery.objects.create(webhook=failed, difference="amount_kopecks", body=other_body)
+    resolved = ConflictingDelivery.objects.create(webhook=applied, difference="amount_kopecks", body=other_body)
     DuplicateDelivery.objects.create(webhook=failed)
     for kind in (RejectedDelivery, IgnoredDelivery, UnrecognizedDelivery):
         kind.objects.create(reason="не тот счёт", body=b"{}")
@@ -116,11 +116,11 @@ def happened() -> dict[str, Webhook]:
     return webhooks
 
 
-# --- whole --------------------------------------------------------------------------------------------
+# --- completeness -------------------------------------------------------------------------------------
 
 
-def test_no_page_in_russian_says_anything_in_english(anna: Client) -> None:
-    happened()
+def test_russian_page_contains_no_english(anna: Client) -> None:
+    create_rows()
     left: dict[str, str] = {}
     for path in pages(anna):
         answer = anna.get(path)
@@ -129,8 +129,8 @@ def test_no_page_in_russian_says_anything_in_english(anna: Client) -> None:
     assert not left, "\n".join(f"{path}: {words}" for words, path in left.items())
 
 
-def test_what_acts_ask_and_say_is_russian_too(anna: Client) -> None:
-    keys = [str(webhook.pk) for webhook in happened().values()]
+def test_action_pages_and_messages_are_in_russian(anna: Client) -> None:
+    keys = [str(webhook.pk) for webhook in create_rows().values()]
     webhooks, chosen = admin_url(Webhook, "changelist"), {"_selected_action": keys}
     said = [
         anna.post(webhooks, {"action": f"{kind}_selected", **chosen})
@@ -164,7 +164,7 @@ def test_what_acts_ask_and_say_is_russian_too(anna: Client) -> None:
 
     revoked = {"_selected_action": [ApiKey.objects.get().pk], "action": "revoke_selected"}
     said += [anna.post(admin_url(ApiKey, "changelist"), revoked)]
-    said += [anna.post(admin_url(ApiKey, "changelist"), revoked | {"sure": "1"}, follow=True)]
+    said += [anna.post(admin_url(ApiKey, "changelist"), revoked | {"confirmed": "1"}, follow=True)]
     said += [anna.get(admin_url(ApiKey, "history", ApiKey.objects.get().pk))]
     said += [anna.post(admin_url(ApiKey, "add"), {"name": "касса", "scopes": "read:all"})]
     said += [
@@ -175,7 +175,7 @@ def test_what_acts_ask_and_say_is_russian_too(anna: Client) -> None:
     assert [words for answer in said for words in find_english(answer.content.decode())] == []
 
 
-def test_whoever_is_not_let_in_reads_why_in_russian() -> None:
+def test_login_and_denied_pages_are_in_russian() -> None:
     User.objects.create_user("олег", password=WHY)
     stranger = speaking("ru", Client())
     said = [stranger.get("/admin/login/")]
@@ -189,7 +189,7 @@ def test_whoever_is_not_let_in_reads_why_in_russian() -> None:
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "windows-1251"])
-def test_a_statement_is_taken_away_in_the_viewers_language(anna: Client, encoding: str) -> None:
+def test_statement_is_downloaded_in_the_viewers_language(anna: Client, encoding: str) -> None:
     post_payments(terms(14500000, document_number="ПП-1"))
     path = f"/admin/ledger/organization/{Organization.objects.get().pk}/statement.csv"
 
@@ -203,7 +203,7 @@ def test_a_statement_is_taken_away_in_the_viewers_language(anna: Client, encodin
     assert "Turnover;;145000,00" in in_english
 
 
-def test_a_page_without_a_translation_would_be_found() -> None:
+def test_find_english_finds_untranslated_text() -> None:
     page = (
         '<h1>Деньги идут</h1><p title="since received">12 <b>not yet applied</b> CSV</p><pre>raw bytes</pre>'
     )
@@ -211,7 +211,7 @@ def test_a_page_without_a_translation_would_be_found() -> None:
     assert find_english(page) == ["since received", "not yet applied"]
 
 
-# --- chosen -------------------------------------------------------------------------------------------
+# --- language choice ----------------------------------------------------------------------------------
 
 
 def heading(client: Client) -> str:
@@ -231,11 +231,11 @@ def heading(client: Client) -> str:
         ("", "en"),
     ],
 )
-def test_a_browser_is_answered_in_its_language_or_in_english(accepted: str, spoken: str) -> None:
+def test_page_has_the_browsers_language_or_english(accepted: str, spoken: str) -> None:
     assert heading(speaking(accepted, Client())) == spoken
 
 
-def test_a_viewer_chooses_a_language_which_stays_and_comes_back_to_the_page(anna: Client) -> None:
+def test_language_switch_sets_a_cookie_and_returns_to_the_page(anna: Client) -> None:
     back = admin_url(Payment, "changelist")
     assert 'value="en" lang="en">English' in anna.get(back).content.decode()
 
@@ -248,7 +248,7 @@ def test_a_viewer_chooses_a_language_which_stays_and_comes_back_to_the_page(anna
     assert 'value="ru" lang="ru">Русский' in anna.get(back).content.decode()
 
 
-def test_the_switch_takes_no_get_no_stranger_s_form_and_sends_nobody_elsewhere(anna: Client) -> None:
+def test_language_switch_rejects_get_csrf_and_foreign_redirects(anna: Client) -> None:
     strict = Client(enforce_csrf_checks=True)
 
     assert not anna.get(SWITCH, {"language": "en"}).cookies
@@ -257,32 +257,32 @@ def test_the_switch_takes_no_get_no_stranger_s_form_and_sends_nobody_elsewhere(a
     assert anna.post(SWITCH, {"language": "en", "next": "https://example.com/"})["Location"] == "/"
 
 
-def test_dates_are_written_as_the_language_does_and_money_stays(anna: Client) -> None:
+def test_dates_follow_the_language_and_amounts_do_not(anna: Client) -> None:
     post_payments(terms(14500000))
 
-    told = anna.get(admin_url(Payment, "changelist")).content.decode()
+    shown = anna.get(admin_url(Payment, "changelist")).content.decode()
 
-    assert "27.04.2024 21:00:00" in told
-    assert "145\N{NO-BREAK SPACE}000,00\N{NO-BREAK SPACE}₽" in told
+    assert "27.04.2024 21:00:00" in shown
+    assert "145\N{NO-BREAK SPACE}000,00\N{NO-BREAK SPACE}₽" in shown
 
 
-def test_a_duration_has_the_languages_units_comma_and_plural() -> None:
+def test_duration_has_the_languages_units_comma_and_plural() -> None:
     with translation.override("ru"):
-        told = [
+        texts = [
             format_duration(seconds)
             for seconds in (0.045, 3.2, 47, 240, 7200, 3 * 86400, 21 * 86400, 5 * 86400)
         ]
 
-    assert told == ["45 мс", "3,2 с", "47 с", "4 мин", "2 ч", "3 дня", "21 день", "5 дней"]
+    assert texts == ["45 мс", "3,2 с", "47 с", "4 мин", "2 ч", "3 дня", "21 день", "5 дней"]
 
 
-# --- no business of programs --------------------------------------------------------------------------
+# --- API responses ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     "path", ["/api/operations/1/", f"/api/organizations/{ROMASHKA}/balance/", "/healthz"]
 )
-def test_programs_are_answered_in_english_whatever_language_they_accept(path: str) -> None:
+def test_api_responses_are_in_english_whatever_the_accept_language(path: str) -> None:
     program = Client(headers={"Accept-Language": "ru"})
     program.cookies["django_language"] = "ru"
 
@@ -293,7 +293,7 @@ def test_programs_are_answered_in_english_whatever_language_they_accept(path: st
     assert "Accept-Language" not in answer.get("Vary", "")
 
 
-def test_one_viewers_language_is_not_the_next_ones(anna: Client) -> None:
+def test_language_does_not_leak_into_the_next_request(anna: Client) -> None:
     anna.get("/admin/")
 
     assert translation.get_language() == "en"

@@ -1,4 +1,4 @@
-"""Times in the time zone of who looks at them."""
+"""The viewer's time zone."""
 
 from datetime import UTC, datetime
 
@@ -12,7 +12,7 @@ from tests.admin_client import admin_url, superuser_client
 from tests.factories import ROMASHKA, post_payments, terms
 
 pytestmark = pytest.mark.django_db
-CHOICE = "/admin/time-zone/"
+TIME_ZONE_PAGE = "/admin/time-zone/"
 
 
 def in_zone(name: str) -> Client:
@@ -31,26 +31,26 @@ def payments() -> str:
     return admin_url(Payment, "changelist")
 
 
-def test_times_are_told_in_the_viewers_zone_and_the_header_says_which() -> None:
+def test_times_are_shown_in_the_viewers_zone_named_in_the_header() -> None:
     post_payments(terms(document_date=datetime(2024, 4, 27, 21, tzinfo=UTC)))
 
-    told = text(in_zone("Europe/Moscow"), payments())
+    shown = text(in_zone("Europe/Moscow"), payments())
 
-    assert "2024-04-28 00:00:00" in told
-    assert "times in Europe/Moscow" in told
+    assert "2024-04-28 00:00:00" in shown
+    assert "times in Europe/Moscow" in shown
 
 
 @pytest.mark.parametrize("name", ["", "Mars/Olympus", "../../etc/passwd", "localtime", "UTC\0", "x" * 4000])
-def test_a_zone_that_nobody_knows_means_the_houses(name: str) -> None:
+def test_unknown_zone_falls_back_to_the_default(name: str) -> None:
     post_payments(terms(document_date=datetime(2024, 4, 27, 21, tzinfo=UTC)))
 
-    told = text(in_zone(name), payments())
+    shown = text(in_zone(name), payments())
 
-    assert "2024-04-27 21:00:00" in told
-    assert "times in UTC" in told
+    assert "2024-04-27 21:00:00" in shown
+    assert "times in UTC" in shown
 
 
-def test_one_viewers_zone_is_not_the_next_ones() -> None:
+def test_zone_does_not_leak_into_the_next_request() -> None:
     post_payments(terms(document_date=datetime(2024, 4, 27, 21, tzinfo=UTC)))
     text(in_zone("Asia/Tokyo"), payments())
 
@@ -62,9 +62,7 @@ def test_one_viewers_zone_is_not_the_next_ones() -> None:
 @pytest.mark.parametrize(
     "moment", [datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC), datetime(1000, 1, 1, tzinfo=UTC)]
 )
-def test_a_document_of_the_last_or_first_day_that_is_stored_is_shown_in_every_zone(
-    zone: str, moment: datetime
-) -> None:
+def test_extreme_document_dates_are_shown_in_every_zone(zone: str, moment: datetime) -> None:
     post_payments(terms(document_date=moment))
     client = in_zone(zone)
 
@@ -76,13 +74,13 @@ def test_a_document_of_the_last_or_first_day_that_is_stored_is_shown_in_every_zo
     assert ROMASHKA in b"".join(client.get(f"{organization}/statement.csv")).decode()
 
 
-def test_a_zone_tells_moments_as_its_clocks_do() -> None:
+def test_zone_converts_times() -> None:
     assert str(datetime(2024, 4, 27, 21, tzinfo=UTC).astimezone(SafeZoneInfo("Europe/Moscow"))) == (
         "2024-04-28 00:00:00+03:00"
     )
 
 
-def test_the_api_has_no_viewer(client: Client) -> None:
+def test_api_ignores_the_time_zone_cookie(client: Client) -> None:
     post_payments(terms())
     client.cookies["time_zone"] = "Asia/Tokyo"
 
@@ -90,25 +88,25 @@ def test_the_api_has_no_viewer(client: Client) -> None:
     assert history[0]["document_date"] == "2024-04-27T21:00:00Z"
 
 
-def test_a_viewer_chooses_a_zone_and_comes_back() -> None:
+def test_choosing_a_zone_sets_a_cookie_and_returns_to_the_page() -> None:
     client = superuser_client()
 
-    answer = client.post(f"{CHOICE}?next={payments()}", {"zone": "Asia/Tokyo"})
+    answer = client.post(f"{TIME_ZONE_PAGE}?next={payments()}", {"zone": "Asia/Tokyo"})
 
     assert (answer.status_code, answer["Location"]) == (302, payments())
     cookie = answer.cookies["time_zone"]
     assert (cookie.value, cookie["path"], cookie["samesite"]) == ("Asia/Tokyo", "/admin/", "Lax")
     assert "times in Asia/Tokyo" in text(client, payments())
-    assert client.post(CHOICE, {"zone": ""}).cookies["time_zone"].value == ""
+    assert client.post(TIME_ZONE_PAGE, {"zone": ""}).cookies["time_zone"].value == ""
 
 
 @pytest.mark.parametrize("back", ["https://example.com/", "//example.com/", "javascript:alert(1)", ""])
-def test_nobody_is_sent_elsewhere(back: str) -> None:
-    answer = superuser_client().post(f"{CHOICE}?next={back}", {"zone": "UTC"})
+def test_choosing_a_zone_redirects_to_no_foreign_site(back: str) -> None:
+    answer = superuser_client().post(f"{TIME_ZONE_PAGE}?next={back}", {"zone": "UTC"})
 
     assert answer["Location"] == "/admin/"
 
 
-def test_a_zone_that_is_no_choice_is_refused_and_a_stranger_must_log_in(client: Client) -> None:
-    assert "time_zone" not in superuser_client().post(CHOICE, {"zone": "Mars/Olympus"}).cookies
-    assert client.get(CHOICE).status_code == 302
+def test_unknown_zone_is_rejected_and_the_page_requires_login(client: Client) -> None:
+    assert "time_zone" not in superuser_client().post(TIME_ZONE_PAGE, {"zone": "Mars/Olympus"}).cookies
+    assert client.get(TIME_ZONE_PAGE).status_code == 302

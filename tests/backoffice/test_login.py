@@ -1,4 +1,4 @@
-"""The admin's login: how often one may guess, and the second factor."""
+"""The admin's login: lockout, the rate limit of password forms, and the second factor."""
 
 import threading
 from collections.abc import Iterator
@@ -31,7 +31,7 @@ LOGIN = "/admin/login/?next=/admin/"
 
 
 @pytest.fixture(autouse=True)
-def quick_hashes() -> Iterator[None]:
+def fast_hashes() -> Iterator[None]:
     with override_settings(PASSWORD_HASHERS=["django.contrib.auth.hashers.MD5PasswordHasher"]):
         yield
 
@@ -57,7 +57,7 @@ def code_of(device: TOTPDevice) -> str:
     return f"{totp.token():0{device.digits}d}"
 
 
-# --- guessing -----------------------------------------------------------------------------------------
+# --- lockout ------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -69,32 +69,32 @@ def locked_out(anna: User) -> None:
 
 
 @pytest.mark.usefixtures("locked_out")
-def test_five_failures_lock_the_right_password_out_too() -> None:
+def test_five_failures_lock_out_the_right_password() -> None:
     assert log_in().status_code == 429
 
 
 @pytest.mark.usefixtures("locked_out")
-def test_the_lock_is_for_that_name_from_that_address() -> None:
+def test_lockout_is_per_name_and_address() -> None:
     User.objects.create_superuser("olga", password=PASSWORD)
     assert log_in(name="olga").status_code == 302
     assert log_in(REMOTE_ADDR="192.0.2.7").status_code == 302
 
 
 @pytest.mark.usefixtures("locked_out")
-def test_the_lock_ends_after_a_quarter_of_an_hour_and_its_rows_go() -> None:
+def test_lockout_ends_after_15_minutes_and_its_rows_are_deleted() -> None:
     AccessAttempt.objects.update(attempt_time=timezone.now() - timedelta(minutes=16))
     assert log_in().status_code == 302
     assert AccessAttempt.objects.count() == 0
 
 
 @pytest.mark.usefixtures("locked_out")
-def test_an_operator_can_end_the_lock() -> None:
+def test_operator_can_end_the_lockout() -> None:
     call_command("axes_reset_username", "anna", verbosity=0)
     assert log_in().status_code == 302
 
 
 @pytest.mark.usefixtures("locked_out")
-def test_whoever_goes_on_guessing_writes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_locked_out_client_causes_no_write(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(password_limit, "FORMS_PER_MINUTE_MAX", 100)
     before = list(AccessAttempt.objects.values())
     for number in range(10):
@@ -103,11 +103,11 @@ def test_whoever_goes_on_guessing_writes_nothing(monkeypatch: pytest.MonkeyPatch
     assert AccessLog.objects.count() == 0
 
 
-def test_no_password_or_code_is_kept_of_a_failed_login(anna: User) -> None:
+def test_failed_login_stores_no_password_or_code(anna: User) -> None:
     log_in("almost-my-password", "abc-my-code")
-    kept = str(AccessAttempt.objects.values())
-    assert "almost-my-password" not in kept
-    assert "abc-my-code" not in kept
+    stored = str(AccessAttempt.objects.values())
+    assert "almost-my-password" not in stored
+    assert "abc-my-code" not in stored
 
 
 @pytest.mark.parametrize(
@@ -119,14 +119,14 @@ def test_no_password_or_code_is_kept_of_a_failed_login(anna: User) -> None:
         (1, "nonsense", None),
     ],
 )
-def test_failures_are_counted_by_what_the_trusted_proxies_saw(
+def test_failures_count_by_the_address_that_trusted_proxies_saw(
     proxies: int, forwarded: str, address: str | None, rf: RequestFactory
 ) -> None:
     with override_settings(TRUSTED_PROXIES=proxies):
         assert axes_client_ip(rf.get("/", headers={"X-Forwarded-For": forwarded})) == address
 
 
-def test_an_ipv6_network_is_locked_as_a_whole(anna: User) -> None:
+def test_ipv6_network_is_locked_out_as_a_whole(anna: User) -> None:
     answers = [log_in("wrong", REMOTE_ADDR=f"2001:db8:0:1::{number:x}").status_code for number in range(20)]
     assert answers[:4] == [200] * 4
     assert set(answers[4:]) == {429}
@@ -134,21 +134,21 @@ def test_an_ipv6_network_is_locked_as_a_whole(anna: User) -> None:
     assert log_in(REMOTE_ADDR="2001:db8:0:2::1").status_code == 302
 
 
-def test_an_ipv4_address_is_the_same_in_ipv6_s_clothes(anna: User) -> None:
+def test_ipv4_mapped_address_counts_as_ipv4(anna: User) -> None:
     for _ in range(5):
         log_in("wrong", REMOTE_ADDR="::ffff:192.0.2.1")
     assert log_in(REMOTE_ADDR="192.0.2.1").status_code == 429
     assert log_in(REMOTE_ADDR="192.0.2.2").status_code == 302
 
 
-# --- how much hashing a network gets ------------------------------------------------------------------
+# --- rate limit of password forms ---------------------------------------------------------------------
 
 
 @pytest.fixture(autouse=True)
-def no_network_refused() -> Iterator[None]:
-    password_limit._refused_until.clear()
+def no_network_throttled() -> Iterator[None]:
+    password_limit._throttled_until.clear()
     yield
-    password_limit._refused_until.clear()
+    password_limit._throttled_until.clear()
 
 
 @pytest.fixture
@@ -158,7 +158,7 @@ def within_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def hashed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Grows with each password that is hashed."""
+    """Return a list that records each hashed password."""
     passwords: list[str] = []
     encode = MD5PasswordHasher.encode
 
@@ -171,18 +171,18 @@ def hashed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 @pytest.mark.usefixtures("within_a_minute", "anna")
-def test_new_names_are_no_way_around_the_limit_of_a_network(hashed: list[str]) -> None:
+def test_network_limit_applies_across_user_names(hashed: list[str]) -> None:
     answers = [log_in(name=f"name{number}", REMOTE_ADDR=f"2001:db8::{number:x}") for number in range(1, 31)]
     assert [answer.status_code for answer in answers] == [200] * 10 + [429] * 20
     assert len(hashed) == 10
     assert int(answers[-1]["Retry-After"]) == 60 - 1_800_000_000 % 60
-    assert "Too many passwords at once" in answers[-1].content.decode()
+    assert "Too many login attempts" in answers[-1].content.decode()
     assert log_in(REMOTE_ADDR="2001:db8::1").status_code == 429  # the right password, too
     assert log_in(REMOTE_ADDR="2001:db8:0:1::1").status_code == 302
 
 
 @pytest.mark.usefixtures("within_a_minute")
-def test_all_pages_that_hash_passwords_share_the_limit(anna: User, hashed: list[str]) -> None:
+def test_all_password_forms_share_the_limit(anna: User, hashed: list[str]) -> None:
     client = Client()
     client.force_login(anna)
     new = {"new_password1": "x", "new_password2": "x", "password1": "x", "password2": "x"}
@@ -198,13 +198,13 @@ def test_all_pages_that_hash_passwords_share_the_limit(anna: User, hashed: list[
     assert len(hashed) == before
 
 
-def test_no_other_form_of_the_admin_hashes(
+def test_every_form_that_hashes_is_limited(
     anna: User, hashed: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each route is sent each password field that Django has; those that hash are limited."""
+    """Post all of Django's password fields to each route; each that hashes must be limited."""
     monkeypatch.setattr(password_limit, "FORMS_PER_MINUTE_MAX", 1000)
     client = Client()
-    words = (
+    fields = (
         "username",
         "password",
         "old_password",
@@ -214,7 +214,7 @@ def test_no_other_form_of_the_admin_hashes(
         "password2",
     )
     form = (
-        dict.fromkeys(words, "long enough 1")
+        dict.fromkeys(fields, "long enough 1")
         | {"username": "dora"}
         | {"usable_password": "true", "set_usable_password": "true"}
     )
@@ -231,7 +231,7 @@ def test_no_other_form_of_the_admin_hashes(
     assert [path for path in hashing_paths if not password_limit.takes_password("POST", path)] == []
 
 
-def test_a_form_beside_another_in_one_process_is_refused_before_django() -> None:
+def test_concurrent_password_form_is_rejected_before_django() -> None:
     begun, end = threading.Event(), threading.Event()
 
     def slow(environ: WSGIEnvironment, start_response: StartResponse) -> list[bytes]:
@@ -266,35 +266,35 @@ def test_a_form_beside_another_in_one_process_is_refused_before_django() -> None
 
 
 @pytest.mark.usefixtures("anna")
-def test_without_a_second_factor_the_password_is_enough() -> None:
+def test_user_without_second_factor_logs_in_by_password() -> None:
     assert log_in().status_code == 302
 
 
 @pytest.mark.usefixtures("anna")
 @pytest.mark.parametrize("elsewhere", ["//evil.example/", "https://evil.example/", "javascript:x", ""])
-def test_login_that_is_to_lead_elsewhere_leads_to_the_front_page(elsewhere: str) -> None:
-    told = {"username": "anna", "password": PASSWORD, "next": elsewhere}
-    response = Client().post("/admin/login/", told)
+def test_login_with_foreign_next_leads_to_the_front_page(elsewhere: str) -> None:
+    form = {"username": "anna", "password": PASSWORD, "next": elsewhere}
+    response = Client().post("/admin/login/", form)
     assert (response.status_code, response["Location"]) == (302, "/admin/")
 
 
-def test_with_a_second_factor_the_password_is_not_enough(device: TOTPDevice) -> None:
+def test_user_with_second_factor_needs_its_code(device: TOTPDevice) -> None:
     assert log_in().status_code == 200
     assert log_in(code=code_of(device)).status_code == 302
 
 
-def test_an_unconfirmed_device_is_not_asked_for(device: TOTPDevice) -> None:
+def test_unconfirmed_device_is_not_required(device: TOTPDevice) -> None:
     TOTPDevice.objects.update(confirmed=False)
     assert log_in().status_code == 302
 
 
-def test_a_code_logs_in_once(device: TOTPDevice) -> None:
+def test_code_is_valid_once(device: TOTPDevice) -> None:
     code = code_of(device)
     assert log_in(code=code).status_code == 302
     assert log_in(code=code).status_code == 200
 
 
-def test_a_wrong_code_slows_the_next_one_down(device: TOTPDevice) -> None:
+def test_wrong_code_throttles_the_next_one(device: TOTPDevice) -> None:
     log_in(code="000000" if code_of(device) != "000000" else "111111")
     assert TOTPDevice.objects.update(throttling_failure_count=F("throttling_failure_count") + 9) == 1
     assert TOTPDevice.objects.get().throttling_failure_count == 10  # 2 ** 9 seconds
@@ -303,13 +303,13 @@ def test_a_wrong_code_slows_the_next_one_down(device: TOTPDevice) -> None:
     assert log_in(code=code_of(device)).status_code == 302
 
 
-def test_another_s_code_does_not_open(device: TOTPDevice) -> None:
+def test_code_of_another_user_is_rejected(device: TOTPDevice) -> None:
     olga = User.objects.create_superuser("olga", password=PASSWORD)
     TOTPDevice.objects.create(user=olga, name="phone")
     assert log_in(name="olga", code=code_of(device)).status_code == 200
 
 
-def test_a_session_from_before_the_second_factor_ends(anna: User) -> None:
+def test_session_without_second_factor_ends_when_one_is_set_up(anna: User) -> None:
     client = Client()
     client.force_login(anna)
     assert client.get("/admin/").status_code == 200
@@ -317,25 +317,25 @@ def test_a_session_from_before_the_second_factor_ends(anna: User) -> None:
     assert client.get("/admin/").status_code == 302
 
 
-def test_who_lost_the_phone_gets_in_once_by_a_one_time_code(anna: User, device: TOTPDevice) -> None:
+def test_backup_code_logs_in_once(anna: User, device: TOTPDevice) -> None:
     code = add_static_token("anna").token
     assert log_in(code=code).status_code == 302
     assert log_in(code=code).status_code == 200
 
 
 @pytest.mark.usefixtures("anna")
-def test_left_over_one_time_codes_alone_ask_for_nothing() -> None:
+def test_backup_codes_alone_require_no_code() -> None:
     add_static_token("anna")
     assert log_in().status_code == 302
 
 
-def test_where_a_second_factor_is_required_nobody_enters_without(anna: User) -> None:
+def test_required_second_factor_rejects_users_without_one(anna: User) -> None:
     with override_settings(SECOND_FACTOR_REQUIRED=True):
-        assert b"you have none yet" in log_in().content
+        assert b"you have not set one up" in log_in().content
         assert log_in(code=add_static_token("anna").token).status_code == 302
 
 
-def test_the_enrolment_page_shows_the_code_to_photograph(anna: User) -> None:
+def test_enrolment_page_shows_the_qr_code(anna: User) -> None:
     device = TOTPDevice.objects.create(user=anna, name="phone", confirmed=False)
     client = Client()
     client.force_login(anna)

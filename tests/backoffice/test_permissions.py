@@ -1,4 +1,4 @@
-"""What a member of the staff with one permission sees: nothing of the models that it doesn't name."""
+"""Isolation of permissions: a staff user sees only the models that its permissions name."""
 
 from datetime import timedelta
 from typing import Any
@@ -20,10 +20,10 @@ from tests.admin_client import admin_url, staff_client, superuser_client
 from tests.factories import IVANOV, SAMPLE, VASILEK, make_webhook, payment_body, post_payments, terms
 
 pytestmark = pytest.mark.django_db
-PAYER = "7736050003"  # as the ledger has it; the webhook of the same operation says VASILEK
+PAYER = "7736050003"  # in the ledger; the webhook of the same operation has VASILEK
 LEDGER = {"view_payment", "view_balancelog", "view_organization"}
-# What is on the pages, and the permissions any of which lets see it. The INN of the organization is a term of
-# each payment, and an amount one of its log line.
+# Texts on the pages, and the permissions that each allow to see them. An organization's INN is shown with its
+# payments, and a payment's amount with its ledger entry.
 SECRETS: dict[str, set[str]] = {
     "777,19": {"view_payment", "view_balancelog"},
     "877,19": {"view_balancelog"},
@@ -49,9 +49,9 @@ SECRETS: dict[str, set[str]] = {
 def rows() -> None:
     superuser_client("first")
     admin_rows.create_one_of_each()
-    told = terms(777_19, inn=PAYER)
-    post_payments(terms(100_00, inn=PAYER), told, terms(55, inn=PAYER))
-    other = terms(500_01, inn=VASILEK, operation_id=told.operation_id)
+    payment = terms(777_19, inn=PAYER)
+    post_payments(terms(100_00, inn=PAYER), payment, terms(55, inn=PAYER))
+    other = terms(500_01, inn=VASILEK, operation_id=payment.operation_id)
     webhook = make_webhook(other, status=Webhook.Status.FAILED, attempts=5, last_error="it broke")
     sent = payment_body(other, amount="999.13", payer_inn=IVANOV)
     ConflictingDelivery.objects.create(webhook=webhook, difference="amount_kopecks, inn", body=sent)
@@ -70,14 +70,14 @@ def rows() -> None:
     issue("a program", SAMPLE)
 
 
-SEEING = [
+PERMISSIONS = [
     *(f"view_{model._meta.model_name}" for model in admin_rows.registered_models()),
     *("replay_webhook", "dismiss_webhook", "resolve_conflict", "add_apikey", "revoke_apikey"),
 ]
 
 
 def addresses() -> list[str]:
-    """Each page that shows something, and the newest rows'."""
+    """Return the path of each page that shows data, for the newest rows of each model."""
     found = {"/admin/ingest/webhook/action/replay/?ids=1%202", "/admin/ingest/webhook/action/replay/?all=1"}
     for route in admin_rows.admin_routes():
         if route.endswith(("/add/", "/delete/", "/password/", "logout/")):
@@ -94,15 +94,15 @@ def text_of(browser: Client, path: str) -> str:
     return whole.decode(errors="replace").replace("\N{NO-BREAK SPACE}", " ")
 
 
-@pytest.mark.parametrize("permission", SEEING)
-def test_one_permission_shows_nothing_of_another_model(permission: str) -> None:
+@pytest.mark.parametrize("permission", PERMISSIONS)
+def test_single_permission_shows_no_data_of_another_model(permission: str) -> None:
     browser = staff_client(permission)
     hidden = [secret for secret, seen_with in SECRETS.items() if permission not in seen_with]
     texts = {path: text_of(browser, path) for path in addresses()}
     assert [(path, secret) for path, text in texts.items() for secret in hidden if secret in text] == []
 
 
-def test_all_of_it_is_on_the_pages_for_who_may_see_everything() -> None:
+def test_superuser_sees_every_secret() -> None:
     browser = superuser_client()
     whole = "".join(text_of(browser, path) for path in addresses())
     assert [secret for secret in SECRETS if secret not in whole and secret != "key-of-the-phone"] == []
@@ -118,7 +118,7 @@ def test_all_of_it_is_on_the_pages_for_who_may_see_everything() -> None:
         (["view_webhook", "view_taskresult"], ["of-the-traceback"], ["777,19"]),
     ],
 )
-def test_a_story_tells_what_the_viewer_may_see(
+def test_timeline_shows_only_events_that_the_viewer_may_see(
     permissions: list[str], shown: list[str], hidden: list[str]
 ) -> None:
     webhook = Webhook.objects.get(payer_inn=VASILEK)
@@ -127,22 +127,22 @@ def test_a_story_tells_what_the_viewer_may_see(
     assert [secret for secret in hidden if secret in text] == []
 
 
-# --- who gives permissions ----------------------------------------------------------------------------
+# --- granting permissions -----------------------------------------------------------------------------
 
-POWERS = {"is_superuser": "on", "is_staff": "on", "is_active": "on", "username": "dora"}
+PRIVILEGES = {"is_superuser": "on", "is_staff": "on", "is_active": "on", "username": "dora"}
 
 
 @pytest.fixture
 def clerk() -> Client:
-    """With every permission that there is, but no superuser."""
+    """Return a staff user with every permission who is no superuser."""
     every = Permission.objects.values_list("codename", flat=True)
     return staff_client(*every, name="dora")
 
 
-def test_staff_does_not_make_itself_a_superuser(clerk: Client) -> None:
+def test_staff_cannot_make_itself_a_superuser(clerk: Client) -> None:
     dora = User.objects.get(username="dora")
     group = Group.objects.earliest("pk")
-    form = POWERS | {"groups": [group.pk], "user_permissions": [], "first_name": "Dora"}
+    form = PRIVILEGES | {"groups": [group.pk], "user_permissions": [], "first_name": "Dora"}
     assert clerk.post(admin_url(User, "change", dora.pk), form).status_code == 302
     dora.refresh_from_db()
     assert dora.first_name == "Dora"
@@ -151,7 +151,7 @@ def test_staff_does_not_make_itself_a_superuser(clerk: Client) -> None:
     assert dora.user_permissions.exists()
 
 
-def test_staff_does_not_change_or_delete_a_superuser(clerk: Client) -> None:
+def test_staff_cannot_change_or_delete_a_superuser(clerk: Client) -> None:
     admin_client = User.objects.get(username="first")
     assert (
         clerk.post(
@@ -166,7 +166,7 @@ def test_staff_does_not_change_or_delete_a_superuser(clerk: Client) -> None:
 
 
 @pytest.mark.parametrize("name", ["first", "owner", "dora"])
-def test_staff_sets_no_password_but_its_own_by_the_page_for_that(name: str, clerk: Client) -> None:
+def test_staff_can_set_only_its_own_password(name: str, clerk: Client) -> None:
     user = User.objects.get(username=name)
     form = {"usable_password": "true", "password1": "long enough 1", "password2": "long enough 1"}
     assert clerk.post(reverse("admin:auth_user_password_change", args=[user.pk]), form).status_code == 403
@@ -174,11 +174,11 @@ def test_staff_sets_no_password_but_its_own_by_the_page_for_that(name: str, cler
     assert clerk.get("/admin/password_change/").status_code == 200
 
 
-def test_a_superuser_still_gives_permissions_and_passwords() -> None:
+def test_superuser_can_grant_permissions_and_set_passwords() -> None:
     admin_client = superuser_client()
     owner = User.objects.get(username="owner")
     assert (
-        admin_client.post(admin_url(User, "change", owner.pk), POWERS | {"username": "owner"}).status_code
+        admin_client.post(admin_url(User, "change", owner.pk), PRIVILEGES | {"username": "owner"}).status_code
         == 302
     )
     form = {"usable_password": "true", "password1": "long enough 1", "password2": "long enough 1"}
@@ -192,7 +192,7 @@ def test_a_superuser_still_gives_permissions_and_passwords() -> None:
 
 
 @pytest.mark.parametrize("model", [Group, TOTPDevice, StaticDevice])
-def test_staff_changes_no_group_and_no_second_factor(model: type[Model], clerk: Client) -> None:
+def test_staff_cannot_change_groups_or_second_factors(model: type[Model], clerk: Client) -> None:
     row: Any = model._default_manager.latest("pk")
     for name, arguments in [("add", []), ("change", [row.pk]), ("delete", [row.pk])]:
         assert clerk.post(admin_url(model, name, *arguments), {"name": "x", "post": "yes"}).status_code == 403

@@ -1,4 +1,4 @@
-"""The order of the tables on the admin's front page."""
+"""The sections of the admin's front page."""
 
 import re
 
@@ -21,14 +21,14 @@ SHOWN = {
             "Unrecognized deliveries",
         ),
     ],
-    "acts": ["Operator actions"],
-    "access": ["API keys", "Users", "Groups", "Second factors", "One-time codes"],
+    "actions": ["Operator actions"],
+    "access": ["API keys", "Users", "Groups", "Second factors", "Backup codes"],
     "system": ["Task results", "Beats", "Alerts", "Verifications"],
 }
 
 
 def shown(browser: Client, language: str) -> dict[str, list[tuple[str, str]]]:
-    """By section, the addresses and names of its tables."""
+    """Return the URLs and names of the tables by section."""
     page = browser.get("/admin/", headers={"Accept-Language": language}).content.decode()
     found = {}
     for part in page.split('<section class="app-')[1:]:
@@ -37,13 +37,13 @@ def shown(browser: Client, language: str) -> dict[str, list[tuple[str, str]]]:
     return found
 
 
-def test_tables_stand_in_the_order_of_their_use() -> None:
+def test_tables_are_grouped_by_purpose() -> None:
     found = shown(superuser_client(), "en")
     assert {label: [name for _, name in links] for label, links in found.items()} == SHOWN
     assert list(found) == list(SHOWN)
 
 
-def test_the_order_is_the_same_in_every_language() -> None:
+def test_order_is_the_same_in_every_language() -> None:
     admin_client = superuser_client()
     english, russian = shown(admin_client, "en"), shown(admin_client, "ru")
     assert [[address for address, _ in links] for links in english.values()] == [
@@ -53,12 +53,12 @@ def test_the_order_is_the_same_in_every_language() -> None:
     assert [name for name in names if name.isascii()] == []
 
 
-def test_a_section_without_tables_is_left_out() -> None:
+def test_section_without_tables_is_omitted() -> None:
     assert list(shown(staff_client("view_payment"), "en")) == ["money"]
     assert shown(staff_client(name="ivan"), "en") == {}
 
 
-def test_a_table_that_is_named_nowhere_is_the_system_s() -> None:
+def test_unlisted_table_is_in_the_system_section() -> None:
     model = {"name": "new", "object_name": "New", "admin_url": "/new/"}
     listed = sections.group_by_purpose([{"app_label": "new", "name": "new", "models": [model]}])
     assert [(section["app_label"], section["models"]) for section in listed] == [("system", [model])]

@@ -1,4 +1,4 @@
-"""Every numeric variable has a range: what is out of it ends each process at its start, in one line."""
+"""Every numeric variable has a range; a value out of it ends every process at startup with one line."""
 
 import re
 import subprocess
@@ -9,7 +9,7 @@ import pytest
 from django.core.exceptions import ImproperlyConfigured
 
 from config.env import NUMBERS, Environment
-from tests.devtools.test_run import complaint
+from tests.devtools.test_run import startup_error
 from tests.harness.servers import ROOT, free_port
 from tests.harness.stack import clean_environment
 from tests.markers import sqlite_run_only
@@ -17,8 +17,8 @@ from tests.markers import sqlite_run_only
 pytestmark = sqlite_run_only
 EXAMPLE = (ROOT / ".env.example").read_text()
 DOCUMENTED = dict(re.findall(r"^# ([A-Z_]+)=([0-9]+(?:\.[0-9]+)?)$", EXAMPLE, re.MULTILINE))
-SWITCHES = {"DEBUG", "BEHIND_TLS_PROXY", "SECOND_FACTOR_REQUIRED"}
-NO_NUMBERS = [
+BOOLEANS = {"DEBUG", "BEHIND_TLS_PROXY", "SECOND_FACTOR_REQUIRED"}
+MALFORMED = [
     "-1",
     "many",
     "nan",
@@ -34,7 +34,7 @@ NO_NUMBERS = [
     "1\n2",
     "9" * 5000,
 ]
-# Each variable, wherever it is read, in a process of each kind.
+# A process of each kind that reads variables.
 PROGRAMS = {
     "gunicorn": ["gunicorn", "--config", "python:config.gunicorn", "config.wsgi"],
     "worker": ["celery", "--quiet", "-A", "worker", "worker"],
@@ -46,53 +46,53 @@ PROGRAMS = {
 def read(name: str, text: str) -> float:
     env = Environment()
     env.ENVIRON = {name: text}
-    is_full = isinstance(NUMBERS[name][0], int)
-    return env.whole(name) if is_full else env.decimal(name)
+    is_integer = isinstance(NUMBERS[name][0], int)
+    return env.integer(name) if is_integer else env.number(name)
 
 
-def test_every_number_of_the_example_has_a_range_and_this_default() -> None:
-    assert DOCUMENTED.keys() - SWITCHES == NUMBERS.keys()
+def test_every_documented_number_has_a_range_and_its_default() -> None:
+    assert DOCUMENTED.keys() - BOOLEANS == NUMBERS.keys()
     assert {name: str(NUMBERS[name][0]) for name in NUMBERS} == {name: DOCUMENTED[name] for name in NUMBERS}
 
 
 @pytest.mark.parametrize("name", NUMBERS)
 def test_range_and_meaning_of_zero_are_documented(name: str) -> None:
     about = EXAMPLE.partition(f"\n# {name}=")[0].rpartition("\n\n")[2].replace("\n#", "")
-    _, least, most = NUMBERS[name]
+    _, minimum, maximum = NUMBERS[name]
 
-    assert re.search(rf"\b{least:g} to {int(most)}\b", about)
-    assert least > 0 or " 0: " in about
-
-
-@pytest.mark.parametrize("name", NUMBERS)
-def test_bounds_are_in_the_range(name: str) -> None:
-    _, least, most = NUMBERS[name]
-    assert (read(name, f"{least:g}"), read(name, str(int(most)))) == (least, most)
+    assert re.search(rf"\b{minimum:g} to {int(maximum)}\b", about)
+    assert minimum > 0 or " 0: " in about
 
 
 @pytest.mark.parametrize("name", NUMBERS)
-@pytest.mark.parametrize("text", [*NO_NUMBERS, "beyond", "below"])
-def test_value_out_of_range_is_refused_in_one_line(name: str, text: str) -> None:
-    _, least, most = NUMBERS[name]
-    if text == "below" and least == 0:
+def test_minimum_and_maximum_are_accepted(name: str) -> None:
+    _, minimum, maximum = NUMBERS[name]
+    assert (read(name, f"{minimum:g}"), read(name, str(int(maximum)))) == (minimum, maximum)
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+@pytest.mark.parametrize("text", [*MALFORMED, "beyond", "below"])
+def test_value_out_of_range_is_rejected_in_one_line(name: str, text: str) -> None:
+    _, minimum, maximum = NUMBERS[name]
+    if text == "below" and minimum == 0:
         pytest.skip("0 has a meaning here")
-    text = {"beyond": str(int(most) + 1), "below": "0"}.get(text, text)
+    text = {"beyond": str(int(maximum) + 1), "below": "0"}.get(text, text)
 
-    with pytest.raises(ImproperlyConfigured, match=rf"^{name}=.*{least} to {most}") as refused:
+    with pytest.raises(ImproperlyConfigured, match=rf"^{name}=.*{minimum} to {maximum}") as exc:
         read(name, text)
 
-    assert "\n" not in str(refused.value)
-    assert len(str(refused.value)) < 200
+    assert "\n" not in str(exc.value)
+    assert len(str(exc.value)) < 200
 
 
-def test_settings_read_each_of_them_by_its_range() -> None:
+def test_settings_read_every_number_with_its_range() -> None:
     settings = (ROOT / "config/settings.py").read_text()
-    assert set(re.findall(r'env\.(?:whole|decimal)\("([A-Z_]+)"\)', settings)) == NUMBERS.keys()
+    assert set(re.findall(r'env\.(?:integer|number)\("([A-Z_]+)"\)', settings)) == NUMBERS.keys()
 
 
 @pytest.mark.parametrize("name", ["PORT", "WEB_THREADS", "DELIVERY_RECORDS_MAX", "SWEEP_INTERVAL_SECONDS"])
-def test_make_run_starts_nothing_with_a_number_out_of_range(name: str, tmp_path: Path) -> None:
-    assert complaint(tmp_path, **{name: "-1"}).startswith(f"{name}=-1 is malformed; it must be a")
+def test_make_run_with_a_number_out_of_range_starts_nothing(name: str, tmp_path: Path) -> None:
+    assert startup_error(tmp_path, **{name: "-1"}).startswith(f"{name}=-1 is malformed; it must be a")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -104,15 +104,21 @@ def test_make_run_starts_nothing_with_a_number_out_of_range(name: str, tmp_path:
         ("worker", "WORKER_PROCESSES"),
     ],
 )
-def test_each_program_ends_without_a_traceback(program: str, name: str, tmp_path: Path) -> None:
+def test_every_program_exits_without_a_traceback(program: str, name: str, tmp_path: Path) -> None:
     first, *others = PROGRAMS[program]
     command = [sys.executable, *([first] if first.endswith(".py") else ["-m", first]), *others]
     base = clean_environment(PORT=str(free_port()), DATA_DIR=str(tmp_path))
     done = subprocess.run(
-        command, cwd=ROOT, env={**base, name: "-1"}, check=False, capture_output=True, text=True, timeout=60
+        command,
+        cwd=ROOT,
+        env={**base, "WEB_PROCESSES": "1", name: "-1"},
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
     )
 
-    lines = {line for line in done.stderr.splitlines() if not line.startswith("{")}  # gunicorn's own are JSON
+    lines = {line for line in done.stderr.splitlines() if not line.startswith("{")}  # gunicorn's are JSON
     assert done.returncode != 0
     assert len(lines) == 1, done.stderr
     assert lines.pop().startswith(f"Prihod can't start: {name}=-1 is malformed")

@@ -1,4 +1,4 @@
-"""What each session of the database is told, so that nobody waits for anybody without end."""
+"""Timeouts of database sessions."""
 
 import pytest
 from django.db import connection
@@ -9,11 +9,11 @@ from django.db import connection
 @pytest.mark.parametrize(
     ("variable", "seconds"),
     [
-        ("wait_timeout", 60),  # the locks of a worker that vanished without a word
-        ("innodb_lock_wait_timeout", 5),  # a lock that somebody else holds
+        ("wait_timeout", 60),  # the locks of a worker that disappeared
+        ("innodb_lock_wait_timeout", 5),  # another session's lock
     ],
 )
-def test_the_server_waits_only_so_long(variable: str, seconds: int) -> None:
+def test_session_timeout_is_bounded(variable: str, seconds: int) -> None:
     with connection.cursor() as cursor:
         cursor.execute(f"SELECT @@SESSION.{variable}")
         assert cursor.fetchone() == (seconds,)

@@ -9,23 +9,23 @@ from django.test import Client, override_settings
 from tests.factories import ROMASHKA
 
 
-def test_the_front_page_leads_to_the_admin() -> None:
+def test_root_redirects_to_the_admin() -> None:
     response = Client().get("/")
     assert (response.status_code, response["Location"]) == (302, "/admin/")
 
 
-def test_the_process_is_up_without_a_database() -> None:
+def test_healthz_needs_no_database() -> None:
     response = Client().get("/healthz")
     assert (response.status_code, json.loads(response.content)) == (200, {"status": "ok"})
 
 
 @pytest.mark.django_db
-def test_ready_means_database_and_migrations() -> None:
+def test_readyz_succeeds_with_a_migrated_database() -> None:
     assert Client().get("/readyz").status_code == 200
 
 
 @pytest.mark.django_db(transaction=True)
-def test_not_ready_without_every_migration(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_readyz_fails_with_a_missing_migration(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("web.health.MigrationExecutor.migration_plan", lambda *_: ["0001_initial"])
 
     response = Client().get("/readyz")
@@ -47,25 +47,25 @@ def test_not_ready_without_every_migration(monkeypatch: pytest.MonkeyPatch) -> N
         (f"/api/organizations/{ROMASHKA}/balance/history/?" + "&".join(f"x{n}=1" for n in range(1001)), 400),
     ],
 )
-def test_whatever_goes_wrong_is_told_in_json(path: str, status: int) -> None:
+def test_error_response_is_json(path: str, status: int) -> None:
     response = Client().get(path)
     assert (response.status_code, response["Content-Type"]) == (status, "application/json")
     assert set(json.loads(response.content)) == {"error"}
 
 
 @pytest.mark.parametrize(
-    ("fault", "status", "said"),
+    ("exc", "status", "heading"),
     [
-        (InterfaceError("connection already closed"), 503, "The database can't do this now"),
-        (OperationalError(1054, "Unknown column"), 500, "Something failed here"),
-        (RuntimeError("inner words"), 500, "Something failed here"),
+        (InterfaceError("connection already closed"), 503, "The database is temporarily unavailable"),
+        (OperationalError(1054, "Unknown column"), 500, "Internal error"),
+        (RuntimeError("inner words"), 500, "Internal error"),
     ],
 )
-def test_a_person_is_told_of_a_fault_on_a_page(
-    fault: Exception, status: int, said: str, monkeypatch: pytest.MonkeyPatch
+def test_error_in_the_admin_is_an_html_page(
+    exc: Exception, status: int, heading: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object, **__: object) -> None:
-        raise fault
+        raise exc
 
     monkeypatch.setattr("django.contrib.sessions.backends.db.SessionStore.load", fail)
     browser = Client(raise_request_exception=False)
@@ -74,8 +74,8 @@ def test_a_person_is_told_of_a_fault_on_a_page(
     response = browser.get("/admin/")
 
     assert (response.status_code, response["Content-Type"]) == (status, "text/html; charset=utf-8")
-    assert f"<h1>{said}</h1>" in unescape(response.content.decode())
-    assert str(fault.args[-1]) not in unescape(response.content.decode())
+    assert f"<h1>{heading}</h1>" in unescape(response.content.decode())
+    assert str(exc.args[-1]) not in unescape(response.content.decode())
     assert ("Retry-After" in response) == (status == 503)
 
 
@@ -83,13 +83,13 @@ def test_a_person_is_told_of_a_fault_on_a_page(
     ("path", "status"),
     [("/api/webhook/sberbank/", 404), (f"/api/organizations/{ROMASHKA}/balance/", 405), ("/healthz", 405)],
 )
-def test_a_stranger_who_posts_elsewhere_is_told_in_json(path: str, status: int) -> None:
+def test_post_to_another_path_gets_a_json_error(path: str, status: int) -> None:
     response = Client(enforce_csrf_checks=True).post(path)
     assert (response.status_code, response["Content-Type"]) == (status, "application/json")
 
 
 @override_settings(ALLOWED_HOSTS=["prihod.example"])
-def test_foreign_host_name_is_answered_400_by_a_page_in_the_admin() -> None:
+def test_unknown_host_in_the_admin_gets_400_as_a_page() -> None:
     response = Client().get("/admin/", headers={"host": "evil.example"})
     assert (response.status_code, response["Content-Type"]) == (400, "text/html; charset=utf-8")
     assert "evil.example" not in response.content.decode()
@@ -100,7 +100,7 @@ def test_foreign_host_name_is_answered_400_by_a_page_in_the_admin() -> None:
 @pytest.mark.parametrize("path", ["/healthz", "/readyz", "/metrics", "/healthz/", "/readyz/", "/metrics/"])
 @pytest.mark.parametrize("host", ["10.0.0.5:8000", "[::1]:8000", "pod_7", ""])
 @pytest.mark.parametrize("debug", [False, True])
-def test_probe_answers_whatever_the_host(path: str, host: str, debug: bool) -> None:
+def test_probes_accept_any_host(path: str, host: str, debug: bool) -> None:
     with override_settings(DEBUG=debug, METRICS_TOKEN="t"):
         response = Client().get(path, headers={"host": host, "authorization": "Bearer t"})
     assert response.status_code == 200
@@ -110,7 +110,7 @@ def test_probe_answers_whatever_the_host(path: str, host: str, debug: bool) -> N
     "path", ["/api", "/api/", "/api/nothing", "/api/no%0Athing", "/api/webhook/sberbank"]
 )
 @override_settings(DEBUG=True)
-def test_unknown_path_below_api_is_told_in_json_in_development_too(path: str) -> None:
+def test_unknown_path_below_api_gets_a_json_404_with_debug(path: str) -> None:
     response = Client().get(path)
     assert (response.status_code, json.loads(response.content)) == (404, {"error": "Not found"})
 
@@ -118,7 +118,7 @@ def test_unknown_path_below_api_is_told_in_json_in_development_too(path: str) ->
 @override_settings(ALLOWED_HOSTS=["prihod.example"])
 @pytest.mark.parametrize("path", ["/api", "/api/", "/api/docs/", "/api/nothing"])
 @pytest.mark.parametrize("debug", [False, True])
-def test_a_foreign_host_name_is_told_in_json_below_api_in_development_too(path: str, debug: bool) -> None:
+def test_unknown_host_below_api_gets_a_json_400_with_debug(path: str, debug: bool) -> None:
     with override_settings(DEBUG=debug):
         response = Client().post(path, headers={"host": "evil.example"})
     assert (response.status_code, json.loads(response.content)) == (400, {"error": "malformed request"})

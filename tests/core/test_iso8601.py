@@ -15,7 +15,7 @@ from core import iso8601
         ("2024W17T0000Z", datetime(2024, 4, 22, tzinfo=UTC)),
     ],
 )
-def test_iso_8601_is_read(text: str, moment: datetime) -> None:
+def test_iso_8601_is_parsed(text: str, moment: datetime) -> None:
     assert iso8601.parse(text) == moment
 
 
@@ -29,6 +29,6 @@ def test_iso_8601_is_read(text: str, moment: datetime) -> None:
         *("", "2024", "2024-04", "2024-02-30", "0000-01-01", "٢٠٢٤-04-27", "2024-04-27T21:00 Z"),
     ],
 )
-def test_what_versions_of_python_disagree_on_or_misread_is_refused(text: str) -> None:
+def test_format_that_python_versions_parse_differently_is_rejected(text: str) -> None:
     with pytest.raises(ValueError, match=r"."):
         iso8601.parse(text)

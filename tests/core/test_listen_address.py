@@ -6,7 +6,7 @@ from core.listen_address import host, in_url, reachable, url
 
 
 @pytest.mark.parametrize(
-    ("told", "shown"),
+    ("configured", "expected"),
     [
         ("127.0.0.1", "http://127.0.0.1:8333"),
         ("0.0.0.0", "http://127.0.0.1:8333"),
@@ -18,17 +18,17 @@ from core.listen_address import host, in_url, reachable, url
         ("prihod.example", "http://prihod.example:8333"),
     ],
 )
-def test_url_of_a_listener_is_one_that_a_client_here_can_call(told: str, shown: str) -> None:
-    assert url(host(told), 8333) == shown
-    assert in_url(reachable(host(told))) in shown
+def test_url_is_reachable_for_a_local_client(configured: str, expected: str) -> None:
+    assert url(host(configured), 8333) == expected
+    assert in_url(reachable(host(configured))) in expected
 
 
 @pytest.mark.parametrize(
-    ("told", "family"), [("::", "AF_INET6"), ("0.0.0.0", "AF_INET"), ("host", "AF_INET")]
+    ("host", "family"), [("::", "AF_INET6"), ("0.0.0.0", "AF_INET"), ("host", "AF_INET")]
 )
-def test_family_is_that_of_the_address(told: str, family: str) -> None:
-    assert listen_address.family(told).name == family
+def test_family_matches_the_address(host: str, family: str) -> None:
+    assert listen_address.family(host).name == family
 
 
-def test_web_server_binds_where_the_settings_say() -> None:
+def test_gunicorn_binds_to_the_configured_address() -> None:
     assert gunicorn.bind == "127.0.0.1:8000"

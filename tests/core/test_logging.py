@@ -14,15 +14,15 @@ def record(logger: str) -> logging.LogRecord:
     try:
         int("no number")
     except ValueError:
-        return logging.LogRecord(logger, logging.ERROR, "", 1, "said", None, sys.exc_info())
+        return logging.LogRecord(logger, logging.ERROR, "", 1, "message", None, sys.exc_info())
     raise AssertionError
 
 
-def test_a_strangers_request_is_one_line_in_the_log() -> None:
-    strangers, ours = record("django.security.DisallowedHost"), record("django.request")
-    assert ThrottleFilter().filter(strangers)
-    assert ThrottleFilter().filter(ours)
-    assert (strangers.exc_info, bool(ours.exc_info)) == (None, True)
+def test_line_about_a_suspicious_request_has_no_traceback() -> None:
+    suspicious, own = record("django.security.DisallowedHost"), record("django.request")
+    assert ThrottleFilter().filter(suspicious)
+    assert ThrottleFilter().filter(own)
+    assert (suspicious.exc_info, bool(own.exc_info)) == (None, True)
 
 
 @pytest.mark.parametrize(
@@ -36,7 +36,7 @@ def test_a_strangers_request_is_one_line_in_the_log() -> None:
         ("core.http", {"event": "request failed"}, False),
     ],
 )
-def test_flood_of_a_strangers_lines_is_a_line_now_and_then(
+def test_lines_caused_by_clients_are_rate_limited(
     logger: str, message: Any, arguments: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = SimpleNamespace(monotonic=lambda: clock.now, now=1000.0)
@@ -44,28 +44,28 @@ def test_flood_of_a_strangers_lines_is_a_line_now_and_then(
     throttled = ThrottleFilter()
 
     def passes(number: int) -> tuple[bool, Any]:
-        said = {**message, "path": f"/{number}"} if isinstance(message, dict) else message
-        line = logging.LogRecord(logger, logging.WARNING, "", 1, said, None, None)
+        msg = {**message, "path": f"/{number}"} if isinstance(message, dict) else message
+        line = logging.LogRecord(logger, logging.WARNING, "", 1, msg, None, None)
         return throttled.filter(line), line.msg
 
     assert [number for number in range(100) if passes(number)[0]] == [0]
     clock.now += log_throttle.EVERY_SECONDS
-    passed, said = passes(100)
+    passed, msg = passes(100)
     assert passed
-    assert "99" in str(said)
+    assert "99" in str(msg)
 
 
-def test_lines_of_our_own_faults_are_not_throttled() -> None:
-    line = logging.LogRecord("worker.tasks", logging.ERROR, "", 1, "said", None, None)
+def test_lines_about_our_own_errors_are_not_rate_limited() -> None:
+    line = logging.LogRecord("worker.tasks", logging.ERROR, "", 1, "message", None, None)
     assert all(ThrottleFilter().filter(line) for _ in range(3))
 
 
-def test_above_debug_no_inn_is_whole() -> None:
-    said = {"level": "info", "event": ROMASHKA, "reason": {"payer_inn": IVANOV}}
-    assert redact_event(None, "", said) == {
+def test_inns_are_masked_above_debug() -> None:
+    event = {"level": "info", "event": ROMASHKA, "reason": {"payer_inn": IVANOV}}
+    assert redact_event(None, "", event) == {
         "level": "info",
         "event": "77******93",
         "reason": {"payer_inn": "50********59"},
     }
-    said["level"] = "debug"
-    assert redact_event(None, "", said) == said
+    event["level"] = "debug"
+    assert redact_event(None, "", event) == event

@@ -1,4 +1,4 @@
-"""How a connection is asked whether it still lives."""
+"""The connection check before each request."""
 
 import time
 from collections.abc import Callable
@@ -16,17 +16,17 @@ pytestmark = [
 ENDED_SECONDS_MAX = 20.0
 
 
-def test_a_connection_in_use_is_known_to_live_without_a_word() -> None:
-    asked = _pings_after_a_look()
+def test_connection_in_use_is_checked_without_a_ping() -> None:
+    pings = _pings_after_a_check()
     assert connection.is_usable()
-    assert _pings() == asked
+    assert _pings() == pings
 
 
-def test_a_connection_that_has_been_idle_is_kept_from_ending(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = _pings_after_a_look()
+def test_idle_connection_is_pinged(monkeypatch: pytest.MonkeyPatch) -> None:
+    pings = _pings_after_a_check()
     monkeypatch.setattr(base, "IDLE_SECONDS_MAX", 0.0)
     assert connection.is_usable()
-    assert _pings() == asked + 1
+    assert _pings() == pings + 1
 
 
 def _kill() -> None:
@@ -39,38 +39,38 @@ def _kill() -> None:
     run_concurrently([end])
 
 
-def _wait_idly() -> None:
+def _let_time_out() -> None:
     with connection.cursor() as cursor:
         cursor.execute("SET SESSION wait_timeout = 1")
 
 
-@pytest.mark.parametrize("end", [_kill, _wait_idly])
-def test_a_connection_that_the_server_has_ended_is_known_not_to_live(end: Callable[[], None]) -> None:
+@pytest.mark.parametrize("end", [_kill, _let_time_out])
+def test_connection_closed_by_the_server_is_unusable(end: Callable[[], None]) -> None:
     connection.ensure_connection()
     end()
-    give_up = time.monotonic() + ENDED_SECONDS_MAX
+    deadline = time.monotonic() + ENDED_SECONDS_MAX
     while connection.is_usable():
-        assert time.monotonic() < give_up
+        assert time.monotonic() < deadline
         time.sleep(0.01)
     connection.close()
 
 
-def test_after_an_error_the_server_is_asked() -> None:
+def test_connection_is_pinged_after_an_error() -> None:
     with pytest.raises(DatabaseError), connection.cursor() as cursor:
         cursor.execute("no such statement")
-    asked = _pings_after_a_look()
+    pings = _pings_after_a_check()
     assert connection.is_usable()
-    assert _pings() == asked + 1
+    assert _pings() == pings + 1
 
 
-def _pings_after_a_look() -> int:
+def _pings_after_a_check() -> int:
     connection.ensure_connection()
     connection.is_usable()
     return _pings()
 
 
 def _pings() -> int:
-    """How many this session has sent."""
+    """Return the number of pings in this session."""
     with connection.cursor() as cursor:
         cursor.execute("SHOW SESSION STATUS LIKE 'Com_admin_commands'")
         return int(cursor.fetchone()[1])

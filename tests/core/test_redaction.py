@@ -19,7 +19,7 @@ ALL_DIGITS = UUID("12345678-1234-5678-1234-123456789012")
         (f"{ROMASHKA}-{IVANOV}", "77******93-50********59"),
     ],
 )
-def test_an_inn_is_masked_wherever_it_stands(text: str, expected: str) -> None:
+def test_inn_is_masked_anywhere_in_a_text(text: str, expected: str) -> None:
     assert mask_inns(text) == expected
 
 
@@ -34,7 +34,7 @@ def test_an_inn_is_masked_wherever_it_stands(text: str, expected: str) -> None:
         "account 40702810900000012345, 123456789 and 12345678901",
     ],
 )
-def test_ids_moments_and_other_numbers_stay_whole(text: str) -> None:
+def test_ids_times_and_other_numbers_are_not_masked(text: str) -> None:
     assert mask_inns(text) == text
 
 
@@ -55,7 +55,7 @@ def test_ids_moments_and_other_numbers_stay_whole(text: str) -> None:
         ),
     ],
 )
-def test_what_a_database_quotes_is_masked(error: str, expected: str) -> None:
+def test_value_quoted_by_a_database_error_is_redacted(error: str, expected: str) -> None:
     assert redact(error) == expected
 
 
@@ -68,5 +68,5 @@ def test_what_a_database_quotes_is_masked(error: str, expected: str) -> None:
         (ValueError(ROMASHKA), "ValueError('77******93')"),
     ],
 )
-def test_numbers_stay_and_everything_else_is_masked(value: Any, expected: Any) -> None:
+def test_numbers_remain_and_all_else_is_redacted(value: Any, expected: Any) -> None:
     assert redact(value) == (expected or value)

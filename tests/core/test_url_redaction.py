@@ -1,7 +1,7 @@
 import pytest
 
 from core.observability.logging import redact_event
-from core.observability.url_credentials import exception_summary, redact_urls
+from core.observability.redaction import exception_summary, redact_urls
 
 
 @pytest.mark.parametrize(
@@ -17,17 +17,17 @@ from core.observability.url_credentials import exception_summary, redact_urls
         ("no URL: a@b", "no URL: a@b"),
     ],
 )
-def test_credentials_of_urls_are_taken_out(text: str, shown: str | None) -> None:
+def test_url_credentials_are_redacted(text: str, shown: str | None) -> None:
     assert redact_urls(text) == (shown or text.replace("user:m4r@ker@", "***@"))
 
 
 @pytest.mark.parametrize("level", ["debug", "info", "error"])
-def test_no_log_line_holds_credentials_of_a_url(level: str) -> None:
-    said = {"level": level, "event": "lost", "error": repr(OSError("redis://:m4rker@host"))}
-    assert "m4rker" not in str(redact_event(None, "", said))
+def test_log_event_contains_no_url_credentials(level: str) -> None:
+    event = {"level": level, "event": "lost", "error": repr(OSError("redis://:m4rker@host"))}
+    assert "m4rker" not in str(redact_event(None, "", event))
 
 
-def test_summary_of_an_error_holds_no_argument() -> None:
+def test_exception_summary_contains_no_argument() -> None:
     assert exception_summary(ValueError("http://u:m4rker@h")) == "ValueError"
     assert exception_summary(
         OSError(111, "Connection refused", "m4rker")

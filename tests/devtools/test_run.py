@@ -1,4 +1,4 @@
-"""Whatever is wrong with the environment is one plain line, and nothing has been started."""
+"""Startup errors are one line, and no process has been started."""
 
 import fcntl
 import os
@@ -14,9 +14,9 @@ from django.core.exceptions import ImproperlyConfigured
 from pytest_django import Settings
 
 from config.env import check_authority
+from core.delivery_auth import DeliveryAuth
 from devtools import run
 from devtools.run import example_commands
-from ingest.authentication import DeliveryAuth
 from tests.harness.servers import ROOT, free_port
 from tests.harness.stack import clean_environment
 from tests.markers import sqlite_run_only
@@ -33,8 +33,8 @@ SECRETS = {
 CLOSED = "127.0.0.1:1"  # nothing listens on port 1
 
 
-def complaint(data_dir: Path, **environment: str) -> str:
-    """The line that the launcher ends with."""
+def startup_error(data_dir: Path, **environment: str) -> str:
+    """Run `make run` in an environment in which it must fail; return its message."""
     base = clean_environment(PORT=str(free_port()), DATA_DIR=str(data_dir))
     launcher = subprocess.run(
         [sys.executable, "-m", "devtools.run"],
@@ -57,46 +57,46 @@ def test_port_in_use(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         expected = f"port {port} of 127.0.0.1 is in use; choose another with PORT"
-        assert complaint(tmp_path, PORT=str(port)) == expected
+        assert startup_error(tmp_path, PORT=str(port)) == expected
 
 
-def test_port_on_which_a_prihod_answers(tmp_path: Path) -> None:
-    class Answer(BaseHTTPRequestHandler):
+def test_port_in_use_by_another_prihod(tmp_path: Path) -> None:
+    class Prihod(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             self.send_response(200)
             self.send_header("X-Request-ID", "0123456789abcdef")
             self.end_headers()
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Answer) as other:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Prihod) as other:
         threading.Thread(target=other.serve_forever, daemon=True).start()
         try:
             expected = (
                 f"port {other.server_port} of 127.0.0.1 is in use by another Prihod; choose another with PORT"
             )
-            assert complaint(tmp_path, PORT=str(other.server_port)) == expected
+            assert startup_error(tmp_path, PORT=str(other.server_port)) == expected
         finally:
             other.shutdown()
 
 
-def test_data_dir_that_is_locked(tmp_path: Path) -> None:
+def test_locked_data_dir(tmp_path: Path) -> None:
     with (tmp_path / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        assert complaint(tmp_path) == f"DATA_DIR={tmp_path} is in use by another `make run`"
+        assert startup_error(tmp_path) == f"DATA_DIR={tmp_path} is in use by another `make run`"
 
 
-def test_host_that_is_not_of_this_machine(tmp_path: Path) -> None:
-    assert complaint(tmp_path, HOST="192.0.2.1").startswith("HOST=192.0.2.1 PORT=")
+def test_host_of_another_machine(tmp_path: Path) -> None:
+    assert startup_error(tmp_path, HOST="192.0.2.1").startswith("can't listen on HOST=192.0.2.1 PORT=")
 
 
 def test_data_dir_under_a_file(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a folder")
     data_dir = tmp_path / "file" / "data"
-    assert complaint(data_dir) == f"DATA_DIR={data_dir} can't be written: Not a directory"
+    assert startup_error(data_dir) == f"DATA_DIR={data_dir} can't be written: Not a directory"
 
 
 @pytest.mark.parametrize("url", ["postgres://u@h/d", "mysql//u@h/d", "nonsense", "sqlite://:memory:"])
-def test_database_url_of_another_kind(tmp_path: Path, url: str) -> None:
-    assert complaint(tmp_path, DATABASE_URL=url) == "DATABASE_URL must begin with sqlite:/// or mysql://"
+def test_database_url_with_another_scheme(tmp_path: Path, url: str) -> None:
+    assert startup_error(tmp_path, DATABASE_URL=url) == "DATABASE_URL must begin with sqlite:/// or mysql://"
 
 
 @pytest.mark.parametrize(
@@ -104,59 +104,61 @@ def test_database_url_of_another_kind(tmp_path: Path, url: str) -> None:
     ["mysql://", "mysql://u:s3cret@h", "mysql://u@h:port/d", "mysql://u:s3/cret@h/d", "sqlite:///:memory:"],
 )
 def test_malformed_database_url(tmp_path: Path, url: str) -> None:
-    told = complaint(tmp_path, DATABASE_URL=url)
-    assert told.startswith("DATABASE_URL is malformed")
-    assert "s3" not in told
+    message = startup_error(tmp_path, DATABASE_URL=url)
+    assert message.startswith("DATABASE_URL is malformed")
+    assert "s3" not in message
 
 
-def test_database_server_that_is_not_there(tmp_path: Path) -> None:
+def test_unreachable_database_server(tmp_path: Path) -> None:
     pytest.importorskip("MySQLdb")
-    told = complaint(tmp_path, DATABASE_URL=f"mysql://u:s3cret@{CLOSED}/d")
-    assert told.startswith("DATABASE_URL leads to no usable database: Can't connect to")
-    assert "s3cret" not in told
+    message = startup_error(tmp_path, DATABASE_URL=f"mysql://u:s3cret@{CLOSED}/d")
+    assert message.startswith("can't connect to the database of DATABASE_URL: Can't connect to")
+    assert "s3cret" not in message
 
 
-def test_unknown_option_of_the_database(tmp_path: Path) -> None:
+def test_unknown_database_option(tmp_path: Path) -> None:
     pytest.importorskip("MySQLdb")
-    assert "'colour'" in complaint(tmp_path, DATABASE_URL=f"mysql://u@{CLOSED}/d?colour=red")
+    assert "'colour'" in startup_error(tmp_path, DATABASE_URL=f"mysql://u@{CLOSED}/d?colour=red")
 
 
-def test_database_file_that_is_none(tmp_path: Path) -> None:
+def test_database_url_pointing_at_non_sqlite_file(tmp_path: Path) -> None:
     (tmp_path / "novel.txt").write_text("It was a dark and stormy night. " * 100)
-    told = complaint(tmp_path, DATABASE_URL=f"sqlite:///{tmp_path}/novel.txt")
-    assert told == "DATABASE_URL leads to no usable database: file is not a database"
+    message = startup_error(tmp_path, DATABASE_URL=f"sqlite:///{tmp_path}/novel.txt")
+    assert message == "can't connect to the database of DATABASE_URL: file is not a database"
 
 
 def test_mysql_without_mysqlclient(tmp_path: Path) -> None:
     (tmp_path / "MySQLdb.py").write_text("raise ImportError('as where it is not installed')")
-    told = complaint(tmp_path, DATABASE_URL="mysql://u@h/d", PYTHONPATH=str(tmp_path))
-    assert "pip install -r requirements/mysql.txt" in told
+    message = startup_error(tmp_path, DATABASE_URL="mysql://u@h/d", PYTHONPATH=str(tmp_path))
+    assert "pip install -r requirements/mysql.txt" in message
 
 
-def test_redis_that_is_not_there(tmp_path: Path) -> None:
-    told = complaint(tmp_path, REDIS_URL=f"redis://:s3cret@{CLOSED}/0")
-    assert told.startswith("REDIS_URL leads to no usable Redis: ")
-    assert "s3cret" not in told
+def test_unreachable_redis(tmp_path: Path) -> None:
+    message = startup_error(tmp_path, REDIS_URL=f"redis://:s3cret@{CLOSED}/0")
+    assert message.startswith("can't connect to the Redis of REDIS_URL: ")
+    assert "s3cret" not in message
 
 
-def test_redis_url_of_another_kind(tmp_path: Path) -> None:
-    assert complaint(tmp_path, REDIS_URL="nonsense://h").startswith("REDIS_URL leads to no usable Redis: ")
+def test_redis_url_with_another_scheme(tmp_path: Path) -> None:
+    assert startup_error(tmp_path, REDIS_URL="nonsense://h").startswith(
+        "can't connect to the Redis of REDIS_URL: "
+    )
 
 
 @pytest.mark.parametrize("missing", ["SECRET_KEY", "DATABASE_URL", "REDIS_URL"])
-def test_production_without_a_secret(tmp_path: Path, missing: str) -> None:
-    told = complaint(tmp_path, **{**SECRETS, missing: ""})
-    assert told == f"{missing} is not set; with DEBUG=0 it must be. See .env.example."
+def test_production_without_a_required_variable(tmp_path: Path, missing: str) -> None:
+    message = startup_error(tmp_path, **{**SECRETS, missing: ""})
+    assert message == f"{missing} is not set; with DEBUG=0 it must be. See .env.example."
 
 
-def test_production_that_knows_no_bank(tmp_path: Path) -> None:
-    told = complaint(tmp_path, **{**SECRETS, "WEBHOOK_AUTH": ""})
-    assert told.startswith("nothing says who may deliver webhooks; with DEBUG=0 set WEBHOOK_SECRETS")
+def test_production_without_webhook_authentication(tmp_path: Path) -> None:
+    message = startup_error(tmp_path, **{**SECRETS, "WEBHOOK_AUTH": ""})
+    assert message.startswith("no webhook authentication is configured; with DEBUG=0 set WEBHOOK_SECRETS")
 
 
-def test_everybody_may_and_not_everybody(tmp_path: Path) -> None:
-    told = complaint(tmp_path, WEBHOOK_AUTH="none", WEBHOOK_BEARER_TOKENS="0123456789abcdef")
-    assert told == "WEBHOOK_AUTH=none contradicts the WEBHOOK_ variables that say who may deliver"
+def test_webhook_auth_none_contradicts_credentials(tmp_path: Path) -> None:
+    message = startup_error(tmp_path, WEBHOOK_AUTH="none", WEBHOOK_BEARER_TOKENS="0123456789abcdef")
+    assert message == "WEBHOOK_AUTH=none contradicts the other WEBHOOK_ variables that are set"
 
 
 @pytest.mark.parametrize(
@@ -167,8 +169,8 @@ def test_everybody_may_and_not_everybody(tmp_path: Path) -> None:
     ],
 )
 @pytest.mark.parametrize("value", ["s3cret", "s3cret,", ",", "$SECRET_KEY"])
-def test_malformed_proof_is_named_and_not_shown(tmp_path: Path, name: str, value: str) -> None:
-    assert complaint(tmp_path, **{name: value}) == f"{name} is malformed; see .env.example"
+def test_malformed_webhook_secret_is_named_and_not_quoted(tmp_path: Path, name: str, value: str) -> None:
+    assert startup_error(tmp_path, **{name: value}) == f"{name} is malformed; see .env.example"
 
 
 @pytest.mark.parametrize(
@@ -185,8 +187,8 @@ def test_malformed_proof_is_named_and_not_shown(tmp_path: Path, name: str, value
         ("EMAIL_URL", "smtp://user:s3cret@host:port"),
     ],
 )
-def test_malformed_ways_to_people_are_named_and_not_shown(tmp_path: Path, name: str, value: str) -> None:
-    assert complaint(tmp_path, **{name: value}) == f"{name} is malformed; see .env.example"
+def test_malformed_alert_receiver_is_named_and_not_quoted(tmp_path: Path, name: str, value: str) -> None:
+    assert startup_error(tmp_path, **{name: value}) == f"{name} is malformed; see .env.example"
 
 
 @pytest.mark.parametrize(
@@ -201,9 +203,9 @@ def test_malformed_ways_to_people_are_named_and_not_shown(tmp_path: Path, name: 
         ("EMAIL_URL", "smtp://user:{}@127.0.0.1:1"),
     ],
 )
-def test_password_that_is_not_quoted_is_refused_and_not_shown(name: str, url: str, password: str) -> None:
+def test_unencoded_url_password_is_rejected_and_not_quoted(name: str, url: str, password: str) -> None:
     with pytest.raises(
-        ImproperlyConfigured, match=rf"^{name} is malformed; in a password / is written %2F"
+        ImproperlyConfigured, match=rf"^{name} is malformed; in a password write %2F for /"
     ) as exc:
         check_authority(name, url.format(password))
     assert "m4rker" not in str(exc.value)
@@ -222,13 +224,13 @@ def test_password_that_is_not_quoted_is_refused_and_not_shown(name: str, url: st
         ("ALERT_WEBHOOK_URL", "http://user:m4rker@127.0.0.1:port/x"),
     ],
 )
-def test_no_password_of_a_url_is_shown(tmp_path: Path, name: str, url: str) -> None:
-    assert "m4r" not in complaint(tmp_path, **{name: url})
+def test_url_password_is_not_quoted(tmp_path: Path, name: str, url: str) -> None:
+    assert "m4r" not in startup_error(tmp_path, **{name: url})
 
 
-def test_addresses_are_of_no_use_without_a_mail_server(tmp_path: Path) -> None:
-    told = complaint(tmp_path, ALERT_EMAILS="ops@bank.example")
-    assert told == "ALERT_EMAILS is set, and EMAIL_URL is not; see .env.example"
+def test_alert_emails_require_a_mail_server(tmp_path: Path) -> None:
+    message = startup_error(tmp_path, ALERT_EMAILS="ops@bank.example")
+    assert message == "ALERT_EMAILS is set, but EMAIL_URL is not; see .env.example"
 
 
 @pytest.mark.parametrize(
@@ -240,30 +242,30 @@ def test_addresses_are_of_no_use_without_a_mail_server(tmp_path: Path) -> None:
     ],
 )
 def test_malformed_setting(tmp_path: Path, name: str, value: str) -> None:
-    assert complaint(tmp_path, **{name: value}) == f"{name}={value} is malformed; see .env.example"
+    assert startup_error(tmp_path, **{name: value}) == f"{name}={value} is malformed; see .env.example"
 
 
-def test_a_worker_that_beats_is_there_however_many_rings_wait(
+def test_worker_with_a_heartbeat_is_up_while_messages_wait(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    mark = tmp_path / "mark"
-    monkeypatch.setattr(run, "heartbeat_path", lambda _: mark)
+    heartbeat = tmp_path / "heartbeat"
+    monkeypatch.setattr(run, "heartbeat_path", lambda _: heartbeat)
     assert not run.worker_is_up(0)
-    mark.touch()
-    begun = mark.stat().st_mtime
-    assert not run.worker_is_up(begun)  # of one before us
-    os.utime(mark, (begun + 1, begun + 1))
-    assert run.worker_is_up(begun)
+    heartbeat.touch()
+    started = heartbeat.stat().st_mtime
+    assert not run.worker_is_up(started)  # of an earlier run
+    os.utime(heartbeat, (started + 1, started + 1))
+    assert run.worker_is_up(started)
 
 
-def test_a_folder_for_counts_that_is_not_there_yet(tmp_path: Path) -> None:
-    """The launcher counts before the settings have made the folder; what it complains of is another thing."""
+def test_missing_metrics_directory_is_no_startup_error(tmp_path: Path) -> None:
+    """The launcher creates metrics before the settings create the directory; the error is about PORT."""
     folder = str(tmp_path / "counts")
-    assert complaint(tmp_path, PROMETHEUS_MULTIPROC_DIR=folder, PORT="0").startswith("PORT=0 is ")
+    assert startup_error(tmp_path, PROMETHEUS_MULTIPROC_DIR=folder, PORT="0").startswith("PORT=0 is ")
 
 
 @pytest.mark.parametrize(
-    ("guard", "read_auth", "said", "unsaid"),
+    ("auth", "read_auth", "shown", "not_shown"),
     [
         (DeliveryAuth(), "none", "curl -H 'Content-Type", "Authorization"),
         (DeliveryAuth(bearer=[b"x"]), "none", "curl -H 'Authorization: Bearer <one of", "API key"),
@@ -277,12 +279,12 @@ def test_a_folder_for_counts_that_is_not_there_yet(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_what_to_try_shows_what_is_asked_for(
-    settings: Settings, guard: DeliveryAuth, read_auth: str, said: str, unsaid: str
+def test_example_commands_include_the_required_credentials(
+    settings: Settings, auth: DeliveryAuth, read_auth: str, shown: str, not_shown: str
 ) -> None:
-    settings.BANK_AUTH, settings.READ_AUTH = guard, read_auth
+    settings.BANK_AUTH, settings.READ_AUTH = auth, read_auth
 
-    lines = example_commands("http://x", "manage.py")
+    commands = example_commands("http://x", "manage.py")
 
-    assert said in lines
-    assert unsaid not in lines
+    assert shown in commands
+    assert not_shown not in commands

@@ -1,4 +1,4 @@
-"""What the launcher says of a server that is there and doesn't let it in."""
+"""Startup errors of a database server that denies access."""
 
 import os
 from pathlib import Path
@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.devtools.test_run import complaint
+from tests.devtools.test_run import startup_error
 
 pytestmark = pytest.mark.skipif(
     not os.environ.get("DATABASE_URL", "").startswith("mysql:"), reason="asks a MySQL or MariaDB"
@@ -14,15 +14,15 @@ pytestmark = pytest.mark.skipif(
 
 
 @pytest.mark.parametrize(
-    ("changed", "told"),
+    ("changed", "message"),
     [
-        ({"user": "nobody:s3cret"}, "Access denied for user 'nobody'"),
+        ({"user": "stranger:s3cret"}, "Access denied for user 'stranger'"),
         ({"name": "not_there"}, "Unknown database 'not_there'; create it: CREATE DATABASE not_there"),
     ],
 )
-def test_database_server_that_refuses(tmp_path: Path, changed: dict[str, str], told: str) -> None:
+def test_database_server_denying_access(tmp_path: Path, changed: dict[str, str], message: str) -> None:
     url = server_url(**changed)
-    assert told in complaint(tmp_path, DATABASE_URL=url)
+    assert message in startup_error(tmp_path, DATABASE_URL=url)
 
 
 def server_url(user: str = "root", name: str = "") -> str:

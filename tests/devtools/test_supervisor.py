@@ -1,4 +1,4 @@
-"""One end for all processes and for whatever they started, whether they listen or not."""
+"""Processes and their descendants end together, even if they ignore SIGTERM."""
 
 import os
 import time
@@ -13,12 +13,12 @@ from tests.markers import sqlite_run_only
 
 pytestmark = sqlite_run_only
 
-DEAF = "trap '' TERM; echo deaf; while :; do sleep 0.1; done"
+STUBBORN = "trap '' TERM; echo up; while :; do sleep 0.1; done"
 
 
 @pytest.fixture
 def console(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
-    """What is written, as it comes; pytest's own capturing loses what comes while it is read."""
+    """Return the written data; pytest's capturing loses data that is written while it reads."""
     written: list[bytes] = []
     monkeypatch.setattr(supervisor, "_write", written.append)
     return written
@@ -38,50 +38,50 @@ def run(processes: Processes, **commands: str) -> None:
 
 
 def lines(console: list[bytes], count: int) -> list[str]:
-    """As soon as there are so many."""
+    """Return the console's lines as soon as there are `count`."""
     while len(console) < count:
         time.sleep(0.01)
     return b"".join(console).decode().splitlines()
 
 
 def first_end(processes: Processes) -> str:
-    while not (told := processes.ended()):
+    while not (ended := processes.ended()):
         time.sleep(0.01)
-    return told
+    return ended
 
 
-def test_says_which_process_ended_and_how(processes: Processes) -> None:
+def test_ended_names_the_process_and_its_status(processes: Processes) -> None:
     run(processes, calm="exec sleep 100", hasty="exit 3")
     assert first_end(processes) == "hasty ended with status 3"
 
 
-def test_process_killed_by_a_signal_is_told_by_its_name(processes: Processes) -> None:
+def test_ended_names_the_signal(processes: Processes) -> None:
     run(processes, victim="kill -9 $$")
     assert first_end(processes) == "victim ended by signal SIGKILL"
 
 
-def test_lines_of_all_stand_under_their_names(processes: Processes, console: list[bytes]) -> None:
+def test_output_lines_are_prefixed_with_the_process_name(processes: Processes, console: list[bytes]) -> None:
     run(processes, web="echo one; echo; printf two", worker="echo oops >&2")
     assert sorted(lines(console, 3)) == ["web    | one", "web    | two", "worker | oops"]
 
 
-def test_ctrl_c_at_the_terminal_is_for_us_alone(processes: Processes, console: list[bytes]) -> None:
+def test_process_runs_in_a_session_of_its_own(processes: Processes, console: list[bytes]) -> None:
     run(processes, worker="echo $$; exec sleep 100")
     pid = int(lines(console, 1)[0].split()[-1])
     assert os.getsid(pid) != os.getsid(0)
 
 
-def test_the_deaf_are_killed_in_the_end(processes: Processes, console: list[bytes]) -> None:
-    run(processes, deaf=DEAF, deafer=DEAF)
+def test_processes_ignoring_sigterm_get_sigkill(processes: Processes, console: list[bytes]) -> None:
+    run(processes, first=STUBBORN, second=STUBBORN)
     lines(console, 2)
     begun = time.monotonic()
     processes.stop()
 
     assert 1 <= time.monotonic() - begun < 30
-    assert lines(console, 3)[-1] == "killed after 1 seconds: deaf, deafer"
+    assert lines(console, 3)[-1] == "killed after 1 seconds: first, second"
 
 
-def test_what_a_dead_process_has_started_is_stopped_too(processes: Processes, console: list[bytes]) -> None:
+def test_orphan_of_an_ended_process_is_stopped(processes: Processes, console: list[bytes]) -> None:
     run(processes, parent="sleep 100 & echo $!")
     orphan = int(lines(console, 1)[0].split()[-1])
     first_end(processes)

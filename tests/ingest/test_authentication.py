@@ -14,15 +14,15 @@ from django.test import Client
 from pytest_django import Settings
 
 from core import log_throttle
-from core.log_throttle import LogThrottle
-from ingest import authentication, doorbell
-from ingest.authentication import (
+from core.delivery_auth import (
     DeliveryAuth,
     endpoint_auth,
     parse_basic_credentials,
     parse_network,
     parse_secret,
 )
+from core.log_throttle import LogThrottle
+from ingest import authentication, doorbell
 from ingest.checks import check_webhook_auth
 from ingest.models import RejectedDelivery, Webhook
 from ingest.signatures import hex_signature, signature
@@ -372,7 +372,7 @@ KNOWN = DeliveryAuth(secrets=[OLD])
 
 
 def test_production_needs_somebody_to_say_who_may_deliver() -> None:
-    with pytest.raises(ImproperlyConfigured, match="nothing says who may deliver"):
+    with pytest.raises(ImproperlyConfigured, match="no webhook authentication is configured"):
         endpoint_auth("", debug=False, bank=DeliveryAuth())
 
 

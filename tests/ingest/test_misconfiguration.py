@@ -12,9 +12,9 @@ from prometheus_client import REGISTRY
 from pytest_django import Settings
 
 from core.db import clock
+from core.delivery_auth import DeliveryAuth, parse_network, parse_secret
 from core.log_throttle import LogThrottle
 from ingest import doorbell, misconfiguration
-from ingest.authentication import DeliveryAuth, parse_network, parse_secret
 from ingest.models import Misconfiguration, Webhook
 from monitoring import problems
 from monitoring.doctor import examine

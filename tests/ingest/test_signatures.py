@@ -11,14 +11,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from ingest.signatures import (
-    decode_secret,
-    hex_signature,
-    load_public_key,
-    signature,
-    unverified_payload,
-    verify_jws,
-)
+from core.delivery_auth import decode_secret, load_public_key
+from ingest.signatures import hex_signature, signature, unverified_payload, verify_jws
 
 BANK = rsa.generate_private_key(public_exponent=65537, key_size=2048)
 STRANGER = rsa.generate_private_key(public_exponent=65537, key_size=2048)

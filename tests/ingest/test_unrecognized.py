@@ -13,8 +13,8 @@ from django.test import Client
 from django.utils import timezone
 from pytest_django import Settings
 
+from core.delivery_auth import DeliveryAuth
 from ingest import doorbell, inbox, operator_actions, unrecognized
-from ingest.authentication import DeliveryAuth
 from ingest.banks import tbank, vocabulary
 from ingest.banks.events import CreditEvent
 from ingest.exceptions import NothingToDo

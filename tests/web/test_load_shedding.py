@@ -14,46 +14,48 @@ from web import gunicorn_worker, load_shedding
 PATHS = [f"{load_shedding.WEBHOOK_PREFIX}{endpoint.name}/" for endpoint in ENDPOINTS]
 
 
-def reached(environ: Any, start_response: Any) -> list[bytes]:
+def application(environ: Any, start_response: Any) -> list[bytes]:
     start_response("200 OK", [])
     return [b"reached"]
 
 
 @pytest.fixture
-def waited(monkeypatch: pytest.MonkeyPatch) -> None:
+def late(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         gunicorn_worker._request, "queue_seconds", load_shedding.WAIT_SECONDS_MAX + 0.01, raising=False
     )
 
 
-def ask(path: str) -> tuple[str, dict[str, str], bytes]:
-    said: list[Any] = []
-    chunks = load_shedding.load_shedding(reached)({"PATH_INFO": path}, lambda *told: said.extend(told))  # type: ignore[arg-type, return-value]
-    return said[0], dict(said[1]), b"".join(chunks)
+def request(path: str) -> tuple[str, dict[str, str], bytes]:
+    head: list[Any] = []
+    chunks = load_shedding.load_shedding(application)(
+        {"PATH_INFO": path}, lambda *arguments: head.extend(arguments)
+    )  # type: ignore[arg-type, return-value]
+    return head[0], dict(head[1]), b"".join(chunks)
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_the_doors_that_are_shed_are_the_banks(path: str) -> None:
+def test_shed_paths_are_the_webhook_endpoints(path: str) -> None:
     assert resolve(path).func is webhook
 
 
-@pytest.mark.usefixtures("waited")
+@pytest.mark.usefixtures("late")
 @pytest.mark.parametrize("path", PATHS)
-def test_a_delivery_that_waited_too_long_reaches_nothing_and_is_asked_for_again(path: str) -> None:
-    status, headers, answer = ask(path)
+def test_late_delivery_gets_503_before_the_application(path: str) -> None:
+    status, headers, body = request(path)
     assert status == "503 Service Unavailable"
     assert (headers["Retry-After"], headers["Content-Type"]) == ("5", "application/json")
-    assert int(headers["Content-Length"]) == len(answer)
-    assert json.loads(answer) == {"error": "too busy, please send again"}
+    assert int(headers["Content-Length"]) == len(body)
+    assert json.loads(body) == {"error": "too busy, please send again"}
 
 
-@pytest.mark.usefixtures("waited")
+@pytest.mark.usefixtures("late")
 @pytest.mark.parametrize("path", ["/healthz", "/readyz", "/admin/", "/api/organizations/1234567890/balance/"])
-def test_readers_and_probes_are_not_shed(path: str) -> None:
-    assert ask(path)[2] == b"reached"
+def test_reads_and_probes_are_not_shed(path: str) -> None:
+    assert request(path)[2] == b"reached"
 
 
-def test_the_wait_is_that_between_gunicorns_queue_and_its_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_queue_seconds_measures_the_wait_for_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ThreadWorker, "enqueue_req", lambda *_: None)  # raises if gunicorn renamed it
     monkeypatch.setattr(ThreadWorker, "handle", lambda *_: None)
     times = iter([100.0, 100.5])
@@ -61,10 +63,10 @@ def test_the_wait_is_that_between_gunicorns_queue_and_its_thread(monkeypatch: py
     monkeypatch.setattr(gunicorn_worker, "_request", threading.local())
     worker, connection = object.__new__(gunicorn_worker.BufferedThreadWorker), SimpleNamespace()
 
-    worker._give_to_a_thread(connection)
+    worker._dispatch(connection)
     worker.handle(connection)
-    assert ask(PATHS[0])[0] == "503 Service Unavailable"
+    assert request(PATHS[0])[0] == "503 Service Unavailable"
 
 
-def test_a_delivery_in_time_is_let_through() -> None:
-    assert ask(PATHS[0])[2] == b"reached"
+def test_timely_delivery_reaches_the_application() -> None:
+    assert request(PATHS[0])[2] == b"reached"

@@ -1,4 +1,4 @@
-"""The API's document is true: a valid one, and each example in it is what the view answers."""
+"""The OpenAPI document is valid and complete, and its examples equal the views' responses."""
 
 import json
 import re
@@ -16,27 +16,26 @@ from django.urls import get_resolver
 from jsonschema import Draft202012Validator
 from schemathesis.specs.openapi.definitions import OPENAPI_31
 
+from core.delivery_auth import DeliveryAuth
 from core.http import json_response
-from ingest.authentication import DeliveryAuth
 from ingest.banks.registry import ENDPOINTS
 from ingest.exceptions import InvalidDelivery
 from ingest.parsing import parse
 from ingest.views import BODY_BYTES_MAX
 from tests.factories import MIDNIGHT_IN_MOSCOW, make_webhook, payment_body, post_payments, terms
 from web import load_shedding
-from web.openapi import FIRST, SENT, document
+from web.openapi import FIRST, SAMPLE_DELIVERIES, document
 
 DOCUMENT: dict[str, Any] = document()
-WRITTEN: dict[str, Any] = json.loads(json_response(DOCUMENT).content)
-DOOR = "/api/webhook/bank/"
-MOMENT = re.compile(rb'"(received_at|applied_at|created_at)":"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z"')
+PARSED: dict[str, Any] = json.loads(json_response(DOCUMENT).content)
+TIME = re.compile(rb'"(received_at|applied_at|created_at)":"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z"')
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND")
 
 Scene = Callable[[str, str], HttpResponse]  # given path and method
 
 
 def operations() -> Iterator[tuple[str, str, dict[str, Any]]]:
-    """(path, method, operation) of each in the document."""
+    """Yield (path, method, operation) for each operation of the document."""
     for path, item in DOCUMENT["paths"].items():
         for method, operation in item.items():
             yield path, method.upper(), operation
@@ -51,7 +50,7 @@ def examples() -> Iterator[Any]:
 
 
 def filled_in(path: str) -> str:
-    """With the examples of the document's parameters."""
+    """Fill in the examples of the document's parameters."""
     for parameter in next(iter(DOCUMENT["paths"][path].values())).get("parameters", []):
         path = path.replace(f"{{{parameter['name']}}}", str(parameter.get("example")))
     return path
@@ -64,11 +63,11 @@ def ask(path: str, method: str = "GET", content: object = b"", **extra: Any) -> 
 
 
 def sent(number: int) -> dict[str, Any]:
-    return list(SENT.values())[number]
+    return list(SAMPLE_DELIVERIES.values())[number]
 
 
 def post(number: int) -> None:
-    """Post what the document sends, as a worker does."""
+    """Post a delivery of the document's examples, as a worker does."""
     post_payments(parse(json.dumps(sent(number)).encode()))
 
 
@@ -76,7 +75,7 @@ def stored(**fields: Any) -> None:
     make_webhook(terms(operation_id=FIRST), **fields)
 
 
-# --- what leads to each example ---------------------------------------------------------------------
+# --- the scene of each example ----------------------------------------------------------------------
 
 
 def ask_a_broken_database(path: str, method: str) -> HttpResponse:
@@ -89,15 +88,15 @@ def ask_a_broken_database(path: str, method: str) -> HttpResponse:
 
 
 def too_busy(path: str, method: str) -> HttpResponse:
-    told: dict[str, Any] = {}
+    response: dict[str, Any] = {}
 
     def start_response(status: str, headers: list[tuple[str, str]]) -> None:
-        told.update(status=int(status[:3]), headers=dict(headers))
+        response.update(status=int(status[:3]), headers=dict(headers))
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(load_shedding, "queue_seconds", lambda: 1.0)
         content = b"".join(load_shedding.load_shedding(Any)({"PATH_INFO": path}, start_response))  # type: ignore[arg-type]
-    return HttpResponse(content, **told)
+    return HttpResponse(content, **response)
 
 
 def without_a_migration(path: str, method: str) -> HttpResponse:
@@ -127,7 +126,7 @@ def with_query(query: str) -> Scene:
     return lambda path, method: ask(path, method, QUERY_STRING=query)
 
 
-def in_the_past(path: str, method: str) -> HttpResponse:
+def before_the_first_payment(path: str, method: str) -> HttpResponse:
     post(0)
     return ask(path, method, QUERY_STRING="at=2020-01-01T00:00:00Z")
 
@@ -140,17 +139,17 @@ def under(scene: Scene, **settings: Any) -> Scene:
     return scene_under
 
 
-def twice_in_vain(path: str, method: str) -> HttpResponse:
+def over_the_failure_limit(path: str, method: str) -> HttpResponse:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("api.throttling.FAILURES_PER_MINUTE_MAX", 1)
         ask(path, method)
         return ask(path, method)
 
 
-NO_MOMENT = "must be an ISO 8601 date and time with an offset (in which + is written %2B)"
+NO_DATE_TIME = "must be an ISO 8601 date and time with an offset (in which + is written %2B)"
 SCENES: dict[str, Scene] = {
-    "The first time": after(),
-    "Whenever it comes again": after(lambda: make_webhook(parse(json.dumps(sent(0)).encode()))),
+    "First delivery": after(),
+    "Duplicate": after(lambda: make_webhook(parse(json.dumps(sent(0)).encode()))),
     "amount: must be greater than zero": sending(sent(0) | {"amount": 0}),
     "payer_inn: must be a string of exactly 10 or 12 digits": sending(sent(0) | {"payer_inn": "7"}),
     "document_date: is missing": sending({k: v for k, v in sent(0).items() if k != "document_date"}),
@@ -164,24 +163,24 @@ SCENES: dict[str, Scene] = {
     "temporarily unavailable, please try again": ask_a_broken_database,
     "not configured for this delivery yet, please send it again": sending(b"{}", HTTP_HOST="evil.example"),
     "malformed request": sending(b"{}", HTTP_HOST="evil.example"),
-    "A whole sum": after(lambda: post(0)),
-    "A sum with kopecks": after(lambda: post(0), lambda: post(1)),
-    "At an instant before the first payment": in_the_past,
+    "Whole rubles": after(lambda: post(0)),
+    "Rubles and kopecks": after(lambda: post(0), lambda: post(1)),
+    "At a time before the first payment": before_the_first_payment,
     "Two payments": after(lambda: post(0), lambda: post(1)),
     "limit: must be a positive whole number": with_query("limit=0"),
     "before, after: give one of them": with_query("before=2&after=1"),
-    f"from: {NO_MOMENT}": with_query("from=yesterday"),
-    f"at: {NO_MOMENT}": with_query("at=2024-04-27"),
+    f"from: {NO_DATE_TIME}": with_query("from=yesterday"),
+    f"at: {NO_DATE_TIME}": with_query("at=2024-04-27"),
     "not authorized": under(after(), ENDPOINT_AUTH={"bank": DeliveryAuth(bearer=[b"a token of the bank"])}),
     "Not found": under(after(), ENDPOINT_AUTH={}),
     "a valid API key is needed": under(after(), READ_AUTH="key"),
-    "too many failed requests": under(twice_in_vain, READ_AUTH="key"),
+    "too many failed requests": under(over_the_failure_limit, READ_AUTH="key"),
     "Organization not found": after(),
     "Operation not found": after(),
     "Stored": after(stored),
     "Posted": after(lambda: stored(status="applied", applied_at=MIDNIGHT_IN_MOSCOW.replace(microsecond=1))),
-    "Given up, until an admin replays it": after(lambda: stored(status="failed")),
-    "Given up for good": after(lambda: stored(status="dismissed")),
+    "Failed, until an operator replays it": after(lambda: stored(status="failed")),
+    "Dismissed": after(lambda: stored(status="dismissed")),
     "Up": after(),
     "Ready": after(),
     "migrations are missing: manage.py migrate": without_a_migration,
@@ -190,25 +189,25 @@ SCENES: dict[str, Scene] = {
 
 @pytest.mark.django_db
 @pytest.mark.parametrize(("path", "method", "status", "name", "example"), list(examples()))
-def test_each_example_is_what_the_view_answers(
+def test_example_equals_the_views_response(
     path: str, method: str, status: int, name: str, example: object
 ) -> None:
     response = SCENES[name](path, method)
 
     assert response.status_code == status
-    assert _at_some_moment(response.content) == _at_some_moment(json_response(example).content)
+    assert _without_times(response.content) == _without_times(json_response(example).content)
     headers = DOCUMENT["paths"][path][method.lower()]["responses"][str(status)]["headers"]
-    for header, told in headers.items():
-        if told["required"] or header in response:
-            Draft202012Validator(told["schema"]).validate(response[header])
+    for header, documented in headers.items():
+        if documented["required"] or header in response:
+            Draft202012Validator(documented["schema"]).validate(response[header])
 
 
-def _at_some_moment(content: bytes) -> bytes:
-    """The moments at which things happen are another in each run; their shape is not."""
-    return MOMENT.sub(rb'"\1":"a moment"', content)
+def _without_times(content: bytes) -> bytes:
+    """Replace well-formed times, which differ between runs."""
+    return TIME.sub(rb'"\1":"a time"', content)
 
 
-# --- and nothing else is answered -------------------------------------------------------------------
+# --- completeness -----------------------------------------------------------------------------------
 
 
 @pytest.mark.django_db
@@ -222,7 +221,7 @@ def _at_some_moment(content: bytes) -> bytes:
 )
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize(("path", "documented"), [(path, op["responses"]) for path, _, op in operations()])
-def test_no_view_answers_what_is_not_in_the_document(
+def test_every_response_status_is_documented(
     path: str, documented: dict[str, Any], method: str, scene: Scene
 ) -> None:
     response = scene(path, method)
@@ -231,48 +230,48 @@ def test_no_view_answers_what_is_not_in_the_document(
     assert response["Content-Type"] == "application/json"
 
 
-def test_each_address_of_the_api_is_in_the_document() -> None:
+def test_every_api_path_is_documented() -> None:
     routes = {str(pattern.pattern) for pattern in get_resolver().url_patterns}
     ours = {re.sub(r"<str:(\w+)>", r"{\1}", route) for route in routes if route.startswith("api/")}
 
     assert {path.removeprefix("/") for path in DOCUMENT["paths"] if path.startswith("/api/")} == ours - {
         *("api/openapi.json", "api/docs/"),
-        *(f"api/webhook/{endpoint.name}" for endpoint in ENDPOINTS),  # the same without the last slash
+        *(f"api/webhook/{endpoint.name}" for endpoint in ENDPOINTS),  # without the final slash
     }
 
 
 # --- the document itself ----------------------------------------------------------------------------
 
 
-def test_the_document_is_valid() -> None:
-    Draft202012Validator(OPENAPI_31).validate(WRITTEN)
-    for schema in WRITTEN["components"]["schemas"].values():
+def test_document_is_valid() -> None:
+    Draft202012Validator(OPENAPI_31).validate(PARSED)
+    for schema in PARSED["components"]["schemas"].values():
         Draft202012Validator.check_schema(schema)
 
 
-def test_each_example_fits_its_schema() -> None:
+def test_example_matches_its_schema() -> None:
     for _, _, operation in operations():
-        told = [*operation["responses"].values(), operation.get("requestBody", {"content": {}})]
+        messages = [*operation["responses"].values(), operation.get("requestBody", {"content": {}})]
         in_json = [
-            part["content"]["application/json"] for part in told if "application/json" in part["content"]
+            part["content"]["application/json"] for part in messages if "application/json" in part["content"]
         ]
         for content in in_json:
-            schema = {**content["schema"], "components": WRITTEN["components"]}
+            schema = {**content["schema"], "components": PARSED["components"]}
             for example in content.get("examples", {}).values():
                 Draft202012Validator(schema).validate(json.loads(json_response(example["value"]).content))
 
 
-def test_the_document_is_not_sent_twice() -> None:
+def test_unchanged_document_gets_304() -> None:
     first = Client().get("/api/openapi.json")
     assert (first.status_code, first["Content-Type"]) == (200, "application/json")
-    assert json.loads(first.content) == WRITTEN
+    assert json.loads(first.content) == PARSED
     assert first["Cache-Control"] == "public, max-age=300"
 
     again = Client().get("/api/openapi.json", headers={"If-None-Match": first["ETag"]})
     assert (again.status_code, again.content) == (304, b"")
 
 
-# As they stand in JSON: right ones and wrong ones of each field.
+# Valid and invalid JSON values of each field.
 SPELLINGS = {
     "amount": [
         *('"1"', '"1."', '"01.10"', '"0.05"', '".5"', '"0.500"', '"9999999999999.99000"', f'"{"0" * 61}1"'),
@@ -310,11 +309,11 @@ SPELLINGS = {
 @pytest.mark.parametrize(
     ("field", "value"), [(field, value) for field, values in SPELLINGS.items() for value in values]
 )
-def test_the_schema_of_a_delivery_says_what_the_door_does(field: str, value: str) -> None:
+def test_delivery_schema_accepts_what_the_endpoint_accepts(field: str, value: str) -> None:
     delivery = payment_body(terms(), **{field: None}).replace(
         f'"{field}": null'.encode(), f'"{field}": {value}'.encode()
     )
-    schema = WRITTEN["components"]["schemas"]["BankWebhook"]
+    schema = PARSED["components"]["schemas"]["BankWebhook"]
     by_the_schema = Draft202012Validator(schema).is_valid(json.loads(delivery))
     try:
         parse(delivery)
@@ -327,7 +326,7 @@ def test_the_schema_of_a_delivery_says_what_the_door_does(field: str, value: str
 # --- the page ---------------------------------------------------------------------------------------
 
 
-def test_the_page_loads_nothing_from_elsewhere_and_nothing_that_is_not_there() -> None:
+def test_docs_page_loads_only_existing_local_files() -> None:
     response = Client().get("/api/docs/")
     html = response.content.decode()
 
@@ -343,11 +342,11 @@ def test_the_page_loads_nothing_from_elsewhere_and_nothing_that_is_not_there() -
             assert not re.search(r"@import|url\((?![\"']?data:)", Path(found).read_text())
 
 
-def test_the_page_keeps_to_a_strict_policy_for_scripts_and_styles() -> None:
+def test_docs_page_has_no_inline_scripts_or_styles() -> None:
     html = Client().get("/api/docs/").content.decode()
     assert not re.search(r"<style|\sstyle=|\son\w+=|<script(?![^>]*\ssrc=)|javascript:", html)
 
 
-def test_the_page_is_for_reading_only() -> None:
+def test_docs_page_rejects_post() -> None:
     response = Client().post("/api/docs/")
     assert (response.status_code, response["Allow"]) == (405, "GET, HEAD")

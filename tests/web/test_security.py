@@ -1,4 +1,4 @@
-"""Production's settings: what the deployment check says, what answers carry, and who is redirected."""
+"""Security settings: the deployment check, response headers, TLS redirects and CSRF exemptions."""
 
 import os
 import subprocess
@@ -12,12 +12,12 @@ from django.conf import settings
 from django.test import Client, override_settings
 from django.urls import URLPattern, URLResolver, get_resolver
 
+from config import components
 from tests.admin_client import superuser_client
 from tests.factories import ROMASHKA
 from tests.harness.servers import ROOT
-from web import security
 
-BEHIND_A_PROXY = {"SESSION_COOKIE_SECURE": True, **security.behind_tls_proxy()}
+BEHIND_A_PROXY = {"SESSION_COOKIE_SECURE": True, **components.behind_tls_proxy()}
 
 
 def check_deploy(tmp_path: Path, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -39,42 +39,42 @@ def check_deploy(tmp_path: Path, **environment: str) -> subprocess.CompletedProc
     )
 
 
-def test_the_deployment_check_is_clean(tmp_path: Path) -> None:
+def test_deployment_check_passes_behind_a_tls_proxy(tmp_path: Path) -> None:
     checked = check_deploy(tmp_path, BEHIND_TLS_PROXY="1")
     assert checked.returncode == 0, checked.stderr
 
 
-def test_the_deployment_check_fails_without_tls(tmp_path: Path) -> None:
+def test_deployment_check_fails_without_tls(tmp_path: Path) -> None:
     checked = check_deploy(tmp_path, BEHIND_TLS_PROXY="0")
     assert checked.returncode == 1
     assert "security.W012" in checked.stderr  # SESSION_COOKIE_SECURE
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/api/webhook/bank/", "/api/nothing"])
-def test_programs_are_not_redirected_to_tls(path: str) -> None:
+def test_api_and_probes_are_not_redirected_to_tls(path: str) -> None:
     with override_settings(**BEHIND_A_PROXY):
         assert Client().get(path).status_code in {200, 404, 405}
 
 
-def test_browsers_are_redirected_to_tls_and_told_to_stay() -> None:
+def test_browsers_are_redirected_to_tls_with_hsts() -> None:
     with override_settings(**BEHIND_A_PROXY):
         answer = Client().get("/admin/login/")
         assert (answer.status_code, answer["Location"]) == (301, "https://testserver/admin/login/")
         answer = Client().get("/admin/login/", headers={"X-Forwarded-Proto": "https"})
         assert answer.status_code == 200
-        assert answer["Strict-Transport-Security"] == f"max-age={security.YEAR_SECONDS}"
+        assert answer["Strict-Transport-Security"] == f"max-age={components.HSTS_SECONDS}"
         assert answer.cookies["csrftoken"]["secure"]
 
 
 @pytest.mark.django_db
-def test_development_needs_no_tls() -> None:
+def test_development_works_without_tls() -> None:
     answer = superuser_client().get("/admin/")
     assert answer.status_code == 200
     assert "Strict-Transport-Security" not in answer
 
 
 @pytest.mark.django_db
-def test_every_page_has_a_strict_policy() -> None:
+def test_every_page_has_a_strict_csp() -> None:
     for path in ["/admin/login/", "/"]:
         policy = Client().get(path)["Content-Security-Policy"]
         assert "default-src 'self'" in policy
@@ -85,12 +85,12 @@ def test_every_page_has_a_strict_policy() -> None:
 @pytest.mark.parametrize(
     "path", [f"/api/organizations/{ROMASHKA}/balance/", f"/api/organizations/{ROMASHKA}/balance/history/"]
 )
-def test_nobody_keeps_or_guesses_at_a_balance(path: str) -> None:
+def test_balances_are_not_cached_or_sniffed(path: str) -> None:
     answer = Client().get(path)
     assert (answer["Cache-Control"], answer["X-Content-Type-Options"]) == ("no-store", "nosniff")
 
 
-def test_no_template_or_script_of_ours_is_inline() -> None:
+def test_templates_have_no_inline_scripts_or_styles() -> None:
     templates = [page for page in ROOT.glob("*/templates/**/*.html") if ".venv" not in page.parts]
     assert templates
     for page in templates:
@@ -101,7 +101,7 @@ def test_no_template_or_script_of_ours_is_inline() -> None:
         assert text.count("<script") == text.count("<script src="), page
 
 
-# Each with its reason: the bank's doors go by a guard of their own, the rest only reads.
+# Webhook endpoints have their own authentication, and the others only read.
 EXEMPT = ("api/", "^api(?:/", "healthz", "readyz", "metrics")
 
 
@@ -114,7 +114,7 @@ def views(patterns: list[Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield route, pattern.callback
 
 
-def test_only_doors_and_reads_go_without_a_csrf_token() -> None:
+def test_only_endpoints_and_reads_are_csrf_exempt() -> None:
     exempt = {
         route for route, view in views(get_resolver().url_patterns) if getattr(view, "csrf_exempt", False)
     }
@@ -123,8 +123,8 @@ def test_only_doors_and_reads_go_without_a_csrf_token() -> None:
 
 
 @pytest.mark.django_db
-def test_only_the_bank_s_doors_take_a_post_without_a_csrf_token() -> None:
-    """What is exempt answers 405 to whatever could change something, except the webhook."""
+def test_only_webhook_endpoints_accept_a_post_without_a_csrf_token() -> None:
+    """All other exempt views reject methods that could change data."""
     for route, view in views(get_resolver().url_patterns):
         if not getattr(view, "csrf_exempt", False) or route.startswith("api/webhook/"):
             continue
@@ -135,6 +135,6 @@ def test_only_the_bank_s_doors_take_a_post_without_a_csrf_token() -> None:
 
 
 @pytest.mark.django_db
-def test_a_form_without_its_token_is_refused() -> None:
+def test_form_without_csrf_token_is_rejected() -> None:
     client = Client(enforce_csrf_checks=True)
     assert client.post("/admin/login/", {"username": "anna", "password": "x"}).status_code == 403

@@ -1,4 +1,4 @@
-"""Issue, list and revoke the keys of the read views."""
+"""Issue, list and revoke API keys."""
 
 from typing import Any
 
@@ -13,42 +13,44 @@ from core.cli import aware_datetime
 
 class Command(BaseCommand):
     help = (
-        "API keys, with which programs read balances (Authorization: Bearer KEY). A key is shown once, by "
-        "create, and kept nowhere; it is known by its prefix, the middle of prihod_PREFIX_SECRET. "
-        "Exit code: 0 done, 1 no such key, 2 unusable options."
+        "API keys, with which programs read balances (Authorization: Bearer KEY). create prints a key once; "
+        "only its hash is stored. A key is identified by its prefix, the middle of prihod_PREFIX_SECRET. "
+        "Exit code: 0 done, 1 no such key, 2 invalid options."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
-        acts = parser.add_subparsers(dest="action", required=True, metavar="create|list|revoke")
-        create = acts.add_parser(
-            "create", help="print a new key to stdout, and nothing else there, so that it can be piped"
+        subcommands = parser.add_subparsers(dest="subcommand", required=True, metavar="create|list|revoke")
+        create = subcommands.add_parser(
+            "create", help="print a new key, and nothing else, to stdout, so that it can be piped"
         )
-        create.add_argument("--name", required=True, help="whose it is, for people")
+        create.add_argument("--name", required=True, help="the program or person that uses the key")
         scopes = create.add_mutually_exclusive_group(required=True)
-        scopes.add_argument("--read-all", action="store_true", help="it reads every organization")
+        scopes.add_argument("--read-all", action="store_true", help="allow reading every organization")
         scopes.add_argument(
             "--organization",
             action="append",
             dest="inns",
             metavar="INN",
-            help="it reads this one, which need not have been paid yet; may be given several times",
+            help="allow reading this organization, which need not exist yet; repeatable",
         )
         create.add_argument(
             "--expires",
             type=aware_datetime,
-            metavar="WHEN",
-            help="it is good until then; ISO 8601, in UTC unless it has an offset (default: until revoked)",
+            metavar="TIME",
+            help="expiry in ISO 8601, in UTC unless it has an offset (default: valid until revoked)",
         )
-        acts.add_parser(
-            "list", help="all keys, newest first: prefix, state, scopes, times, name; tabs between"
+        subcommands.add_parser(
+            "list", help="list all keys, newest first: prefix, state, scopes, times, name; tab-separated"
         )
-        revoked = acts.add_parser("revoke", help="at once and for ever; doing it twice does no harm")
-        revoked.add_argument("prefix", help="as list shows it")
+        revoked = subcommands.add_parser(
+            "revoke", help="revoke a key immediately and permanently; idempotent"
+        )
+        revoked.add_argument("prefix", help="the key's prefix, as in the list")
 
-    def handle(self, *_: Any, action: str, **options: Any) -> None:
-        if action == "create":
+    def handle(self, *_: Any, subcommand: str, **options: Any) -> None:
+        if subcommand == "create":
             self._create(options)
-        elif action == "list":
+        elif subcommand == "list":
             self._list()
         else:
             self._revoke(options["prefix"])
@@ -57,11 +59,11 @@ class Command(BaseCommand):
         scopes = READ_ALL if options["read_all"] else " ".join(options["inns"])
         try:
             row, key = issue(options["name"], scopes, options["expires"])
-        except ValidationError as wrong:
-            raise CommandError(" ".join(wrong.messages), returncode=2) from None
+        except ValidationError as exc:
+            raise CommandError(" ".join(exc.messages), returncode=2) from None
         self.stdout.write(key)
         self.stderr.write(
-            f"Key {row}; it is shown this once. Revoke it with: apikey revoke {row.prefix}", str
+            f"Key {row}; it is not shown again. Revoke it with: apikey revoke {row.prefix}", str
         )
 
     def _list(self) -> None:
@@ -76,6 +78,6 @@ class Command(BaseCommand):
         if revoke(prefix):
             self.stdout.write(f"Revoked {prefix}.")
         elif ApiKey.objects.filter(prefix=prefix).exists():
-            self.stdout.write(f"{prefix} was revoked before.")
+            self.stdout.write(f"{prefix} was already revoked.")
         else:
             raise CommandError("there is no key with this prefix")

@@ -1,1 +1,1 @@
-"""Django's backend for MySQL and MariaDB, which knows without a message whether a connection lives."""
+"""Django's MySQL and MariaDB backend with a connection check that needs no round trip."""

@@ -1,4 +1,4 @@
-"""See the package; here Django looks for it."""
+"""The module in which Django looks for the backend's DatabaseWrapper."""
 
 import math
 import select
@@ -10,19 +10,18 @@ IDLE_SECONDS_MAX = 1.0  # shorter than any wait_timeout, which is in whole secon
 
 
 class DatabaseWrapper(base.DatabaseWrapper):
-    """Django's own, but for its look at a connection before each request: it costs no round trip."""
-
-    _looked_at = -math.inf
+    _checked_at = -math.inf
 
     def is_usable(self) -> bool:
-        """A server that has ended a session said so, or hung up: then there is something to read.
+        """Poll the socket instead of pinging the server before each request.
 
-        After an error only the server knows what the session is worth. And one that has been idle might
-        end at this moment, which a ping puts off.
+        A server that has ended a session has sent an error or closed the connection, so there is something
+        to read. After an error only a ping shows the session's state. After an idle period the session could
+        time out at this moment, and a ping restarts wait_timeout.
         """
-        last, self._looked_at = self._looked_at, time.monotonic()
-        if self.errors_occurred or self._looked_at - last > IDLE_SECONDS_MAX:
+        last, self._checked_at = self._checked_at, time.monotonic()
+        if self.errors_occurred or self._checked_at - last > IDLE_SECONDS_MAX:
             return bool(super().is_usable())
-        look = select.poll()
-        look.register(self.connection.fileno(), select.POLLIN)
-        return not look.poll(0)
+        poll = select.poll()
+        poll.register(self.connection.fileno(), select.POLLIN)
+        return not poll.poll(0)

@@ -16,8 +16,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from core import delivery_auth
 from devtools import simulator
-from ingest import signatures
 
 DIFFERENCES_SHOWN_MAX = 20
 
@@ -111,7 +111,7 @@ def _address(text: str) -> str:
 
 def _key(secret: str) -> bytes:
     try:
-        return signatures.decode_secret(secret)
+        return delivery_auth.decode_secret(secret)
     except ValueError as wrong:  # argparse's own words would quote the secret
         raise argparse.ArgumentTypeError(str(wrong)) from None
 

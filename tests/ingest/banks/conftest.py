@@ -11,8 +11,8 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, generat
 from django.test import Client
 from pytest_django import Settings
 
+from core.delivery_auth import DeliveryAuth
 from ingest import doorbell
-from ingest.authentication import DeliveryAuth
 from worker.applying import apply_batch
 
 TOKEN = "a-token-that-we-gave-to-t-bank"

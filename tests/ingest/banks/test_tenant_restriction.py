@@ -6,7 +6,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from django.core.exceptions import ImproperlyConfigured
 
-from ingest.authentication import DeliveryAuth, check_tenant_restriction
+from core.delivery_auth import DeliveryAuth
+from ingest.authentication import check_tenant_restriction
 
 NOBODY = DeliveryAuth()
 THE_BANKS_ADDRESS = ip_network("212.233.80.7")
