@@ -1,7 +1,7 @@
 """Load generators that send new webhooks, half of them for one organization of many.
 
 The closed loop (wrk) sends the next request when the last one is answered: it measures an endpoint's
-throughput. The open loop sends on a schedule, as a bank does, whatever the responses are, and measures from
+throughput. The open loop sends on a schedule, as a bank does, independent of the responses, and measures from
 the moment a request was due: a stalled endpoint is charged for every request that it delayed, also for those
 that could not even be sent. To leave those out would be coordinated omission.
 """

@@ -120,7 +120,7 @@ def post(webhooks: int) -> float:
     """Return the microseconds per webhook of apply_batch in this process."""
     enqueue(webhooks, organizations=POSTED_TO, first=FIRST_OF_THE_OTHERS)
     started = time.perf_counter()
-    while apply_batch(settings.BATCH_WEBHOOKS_MAX):
+    while apply_batch(settings.BATCH_SIZE_MAX):
         pass
     return 1e6 * (time.perf_counter() - started) / webhooks
 
@@ -210,7 +210,7 @@ def measure_sweep(condition: str, size: Size, log: Callable[[str], None]) -> Mea
         sweep()
         rounds.append(time.perf_counter() - started)
     log(f"a sweep {condition} takes {max(rounds):.3f} s")
-    bound = at_most(settings.SWEEP_EVERY_SECONDS)
+    bound = at_most(settings.SWEEP_INTERVAL_SECONDS)
     return Measurement(MEASURE, f"a sweep {condition}", "s", rounds, bound=bound)
 
 

@@ -69,7 +69,7 @@ def compare(size: Size, organizations: int, log: Callable[[str], None]) -> Itera
         if (organizations, SENT) not in RATIOS_MIN:  # a broker costs the same for any number of organizations
             del runs[SENT]
         speeds: dict[str, list[float]] = {name: [] for name in runs}
-        post(max(organizations, settings.BATCH_WEBHOOKS_MAX), organizations)  # creates them, and warms up
+        post(max(organizations, settings.BATCH_SIZE_MAX), organizations)  # creates them, and warms up
         for number in range(1, size.rounds + 1):
             for name, run in runs.items():
                 speeds[name].append(run())
@@ -90,7 +90,7 @@ def in_words(organizations: int) -> str:
 def post(webhooks: int, organizations: int) -> float:
     enqueue(webhooks, organizations=organizations)
     started = time.perf_counter()
-    while apply_batch(settings.BATCH_WEBHOOKS_MAX):
+    while apply_batch(settings.BATCH_SIZE_MAX):
         pass
     return webhooks / (time.perf_counter() - started)
 

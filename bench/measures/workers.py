@@ -51,7 +51,7 @@ def measure(quick: bool, log: Callable[[str], None]) -> Iterator[Measurement]:
 
 def start(stack: ProcfileStack) -> None:
     stack.start(*(worker.name for worker in stack.workers))
-    enqueue(len(stack.workers) * settings.BATCH_WEBHOOKS_MAX, organizations=max(ORGANIZATIONS))
+    enqueue(len(stack.workers) * settings.BATCH_SIZE_MAX, organizations=max(ORGANIZATIONS))
     enqueue(1, organizations=1, first=QUIET)
     drain(stack)  # creates the organizations, and warms up
 
@@ -78,7 +78,7 @@ def throughput(
 def longest_wait(stack: ProcfileStack, size: Size, processes: int, log: Callable[[str], None]) -> Measurement:
     """Drain a hot organization's backlog while webhooks of a quiet one arrive; return their longest wait."""
     enqueue(size.webhooks, organizations=1)
-    batch_seconds = settings.BATCH_WEBHOOKS_MAX / drain(stack).per_second
+    batch_seconds = settings.BATCH_SIZE_MAX / drain(stack).per_second
     enqueue(size.hot_backlog, organizations=1)
     waits = []
     ring(stack)
@@ -110,7 +110,7 @@ def batches_before(
     require_consistent_ledger()
     quiet.refresh_from_db()
     before = Webhook.objects.filter(pk__gte=oldest.pk, applied_at__lt=quiet.applied_at).count()
-    batches = before / settings.BATCH_WEBHOOKS_MAX
+    batches = before / settings.BATCH_SIZE_MAX
     log(f"{processes} processes: {batches:.0f} batches before a webhook with {half} in front of it")
     name = (
         f"batches before a quiet organization's webhook in the middle of a hot backlog, {processes} processes"
