@@ -18,7 +18,7 @@ from rich.table import Table
 from bench import measures
 from bench.measurements import Measurement
 from bench.plot import PLOT, render_svg
-from bench.report import PAGE, README, RESULTS, Run, results_table, update_pages
+from bench.report import PAGE, README, README_RU, RESULTS, Run, results_table, update_pages
 from bench.systems import InvalidRun
 from tests.harness.procfile_stack import missing_servers
 from tests.harness.servers import ROOT, ServerFailed, missing_reason
@@ -37,7 +37,8 @@ def main(arguments: Sequence[str]) -> int:
         return list_measures()
     if options.readme:
         update_pages(Run.read(LATEST))
-        console.print(f"{README.name} and {PAGE.name} show {LATEST.relative_to(ROOT)}")
+        pages = ", ".join(page.name for page in (README, README_RU, PAGE))
+        console.print(f"{pages} show {LATEST.relative_to(ROOT)}")
         return 0
     if missing := [*missing_servers(), *filter(None, [missing_reason("wrk")])]:
         console.print("!! The benchmark does NOT run:", *missing, sep="\n!!   ", markup=False)
