@@ -18,6 +18,7 @@ from django.db import connection
 
 from bench.systems import DATABASE_SETTINGS, InvalidRun
 from tests.harness.procfile_stack import SHORT_TIMES, ProcfileStack
+from tests.harness.stack import clean_environment
 
 PRODUCTION = {
     "DJANGO_SETTINGS_MODULE": "config.settings",
@@ -30,7 +31,9 @@ PRODUCTION = {
     "READ_AUTH": "none",
 }
 if not settings.configured:
-    os.environ |= PRODUCTION
+    environment = clean_environment(**PRODUCTION)
+    os.environ.clear()
+    os.environ |= environment
     django.setup()
     # Logging costs as much here as in a worker, but its output is not for this terminal.
     console: Any = logging.getLogger().handlers[0]
