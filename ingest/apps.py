@@ -1,6 +1,7 @@
 from django.apps import AppConfig
 from django.conf import settings
 from django.core.checks import Tags, register
+from django.utils.module_loading import import_string
 from django.utils.translation import gettext_lazy as _
 
 from ingest.append_only import APPEND_ONLY_TABLES
@@ -16,5 +17,5 @@ class IngestConfig(AppConfig):
     def ready(self) -> None:
         register(check_webhook_auth, Tags.security)
         triggers.register(APPEND_ONLY_TABLES)
-        # Raises ImproperlyConfigured, as the settings themselves do.
-        check_tenant_restriction(settings.TOCHKA_AUTH, settings.TOCHKA_CUSTOMER_CODES, settings.TBANK_AUTH)
+        # By name, now that models are loaded. Raises ImproperlyConfigured, so that no process starts.
+        import_string("ingest.banks.registry.check_tenant_restrictions")()

@@ -1,17 +1,16 @@
-"""Who may deliver: tried before anything of a delivery is parsed or stored.
+"""Authentication of deliveries, before anything of them is parsed or stored.
 
-Each door has a guard, which the settings make of the environment; docs/security.md says what each kind of
-proof is good for. Whatever doesn't fit is turned away, and the reason is for the log alone.
+Each endpoint has a DeliveryAuth, which the settings build from the environment; docs/security.md compares the
+kinds of credentials. A delivery that fails is answered 401, and the reason is only logged.
 """
 
 import hmac
 import re
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 import structlog
 from django.conf import settings
-from django.core.exceptions import ImproperlyConfigured
 
 from core.client_ip import Address
 from core.delivery_auth import DeliveryAuth
@@ -21,27 +20,11 @@ from ingest.signatures import hex_signature, signature, verify_jws
 
 log = structlog.get_logger(__name__)
 throttle = LogThrottle()
-
 _TIMESTAMP = re.compile(r"[0-9]{1,12}")  # Unix seconds
 
 
-def check_tenant_restriction(
-    tochka: DeliveryAuth, tochka_customers: Sequence[str], tbank: DeliveryAuth
-) -> None:
-    """A bank delivers for all its customers with one key, and from the same addresses: neither says for whom.
-
-    Any customer could have the bank tell us of payments to itself. Raises ImproperlyConfigured.
-    """
-    if tochka.is_configured and not tochka_customers:
-        raise ImproperlyConfigured("TOCHKA_PUBLIC_KEY_FILE is set; then TOCHKA_CUSTOMER_CODES must be")
-    if tbank.is_configured and not tbank.requires_credentials:
-        raise ImproperlyConfigured(
-            "TBANK_NETWORKS is set; then TBANK_BASIC_AUTH or TBANK_BEARER_TOKENS must be"
-        )
-
-
 def auth_for(endpoint: str) -> DeliveryAuth:
-    """Return the authentication of the endpoint of this name. Raise Misconfigured if no credentials are set."""
+    """Return the endpoint's authentication. Raise Misconfigured if none is configured."""
     if auth := settings.ENDPOINT_AUTH.get(endpoint):
         return auth
     raise Misconfigured(Setting.CREDENTIALS, endpoint)

@@ -4,9 +4,10 @@ import os
 import signal
 import sys
 
+import django
 from billiard import current_process
 from celery import Celery, Task
-from celery.signals import setup_logging, task_postrun, task_prerun, worker_process_init
+from celery.signals import import_modules, setup_logging, task_postrun, task_prerun, worker_process_init
 from django.conf import settings
 from django.db import close_old_connections
 from structlog.contextvars import bind_contextvars, clear_contextvars
@@ -16,6 +17,14 @@ from core.cli import exit_on_misconfiguration
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
 with exit_on_misconfiguration():
     settings.DEBUG  # noqa: B018 loads them, before Celery looks at its command line
+
+
+@import_modules.connect
+def set_up_django(**_: object) -> None:
+    """Set up Django ahead of Celery's own receiver, so that a misconfiguration exits with one line."""
+    with exit_on_misconfiguration():
+        django.setup()
+
 
 app = Celery("prihod")
 # Its Django fixup puts the working directory first, where a folder named as a package of ours would hide it.

@@ -1,4 +1,4 @@
-"""What a bank's delivery comes to, before anything is stored."""
+"""What a bank's delivery means, before anything is stored."""
 
 from dataclasses import dataclass
 from uuid import UUID
@@ -10,15 +10,15 @@ BANK_REFERENCE_CHARS_MAX = 64
 
 @dataclass(frozen=True, slots=True)
 class BankReference:
-    """The bank's own id of an operation, where our operation id can't be made of it alone."""
+    """The bank's own id of an operation, for banks whose id alone doesn't determine our operation id."""
 
-    alias: UUID  # made of it, in the bank's namespace
-    text: str  # as people read it, at most BANK_REFERENCE_CHARS_MAX characters
+    alias: UUID  # derived from `text` in the bank's namespace
+    text: str  # as displayed, at most BANK_REFERENCE_CHARS_MAX characters
 
 
 @dataclass(frozen=True, slots=True)
 class CreditEvent:
-    """A payment into an account, under these terms."""
+    """A payment into an account."""
 
     terms: PaymentTerms
     bank_reference: BankReference | None = None
@@ -26,14 +26,14 @@ class CreditEvent:
 
 @dataclass(frozen=True, slots=True)
 class IgnoredEvent:
-    """Truly the bank's word, and known to be no payment to credit: answered 200, and kept for a while."""
+    """Authentic and known to be no payment to credit: answered 200, recorded until retention deletes it."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class UnrecognizedEvent:
-    """Truly the bank's word, and possibly money: answered 200, and kept until a person has closed it."""
+    """Authentic and possibly money: answered 200, recorded until an operator closes it."""
 
     reason: str
 

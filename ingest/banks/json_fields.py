@@ -1,7 +1,7 @@
-"""A bank's JSON object, field by field.
+"""Typed access to the fields of a bank's JSON object.
 
-What can't be read raises InvalidDelivery, which says why: the delivery is then unrecognized, not refused.
-Only what is no JSON at all raises NotJson.
+A field that can't be read raises InvalidDelivery with the reason: the delivery is then unrecognized, not
+rejected. Only a body that is no JSON at all raises NotJson.
 """
 
 import json
@@ -17,11 +17,11 @@ from ingest.field_rules import FIELD_CHARS_SHOWN
 from ledger.inn import is_inn
 
 KIO_CHARS = 5  # of a foreign organization, in the payer's INN (field 60) of its payment orders
-WHOLE_NUMBER_CHARS_MAX = 64
+INTEGER_CHARS_MAX = 64
 
 
 class JsonNumber(str):
-    """A JSON number, digit by digit as it was written."""
+    """A JSON number as written, digit by digit."""
 
     __slots__ = ()
 
@@ -31,82 +31,82 @@ class JsonObject:
     """A JSON object. Each method takes the bank's name of a field and raises InvalidDelivery."""
 
     fields: Mapping[str, Any]
-    repeated: tuple[str, ...] = ()  # names that stand twice in one object, at any depth
-    inside: str = ""  # what the names of complaints begin with
+    repeated: tuple[str, ...] = ()  # names that occur twice in one object, at any depth
+    prefix: str = ""  # of the field names in error messages
 
-    def named(self, name: str) -> str:
-        return f"{self.inside}{name}"
+    def full_name(self, name: str) -> str:
+        return f"{self.prefix}{name}"
 
     def require_unique(self) -> None:
-        """Which of two equal fields is meant, nothing says."""
+        """Refuse repeated fields: JSON doesn't say which value counts."""
         for name in self.repeated:
             raise InvalidDelivery(name[:FIELD_CHARS_SHOWN], "is given twice")
 
-    def part(self, name: str) -> "JsonObject":
-        """The object in this field."""
-        value = self._given(name)
+    def nested(self, name: str) -> "JsonObject":
+        value = self._value(name)
         if not isinstance(value, Mapping):
-            self._mistyped(name, value, "an object")
-        return JsonObject(value, inside=f"{self.named(name)}.")
+            self._refuse_type(name, value, "an object")
+        return JsonObject(value, prefix=f"{self.full_name(name)}.")
 
     def text(self, name: str) -> str:
-        value = self._given(name)
+        value = self._value(name)
         if not isinstance(value, str) or isinstance(value, JsonNumber):
-            self._mistyped(name, value, "a string")
+            self._refuse_type(name, value, "a string")
         return self._encodable(name, value)
 
-    def written(self, name: str) -> str:
-        """A string, or a whole number as it is written: banks' systems differ in that."""
-        value = self._given(name)
+    def text_or_integer(self, name: str) -> str:
+        """Return a string, or an integer as written: banks' systems differ in that."""
+        value = self._value(name)
         if isinstance(value, JsonNumber):
-            if not value.isdecimal() or len(value) > WHOLE_NUMBER_CHARS_MAX:
-                self._mistyped(name, value, "a string or a whole number")
+            if not value.isdecimal() or len(value) > INTEGER_CHARS_MAX:
+                self._refuse_type(name, value, "a string or a whole number")
             return str(value)
         return self.text(name)
 
     def kopecks(self, name: str) -> int:
-        value = self._given(name)
+        """Return an amount in rubles as kopecks."""
+        value = self._value(name)
         if not isinstance(value, str):
-            self._mistyped(name, value, "a number or a string")
+            self._refuse_type(name, value, "a number or a string")
         self._encodable(name, value)
         raw = value.encode() if isinstance(value, JsonNumber) else msgspec.json.encode(str(value))
-        return field_rules.amount_kopecks(raw, self.named(name))
+        return field_rules.amount_kopecks(raw, self.full_name(name))
 
     def inn(self, name: str) -> str:
-        """An INN that can be credited."""
+        """Return an INN that can be credited."""
         value = self.fields.get(name)
         text = value.strip() if isinstance(value, str) else value
         if text is None or (isinstance(text, str) and not text.strip("0")):
-            raise InvalidDelivery(self.named(name), "names no INN, so there is no balance to credit")
+            raise InvalidDelivery(self.full_name(name), "names no INN, so there is no balance to credit")
         if not isinstance(value, str) or isinstance(value, JsonNumber):
-            self._mistyped(name, value, "a string of 10 or 12 digits")
+            self._refuse_type(name, value, "a string of 10 or 12 digits")
         if is_inn(value):
             return value
         if len(value) == KIO_CHARS and value.isdecimal():
             raise InvalidDelivery(
-                self.named(name),
+                self.full_name(name),
                 "is the 5-digit code (KIO) of a foreign organization, which has no INN to credit",
             )
-        raise InvalidDelivery(self.named(name), "is no INN: it must have exactly 10 or 12 digits")
+        raise InvalidDelivery(self.full_name(name), "is no INN: it must have exactly 10 or 12 digits")
 
-    def _given(self, name: str) -> Any:
+    def _value(self, name: str) -> Any:
         if name not in self.fields:
-            raise InvalidDelivery(self.named(name), "is missing")
+            raise InvalidDelivery(self.full_name(name), "is missing")
         return self.fields[name]
 
     def _encodable(self, name: str, text: str) -> str:
-        """JSON can escape half of a surrogate pair, which no database holds."""
+        """Refuse half of a surrogate pair, which JSON can escape and no database stores."""
         try:
             text.encode()
         except UnicodeEncodeError:
-            raise InvalidDelivery(self.named(name), "must be valid Unicode") from None
+            raise InvalidDelivery(self.full_name(name), "must be valid Unicode") from None
         return text
 
-    def _mistyped(self, name: str, value: object, wanted: str) -> NoReturn:
-        raise InvalidDelivery(self.named(name), f"must be {wanted}, got {_kind(value)}")
+    def _refuse_type(self, name: str, value: Any, expected: str) -> NoReturn:
+        raise InvalidDelivery(self.full_name(name), f"must be {expected}, got {_type_name(value)}")
 
 
-def _kind(value: object) -> str:
+def _type_name(value: Any) -> str:
     if value is None:
         return "null"
     if isinstance(value, JsonNumber):
@@ -115,21 +115,21 @@ def _kind(value: object) -> str:
 
 
 def parse_json_object(body: bytes) -> JsonObject:
-    """Return the object in `body`. Raises NotJson, or InvalidDelivery for other JSON than an object."""
+    """Parse `body`. Raise NotJson, or InvalidDelivery for JSON that is no object."""
     repeated: list[str] = []
 
-    def gathered(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found: dict[str, Any] = {}
-        for name, each in pairs:
-            if name in found:
+    def collect(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        fields: dict[str, Any] = {}
+        for name, value in pairs:
+            if name in fields:
                 repeated.append(name.encode(errors="replace").decode())
-            found[name] = each
-        return found
+            fields[name] = value
+        return fields
 
     try:
         value = json.loads(
             body.decode("utf-8-sig"),
-            object_pairs_hook=gathered,
+            object_pairs_hook=collect,
             parse_int=JsonNumber,
             parse_float=JsonNumber,
             parse_constant=_refuse_constant,

@@ -1,11 +1,14 @@
-"""The doors: where each bank delivers, and in which words.
+"""The webhook endpoints: /api/webhook/<name>/, one for each bank.
 
-/api/webhook/<name>/ is there when the settings have a guard of this name (ENDPOINT_AUTH).
+An endpoint is enabled when the settings have authentication of its name (ENDPOINT_AUTH).
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from django.conf import settings
+
+from core.delivery_auth import DeliveryAuth
 from ingest.banks import tbank, tochka
 from ingest.banks.events import BankEvent, CreditEvent
 from ingest.models import DEFAULT_SOURCE
@@ -13,26 +16,42 @@ from ingest.parsing import parse
 
 
 def read_contract(body: bytes) -> CreditEvent:
-    """A delivery in our own contract; raises InvalidDelivery."""
+    """Read a delivery in our own contract. Raise InvalidDelivery."""
     return CreditEvent(parse(body))
+
+
+def no_tenant_restriction(_: DeliveryAuth) -> None:
+    """Our own contract's credentials belong to one sender, who delivers only to us."""
 
 
 @dataclass(frozen=True)
 class BankEndpoint:
-    """`read` tells what a verified payload comes to; `acknowledge` answers as the bank wants.
+    """`name` is the source of what is stored.
 
-    `read` raises InvalidDelivery, or NotAuthorized where the payload is not meant for us. The name is the source
-    of what is taken in. Tochka wants a 200 and T-Bank any 2xx, whatever stands in it, so our own contract's
-    answers do for both.
+    `read` interprets a verified payload; it raises InvalidDelivery, or NotAuthorized if the payload is not
+    meant for us. `check_tenant_restriction` raises ImproperlyConfigured if the settings would let in events
+    of the bank's other customers. All endpoints share our contract's responses: Tochka requires a 200 and
+    T-Bank any 2xx, with any body.
     """
 
     name: str
     read: Callable[[bytes], BankEvent]
+    check_tenant_restriction: Callable[[DeliveryAuth], None] = no_tenant_restriction
 
 
 ENDPOINTS = (
     BankEndpoint(DEFAULT_SOURCE, read_contract),
-    BankEndpoint(tochka.SOURCE, tochka.read),
-    BankEndpoint(tbank.SOURCE, tbank.read),
+    BankEndpoint(tochka.SOURCE, tochka.read, tochka.check_tenant_restriction),
+    BankEndpoint(tbank.SOURCE, tbank.read, tbank.check_tenant_restriction),
 )
 ENDPOINTS_BY_NAME = {endpoint.name: endpoint for endpoint in ENDPOINTS}
+
+
+def check_tenant_restrictions() -> None:
+    """Check all enabled endpoints.
+
+    Banks sign every customer's webhooks with one key, and send them from the same addresses, so without a
+    tenant restriction another customer could get its own payments credited here. Raise ImproperlyConfigured.
+    """
+    for name, auth in settings.ENDPOINT_AUTH.items():
+        ENDPOINTS_BY_NAME[name].check_tenant_restriction(auth)

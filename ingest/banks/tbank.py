@@ -1,6 +1,6 @@
 """T-Bank's webhook «Операция по счету» (oper-feed-operation): which operations are payments into an account.
 
-After https://developer.tbank.ru/docs/intro/webhooks/account-info (a new operation, or a changed one),
+Sources: https://developer.tbank.ru/docs/intro/webhooks/account-info (a new operation, or a changed one),
 https://developer.tbank.ru/docs/products/account-info (Authorization and Transaction, the dates, and that an
 operationId may change) and https://developer.tbank.ru/docs/api/get-api-v-1-statement (the fields).
 docs/banks.md has the whole mapping, docs/decisions/0017 the reasons for the key.
@@ -10,6 +10,9 @@ import json
 from datetime import datetime
 from uuid import UUID, uuid5
 
+from django.core.exceptions import ImproperlyConfigured
+
+from core.delivery_auth import DeliveryAuth
 from ingest import field_rules
 from ingest.banks import vocabulary
 from ingest.banks.events import (
@@ -33,10 +36,21 @@ INCOMING = vocabulary.fold_all(["Credit"])
 OUTGOING = vocabulary.fold_all(["Debit"])
 
 
-def read(body: bytes) -> BankEvent:
-    """What `body` comes to; raises NotJson.
+def check_tenant_restriction(auth: DeliveryAuth) -> None:
+    """Require credentials: the bank's addresses alone are the same for all its customers.
 
-    That it is meant for us, the credentials have shown that this endpoint demands: the bank has them from us.
+    Raise ImproperlyConfigured.
+    """
+    if not auth.requires_credentials:
+        raise ImproperlyConfigured(
+            "TBANK_NETWORKS is set; then TBANK_BASIC_AUTH or TBANK_BEARER_TOKENS must be"
+        )
+
+
+def read(body: bytes) -> BankEvent:
+    """Interpret an event. Raise NotJson.
+
+    The payload needs no tenant check: the endpoint requires credentials that we gave the bank.
     """
     try:
         operation = parse_json_object(body)
@@ -49,52 +63,53 @@ def read(body: bytes) -> BankEvent:
 
 
 def _ignored(operation: JsonObject) -> IgnoredEvent | None:
-    """Why it is known to be no payment to credit; None if it is one. Raises InvalidDelivery for the rest."""
-    for name, credited, not_credited, wrong in [
+    """Return why the event is no payment to credit; None if it is one. Raise InvalidDelivery if unclear."""
+    for name, credited, not_credited, reason in [
         ("operationStatus", BOOKED, NOT_BOOKED, "is not booked"),
         ("typeOfOperation", INCOMING, OUTGOING, "is not credited"),
     ]:
         word = operation.text(name)
         if vocabulary.fold(word) in not_credited:
-            return IgnoredEvent(f"{name} {word} {wrong}")
+            return IgnoredEvent(f"{name} {word} {reason}")
         if vocabulary.fold(word) not in credited:
             raise vocabulary.unknown_word(word, name)
-    account_currency = operation.written("accountCurrencyDigitalCode")
+    account_currency = operation.text_or_integer("accountCurrencyDigitalCode")
     if not vocabulary.is_rubles(account_currency, "accountCurrencyDigitalCode"):
         return IgnoredEvent(f"currency {account_currency} is not credited")
-    currency = operation.written("operationCurrencyDigitalCode")
+    currency = operation.text_or_integer("operationCurrencyDigitalCode")
     if not vocabulary.is_rubles(currency, "operationCurrencyDigitalCode"):
         raise InvalidDelivery("operationCurrencyDigitalCode", f"is {currency}, and the account is in rubles")
     return None
 
 
 def _credit(operation: JsonObject) -> CreditEvent:
-    payer = operation.part("payer")
-    number = field_rules.document_number(operation.written("documentNumber"), "documentNumber")
+    payer = operation.nested("payer")
+    account, payer_account = operation.text_or_integer("accountNumber"), payer.text_or_integer("acct")
+    number = field_rules.document_number(operation.text_or_integer("documentNumber"), "documentNumber")
     date = field_rules.document_date(operation.text("docDate"), "docDate")
     terms = PaymentTerms(
-        operation_id=_operation_id(operation.written("accountNumber"), payer.written("acct"), number, date),
+        operation_id=_operation_id(account, payer_account, number, date),
         inn=payer.inn("inn"),
         amount_kopecks=operation.kopecks("accountAmount"),
         document_number=number,
         document_date=date,
     )
-    bank_reference = field_rules.bounded_text(
-        operation.written("operationId"), "operationId", chars_max=BANK_REFERENCE_CHARS_MAX
+    bank_id = field_rules.bounded_text(
+        operation.text_or_integer("operationId"), "operationId", chars_max=BANK_REFERENCE_CHARS_MAX
     )
-    return CreditEvent(terms, BankReference(alias(bank_reference), bank_reference))
+    return CreditEvent(terms, BankReference(alias(bank_id), bank_id))
 
 
 def _operation_id(account: str, payer_account: str, document_number: str, document_date: datetime) -> UUID:
-    """Made of what names a payment order, and of nothing that the bank may change afterwards.
+    """Derive our operation id from the fields that identify a payment order and never change.
 
-    Not operationId, which changes overnight, and not the amount: it stays one payment when they change.
+    Not from operationId, which changes overnight, nor from the amount: after a change it is the same payment.
     """
     order = [account, payer_account, document_number, document_date.isoformat()]
     return uuid5(NAMESPACE, f"payment order {json.dumps(order)}")
 
 
-def alias(bank_reference: str) -> UUID:
-    """What T-Bank's operationId `bank_reference`, in any spelling of a UUID, is found by."""
-    uuid = parse_operation_id(bank_reference)
-    return uuid5(NAMESPACE, f"operation {bank_reference if uuid is None else uuid}")
+def alias(bank_id: str) -> UUID:
+    """Return the alias of T-Bank's operationId `bank_id`, the same for all spellings of a UUID."""
+    uuid = parse_operation_id(bank_id)
+    return uuid5(NAMESPACE, f"operation {bank_id if uuid is None else uuid}")

@@ -1,13 +1,15 @@
-"""Tochka Bank's webhooks: which of them is a payment into an account, and what it says.
+"""Tochka Bank's webhooks: which events are payments into an account, and their terms.
 
-After https://developers.tochka.com/docs/tochka-api/opisanie-metodov/vebhuki and its pages for each event.
-The body is a JWT, which the door has verified; here comes its payload. docs/banks.md has the whole mapping.
+Source: https://developers.tochka.com/docs/tochka-api/opisanie-metodov/vebhuki and its pages for each event.
+The body is a JWT; this module reads its verified payload. docs/banks.md has the whole mapping.
 """
 
 from uuid import UUID, uuid5
 
 from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
 
+from core.delivery_auth import DeliveryAuth
 from ingest import field_rules
 from ingest.banks import vocabulary
 from ingest.banks.events import (
@@ -25,29 +27,38 @@ SOURCE = "tochka"
 NAMESPACE = UUID("f60be8d2-5601-5723-8aab-c9e125be5f68")  # uuid5(NAMESPACE_URL, "https://tochka.com/")
 CREDITED = vocabulary.fold_all(["incomingPayment"])
 OUTGOING = vocabulary.fold_all(["outgoingPayment"])
-# Money that came in, without its payer's INN.
+# Incoming money without its payer's INN.
 WITHOUT_PAYER = vocabulary.fold_all(
     ["incomingSbpPayment", "incomingSbpB2BPayment", "acquiringInternetPayment"]
 )
-# The status of an acquiringInternetPayment of which the buyer's money is only held.
-HELD = vocabulary.fold_all(["AUTHORIZED"])
-# What the payloads of the bank's pages have for an id. Its tests of an address may be those.
-SAMPLES = {
+# The status of an acquiringInternetPayment that only reserves the buyer's money.
+AUTHORIZED = vocabulary.fold_all(["AUTHORIZED"])
+# Ids of the samples in the bank's documentation, which its test of a webhook URL may send.
+SAMPLE_IDS = {
     "paymentId": ["0000000000"],
     "qrcId": ["AS10006DPRTEFPFS9HJ9SQSDSVRHJD3L"],
     "operationId": ["A22001100263820100000533E625FCB3", "beeac8a4-6047-3f38-8922-a664e6b5c43b"],
 }
 
 
-def read(payload: bytes) -> BankEvent:
-    """What `payload` comes to; raises NotAuthorized where nothing in it says that it is meant for us.
+def check_tenant_restriction(_: DeliveryAuth) -> None:
+    """Require the customer codes: the bank signs all its customers' events with one key.
 
-    The bank signs for all its customers with one key, so each of them has its signature on events of their
-    own. Every event of the bank has a customer code, which is checked before anything else.
+    Raise ImproperlyConfigured.
+    """
+    if not settings.TOCHKA_CUSTOMER_CODES:
+        raise ImproperlyConfigured("TOCHKA_PUBLIC_KEY_FILE is set; then TOCHKA_CUSTOMER_CODES must be")
+
+
+def read(payload: bytes) -> BankEvent:
+    """Interpret an event. Raise NotAuthorized unless it has one of our customer codes.
+
+    The customer code is in every event, and is checked first: each customer of the bank can obtain its
+    signature on events of their own.
     """
     try:
         event = parse_json_object(payload)
-        is_ours = event.written("customerCode") in settings.TOCHKA_CUSTOMER_CODES
+        is_ours = event.text_or_integer("customerCode") in settings.TOCHKA_CUSTOMER_CODES
     except InvalidDelivery:
         raise NotAuthorized("no customer code") from None
     if not is_ours or "customerCode" in event.repeated:
@@ -60,58 +71,62 @@ def read(payload: bytes) -> BankEvent:
 
 
 def _ignored(event: JsonObject) -> IgnoredEvent | None:
-    """Why it is known to be no payment to credit; None if it is one. Raises InvalidDelivery for the rest."""
-    kind = event.text("webhookType")
-    word = vocabulary.fold(kind)
+    """Return why the event is no payment to credit; None if it is one. Raise InvalidDelivery if unclear."""
+    webhook_type = event.text("webhookType")
+    word = vocabulary.fold(webhook_type)
     if word in OUTGOING:
-        return IgnoredEvent(f"webhookType {kind} is not credited")
+        return IgnoredEvent(f"webhookType {webhook_type} is not credited")
     if word in WITHOUT_PAYER:
-        return _ignored_without_payer(event, kind)
+        return _ignored_without_payer(event, webhook_type)
     if word not in CREDITED:
-        raise vocabulary.unknown_word(kind, "webhookType")
-    if _is_sample(event) and not event.part("SidePayer").text("inn").strip("0"):
+        raise vocabulary.unknown_word(webhook_type, "webhookType")
+    if _is_sample(event) and not event.nested("SidePayer").text("inn").strip("0"):
         return IgnoredEvent("the sample of the bank's documentation: a test")
-    currency = event.part("SideRecipient").written("currency")
+    currency = event.nested("SideRecipient").text_or_integer("currency")
     if not vocabulary.is_rubles(currency, "SideRecipient.currency"):
         return IgnoredEvent(f"currency {currency} is not credited")
-    currency = event.part("SidePayer").written("currency")
+    currency = event.nested("SidePayer").text_or_integer("currency")
     if not vocabulary.is_rubles(currency, "SidePayer.currency"):
         raise InvalidDelivery("SidePayer.currency", f"is {currency}, and the recipient's are rubles")
     return None
 
 
-def _ignored_without_payer(event: JsonObject, kind: str) -> IgnoredEvent:
+def _ignored_without_payer(event: JsonObject, webhook_type: str) -> IgnoredEvent:
     if _is_sample(event):
         return IgnoredEvent("the sample of the bank's documentation: a test")
-    if "status" in event.fields and vocabulary.fold(event.text("status")) in HELD:
-        return IgnoredEvent(f"{kind}: the buyer's money is only held")
-    raise InvalidDelivery("webhookType", f"{kind} names no payer's INN, so there is no balance to credit")
+    if "status" in event.fields and vocabulary.fold(event.text("status")) in AUTHORIZED:
+        return IgnoredEvent(f"{webhook_type}: the buyer's money is only reserved")
+    raise InvalidDelivery(
+        "webhookType", f"{webhook_type} names no payer's INN, so there is no balance to credit"
+    )
 
 
 def _is_sample(event: JsonObject) -> bool:
-    return any(event.fields.get(name) in ids for name, ids in SAMPLES.items())
+    return any(event.fields.get(name) in ids for name, ids in SAMPLE_IDS.items())
 
 
 def _credit(event: JsonObject) -> CreditEvent:
-    own_id = field_rules.bounded_text(
-        event.written("paymentId"), "paymentId", chars_max=BANK_REFERENCE_CHARS_MAX
+    payment_id = field_rules.bounded_text(
+        event.text_or_integer("paymentId"), "paymentId", chars_max=BANK_REFERENCE_CHARS_MAX
     )
     return CreditEvent(
         PaymentTerms(
-            operation_id=operation_id(own_id),
-            inn=event.part("SidePayer").inn("inn"),
-            amount_kopecks=event.part("SideRecipient").kopecks("amount"),
-            document_number=field_rules.document_number(event.written("documentNumber"), "documentNumber"),
+            operation_id=operation_id(payment_id),
+            inn=event.nested("SidePayer").inn("inn"),
+            amount_kopecks=event.nested("SideRecipient").kopecks("amount"),
+            document_number=field_rules.document_number(
+                event.text_or_integer("documentNumber"), "documentNumber"
+            ),
             document_date=field_rules.document_date(event.text("date"), "date"),
         )
     )
 
 
 def payment_id(payload: bytes) -> str:
-    """What Tochka calls the payment in `payload`; raises InvalidDelivery."""
-    return parse_json_object(payload).written("paymentId")
+    """Return Tochka's id of the payment in `payload`. Raise InvalidDelivery."""
+    return parse_json_object(payload).text_or_integer("paymentId")
 
 
 def operation_id(payment_id: str) -> UUID:
-    """Our operation id of the payment that Tochka, also in its statements, calls `payment_id`."""
+    """Return our operation id of Tochka's `payment_id`, which its statements show, too."""
     return uuid5(NAMESPACE, payment_id)

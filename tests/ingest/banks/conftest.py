@@ -1,4 +1,4 @@
-"""Banks at their doors, with guards as the settings would make them."""
+"""The banks' endpoints, authenticated as by the settings."""
 
 import json
 from collections.abc import Callable
@@ -15,16 +15,16 @@ from core.delivery_auth import DeliveryAuth
 from ingest import doorbell
 from worker.applying import apply_batch
 
-TOKEN = "a-token-that-we-gave-to-t-bank"
-Told = dict[str, Any]
-Deliver = Callable[[Told], tuple[int, str]]
+TOKEN = "a-token-given-to-t-bank"
+Event = dict[str, Any]
+Deliver = Callable[[Event], tuple[int, str]]
 
 
-def load_sample(name: str, **changed: Any) -> Told:
-    """A sample body, with these fields replaced; `payer={…}` and the like replace inside."""
-    told: Told = json.loads((Path(__file__).parent / "samples" / f"{name}.json").read_text())
-    inside = {field: told[field] | value for field, value in changed.items() if isinstance(value, dict)}
-    return told | changed | inside
+def load_sample(name: str, **changed: Any) -> Event:
+    """Return a sample event with some fields replaced; a dict replaces fields of a nested object."""
+    event: Event = json.loads((Path(__file__).parent / "samples" / f"{name}.json").read_text())
+    nested = {field: event[field] | value for field, value in changed.items() if isinstance(value, dict)}
+    return event | changed | nested
 
 
 @pytest.fixture(scope="session")
@@ -33,7 +33,7 @@ def bank_key() -> RSAPrivateKey:
 
 
 @pytest.fixture(autouse=True)
-def guards(settings: Settings, monkeypatch: pytest.MonkeyPatch, bank_key: RSAPrivateKey) -> None:
+def endpoint_auth(settings: Settings, monkeypatch: pytest.MonkeyPatch, bank_key: RSAPrivateKey) -> None:
     monkeypatch.setattr(doorbell, "ring", lambda: None)
     settings.TOCHKA_CUSTOMER_CODES = ["300123124", "300123123"]
     settings.ENDPOINT_AUTH = {
@@ -45,29 +45,29 @@ def guards(settings: Settings, monkeypatch: pytest.MonkeyPatch, bank_key: RSAPri
 
 @pytest.fixture
 def from_tochka(bank_key: RSAPrivateKey) -> Deliver:
-    def deliver(told: Told) -> tuple[int, str]:
-        token = jwt.encode(told, bank_key, algorithm="RS256")
-        return _answer(Client().post("/api/webhook/tochka/", token, content_type="text/plain"))
+    def deliver(event: Event) -> tuple[int, str]:
+        token = jwt.encode(event, bank_key, algorithm="RS256")
+        return _status_and_text(Client().post("/api/webhook/tochka/", token, content_type="text/plain"))
 
     return deliver
 
 
 @pytest.fixture
 def from_tbank() -> Deliver:
-    def deliver(told: Told) -> tuple[int, str]:
+    def deliver(event: Event) -> tuple[int, str]:
         headers = {"Authorization": f"Bearer {TOKEN}"}
-        return _answer(
-            Client().post("/api/webhook/tbank/", told, content_type="application/json", headers=headers)
+        return _status_and_text(
+            Client().post("/api/webhook/tbank/", event, content_type="application/json", headers=headers)
         )
 
     return deliver
 
 
-def _answer(response: Any) -> tuple[int, str]:
-    said = json.loads(response.content)
-    return response.status_code, said.get("status") or said["error"]
+def _status_and_text(response: Any) -> tuple[int, str]:
+    content = json.loads(response.content)
+    return response.status_code, content.get("status") or content["error"]
 
 
 def apply_received() -> int:
-    """Let a worker apply what is received; returns how much that was."""
+    """Apply received webhooks; return their number."""
     return apply_batch(100)
