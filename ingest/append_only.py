@@ -1,5 +1,5 @@
-"""The inbox is guarded as the ledger is: the database refuses to remove a webhook, and to change or remove a
-person's act."""
+"""The inbox's append-only tables: triggers refuse to delete a webhook, and to change or delete an operator
+action."""
 
 from ledger import triggers
 
@@ -12,8 +12,8 @@ APPEND_ONLY_TABLES = {
         allowed="OLD.outcome = '' AND NEW.outcome <> '' AND NEW.id = OLD.id"
         " AND NEW.action_id = OLD.action_id AND NEW.webhook_id = OLD.webhook_id",
     ),
-    # Each webhook is updated when it is applied, and any trigger on that, whatever it compares, costs 8 of some
-    # 85 microseconds. So what a bank said is fixed by grants of columns (deploy/mysql/column_grants.sql), and
-    # compared with the kept bodies by verify_ledger (ingest/body_verification.py).
+    # Applying a webhook updates it, and any trigger on UPDATE costs 8 of some 85 microseconds. So column
+    # grants protect a webhook's terms (deploy/mysql/column_grants.sql), and verify_ledger compares them with
+    # the stored bodies (ingest/body_verification.py).
     "ingest_webhook": triggers.AppendOnlyTable(_INITIAL, may_be_updated=True),
 }

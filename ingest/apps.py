@@ -1,11 +1,9 @@
 from django.apps import AppConfig
-from django.conf import settings
 from django.core.checks import Tags, register
 from django.utils.module_loading import import_string
 from django.utils.translation import gettext_lazy as _
 
 from ingest.append_only import APPEND_ONLY_TABLES
-from ingest.authentication import check_tenant_restriction
 from ingest.checks import check_webhook_auth
 from ledger import triggers
 

@@ -1,20 +1,20 @@
-"""What kind of error it was: the same for all webhooks that failed of one cause."""
+"""Groups failed webhooks by cause."""
 
 import re
 
 from ingest.models import ERROR_FINGERPRINT_CHARS_MAX
 
-# Any word with a digit in it is some webhook's own: an id, an amount, a document number. Right behind a
-# parenthesis it is the code of a database's error, which tells one kind from another.
-_OWN = re.compile(r"(?<!\()(?<![\w-])[\w-]*\d[\w-]*")
+# Tokens with digits are specific to one webhook: ids, amounts, document numbers. Except directly after "(":
+# that is the database's error code, which is part of the cause.
+_SPECIFIC = re.compile(r"(?<!\()(?<![\w-])[\w-]*\d[\w-]*")
 _SPACE = re.compile(r"\s+")
 
 
 def fingerprint(error: str) -> str:
-    """`error` with what is a webhook's own masked, cut to the column's size."""
-    return _SPACE.sub(" ", _OWN.sub("#", error)).strip()[:ERROR_FINGERPRINT_CHARS_MAX]
+    """Return `error` with tokens that contain digits masked, truncated to the column's size."""
+    return _SPACE.sub(" ", _SPECIFIC.sub("#", error)).strip()[:ERROR_FINGERPRINT_CHARS_MAX]
 
 
 def error_fields(error: str) -> dict[str, str]:
-    """The columns of a webhook that failed so."""
+    """Return the error columns of a failed webhook."""
     return {"last_error": error, "error_fingerprint": fingerprint(error)}

@@ -2,22 +2,22 @@ from enum import StrEnum
 
 
 class InvalidDelivery(Exception):
-    """This delivery can never become valid; the message names the field and says what is wrong."""
+    """The delivery can never become valid. The message names the field, and may be shown to the sender."""
 
-    def __init__(self, field: str, wrong: str) -> None:
-        super().__init__(f"{field}: {wrong}")
+    def __init__(self, field: str, problem: str) -> None:
+        super().__init__(f"{field}: {problem}")
 
 
 class NotJson(InvalidDelivery):
-    """What came is no JSON: it was mangled on its way, and says nothing."""
+    """The body is no JSON: it was damaged in transit."""
 
 
 class NotAuthorized(Exception):
-    """This delivery is not the bank's; the message is for our log, and quotes nothing of the delivery."""
+    """The delivery is not the bank's, or not meant for us. The message is only logged and quotes no input."""
 
 
 class Setting(StrEnum):
-    """What can keep deliveries from being taken in."""
+    """Settings that can prevent deliveries from being stored."""
 
     ALLOWED_HOSTS = "ALLOWED_HOSTS"
     CREDENTIALS = "CREDENTIALS"  # none are set for an endpoint
@@ -25,7 +25,7 @@ class Setting(StrEnum):
 
 
 class Misconfigured(Exception):
-    """A setting of ours keeps this delivery from being taken in; the same delivery can succeed later.
+    """A setting of ours prevents the delivery from being stored; a retry can succeed.
 
     `detail` says what the setting lacks.
     """
@@ -36,8 +36,8 @@ class Misconfigured(Exception):
 
 
 class NothingToDo(Exception):
-    """There is no webhook, or none any more, that an act could be about."""
+    """No webhook or delivery is eligible for the operator action."""
 
 
 class StaleConfirmation(Exception):
-    """What an act would move is no longer what its confirmation page showed; nothing has been written."""
+    """The rows changed after the confirmation page was rendered; nothing was written."""

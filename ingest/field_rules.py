@@ -1,7 +1,7 @@
-"""One rule for each field of a payment, whatever it is called in a bank's body.
+"""One rule per field of a payment, for all banks' bodies.
 
-Each takes what the bank wrote and the bank's name of the field, which a complaint begins with, and raises
-InvalidDelivery. The rules stand in docs/architecture.md.
+Each function takes the bank's value and the bank's name of the field, which the error message begins with.
+It raises InvalidDelivery. docs/architecture.md lists the rules.
 """
 
 import json
@@ -22,7 +22,7 @@ from ledger.operation_id import parse_operation_id
 AMOUNT_CHARS_MAX = 64
 AMOUNT_KOPECKS_MAX = 999_999_999_999_999
 DOCUMENT_NUMBER_CHARS_MAX = 255
-# One day inside what MySQL's DATETIME holds, so that no time zone can push a date over the edge.
+# One day within MySQL's DATETIME range, so that no time zone can move a date out of it.
 DOCUMENT_DATE_MIN = datetime(1000, 1, 2, tzinfo=UTC)
 DOCUMENT_DATE_MAX = datetime(9999, 12, 30, tzinfo=UTC)
 FIELD_CHARS_SHOWN = 64
@@ -32,25 +32,25 @@ _MISSING = re.compile(r"Object missing required field `(\w+)`(?: - at `\$\.([\w.
 _WRONG_TYPE = re.compile(r"(Expected .+) - at `\$\.([\w.]+)`$")
 _JSON_NUMBER = re.compile(r"-?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?0*[0-9]{1,3})?")
 _PLAIN_DECIMAL = re.compile(r"[0-9]+\.?[0-9]*|\.[0-9]+")
-_LOOKS_LIKE_A_DATE = re.compile(r"[0-9W-]{7,10}(?:[Tt ][0-9:.,]{2,32}(?:[Zz]|[+-][0-9:]{2,8})?)?")
+_DATE_SHAPE = re.compile(r"[0-9W-]{7,10}(?:[Tt ][0-9:.,]{2,32}(?:[Zz]|[+-][0-9:]{2,8})?)?")
 
 
 def decode_strict(body: bytes, decoder: "msgspec.json.Decoder[T]") -> T:
-    """The JSON object in `body`, in which no field is given twice."""
+    """Decode the JSON object in `body`. Raise InvalidDelivery, also for repeated fields."""
     try:
         text = body.decode("utf-8")
-        told = decoder.decode(text)
-        # msgspec takes the last of two equal fields; which one did the bank mean?
+        decoded = decoder.decode(text)
+        # msgspec takes the last of two equal fields, and nothing says that the bank means it.
         json.loads(text, object_pairs_hook=_refuse_repeated_fields, parse_int=str, parse_float=str)
     except UnicodeDecodeError:
         raise InvalidDelivery("body", "must be UTF-8") from None
     except RecursionError:
         raise InvalidDelivery("body", "is nested too deeply") from None
-    except msgspec.ValidationError as wrong:
-        raise _named(str(wrong)) from None
+    except msgspec.ValidationError as exc:
+        raise _invalid_delivery(str(exc)) from None
     except (msgspec.DecodeError, json.JSONDecodeError):
         raise InvalidDelivery("body", "must be valid JSON") from None
-    return told
+    return decoded
 
 
 def _refuse_repeated_fields(pairs: list[tuple[str, object]]) -> None:
@@ -61,24 +61,23 @@ def _refuse_repeated_fields(pairs: list[tuple[str, object]]) -> None:
         seen.add(name)
 
 
-def _named(wrong: str) -> InvalidDelivery:
-    """msgspec's message, with the field in front."""
-    if missing := _MISSING.match(wrong):
-        name, inside = missing[1], missing[2]
-        return InvalidDelivery(f"{inside}.{name}" if inside else name, "is missing")
-    if mistyped := _WRONG_TYPE.match(wrong):
-        return InvalidDelivery(
-            mistyped[2], mistyped[1].replace("`", "").replace("Expected str", "must be a string")
-        )
+def _invalid_delivery(message: str) -> InvalidDelivery:
+    """Convert msgspec's message, so that the field stands in front."""
+    if missing := _MISSING.match(message):
+        name, parent = missing[1], missing[2]
+        return InvalidDelivery(f"{parent}.{name}" if parent else name, "is missing")
+    if mistyped := _WRONG_TYPE.match(message):
+        problem = mistyped[1].replace("`", "").replace("Expected str", "must be a string")
+        return InvalidDelivery(mistyped[2], problem)
     return InvalidDelivery("body", "must be a JSON object")
 
 
 def operation_id(text: str, field: str) -> UUID:
-    """`text` in any usual spelling of a UUID."""
-    found = parse_operation_id(text)
-    if found is None:
+    """Parse a UUID in any usual spelling."""
+    parsed = parse_operation_id(text)
+    if parsed is None:
         raise InvalidDelivery(field, "must be a UUID")
-    return found
+    return parsed
 
 
 def inn(text: str, field: str) -> str:
@@ -88,16 +87,16 @@ def inn(text: str, field: str) -> str:
 
 
 def amount_kopecks(raw: bytes, field: str) -> int:
-    """`raw` is a JSON number or string as written: read digit by digit, never through a float."""
+    """Parse an amount in rubles, a JSON number or string as written: exactly, never through a float."""
     if len(raw) > AMOUNT_CHARS_MAX:
         raise InvalidDelivery(field, f"must not be longer than {AMOUNT_CHARS_MAX} characters")
     if raw.startswith(b'"'):
-        digits, shape = msgspec.json.decode(raw, type=str), _PLAIN_DECIMAL
+        digits, pattern = msgspec.json.decode(raw, type=str), _PLAIN_DECIMAL
     else:
-        digits, shape = raw.decode(), _JSON_NUMBER
-    if not shape.fullmatch(digits):
+        digits, pattern = raw.decode(), _JSON_NUMBER
+    if not pattern.fullmatch(digits):
         raise InvalidDelivery(field, "must be a number, or a string of digits with at most one point")
-    # The shape bounds length and exponent, so this is small arithmetic, and exact.
+    # The pattern bounds length and exponent, so the arithmetic is cheap and exact.
     kopecks = Decimal(digits).scaleb(2, Context(prec=AMOUNT_CHARS_MAX))
     if kopecks <= 0:
         raise InvalidDelivery(field, "must be greater than zero")
@@ -113,7 +112,7 @@ def document_number(text: str, field: str) -> str:
 
 
 def bounded_text(text: str, field: str, *, chars_max: int) -> str:
-    """Any text of 1 to `chars_max` characters that every database can hold."""
+    """Accept 1 to `chars_max` characters that every database can store."""
     if not 1 <= len(text) <= chars_max:
         raise InvalidDelivery(field, f"must have 1 to {chars_max} characters")
     if "\0" in text:
@@ -122,19 +121,19 @@ def bounded_text(text: str, field: str, *, chars_max: int) -> str:
 
 
 def document_date(text: str, field: str) -> datetime:
-    """The instant in UTC; without an offset `text` is read in BANK_TIME_ZONE."""
-    date = _instant(text)
+    """Parse an ISO 8601 date and time to UTC; without an offset it is in BANK_TIME_ZONE."""
+    date = _parse_utc(text)
     if date is None:
-        is_close = _LOOKS_LIKE_A_DATE.fullmatch(text)
-        wrong = "is not a date that exists" if is_close else "must be an ISO 8601 date and time"
-        raise InvalidDelivery(field, wrong)
+        has_shape = _DATE_SHAPE.fullmatch(text)
+        raise InvalidDelivery(
+            field, "is not a date that exists" if has_shape else "must be an ISO 8601 date and time"
+        )
     if not DOCUMENT_DATE_MIN <= date <= DOCUMENT_DATE_MAX:
         raise InvalidDelivery(field, "must lie between the years 1000 and 9999")
     return date
 
 
-def _instant(text: str) -> datetime | None:
-    """The instant in UTC; None if there is no such day or offset."""
+def _parse_utc(text: str) -> datetime | None:
     try:
         date = iso8601.parse(text)
         if date.tzinfo is None:

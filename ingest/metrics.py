@@ -1,4 +1,4 @@
-"""What the door and the doorbell count for Prometheus."""
+"""Prometheus metrics of the webhook endpoints and of the doorbell."""
 
 import time
 from collections.abc import Callable
@@ -8,37 +8,38 @@ from typing import Any
 from django.http import HttpRequest, HttpResponse
 from prometheus_client import Counter, Histogram
 
-from core.observability import prometheus_multiprocess  # noqa: F401 decides, before any is made, where counts are kept
+# Imported before any metric is created: it decides where values are stored.
+from core.observability import prometheus_multiprocess  # noqa: F401
 from ingest.exceptions import Setting
 
-DELIVERIES = Counter("prihod_deliveries", "Deliveries, by the status of the answer", ["status"])
+DELIVERIES = Counter("prihod_deliveries", "Deliveries by response status", ["status"])
 DELIVERY_DURATION = Histogram(
     "prihod_delivery_duration_seconds",
-    "From a delivery's arrival in Django to its answer",
+    "Time from a delivery's arrival in Django to its response",
     buckets=(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5),
 )
 MISCONFIGURED = Counter(
-    "prihod_misconfigured_deliveries", "Deliveries answered 503 because of a setting of ours", ["setting"]
+    "prihod_misconfigured_deliveries", "Deliveries answered 503 because of a local setting", ["setting"]
 )
 for _setting in Setting:  # exported as 0 from the start: increase() misses a series that begins with 1
     MISCONFIGURED.labels(_setting)
-CONFLICTS = Counter("prihod_conflicting_deliveries", "Operations told again with other terms")
+CONFLICTS = Counter("prihod_conflicting_deliveries", "Deliveries of a known operation with other content")
 UNRECOGNIZED = Counter(
-    "prihod_unrecognized_deliveries", "Deliveries kept because they may be money that no adapter recognizes"
+    "prihod_unrecognized_deliveries", "Deliveries that may be money and that no adapter recognizes"
 )
-RINGS = Counter("prihod_doorbell_rings", "Rings that the broker took, or had enough of")
+RINGS = Counter("prihod_doorbell_rings", "Rings that the broker took or did not need")
 RING_FAILURES = Counter("prihod_doorbell_ring_failures", "Rings that the broker did not take")
 
 
 def instrumented(view: Callable[..., HttpResponse]) -> Callable[..., HttpResponse]:
-    """Count the answers of `view`, and the time they took."""
+    """Count the responses of `view` by status, and measure their duration."""
 
     @wraps(view)
-    def counting(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
-        begun = time.perf_counter()
+    def wrapper(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+        started_at = time.perf_counter()
         response = view(request, *args, **kwargs)
-        DELIVERY_DURATION.observe(time.perf_counter() - begun)
+        DELIVERY_DURATION.observe(time.perf_counter() - started_at)
         DELIVERIES.labels(response.status_code).inc()
         return response
 
-    return counting
+    return wrapper

@@ -1,7 +1,7 @@
-"""Deliveries that this installation's own settings keep from being taken in.
+"""Deliveries that a setting of this installation prevents from being stored.
 
-The sender has made no mistake, so it is answered 503, after which banks send again, and operators are alerted
-until the setting is right: banks differ in how often they retry (docs/banks.md).
+They are answered 503, so that the bank retries, and operators are alerted until the setting is fixed: banks
+differ in how long they retry (docs/banks.md).
 """
 
 import re
@@ -23,7 +23,7 @@ _SANE_HOST = re.compile(r"[0-9A-Za-z._:\[\]-]{1,253}")
 
 
 def check_host(request: HttpRequest) -> None:
-    """Raise Misconfigured if ALLOWED_HOSTS lacks the Host that the sender calls."""
+    """Raise Misconfigured if ALLOWED_HOSTS lacks the request's Host."""
     try:
         request.get_host()
     except DisallowedHost:
@@ -33,9 +33,9 @@ def check_host(request: HttpRequest) -> None:
 
 
 def report(exc: Misconfigured) -> None:
-    """Count it, and log and store it at most once per core.log_throttle.EVERY_SECONDS.
+    """Count `exc`, and log and store it at most once per core.log_throttle.EVERY_SECONDS.
 
-    Raise nothing where the database fails: the answer is 503 anyway.
+    Raise nothing if the database fails: the response is 503 anyway.
     """
     MISCONFIGURED.labels(exc.setting).inc()
     suppressed = throttle.suppressed(exc.setting)

@@ -1,6 +1,6 @@
-"""From the bytes of our own contract to PaymentTerms; here the outside world's words end.
+"""Parses deliveries in our own contract to PaymentTerms.
 
-Other banks' bodies are read in ingest/banks/, by the same rules for their fields, which are ingest/field_rules.py.
+Other banks' formats are read in ingest/banks/, with the same rules for their fields (ingest/field_rules.py).
 """
 
 import json
@@ -29,9 +29,9 @@ _AMOUNT = {
 
 
 class BankWebhook(msgspec.Struct):
-    """The fields as the bank sends them; others are ignored here and stay in the raw body."""
+    """The contract's fields as sent; other fields are ignored, and stored in the raw body."""
 
-    # What is said about each is for the API's document; the functions below judge it.
+    # The annotations are for the OpenAPI document; ingest/field_rules.py validates.
 
     operation_id: Annotated[
         str,
@@ -40,12 +40,12 @@ class BankWebhook(msgspec.Struct):
             extra_json_schema={"pattern": rf"^(?:[Uu][Rr][Nn]:[Uu][Uu][Ii][Dd]:)?(?:{_UUID}|\{{{_UUID}\}})$"},
         ),
     ]
-    # A number or a string: read digit by digit, never through a float.
+    # A number or a string, parsed exactly, never through a float.
     amount: Annotated[msgspec.Raw, Meta(description="Rubles, at most 2 decimals", extra_json_schema=_AMOUNT)]
     payer_inn: Annotated[
         str,
         Meta(
-            description="A taxpayer number; wrong check digits refuse nothing",
+            description="A taxpayer number; its check digits are not verified",
             extra_json_schema={"pattern": INN_PATTERN},
         ),
     ]
@@ -72,7 +72,7 @@ _decoder = msgspec.json.Decoder(BankWebhook)
 
 
 def parse(body: bytes) -> PaymentTerms:
-    """The terms in `body`; raises InvalidDelivery, whose message the bank may read."""
+    """Parse `body`. Raise InvalidDelivery, whose message is sent to the bank."""
     webhook = field_rules.decode_strict(body, _decoder)
     return PaymentTerms(
         operation_id=field_rules.operation_id(webhook.operation_id, "operation_id"),

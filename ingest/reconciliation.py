@@ -1,15 +1,15 @@
-"""The inbox against the ledger: every payment has a reason, and every applied webhook had its effect.
+"""Reconciliation of the inbox with the ledger: every payment has a cause, every applied webhook its effect.
 
-* A payment has a webhook of the same operation id, which is applied and says the same terms.
+* A payment has an applied webhook with the same operation id and the same terms.
 * An applied webhook has a payment.
-* A webhook says what its kept body says (ingest/body_verification.py).
+* A webhook has the terms of its stored body (ingest/body_verification.py).
 
-A webhook that is received, failed or dismissed has no payment, because an operation id belongs to one
-webhook, and the first rule wants it applied. That includes a webhook which failed because its operation
-was posted before under other terms: nothing here posts without a webhook, so somebody else wrote that
-payment, and no bank told us of it. A person must look at it; so it is drift.
+A received, failed or dismissed webhook has no payment, because an operation id belongs to one webhook, and
+the first rule requires it to be applied. This includes a webhook that failed because its operation was posted
+before with other terms: this application never posts without a webhook, so that payment was written by
+something else, and no bank reported it. That is drift, for an operator to examine.
 
-A payment and its webhook's mark are committed together, so one statement sees both or neither.
+A payment and its webhook's status are committed together, so one statement reads both or neither.
 """
 
 from collections.abc import Iterator
@@ -24,8 +24,8 @@ from ledger.terms import PaymentTerms
 from ledger.verification import PK_MIN, Drift, Progress, failing_pks, no_progress
 
 
-class _Bytes(Func):
-    """Text as hexadecimal digits, because the collation of a column calls pay-1 and PAY-1 equal."""
+class _Hex(Func):
+    """Text as hexadecimal digits, because the column's collation treats pay-1 and PAY-1 as equal."""
 
     function = "HEX"
     output_field = CharField()
@@ -34,26 +34,22 @@ class _Bytes(Func):
 def reconcile(
     progress: Progress = no_progress, *, payments_after: int = PK_MIN, webhooks_after: int = PK_MIN
 ) -> Iterator[Drift]:
-    """Every drift between inbox and ledger, as it is found; none when all is right.
-
-    Of the payments and webhooks behind these primary keys.
-    """
+    """Yield each drift between inbox and ledger, in payments and webhooks after these primary keys."""
     applied = Webhook.objects.filter(
         operation_id=OuterRef("operation_id"),
         status=Webhook.Status.APPLIED,
         payer_inn=OuterRef("organization__inn"),
         amount_kopecks=OuterRef("amount_kopecks"),
         document_date=OuterRef("document_date"),
-    ).alias(number=_Bytes("document_number"))
-    explained = Exists(applied.filter(number=_Bytes(OuterRef("document_number"))))
-    for pk in failing_pks(
-        Payment.objects.filter(~explained), "payments against the inbox", progress, payments_after
-    ):
-        yield _unexplained(Payment.objects.select_related("organization").get(pk=pk))
+    ).alias(number=_Hex("document_number"))
+    has_cause = Exists(applied.filter(number=_Hex(OuterRef("document_number"))))
+    without_cause = Payment.objects.filter(~has_cause)
+    for pk in failing_pks(without_cause, "payments against the inbox", progress, payments_after):
+        yield _drift_of_payment(Payment.objects.select_related("organization").get(pk=pk))
 
-    posted = Exists(Payment.objects.filter(operation_id=OuterRef("operation_id")))
-    without = Webhook.objects.filter(~posted, status=Webhook.Status.APPLIED)
-    for pk in failing_pks(without, "webhooks", progress, webhooks_after):
+    is_posted = Exists(Payment.objects.filter(operation_id=OuterRef("operation_id")))
+    without_payment = Webhook.objects.filter(~is_posted, status=Webhook.Status.APPLIED)
+    for pk in failing_pks(without_payment, "webhooks", progress, webhooks_after):
         webhook = Webhook.objects.get(pk=pk)
         rule, operation_id = "an applied webhook has a payment", webhook.operation_id
         yield Drift(
@@ -62,19 +58,19 @@ def reconcile(
     yield from verify_bodies(progress, webhooks_after)
 
 
-def _unexplained(payment: Payment) -> Drift:
+def _drift_of_payment(payment: Payment) -> Drift:
     inn, operation_id = payment.organization.inn, payment.operation_id
     webhook = Webhook.objects.filter(operation_id=operation_id).first()
     status = None if webhook is None else webhook.status
     if webhook is None or status != Webhook.Status.APPLIED:
         rule = "a payment has an applied webhook"
         return Drift("webhook", rule, Webhook.Status.APPLIED.value, status, inn, None, operation_id)
-    told, posted = webhook.terms, payment.terms
-    name = next(f.name for f in fields(PaymentTerms) if getattr(told, f.name) != getattr(posted, f.name))
+    received, posted = webhook.terms, payment.terms
+    name = next(f.name for f in fields(PaymentTerms) if getattr(received, f.name) != getattr(posted, f.name))
     rule = f"{name.removesuffix('_kopecks')} of a payment is that of its webhook"
-    return Drift(name, rule, _plain(told, name), _plain(posted, name), inn, None, operation_id)
+    return Drift(name, rule, _value(received, name), _value(posted, name), inn, None, operation_id)
 
 
-def _plain(terms: PaymentTerms, name: str) -> int | str:
+def _value(terms: PaymentTerms, name: str) -> int | str:
     value = getattr(terms, name)
     return value if isinstance(value, int) else str(value)

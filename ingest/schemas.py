@@ -1,4 +1,4 @@
-"""Response bodies of the webhook endpoints and of the operation status; the OpenAPI document uses them, too."""
+"""Response bodies of the webhook endpoints and of the operation status, also in the OpenAPI document."""
 
 from typing import Annotated, Literal
 from uuid import UUID

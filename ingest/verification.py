@@ -1,4 +1,4 @@
-"""Verify the books, all of them or what is new since the last verification without drift; keep the result."""
+"""Verifies the ledger in full or only what is new since the last verification without drift."""
 
 import time
 from collections import Counter
@@ -16,65 +16,66 @@ from ledger.models import BalanceLog, Payment
 from ledger.verification import Drift, Progress, verify, verify_new
 
 DRIFTS_SHOWN_MAX = 100
-DRIFTS_COUNTED_MAX = 10_000  # each costs some look-ups of its own
-# Rows behind which those of a transaction may lie that had not ended when the last verification began.
+DRIFTS_COUNTED_MAX = 10_000  # each costs some queries of its own
+# Rows of a transaction that was still open when the last verification began may have lower keys than that
+# verification's last row, by at most so many.
 OVERLAP_ROWS = 100_000
-RESULTS_KEPT_MAX = 1000  # results
+RESULTS_KEPT_MAX = 1000
 
 
 @dataclass(frozen=True)
 class Result:
-    verification: LedgerVerification  # not saved yet
-    drifts: list[Drift]  # the first of them
+    verification: LedgerVerification  # unsaved
+    drifts: list[Drift]  # the first DRIFTS_SHOWN_MAX
 
 
 def verify_ledger(progress: Progress, *, is_full: bool) -> Result:
-    """Verify, to the end or to DRIFTS_COUNTED_MAX; all the books, too, if the last verification found drift.
+    """Verify to the end, or up to DRIFTS_COUNTED_MAX drifts. In full also after a verification with drift.
 
-    Raises django.db.DatabaseError.
+    Raise django.db.DatabaseError.
     """
-    begun, rows = time.monotonic(), Counter[str]()
+    started_at, rows = time.monotonic(), Counter[str]()
 
-    def count(what: str, looked_at: int) -> None:
-        rows[what] += looked_at
-        progress(what, looked_at)
+    def count(what: str, scanned: int) -> None:
+        rows[what] += scanned
+        progress(what, scanned)
 
-    former = None if is_full else _former()
-    ours = LedgerVerification(
-        is_full=former is None,
-        payments_to=_newest(Payment.objects.all()),
-        entries_to=_newest(BalanceLog.objects.all()),
-        webhooks_to=_newest(Webhook.objects.all()),
+    previous = None if is_full else _previous()
+    verification = LedgerVerification(
+        is_full=previous is None,
+        payments_to=_last_pk(Payment.objects.all()),
+        entries_to=_last_pk(BalanceLog.objects.all()),
+        webhooks_to=_last_pk(Webhook.objects.all()),
     )
-    found = islice(_drifts(count, former), DRIFTS_COUNTED_MAX)
+    found = islice(_drifts(count, previous), DRIFTS_COUNTED_MAX)
     drifts = list(islice(found, DRIFTS_SHOWN_MAX))
-    ours.drifts_found = len(drifts) + sum(1 for _ in found)
-    ours.drift = "\n".join(map(str, drifts))
-    ours.rows_scanned = rows.total()
-    ours.duration = timedelta(seconds=time.monotonic() - begun)
-    return Result(ours, drifts)
+    verification.drifts_found = len(drifts) + sum(1 for _ in found)
+    verification.drift = "\n".join(map(str, drifts))
+    verification.rows_scanned = rows.total()
+    verification.duration = timedelta(seconds=time.monotonic() - started_at)
+    return Result(verification, drifts)
 
 
-def _former() -> LedgerVerification | None:
-    """The last verification, if it says how far the books are right: after drift all are verified again."""
+def _previous() -> LedgerVerification | None:
+    """Return the last verification if it proves the rows up to its keys; after drift it proves nothing."""
     last = LedgerVerification.objects.order_by("-pk").first()
     return last if last and not last.drift and last.entries_to else None
 
 
 def save(result: Result) -> None:
-    """For the dashboard, and for the next verification. Raises django.db.DatabaseError."""
+    """Save the result for the dashboard and for the next verification. Raise django.db.DatabaseError."""
     result.verification.save()
     LedgerVerification.objects.filter(pk__lte=result.verification.pk - RESULTS_KEPT_MAX).delete()
 
 
-def _drifts(progress: Progress, former: LedgerVerification | None) -> Iterator[Drift]:
-    if former is None:
+def _drifts(progress: Progress, previous: LedgerVerification | None) -> Iterator[Drift]:
+    if previous is None:
         return chain(verify(progress), reconcile(progress))
-    payments_after = former.payments_to - OVERLAP_ROWS
-    new = verify_new(progress, former.entries_to - OVERLAP_ROWS, payments_after)
-    webhooks_after = former.webhooks_to - OVERLAP_ROWS
+    payments_after = previous.payments_to - OVERLAP_ROWS
+    new = verify_new(progress, previous.entries_to - OVERLAP_ROWS, payments_after)
+    webhooks_after = previous.webhooks_to - OVERLAP_ROWS
     return chain(new, reconcile(progress, payments_after=payments_after, webhooks_after=webhooks_after))
 
 
-def _newest(rows: QuerySet[Any]) -> int:
+def _last_pk(rows: QuerySet[Any]) -> int:
     return rows.aggregate(key=Max("pk"))["key"] or 0

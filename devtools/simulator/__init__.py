@@ -1,7 +1,7 @@
-"""A fake bank: delivers webhooks over HTTP and then proves that the server's balances are exact.
+"""A simulated bank: delivers webhooks over HTTP, then verifies that the server's balances are exact.
 
-It knows the server by its HTTP interface alone and never touches the database. `run` is the whole story.
-Money is whole kopecks; rubles are what the two sides write to each other.
+It uses only the server's HTTP interface, never the database. Start with `run`. Amounts are whole kopecks;
+the two sides exchange rubles.
 """
 
 import time
@@ -19,20 +19,20 @@ from devtools.simulator.sender import DeliveryResult, Sender, find_wrong_respons
 from devtools.simulator.verifier import find_differences
 from devtools.simulator.workload import Plan, build_workload
 
-__all__ = ["AlertLease", "Plan", "Report", "SimulationError", "run"]
+__all__ = ["Plan", "ProgressCallback", "Report", "SimulationError", "run"]
 
-ProgressCallback = Callable[[str, int, int], None]
+ProgressCallback = Callable[[str, int, int], None]  # phase, done, total
 
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """Each delivery counts once, by its final answer; its latency lasts from when it was due until then."""
+    """Each delivery counts once, by its final response; its latency runs from its scheduled time to that."""
 
     seed: int
     organizations: int
     organizations_exact: int
-    answers: dict[str, int]
-    sent_again: int
+    responses: dict[str, int]
+    retries: int
     p50_ms: float
     p99_ms: float
     rate: float
@@ -43,40 +43,43 @@ class Report:
         return not self.differences
 
 
-def run(plan: Plan, watch: ProgressCallback = lambda *_: None) -> Report:
-    """Deliver, wait until all is posted, compare; `watch` hears the phase, how much is done, and of how much.
+def run(plan: Plan, on_progress: ProgressCallback = lambda *_: None) -> Report:
+    """Deliver, wait until everything is posted, then compare balances and histories.
 
-    Raises SimulationError when the server is not there, or is not the right one.
+    Raise SimulationError if the server is unreachable or is no Prihod.
     """
-    deck = build_workload(plan)
-    server = Client(plan.url, plan.connections, plan.timeout_seconds, plan.signing_key, plan.api_key)
-    with closing(server), ThreadPool(plan.connections) as threads:
-        server.ask(f"/api/organizations/{deck[0].operation.inn}/balance/", attempts_max=1)
-        bank = Sender(server, plan.rate)
+    workload = build_workload(plan)
+    client = Client(plan.url, plan.connections, plan.timeout_seconds, plan.signing_key, plan.api_key)
+    with closing(client), ThreadPool(plan.connections) as threads:
+        client.get(f"/api/organizations/{workload[0].operation.inn}/balance/", attempts_max=1)
+        sender = Sender(client, plan.rate)
         started_at = time.monotonic()
-        outcomes: list[DeliveryResult] = []
-        for outcome in threads.imap_unordered(bank.deliver, enumerate(deck)):
-            outcomes.append(outcome)
-            watch("delivering", len(outcomes), len(deck))
+        results: list[DeliveryResult] = []
+        for result in threads.imap_unordered(sender.deliver, enumerate(workload)):
+            results.append(result)
+            on_progress("delivering", len(results), len(workload))
         seconds = time.monotonic() - started_at
-        operations = sorted((one.operation for one in deck if one.kind == "first"), key=attrgetter("inn"))
-        accounts = [list(own) for _, own in groupby(operations, key=attrgetter("inn"))]
-        compare = partial(
-            find_differences, server, bank.acknowledged, time.monotonic() + plan.timeout_seconds
+        operations = sorted(
+            (each.operation for each in workload if each.kind == "first"), key=attrgetter("inn")
         )
-        found: list[list[str]] = []
-        for differences in threads.imap_unordered(compare, accounts):
-            found.append(differences)
-            watch("comparing", len(found), len(accounts))
-    latencies_ms = sorted(outcome.latency_seconds * 1000 for outcome in outcomes)
+        by_inn = [
+            list(operations_of_inn) for _, operations_of_inn in groupby(operations, key=attrgetter("inn"))
+        ]
+        deadline = time.monotonic() + plan.timeout_seconds
+        compare = partial(find_differences, client, sender.acknowledged, deadline)
+        differences: list[list[str]] = []
+        for found in threads.imap_unordered(compare, by_inn):
+            differences.append(found)
+            on_progress("comparing", len(differences), len(by_inn))
+    latencies_ms = sorted(result.latency_seconds * 1000 for result in results)
     return Report(
         seed=plan.seed,
-        organizations=len(accounts),
-        organizations_exact=found.count([]),
-        answers=dict(Counter(outcome.answer.word for outcome in outcomes)),
-        sent_again=sum(outcome.answer.attempts - 1 for outcome in outcomes),
+        organizations=len(by_inn),
+        organizations_exact=differences.count([]),
+        responses=dict(Counter(result.response.word for result in results)),
+        retries=sum(result.response.attempts - 1 for result in results),
         p50_ms=round(latencies_ms[len(latencies_ms) // 2], 2),
         p99_ms=round(latencies_ms[len(latencies_ms) * 99 // 100], 2),
-        rate=round(len(deck) / seconds, 1),
-        differences=[*find_wrong_responses(outcomes), *chain.from_iterable(found)],
+        rate=round(len(workload) / seconds, 1),
+        differences=[*find_wrong_responses(results), *chain.from_iterable(differences)],
     )

@@ -1,4 +1,4 @@
-"""Talking to the server with a bank's patience; nothing of it is known but its HTTP interface."""
+"""An HTTP client that retries as banks do; it knows the server only by its HTTP interface."""
 
 import hashlib
 import http.client
@@ -24,7 +24,7 @@ Rubles = int | Decimal  # a JSON number, read exactly
 
 
 class SimulationError(Exception):
-    """The simulation cannot go on; the message is one plain line."""
+    """The simulation cannot continue; the message is one plain line."""
 
 
 class HistoryEntry(msgspec.Struct):
@@ -35,7 +35,7 @@ class HistoryEntry(msgspec.Struct):
 
 
 class ResponseBody(msgspec.Struct):
-    """Whatever the server tells; each of its answers has its own few of these fields."""
+    """The fields of all responses that the simulator reads; each response has only some of them."""
 
     error: str = ""
     status: str = ""
@@ -45,96 +45,96 @@ class ResponseBody(msgspec.Struct):
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """To the last of `attempts`. The content is None where the body is not of the server's own making."""
+    """The response to the last of `attempts`. `parsed` is None if the body is no JSON of the server's."""
 
     status: int
     body: bytes
-    content: ResponseBody | None = None
+    parsed: ResponseBody | None = None
     retry_after: str = ""
     attempts: int = 1
 
     @property
     def word(self) -> str:
-        """How a bank sorts it: success, already processed, invalid, other, or given up."""
-        content = self.content or ResponseBody()
-        if self.status == 200 and content.status in ("success", "already processed"):
-            return content.status
+        """Classify as a bank does: success, already processed, invalid, given up, or other."""
+        parsed = self.parsed or ResponseBody()
+        if self.status == 200 and parsed.status in ("success", "already processed"):
+            return parsed.status
         if self.status in RETRYABLE:
             return "given up"
-        return "invalid" if self.status == 400 and content.error else "other"
+        return "invalid" if self.status == 400 and parsed.error else "other"
 
     def __str__(self) -> str:
-        return f"{self.status or 'no answer:'} {self.body.decode(errors='replace'):.100}"
+        return f"{self.status or 'no response:'} {self.body.decode(errors='replace'):.100}"
 
 
 class Client:
-    """The server at a URL, for as many threads as there are connections, which are kept alive.
+    """A client with a pool of kept-alive connections, one for each thread that uses it.
 
-    Every method raises SimulationError once nothing has been answered for `patience_seconds`.
-    With a signing key each body is signed anew for each attempt.
+    Every method raises SimulationError after `timeout_seconds` without any response. With a signing key each
+    attempt of a delivery is signed anew.
     """
 
     def __init__(
         self,
         url: str,
         connections: int,
-        patience_seconds: float,
+        timeout_seconds: float,
         signing_key: bytes | None = None,
         api_key: str = "",
     ) -> None:
         self._url = urllib.parse.urlsplit(url.rstrip("/"))
-        self._patience_seconds = patience_seconds
+        self._timeout_seconds = timeout_seconds
         self._signing_key = signing_key
         self._api_key = api_key
-        self._silent_since: float | None = None
-        secure = self._url.scheme == "https"
-        connection = http.client.HTTPSConnection if secure else http.client.HTTPConnection
-        self._idle = [  # and since when; a list's append and pop are atomic
+        self._failing_since: float | None = None
+        is_https = self._url.scheme == "https"
+        connection = http.client.HTTPSConnection if is_https else http.client.HTTPConnection
+        self._idle = [  # with the time of the last use; a list's append and pop are atomic
             (connection(self._url.netloc, timeout=ATTEMPT_SECONDS_MAX), 0.0) for _ in range(connections)
         ]
 
-    def ask(self, path: str, attempts_max: int = ATTEMPTS_MAX) -> ResponseBody:
-        """What is to be read at this path, empty for a proper 404; raises SimulationError for all else."""
-        answer = self.insist("GET", path, None, attempts_max)
-        content = answer.content
-        if content and (answer.status == 200 or (answer.status == 404 and content.error)):
-            return content
-        raise SimulationError(f"GET {self._url.geturl()}{path}: {answer}")
+    def get(self, path: str, attempts_max: int = ATTEMPTS_MAX) -> ResponseBody:
+        """Return the body at `path`, empty for a 404. Raise SimulationError for any other response."""
+        response = self.request("GET", path, None, attempts_max)
+        parsed = response.parsed
+        if parsed and (response.status == 200 or (response.status == 404 and parsed.error)):
+            return parsed
+        raise SimulationError(f"GET {self._url.geturl()}{path}: {response}")
 
-    def insist(
+    def request(
         self, method: str, path: str, body: bytes | None, attempts_max: int = ATTEMPTS_MAX
     ) -> Response:
-        """Send until somebody answers, with pauses as a bank makes; return the last attempt's answer."""
-        answer = self._attempt(method, path, body)
-        while answer.status in RETRYABLE and answer.attempts < attempts_max:
-            asked_for = answer.retry_after
-            seconds = int(asked_for) if asked_for.isdecimal() else 0.05 * 2**answer.attempts
+        """Send, and retry with backoff while the response is RETRYABLE. Return the last response."""
+        response = self._attempt(method, path, body)
+        while response.status in RETRYABLE and response.attempts < attempts_max:
+            retry_after = response.retry_after
+            seconds = int(retry_after) if retry_after.isdecimal() else 0.05 * 2**response.attempts
             time.sleep(min(seconds, PAUSE_SECONDS_MAX))
-            answer = replace(self._attempt(method, path, body), attempts=answer.attempts + 1)
-        return answer
+            response = replace(self._attempt(method, path, body), attempts=response.attempts + 1)
+        return response
 
     def close(self) -> None:
         for connection, _ in self._idle:
             connection.close()
 
     def _attempt(self, method: str, path: str, body: bytes | None) -> Response:
-        if self._silent_since and time.monotonic() - self._silent_since > self._patience_seconds:
-            raise SimulationError(f"{self._url.geturl()} has stopped answering")
+        if self._failing_since and time.monotonic() - self._failing_since > self._timeout_seconds:
+            raise SimulationError(f"{self._url.geturl()} has stopped responding")
         connection, used_at = self._idle.pop()
         if time.monotonic() - used_at > IDLE_SECONDS_MAX:
-            connection.close()  # a server drops idle connections, perhaps in this very moment
+            connection.close()  # the server may be closing an idle connection at this moment
         try:
             connection.request(method, self._url.path + path, body, self._headers(body))
             response = connection.getresponse()
-            told = response.read()
-        except (OSError, http.client.HTTPException) as error:
+            content = response.read()
+        except (OSError, http.client.HTTPException) as exc:
             connection.close()
-            self._silent_since = self._silent_since or time.monotonic()
-            return Response(NO_RESPONSE, str(error).encode())
+            self._failing_since = self._failing_since or time.monotonic()
+            return Response(NO_RESPONSE, str(exc).encode())
         finally:
             self._idle.append((connection, time.monotonic()))
-        self._silent_since = None
-        return Response(response.status, told, _content(told), response.getheader("Retry-After", ""))
+        self._failing_since = None
+        return Response(response.status, content, _parse(content), response.getheader("Retry-After", ""))
 
     def _headers(self, body: bytes | None) -> dict[str, str | bytes]:
         headers: dict[str, str | bytes] = {"Content-Type": "application/json"}
@@ -150,7 +150,7 @@ class Client:
         return headers
 
 
-def _content(body: bytes) -> ResponseBody | None:
+def _parse(body: bytes) -> ResponseBody | None:
     try:
         return msgspec.convert(json.loads(body, parse_float=Decimal), ResponseBody, builtin_types=(Decimal,))
     except ValueError:

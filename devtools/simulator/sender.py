@@ -1,4 +1,4 @@
-"""Each delivery at its time, and what is wrong with the answers."""
+"""Sends each delivery at its time, and finds responses that no correct server gives."""
 
 import time
 from collections import defaultdict
@@ -9,7 +9,9 @@ from devtools.simulator.client import NO_RESPONSE, Client, Response
 from devtools.simulator.workload import PlannedDelivery
 
 POLL_SECONDS = 0.001
-NOT_SENT = Response(NO_RESPONSE, b"a conflict with something unacknowledged could be stored, rightly")
+NOT_SENT = Response(
+    NO_RESPONSE, b"not sent: a conflict with an unacknowledged delivery may rightly be stored"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,69 +19,73 @@ class DeliveryResult:
     """`repeated`: the operation had been acknowledged before this delivery was sent."""
 
     delivery: PlannedDelivery
-    answer: Response
+    response: Response
     repeated: bool
     latency_seconds: float
 
     def is_wrong(self) -> bool:
-        """Whether no correct server answers so; of deliveries in flight together any may be the first."""
+        """Return whether no correct server responds so. Of concurrent deliveries any may be the first."""
         if self.delivery.kind == "invalid":
-            return self.answer.word not in ("invalid", "given up")
-        if self.answer.word == "success":
+            return self.response.word not in ("invalid", "given up")
+        if self.response.word == "success":
             return self.repeated
-        return self.answer.word not in ("already processed", "given up")
+        return self.response.word not in ("already processed", "given up")
 
 
 class Sender:
-    """Delivers, in as many threads as call `deliver`; knows the ids of all acknowledged operations.
+    """Sends deliveries from all threads that call `deliver`; `acknowledged` has the acknowledged operations.
 
-    With a rate, in deliveries per second, latency counts from when each was due: a server that keeps the
-    bank waiting is that slow.
+    With a rate, in deliveries per second, latency counts from the scheduled time, so that a server which
+    delays later deliveries is charged for them (no coordinated omission).
     """
 
-    def __init__(self, server: Client, rate: float) -> None:
+    def __init__(self, client: Client, rate: float) -> None:
         self.acknowledged: set[str] = set()
-        self._over: set[str] = set()
-        self._server = server
+        self._completed: set[str] = set()
+        self._client = client
         self._rate = rate
         self._started_at = time.monotonic()
 
     def deliver(self, slot: tuple[int, PlannedDelivery]) -> DeliveryResult:
         number, delivery = slot
         operation_id = delivery.operation.operation_id
-        while delivery.kind == "conflict" and operation_id not in self._over:
-            time.sleep(POLL_SECONDS)  # its operation has an earlier slot, so somebody is delivering it
+        while delivery.kind == "conflict" and operation_id not in self._completed:
+            time.sleep(POLL_SECONDS)  # the operation has an earlier slot, so another thread is delivering it
         now = time.monotonic()
-        due_at = self._started_at + number / self._rate if self._rate else now
-        time.sleep(max(due_at - now, 0))
+        scheduled_at = self._started_at + number / self._rate if self._rate else now
+        time.sleep(max(scheduled_at - now, 0))
         repeated = operation_id in self.acknowledged
         try:
-            answer = NOT_SENT if delivery.kind == "conflict" and not repeated else self._send(delivery)
+            response = NOT_SENT if delivery.kind == "conflict" and not repeated else self._send(delivery)
         finally:
             if delivery.kind == "first":
-                self._over.add(operation_id)
-        return DeliveryResult(delivery, answer, repeated, time.monotonic() - due_at)
+                self._completed.add(operation_id)
+        return DeliveryResult(delivery, response, repeated, time.monotonic() - scheduled_at)
 
     def _send(self, delivery: PlannedDelivery) -> Response:
-        answer = self._server.insist("POST", "/api/webhook/bank/", delivery.body)
-        if answer.word in ("success", "already processed"):
+        response = self._client.request("POST", "/api/webhook/bank/", delivery.body)
+        if response.word in ("success", "already processed"):
             self.acknowledged.add(delivery.operation.operation_id)
-        return answer
+        return response
 
 
-def find_wrong_responses(outcomes: Sequence[DeliveryResult]) -> Iterator[str]:
-    told: dict[str, list[DeliveryResult]] = defaultdict(list)
-    for outcome in outcomes:
-        told[outcome.delivery.operation.operation_id].append(outcome)
-    for operation_id, own in told.items():
+def find_wrong_responses(results: Sequence[DeliveryResult]) -> Iterator[str]:
+    """Yield a sentence for each response, or combination of responses, that no correct server gives."""
+    by_operation: dict[str, list[DeliveryResult]] = defaultdict(list)
+    for result in results:
+        by_operation[result.delivery.operation.operation_id].append(result)
+    for operation_id, of_operation in by_operation.items():
         yield from (
-            f"{outcome.delivery} was answered {outcome.answer}" for outcome in own if outcome.is_wrong()
+            f"{result.delivery} was answered {result.response}"
+            for result in of_operation
+            if result.is_wrong()
         )
-        words = [outcome.answer.word for outcome in own if not outcome.repeated]
+        words = [result.response.word for result in of_operation if not result.repeated]
         if words.count("success") > 1:
             yield f"operation {operation_id} was answered success {words.count('success')} times"
-        # An attempt that got no answer, or a refusal, may have been stored all the same.
-        if set(words) == {"already processed"} and all(outcome.answer.attempts == 1 for outcome in own):
+        # An attempt without a response, or with a 503, may have been stored all the same.
+        is_first_try = all(result.response.attempts == 1 for result in of_operation)
+        if set(words) == {"already processed"} and is_first_try:
             yield f"operation {operation_id} was answered already processed from the start"
-    if given_up := sum(outcome.answer.word == "given up" for outcome in outcomes):
+    if given_up := sum(result.response.word == "given up" for result in results):
         yield f"{given_up} deliveries were never acknowledged"

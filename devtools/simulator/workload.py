@@ -1,4 +1,4 @@
-"""The deck: what the bank is going to deliver, and in which order."""
+"""The workload: what the simulated bank delivers, and in which order."""
 
 import json
 import secrets
@@ -15,11 +15,10 @@ from ledger.inn import is_checksum_valid
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """The seed decides everything about the deliveries except operation ids and INNs, which are always new.
+    """The seed determines everything in the deliveries except operation ids and INNs, which are always new.
 
-    `count` is the number of operations; shares of it come on top, as duplicates, conflicts and invalid
-    bodies. `rate` is deliveries per second; 0 means as fast as can be. With a signing key
-    each delivery is signed.
+    `count` is the number of operations; the shares of it are added as duplicates, conflicts and invalid
+    bodies. `rate` is in deliveries per second, 0 for unlimited. With a signing key each delivery is signed.
     """
 
     url: str
@@ -38,7 +37,7 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """`fields` is what its webhook says, each value as JSON text."""
+    """`fields` are those of its webhook, each value as JSON text."""
 
     operation_id: str
     inn: str
@@ -48,7 +47,7 @@ class Operation:
 
 @dataclass(frozen=True, slots=True)
 class PlannedDelivery:
-    """One POST. An invalid one names an operation that must never be stored."""
+    """One POST request. An invalid one has an operation id that must never be stored."""
 
     kind: Literal["first", "duplicate", "conflict", "invalid"]
     operation: Operation
@@ -59,9 +58,9 @@ class PlannedDelivery:
 
 
 def build_workload(plan: Plan) -> list[PlannedDelivery]:
-    """The deliveries in the order they are sent; whatever repeats an operation comes behind its first one.
+    """Return the deliveries in sending order; redeliveries follow the first delivery of their operation.
 
-    Half of them follow it closely, to be in flight together with it.
+    Half of them follow it closely, so that both are in flight together.
     """
     random = Random(plan.seed)
     inns = _new_inns(min(plan.organizations, plan.count))
@@ -69,7 +68,7 @@ def build_workload(plan: Plan) -> list[PlannedDelivery]:
     random.shuffle(payers)
     operations = [_operation(random, inn) for inn in payers]
     slots = [
-        (index, PlannedDelivery("first", one, _written(one.fields))) for index, one in enumerate(operations)
+        (index, PlannedDelivery("first", each, _json(each.fields))) for index, each in enumerate(operations)
     ]
     shares = (plan.duplicates_share, plan.conflicts_share, plan.invalid_share)
     for share, make in zip(shares, (_duplicate, _conflict, _invalid), strict=True):
@@ -82,7 +81,7 @@ def build_workload(plan: Plan) -> list[PlannedDelivery]:
 
 
 def _new_inns(count: int) -> list[str]:
-    """Distinct INNs with the right check digits, of companies and persons in turn."""
+    """Return distinct INNs with valid check digits, alternately of companies and persons."""
     inns: dict[str, None] = {}
     while len(inns) < count:
         digits = 12 if len(inns) % 2 else 10
@@ -108,23 +107,23 @@ def _operation(random: Random, inn: str) -> Operation:
 
 
 def _duplicate(random: Random, operation: Operation, _inn: str) -> PlannedDelivery:
-    """The same content, as often as not written in another way."""
+    """Repeat the content, half of the time in another spelling."""
     if random.random() < 0.5:
-        return PlannedDelivery("duplicate", operation, _written(operation.fields))
+        return PlannedDelivery("duplicate", operation, _json(operation.fields))
     fields = dict(random.sample(list(operation.fields.items()), len(operation.fields)))
     fields["amount"] = random.choice(spellings(operation.amount_kopecks))
     fields["operation_id"] = fields["operation_id"].upper().replace("-", random.choice(("-", "")))
     fields["document_date"] = fields["document_date"].replace("Z", "+00:00")
-    body = _written(fields, comma=random.choice((",", " ,\r\n\t")))
+    body = _json(fields, comma=random.choice((",", " ,\r\n\t")))
     return PlannedDelivery("duplicate", operation, body)
 
 
 def _conflict(random: Random, operation: Operation, inn: str) -> PlannedDelivery:
-    """Another organization, or another amount."""
-    changed = {"amount": rubles(operation.amount_kopecks + 1)}
+    """Change the organization or the amount."""
+    changed = {"amount": format_rubles(operation.amount_kopecks + 1)}
     if inn != operation.inn and random.random() < 0.5:
         changed = {"payer_inn": f'"{inn}"'}
-    return PlannedDelivery("conflict", operation, _written({**operation.fields, **changed}))
+    return PlannedDelivery("conflict", operation, _json({**operation.fields, **changed}))
 
 
 def _invalid(random: Random, _known: Operation, inn: str) -> PlannedDelivery:
@@ -132,17 +131,17 @@ def _invalid(random: Random, _known: Operation, inn: str) -> PlannedDelivery:
     return PlannedDelivery("invalid", operation, random.choice(invalid_bodies(operation.fields)))
 
 
-def _written(fields: Mapping[str, str], comma: str = ", ") -> bytes:
+def _json(fields: Mapping[str, str], comma: str = ", ") -> bytes:
     return ("{" + comma.join(f'"{name}": {value}' for name, value in fields.items()) + "}").encode()
 
 
-def rubles(kopecks: int) -> str:
+def format_rubles(kopecks: int) -> str:
     return str(Decimal(kopecks).scaleb(-2))
 
 
 def spellings(kopecks: int) -> tuple[str, ...]:
-    """JSON texts of one amount in rubles, the plainest first: 100, 100.00, each in quotes, 1E+2, 10000e-2."""
-    exact = rubles(kopecks)
+    """Return JSON texts of an amount in rubles, plainest first: 100, 100.00, both quoted, 1E+2, 10000e-2."""
+    exact = format_rubles(kopecks)
     plain = exact.removesuffix(".00")
     return (plain, exact, f'"{plain}"', f'"{exact}"', str(Decimal(exact).normalize()), f"{kopecks}e-2")
 
@@ -157,15 +156,15 @@ INVALID_VALUES = {
     "document_number": ('""', '"PAY\\u0000328"', json.dumps("9" * 256)),
     "document_date": ("1714251600", '"yesterday"', '"2024-02-30T21:00:00Z"'),
 }
-"""For each field, JSON texts of values that it can't have."""
+"""JSON texts of invalid values, by field."""
 
 
 def invalid_bodies(fields: Mapping[str, str]) -> list[bytes]:
-    """Everything that can be wrong with a body of these fields."""
-    good = _written(fields)
+    """Return bodies of these fields, each with one error."""
+    valid = _json(fields)
     return [
-        *(_written({**fields, name: value}) for name, values in INVALID_VALUES.items() for value in values),
-        *(_written({other: fields[other] for other in fields if other != name}) for name in fields),
-        *(b"", b"hello", good[:-1], good + good, b"[" + good + b"]", b"[" * 10_000 + b"]" * 10_000),
-        *(good.replace(b"PAY", b"\xff\xfe"), good.decode().encode("utf-16")),
+        *(_json({**fields, name: value}) for name, values in INVALID_VALUES.items() for value in values),
+        *(_json({other: fields[other] for other in fields if other != name}) for name in fields),
+        *(b"", b"hello", valid[:-1], valid + valid, b"[" + valid + b"]", b"[" * 10_000 + b"]" * 10_000),
+        *(valid.replace(b"PAY", b"\xff\xfe"), valid.decode().encode("utf-16")),
     ]

@@ -1,6 +1,6 @@
-"""Words that distinguish payments from other events, in any spelling, and the codes of currencies.
+"""Event words and currency codes, compared in any spelling that looks the same to people.
 
-A word is known or it is not: of an unknown one nothing is assumed.
+A word is known or unknown; nothing is assumed about an unknown one.
 """
 
 import unicodedata
@@ -9,28 +9,27 @@ from collections.abc import Iterable
 from ingest.exceptions import InvalidDelivery
 from ingest.field_rules import FIELD_CHARS_SHOWN
 
-# Cyrillic and Greek capitals that look like Latin ones: people type them, and systems keep them.
+# Cyrillic and Greek capitals that look like Latin ones: people type them, and banks' systems store them.
 _LOOKALIKES = str.maketrans(
     "АВСԀЕНІЈКМОРЅТУҮХԚԜ" + "ΑΒΕΖΗΙΚΜΝΟΡΤΥΧ",
     "ABCDEHIJKMOPSTYYXQW" + "ABEZHIKMNOPTYX",
 )
-_CODES_DIGITS = 3
-_FORMAT = "Cf"  # Unicode's category of soft hyphens, joiners and marks of direction: invisible
+_CODE_DIGITS = 3
+_INVISIBLE = "Cf"  # Unicode's category of soft hyphens, joiners and directional marks
 
 
 def fold(word: str) -> str:
-    """`word` without what people don't see: case, width, look-alike letters, invisible marks, outer space."""
-    visible = "".join(each for each in word if unicodedata.category(each) != _FORMAT)
+    """Normalize case, width and look-alike letters; remove invisible characters and outer space."""
+    visible = "".join(each for each in word if unicodedata.category(each) != _INVISIBLE)
     return unicodedata.normalize("NFKC", visible).upper().translate(_LOOKALIKES).strip()
 
 
 def fold_all(words: Iterable[str]) -> frozenset[str]:
-    """The words as `folded` has them."""
     return frozenset(map(fold, words))
 
 
-# 643 and RUB are ISO 4217's; 810 and RUR are the ruble's of before 1998, which stand in account numbers and
-# in many systems to this day.
+# 643 and RUB are from ISO 4217; 810 and RUR are the ruble's codes of before 1998, which account numbers and
+# many systems still use.
 RUBLES = fold_all(
     [
         *("RUB", "RUR", "643", "810", "₽", "ruble", "rubles", "Russian ruble"),
@@ -56,13 +55,10 @@ FOREIGN = frozenset(code for pair in _ISO_4217.split() for code in (pair[:3], pa
 
 
 def is_rubles(code: str, field: str) -> bool:
-    """Whether `code` means rubles; False for another currency of ISO 4217.
-
-    Raises InvalidDelivery for what is neither.
-    """
+    """Return True for rubles, False for another currency of ISO 4217. Raise InvalidDelivery otherwise."""
     word = fold(code)
     if word.isdecimal():
-        word = word.zfill(_CODES_DIGITS)  # a number loses the zeros in front
+        word = word.zfill(_CODE_DIGITS)  # a number has lost its leading zeros
     if word in RUBLES:
         return True
     if word in FOREIGN:

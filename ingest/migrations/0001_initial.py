@@ -71,7 +71,7 @@ class Migration(migrations.Migration):
                 (
                     "client_ip",
                     models.CharField(
-                        blank=True, db_default="", default="", max_length=39, verbose_name="came from"
+                        blank=True, db_default="", default="", max_length=39, verbose_name="client IP"
                     ),
                 ),
                 ("reason", models.CharField(max_length=255, verbose_name="reason")),
@@ -91,9 +91,12 @@ class Migration(migrations.Migration):
                         auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
                     ),
                 ),
-                ("ended_at", models.DateTimeField(default=django.utils.timezone.now, verbose_name="ended")),
+                (
+                    "ended_at",
+                    models.DateTimeField(default=django.utils.timezone.now, verbose_name="finished"),
+                ),
                 ("duration", models.DurationField(verbose_name="duration")),
-                ("rows_scanned", models.BigIntegerField(verbose_name="rows looked at")),
+                ("rows_scanned", models.BigIntegerField(verbose_name="rows scanned")),
                 (
                     "drift",
                     models.TextField(
@@ -106,7 +109,7 @@ class Migration(migrations.Migration):
                 ),
                 (
                     "is_full",
-                    models.BooleanField(db_default=True, default=True, verbose_name="of all the books"),
+                    models.BooleanField(db_default=True, default=True, verbose_name="full"),
                 ),
                 ("payments_to", models.BigIntegerField(db_default=0, default=0)),
                 ("entries_to", models.BigIntegerField(db_default=0, default=0)),
@@ -129,7 +132,7 @@ class Migration(migrations.Migration):
             name="OperationAlias",
             fields=[
                 ("alias", ledger.operation_id.OperationIdField(primary_key=True, serialize=False)),
-                ("bank_reference", models.CharField(help_text="as the bank told it", max_length=64)),
+                ("bank_reference", models.CharField(help_text="the bank's id as received", max_length=64)),
                 ("operation_id", ledger.operation_id.OperationIdField(db_index=True)),
             ],
         ),
@@ -157,7 +160,7 @@ class Migration(migrations.Migration):
                 (
                     "client_ip",
                     models.CharField(
-                        blank=True, db_default="", default="", max_length=39, verbose_name="came from"
+                        blank=True, db_default="", default="", max_length=39, verbose_name="client IP"
                     ),
                 ),
                 ("reason", models.CharField(max_length=255, verbose_name="reason")),
@@ -238,7 +241,7 @@ class Migration(migrations.Migration):
                 (
                     "client_ip",
                     models.CharField(
-                        blank=True, db_default="", default="", max_length=39, verbose_name="came from"
+                        blank=True, db_default="", default="", max_length=39, verbose_name="client IP"
                     ),
                 ),
                 (
@@ -323,7 +326,7 @@ class Migration(migrations.Migration):
                 (
                     "client_ip",
                     models.CharField(
-                        blank=True, db_default="", default="", max_length=39, verbose_name="came from"
+                        blank=True, db_default="", default="", max_length=39, verbose_name="client IP"
                     ),
                 ),
                 (
@@ -338,8 +341,8 @@ class Migration(migrations.Migration):
                 ),
             ],
             options={
-                "verbose_name": "repeated delivery",
-                "verbose_name_plural": "repeated deliveries",
+                "verbose_name": "duplicate delivery",
+                "verbose_name_plural": "duplicate deliveries",
             },
         ),
         migrations.CreateModel(
@@ -366,7 +369,7 @@ class Migration(migrations.Migration):
                 (
                     "client_ip",
                     models.CharField(
-                        blank=True, db_default="", default="", max_length=39, verbose_name="came from"
+                        blank=True, db_default="", default="", max_length=39, verbose_name="client IP"
                     ),
                 ),
                 (
@@ -427,7 +430,7 @@ class Migration(migrations.Migration):
                 (
                     "client_ip",
                     models.CharField(
-                        blank=True, db_default="", default="", max_length=39, verbose_name="came from"
+                        blank=True, db_default="", default="", max_length=39, verbose_name="client IP"
                     ),
                 ),
                 ("reason", models.CharField(max_length=255, verbose_name="reason")),
@@ -442,11 +445,11 @@ class Migration(migrations.Migration):
                         blank=True,
                         choices=[
                             ("", "open"),
-                            ("tried", "open, processed again and still unrecognized"),
+                            ("tried", "open, still unrecognized after reprocessing"),
                             ("stored", "stored as a webhook"),
-                            ("duplicate", "was stored already"),
-                            ("conflict", "a conflict with a webhook"),
-                            ("ignored", "known to be no payment"),
+                            ("duplicate", "already stored"),
+                            ("conflict", "conflicts with a webhook"),
+                            ("ignored", "not a payment"),
                             ("dismissed", "dismissed"),
                         ],
                         default="",

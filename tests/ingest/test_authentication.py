@@ -1,4 +1,4 @@
-"""Who gets in, who doesn't, what a stranger is told, and what the log is."""
+"""Authentication of deliveries: what is accepted, what is denied, and what is disclosed and logged."""
 
 import json
 import logging
@@ -43,15 +43,15 @@ def quiet_doorbell(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def guarded(settings: Settings) -> Callable[..., None]:
-    def guard(**known: Any) -> None:
+def configure_auth(settings: Settings) -> Callable[..., None]:
+    def configure(**known: Any) -> None:
         settings.ENDPOINT_AUTH = {"bank": DeliveryAuth(**known)}
 
-    return guard
+    return configure
 
 
 def deliver(delivery: bytes | None = None, *, headers: dict[str, str] | None = None, **environ: str) -> Any:
-    """The status and the answer of a delivery that is valid unless told otherwise."""
+    """Return status and JSON of a delivery, valid by default."""
     sent = payment_body(terms()) if delivery is None else delivery
     response = Client().post(PATH, sent, "application/json", headers=headers, **environ)  # type: ignore[arg-type]
     if response.status_code == 401:
@@ -60,16 +60,16 @@ def deliver(delivery: bytes | None = None, *, headers: dict[str, str] | None = N
 
 
 def signed(delivery: bytes, *keys: bytes, age: int = 0, **changed: str) -> dict[str, str]:
-    """The headers of Standard Webhooks, signed with each key `age` seconds ago; `changed` after signing."""
+    """Return Standard Webhooks headers, signed with each key `age` seconds ago; `changed` after signing."""
     at = str(int(time.time()) - age)
     signatures = " ".join(signature(key, "msg_1", at, delivery).decode() for key in keys)
-    told = {"webhook_id": "msg_1", "webhook_timestamp": at, "webhook_signature": signatures, **changed}
-    return {name.replace("_", "-"): value for name, value in told.items()}
+    fields = {"webhook_id": "msg_1", "webhook_timestamp": at, "webhook_signature": signatures, **changed}
+    return {name.replace("_", "-"): value for name, value in fields.items()}
 
 
-def turned_away(*answered: Any) -> None:
-    """Nothing of it was kept, and the stranger was told nothing."""
-    assert answered == (401, REFUSED)
+def assert_denied(*response: Any) -> None:
+    """Assert a 401 that discloses no reason, and that nothing was stored."""
+    assert response == (401, REFUSED)
     assert not Webhook.objects.exists()
     assert not RejectedDelivery.objects.exists()
 
@@ -79,25 +79,27 @@ def turned_away(*answered: Any) -> None:
 
 @pytest.mark.django_db
 @pytest.mark.parametrize("keys", [[OLD], [NEW], [FOREIGN, NEW], [OLD, NEW]])
-def test_signed_by_a_known_secret(guarded: Callable[..., None], keys: list[bytes]) -> None:
-    guarded(secrets=[OLD, NEW])
+def test_delivery_signed_with_a_known_secret_is_accepted(
+    configure_auth: Callable[..., None], keys: list[bytes]
+) -> None:
+    configure_auth(secrets=[OLD, NEW])
     delivery = payment_body(terms())
     assert deliver(delivery, headers=signed(delivery, *keys)) == (200, SUCCESS)
 
 
 @pytest.mark.django_db
 @pytest.mark.parametrize("age", [-301, 301, 86_400])
-def test_signed_outside_the_tolerance(guarded: Callable[..., None], age: int) -> None:
-    guarded(secrets=[OLD])
+def test_signature_outside_the_tolerance_is_denied(configure_auth: Callable[..., None], age: int) -> None:
+    configure_auth(secrets=[OLD])
     delivery = payment_body(terms())
-    # A second more than allowed, and one for the clock to go on meanwhile.
-    turned_away(*deliver(delivery, headers=signed(delivery, OLD, age=age - 2 if age < 0 else age)))
+    # One second more than allowed, and one for the time that the test takes.
+    assert_denied(*deliver(delivery, headers=signed(delivery, OLD, age=age - 2 if age < 0 else age)))
 
 
 @pytest.mark.django_db
 @pytest.mark.parametrize("age", [-298, 0, 298])
-def test_signed_within_the_tolerance(guarded: Callable[..., None], age: int) -> None:
-    guarded(secrets=[OLD])
+def test_signature_within_the_tolerance_is_accepted(configure_auth: Callable[..., None], age: int) -> None:
+    configure_auth(secrets=[OLD])
     delivery = payment_body(terms())
     assert deliver(delivery, headers=signed(delivery, OLD, age=age)) == (200, SUCCESS)
 
@@ -124,72 +126,76 @@ RIGHT = signature(OLD, "msg_1", str(int(time.time())), b"x").decode()
         {"webhook_signature": "v1, " * 1000},
     ],
 )
-def test_changed_after_signing(guarded: Callable[..., None], changed: dict[str, str]) -> None:
-    guarded(secrets=[OLD])
+def test_header_changed_after_signing_is_denied(
+    configure_auth: Callable[..., None], changed: dict[str, str]
+) -> None:
+    configure_auth(secrets=[OLD])
     delivery = payment_body(terms())
-    turned_away(*deliver(delivery, headers=signed(delivery, OLD, **changed)))
+    assert_denied(*deliver(delivery, headers=signed(delivery, OLD, **changed)))
 
 
 @pytest.mark.django_db
-def test_id_with_a_full_stop_though_rightly_signed(guarded: Callable[..., None]) -> None:
-    """The standard's own advice: what is signed could be cut into id, time and body in two ways."""
-    guarded(secrets=[OLD])
+def test_signed_id_with_a_full_stop_is_denied(configure_auth: Callable[..., None]) -> None:
+    """The standard says so: the signed text could be split into id, timestamp and body in two ways."""
+    configure_auth(secrets=[OLD])
     delivery, at = payment_body(terms()), str(int(time.time()))
     shown = signature(OLD, "msg.1", at, delivery).decode()
     headers = signed(delivery, webhook_id="msg.1", webhook_timestamp=at, webhook_signature=shown)
-    turned_away(*deliver(delivery, headers=headers))
+    assert_denied(*deliver(delivery, headers=headers))
 
 
 @pytest.mark.django_db
-def test_another_version_of_a_right_signature(guarded: Callable[..., None]) -> None:
-    guarded(secrets=[OLD])
+def test_signature_of_another_version_is_denied(configure_auth: Callable[..., None]) -> None:
+    configure_auth(secrets=[OLD])
     delivery = payment_body(terms())
     headers = signed(delivery, OLD)
     headers["webhook-signature"] = headers["webhook-signature"].replace("v1,", "v1a,")
-    turned_away(*deliver(delivery, headers=headers))
+    assert_denied(*deliver(delivery, headers=headers))
 
 
 @pytest.mark.django_db
 @pytest.mark.parametrize("kept", [5, 20, 46])
-def test_beginning_of_a_right_signature(guarded: Callable[..., None], kept: int) -> None:
-    guarded(secrets=[OLD])
+def test_signature_prefix_is_denied(configure_auth: Callable[..., None], kept: int) -> None:
+    configure_auth(secrets=[OLD])
     delivery = payment_body(terms())
     headers = signed(delivery, OLD)
     headers["webhook-signature"] = headers["webhook-signature"][:kept]
-    turned_away(*deliver(delivery, headers=headers))
+    assert_denied(*deliver(delivery, headers=headers))
 
 
 @pytest.mark.django_db
-def test_one_byte_of_the_body_changed(guarded: Callable[..., None]) -> None:
-    guarded(secrets=[OLD])
+def test_changed_body_is_denied(configure_auth: Callable[..., None]) -> None:
+    configure_auth(secrets=[OLD])
     delivery = payment_body(terms())
-    turned_away(*deliver(delivery + b" ", headers=signed(delivery, OLD)))
+    assert_denied(*deliver(delivery + b" ", headers=signed(delivery, OLD)))
 
 
 @pytest.mark.django_db
-def test_garbage_is_not_even_parsed(guarded: Callable[..., None]) -> None:
-    guarded(secrets=[OLD])
-    turned_away(*deliver(b"[" * 10_000))
+def test_unsigned_garbage_is_denied_before_parsing(configure_auth: Callable[..., None]) -> None:
+    configure_auth(secrets=[OLD])
+    assert_denied(*deliver(b"[" * 10_000))
 
 
 @pytest.mark.django_db
-def test_the_bank_itself_may_be_wrong(guarded: Callable[..., None]) -> None:
-    guarded(secrets=[OLD])
+def test_signed_invalid_body_is_answered_400(configure_auth: Callable[..., None]) -> None:
+    configure_auth(secrets=[OLD])
     assert deliver(b"{}", headers=signed(b"{}", OLD))[0] == 400
     assert RejectedDelivery.objects.count() == 1
 
 
-# The plain signature, credentials, tokens
+# Hex signatures, credentials, tokens
 
 
 @pytest.mark.django_db
 @pytest.mark.parametrize("case", [str.lower, str.upper])
-def test_plain_signature(guarded: Callable[..., None], case: Callable[[str], str]) -> None:
-    guarded(x_signature_secrets=[OLD])
+def test_hex_signature_is_accepted_in_any_case(
+    configure_auth: Callable[..., None], case: Callable[[str], str]
+) -> None:
+    configure_auth(x_signature_secrets=[OLD])
     delivery = payment_body(terms())
     shown = case(hex_signature(OLD, delivery).decode())
-    turned_away(*deliver(delivery, headers={"X-Signature": shown[:-1]}))
-    turned_away(*deliver(delivery, headers={"X-Signature": hex_signature(FOREIGN, delivery).decode()}))
+    assert_denied(*deliver(delivery, headers={"X-Signature": shown[:-1]}))
+    assert_denied(*deliver(delivery, headers={"X-Signature": hex_signature(FOREIGN, delivery).decode()}))
     assert deliver(delivery, headers={"X-Signature": shown}) == (200, SUCCESS)
 
 
@@ -198,8 +204,8 @@ BASIC = parse_basic_credentials(f"банк:{PASSWORD}").decode()
 
 @pytest.mark.django_db
 @pytest.mark.parametrize("shown", [f"Basic {BASIC}", f"basic {BASIC}", f"Bearer {PASSWORD}"])
-def test_known_credentials(guarded: Callable[..., None], shown: str) -> None:
-    guarded(basic=[BASIC.encode()], bearer=[parse_secret(PASSWORD)])
+def test_known_credentials_are_accepted(configure_auth: Callable[..., None], shown: str) -> None:
+    configure_auth(basic=[BASIC.encode()], bearer=[parse_secret(PASSWORD)])
     assert deliver(headers={"Authorization": shown}) == (200, SUCCESS)
 
 
@@ -220,46 +226,48 @@ def test_known_credentials(guarded: Callable[..., None], shown: str) -> None:
         *(f"Bearer {PASSWORD[:-1]}", f"Bearer {PASSWORD}x", PASSWORD, f"Digest {BASIC}", "Bearer \xe9"),
     ],
 )
-def test_unknown_credentials(guarded: Callable[..., None], shown: str) -> None:
-    guarded(basic=[BASIC.encode()], bearer=[parse_secret(PASSWORD)])
-    turned_away(*deliver(headers={"Authorization": shown}))
+def test_unknown_credentials_are_denied(configure_auth: Callable[..., None], shown: str) -> None:
+    configure_auth(basic=[BASIC.encode()], bearer=[parse_secret(PASSWORD)])
+    assert_denied(*deliver(headers={"Authorization": shown}))
 
 
 @pytest.mark.django_db
-def test_each_kind_of_proof_opens_only_where_it_is_set(guarded: Callable[..., None]) -> None:
-    guarded(basic=[BASIC.encode()])
+def test_unconfigured_kinds_of_credentials_are_denied(configure_auth: Callable[..., None]) -> None:
+    configure_auth(basic=[BASIC.encode()])
     delivery = payment_body(terms())
-    turned_away(*deliver(delivery, headers={"Authorization": f"Bearer {PASSWORD}"}))
-    turned_away(*deliver(delivery, headers=signed(delivery, OLD)))
-    turned_away(*deliver(delivery, headers=signed(delivery, b"")))
-    turned_away(*deliver(delivery, headers={"X-Signature": hex_signature(b"", delivery).decode()}))
+    assert_denied(*deliver(delivery, headers={"Authorization": f"Bearer {PASSWORD}"}))
+    assert_denied(*deliver(delivery, headers=signed(delivery, OLD)))
+    assert_denied(*deliver(delivery, headers=signed(delivery, b"")))
+    assert_denied(*deliver(delivery, headers={"X-Signature": hex_signature(b"", delivery).decode()}))
 
 
 @pytest.mark.django_db
 @pytest.mark.parametrize("behind", [b"", b"\n"])
-def test_token_is_kept_whole_and_its_payload_parsed(guarded: Callable[..., None], behind: bytes) -> None:
-    guarded(public_keys=[BANK.public_key()])
-    told = terms()
-    delivery = token(payment_body(told)) + behind
+def test_token_is_stored_whole_and_its_payload_parsed(
+    configure_auth: Callable[..., None], behind: bytes
+) -> None:
+    configure_auth(public_keys=[BANK.public_key()])
+    payment = terms()
+    delivery = token(payment_body(payment)) + behind
     assert deliver(delivery) == (200, SUCCESS)
     webhook = Webhook.objects.get()
-    assert webhook.terms == told
+    assert webhook.terms == payment
     assert bytes(webhook.body) == delivery
 
 
 @pytest.mark.django_db
-def test_no_token_of_the_bank(guarded: Callable[..., None]) -> None:
-    guarded(public_keys=[BANK.public_key()])
-    turned_away(*deliver(token(payment_body(terms()), key=STRANGER)))
-    turned_away(*deliver())
+def test_token_by_another_key_is_denied(configure_auth: Callable[..., None]) -> None:
+    configure_auth(public_keys=[BANK.public_key()])
+    assert_denied(*deliver(token(payment_body(terms()), key=STRANGER)))
+    assert_denied(*deliver())
 
 
 @pytest.mark.django_db
-def test_where_tokens_and_credentials_are_set_both_are_needed(guarded: Callable[..., None]) -> None:
-    guarded(public_keys=[BANK.public_key()], bearer=[parse_secret(PASSWORD)])
+def test_token_and_credentials_are_both_required_if_both_are_set(configure_auth: Callable[..., None]) -> None:
+    configure_auth(public_keys=[BANK.public_key()], bearer=[parse_secret(PASSWORD)])
     authorized = {"Authorization": f"Bearer {PASSWORD}"}
-    turned_away(*deliver(token(payment_body(terms()))))
-    turned_away(*deliver(headers=authorized))
+    assert_denied(*deliver(token(payment_body(terms()))))
+    assert_denied(*deliver(headers=authorized))
     assert deliver(token(payment_body(terms())), headers=authorized) == (200, SUCCESS)
 
 
@@ -268,8 +276,8 @@ def test_where_tokens_and_credentials_are_set_both_are_needed(guarded: Callable[
 
 @pytest.mark.django_db
 @pytest.mark.parametrize("peer", ["192.0.2.7", "::ffff:192.0.2.7", "2001:db8::1", "198.51.100.200"])
-def test_known_network(guarded: Callable[..., None], peer: str) -> None:
-    guarded(
+def test_known_network_is_accepted(configure_auth: Callable[..., None], peer: str) -> None:
+    configure_auth(
         networks=[parse_network(one) for one in ("192.0.2.7", "2001:db8::/32", "::ffff:198.51.100.0/120")]
     )
     assert deliver(REMOTE_ADDR=peer) == (200, SUCCESS)
@@ -279,75 +287,75 @@ def test_known_network(guarded: Callable[..., None], peer: str) -> None:
 @pytest.mark.parametrize(
     "peer", ["192.0.2.8", "::ffff:192.0.2.8", "2001:db9::1", "", "unix:", "192.0.2.7:80"]
 )
-def test_unknown_network_or_none(guarded: Callable[..., None], peer: str) -> None:
-    guarded(networks=[parse_network("192.0.2.7"), parse_network("2001:db8::/32")])
-    turned_away(*deliver(REMOTE_ADDR=peer))
+def test_unknown_network_is_denied(configure_auth: Callable[..., None], peer: str) -> None:
+    configure_auth(networks=[parse_network("192.0.2.7"), parse_network("2001:db8::/32")])
+    assert_denied(*deliver(REMOTE_ADDR=peer))
 
 
-BANKS, STRANGERS, PROXY = "192.0.2.7", "203.0.113.9", "10.0.0.1"
+BANK_IP, STRANGER_IP, PROXY_IP = "192.0.2.7", "203.0.113.9", "10.0.0.1"
 
 
 @pytest.mark.django_db
 @pytest.mark.parametrize(
     ("proxies", "forwarded", "status"),
     [
-        (0, BANKS, 401),  # nobody's word is taken
-        (1, BANKS, 200),
-        (1, f"{STRANGERS}, {BANKS}", 200),
-        (1, f"{BANKS}, {STRANGERS}", 401),  # made up by the stranger, before the proxy added to it
-        (2, f"{BANKS}, {PROXY}", 200),
-        (2, f"{BANKS},{STRANGERS},{PROXY}", 401),
-        (2, BANKS, 503),  # it has passed fewer proxies than there are
+        (0, BANK_IP, 401),  # no proxy is trusted
+        (1, BANK_IP, 200),
+        (1, f"{STRANGER_IP}, {BANK_IP}", 200),
+        (1, f"{BANK_IP}, {STRANGER_IP}", 401),  # the left one is forged by the client
+        (2, f"{BANK_IP}, {PROXY_IP}", 200),
+        (2, f"{BANK_IP},{STRANGER_IP},{PROXY_IP}", 401),
+        (2, BANK_IP, 503),  # fewer proxies than trusted
         (1, "", 503),
-        (1, f"{BANKS},", 503),
+        (1, f"{BANK_IP},", 503),
         (1, "unknown", 503),
     ],
 )
-def test_proxies_are_counted_from_the_right(
-    guarded: Callable[..., None], settings: Settings, proxies: int, forwarded: str, status: int
+def test_forwarded_addresses_are_counted_from_the_right(
+    configure_auth: Callable[..., None], settings: Settings, proxies: int, forwarded: str, status: int
 ) -> None:
-    guarded(networks=[parse_network(BANKS)])
+    configure_auth(networks=[parse_network(BANK_IP)])
     settings.TRUSTED_PROXIES = proxies
-    assert deliver(REMOTE_ADDR=PROXY, headers={"X-Forwarded-For": forwarded})[0] == status
+    assert deliver(REMOTE_ADDR=PROXY_IP, headers={"X-Forwarded-For": forwarded})[0] == status
 
 
 @pytest.mark.django_db
-def test_known_network_is_not_enough_where_secrets_are_set(guarded: Callable[..., None]) -> None:
-    guarded(networks=[parse_network(BANKS)], secrets=[OLD])
+def test_known_network_does_not_replace_a_signature(configure_auth: Callable[..., None]) -> None:
+    configure_auth(networks=[parse_network(BANK_IP)], secrets=[OLD])
     delivery = payment_body(terms())
-    turned_away(*deliver(delivery, REMOTE_ADDR=BANKS))
-    turned_away(*deliver(delivery, headers=signed(delivery, OLD), REMOTE_ADDR=STRANGERS))
-    assert deliver(delivery, headers=signed(delivery, OLD), REMOTE_ADDR=BANKS) == (200, SUCCESS)
+    assert_denied(*deliver(delivery, REMOTE_ADDR=BANK_IP))
+    assert_denied(*deliver(delivery, headers=signed(delivery, OLD), REMOTE_ADDR=STRANGER_IP))
+    assert deliver(delivery, headers=signed(delivery, OLD), REMOTE_ADDR=BANK_IP) == (200, SUCCESS)
 
 
-# The door itself
+# Endpoints
 
 
 @pytest.mark.django_db
-def test_door_without_a_guard_has_the_bank_send_again(settings: Settings) -> None:
+def test_endpoint_without_credentials_is_answered_503(settings: Settings) -> None:
     settings.ENDPOINT_AUTH = {}
     response = Client(enforce_csrf_checks=True).post(PATH)
     assert (response.status_code, response["Retry-After"]) == (503, "5")
 
 
 @pytest.mark.django_db
-def test_guard_that_knows_nobody_lets_nobody_in(guarded: Callable[..., None]) -> None:
-    guarded()
-    turned_away(*deliver())
+def test_empty_authentication_denies_everything(configure_auth: Callable[..., None]) -> None:
+    configure_auth()
+    assert_denied(*deliver())
 
 
 @pytest.mark.django_db
-def test_cheap_refusals_come_before_any_proof(guarded: Callable[..., None]) -> None:
-    guarded(secrets=[OLD])
+def test_method_and_length_are_checked_before_credentials(configure_auth: Callable[..., None]) -> None:
+    configure_auth(secrets=[OLD])
     assert Client().get(PATH).status_code == 405
     assert deliver(CONTENT_LENGTH="")[0] == 411
     assert deliver(b" " * 65_537)[0] == 413
 
 
-def test_a_flood_of_strangers_is_a_line_now_and_then(
-    guarded: Callable[..., None], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+def test_denied_deliveries_are_logged_with_a_rate_limit(
+    configure_auth: Callable[..., None], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    guarded(bearer=[parse_secret(PASSWORD)])
+    configure_auth(bearer=[parse_secret(PASSWORD)])
     caplog.set_level(logging.INFO)
     clock = SimpleNamespace(monotonic=lambda: clock.now, time=time.time, now=1000.0)
     monkeypatch.setattr(log_throttle, "time", clock)
@@ -357,13 +365,13 @@ def test_a_flood_of_strangers_is_a_line_now_and_then(
     clock.now += log_throttle.EVERY_SECONDS
     deliver(b"s3cret body", headers={"Authorization": "Bearer s3cret token"})
 
-    lines = [record.getMessage() for record in caplog.records]
-    assert len(lines) == 2
-    assert "'suppressed': 499" in lines[1]
-    assert "no known credentials" in lines[0]
-    assert "127.0.0.1" in lines[0]
-    assert "s3cret" not in "".join(lines)
-    assert PASSWORD not in "".join(lines)
+    logged = [record.getMessage() for record in caplog.records]
+    assert len(logged) == 2
+    assert "'suppressed': 499" in logged[1]
+    assert "no known credentials" in logged[0]
+    assert "127.0.0.1" in logged[0]
+    assert "s3cret" not in "".join(logged)
+    assert PASSWORD not in "".join(logged)
 
 
 # The settings
@@ -371,24 +379,24 @@ def test_a_flood_of_strangers_is_a_line_now_and_then(
 KNOWN = DeliveryAuth(secrets=[OLD])
 
 
-def test_production_needs_somebody_to_say_who_may_deliver() -> None:
+def test_production_without_credentials_is_refused() -> None:
     with pytest.raises(ImproperlyConfigured, match="no webhook authentication is configured"):
         endpoint_auth("", debug=False, bank=DeliveryAuth())
 
 
-def test_everybody_and_somebody_contradict_each_other() -> None:
+def test_webhook_auth_none_contradicts_credentials() -> None:
     with pytest.raises(ImproperlyConfigured, match="contradicts"):
         endpoint_auth("none", debug=False, bank=KNOWN)
 
 
-def test_only_none_can_be_said() -> None:
-    with pytest.raises(ImproperlyConfigured, match="malformed") as told:
+def test_webhook_auth_accepts_only_none() -> None:
+    with pytest.raises(ImproperlyConfigured, match="malformed") as raised:
         endpoint_auth("s3cret", debug=True, bank=KNOWN)
-    assert "s3cret" not in str(told.value)
+    assert "s3cret" not in str(raised.value)
 
 
 @pytest.mark.parametrize(
-    ("auth", "debug", "told", "opened"),
+    ("auth", "debug", "configured", "enabled"),
     [
         ("", True, {}, {"bank": DeliveryAuth(allow_anonymous=True)}),
         ("none", False, {}, {"bank": DeliveryAuth(allow_anonymous=True)}),
@@ -403,17 +411,17 @@ def test_only_none_can_be_said() -> None:
         ),
     ],
 )
-def test_doors_that_are_open(
-    auth: str, debug: bool, told: dict[str, DeliveryAuth], opened: dict[str, DeliveryAuth]
+def test_enabled_endpoints(
+    auth: str, debug: bool, configured: dict[str, DeliveryAuth], enabled: dict[str, DeliveryAuth]
 ) -> None:
-    assert endpoint_auth(auth, debug=debug, **{"bank": DeliveryAuth(), **told}) == opened
+    assert endpoint_auth(auth, debug=debug, **{"bank": DeliveryAuth(), **configured}) == enabled
 
 
-def test_tolerance_alone_says_nobody() -> None:
+def test_tolerance_alone_configures_nothing() -> None:
     assert not replace(DeliveryAuth(), tolerance_seconds=1).is_configured
 
 
-def test_the_check_warns_of_a_door_for_everybody(settings: Settings) -> None:
+def test_system_check_warns_of_anonymous_deliveries(settings: Settings) -> None:
     settings.WEBHOOK_AUTH = "none"
     assert [message.id for message in check_webhook_auth()] == ["ingest.W001"]
     settings.WEBHOOK_AUTH = ""

@@ -1,4 +1,4 @@
-"""What a webhook says is compared with the body that its bank sent."""
+"""Verification of webhooks against their stored bodies."""
 
 from collections.abc import Iterator
 from datetime import timedelta
@@ -26,13 +26,13 @@ def found() -> list[tuple[object, ...]]:
 
 
 @pytest.fixture
-def told() -> Iterator[Any]:
+def webhooks() -> Iterator[Any]:
     webhook = make_webhook(terms(100_00))
     with unconstrained_tables():
         yield Webhook.objects.filter(pk=webhook.pk)
 
 
-def test_each_changed_term_is_drift(told: Any, subtests: pytest.Subtests) -> None:
+def test_changed_term_is_drift(webhooks: Any, subtests: pytest.Subtests) -> None:
     assert found() == []
     for changed, drift in (
         ({"payer_inn": IVANOV}, ("inn", IVANOV, ROMASHKA, IVANOV)),
@@ -40,24 +40,24 @@ def test_each_changed_term_is_drift(told: Any, subtests: pytest.Subtests) -> Non
         ({"document_number": "pay-328"}, ("document_number", ROMASHKA, "PAY-328", "pay-328")),
     ):
         with subtests.test(**changed), rolled_back():
-            told.update(**changed)
+            webhooks.update(**changed)
             assert found() == [drift]
     for name, value in (
         ("document_date", F("document_date") + Value(timedelta(days=2))),
         ("operation_id", terms().operation_id),
     ):
         with subtests.test(name), rolled_back():
-            told.update(**{name: value})
+            webhooks.update(**{name: value})
             assert [what for what, *_ in found()] == [name]
     for body in (b"{}", b"garbage"):
         with subtests.test(body), rolled_back():
-            told.update(body=body)
+            webhooks.update(body=body)
             assert [what for what, *_ in found()] == ["body"]
 
 
-def test_two_organizations_that_were_swapped_with_their_webhooks_are_drift() -> None:
-    for told in (terms(100_00), terms(1_00, inn=VASILEK)):
-        make_webhook(told)
+def test_swapped_organizations_are_drift() -> None:
+    for webhooks in (terms(100_00), terms(1_00, inn=VASILEK)):
+        make_webhook(webhooks)
     applying.apply_batch(10)
     swapped = {
         name: Case(When(**{name: ROMASHKA}, then=Value(VASILEK)), default=Value(ROMASHKA))
@@ -74,11 +74,11 @@ def test_two_organizations_that_were_swapped_with_their_webhooks_are_drift() -> 
         ]
 
 
-def test_a_body_that_retention_emptied_says_nothing(told: Any) -> None:
-    told.update(body=b"", amount_kopecks=1)
+def test_emptied_body_is_skipped(webhooks: Any) -> None:
+    webhooks.update(body=b"", amount_kopecks=1)
     assert found() == []
 
 
-def test_a_date_read_in_a_former_time_zone_is_no_drift(told: Any) -> None:
-    told.update(document_date=F("document_date") + Value(timedelta(hours=3)))
+def test_date_read_in_another_time_zone_is_no_drift(webhooks: Any) -> None:
+    webhooks.update(document_date=F("document_date") + Value(timedelta(hours=3)))
     assert found() == []

@@ -1,4 +1,4 @@
-"""Every delivery that is kept says where it came from."""
+"""The client IP of stored deliveries."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ FIRST, SECOND, PROXY = "192.0.2.1", "2001:db8::2", "198.51.100.7"
 
 
 @pytest.fixture(autouse=True)
-def silent_bell(monkeypatch: pytest.MonkeyPatch) -> None:
+def silent_doorbell(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doorbell, "ring", lambda: None)
 
 
@@ -29,11 +29,11 @@ def addresses(model: type[Webhook] | type[DeliveryRecord]) -> list[str]:
     return list(model._default_manager.order_by("id").values_list("client_ip", flat=True))
 
 
-def test_the_first_delivery_and_all_after_it_say_where_they_came_from() -> None:
-    told = terms()
-    deliver(payment_body(told), FIRST)
-    deliver(payment_body(told), SECOND)
-    deliver(payment_body(told, amount="7"), PROXY)
+def test_every_delivery_is_stored_with_its_client_ip() -> None:
+    payment = terms()
+    deliver(payment_body(payment), FIRST)
+    deliver(payment_body(payment), SECOND)
+    deliver(payment_body(payment, amount="7"), PROXY)
     deliver(b"{}", SECOND)
 
     assert addresses(Webhook) == [FIRST]
@@ -46,14 +46,14 @@ def test_the_first_delivery_and_all_after_it_say_where_they_came_from() -> None:
         assert f"from {address}" in content
 
 
-def test_behind_a_proxy_it_is_the_address_that_the_proxy_saw(settings: Settings) -> None:
+def test_client_ip_behind_a_proxy_is_the_forwarded_one(settings: Settings) -> None:
     settings.TRUSTED_PROXIES = 1
     deliver(payment_body(terms()), PROXY, headers={"X-Forwarded-For": f"10.0.0.1, ::ffff:{FIRST}"})
     assert addresses(Webhook) == [FIRST]
 
 
 @pytest.mark.parametrize(
-    ("peer", "kept"),
+    ("peer", "stored"),
     [
         ("", ""),  # a Unix socket
         ("unknown", ""),
@@ -61,6 +61,6 @@ def test_behind_a_proxy_it_is_the_address_that_the_proxy_saw(settings: Settings)
         ("2001:0db8:1111:2222:3333:4444:5555:6666", "2001:db8:1111:2222:3333:4444:5555:6666"),
     ],
 )
-def test_whatever_the_peer_is_called_the_delivery_is_stored(peer: str, kept: str) -> None:
+def test_delivery_from_an_unusual_peer_is_stored(peer: str, stored: str) -> None:
     assert deliver(payment_body(terms()), peer) == 200
-    assert addresses(Webhook) == [kept]
+    assert addresses(Webhook) == [stored]

@@ -1,4 +1,4 @@
-"""The doorbell against brokers that answer, refuse and hang."""
+"""The doorbell with brokers that respond, refuse connections, and hang."""
 
 import os
 import socket
@@ -15,16 +15,16 @@ from ingest import doorbell
 WAIT_SECONDS_MAX = 60.0
 
 
-def eventually(holds: Callable[[], bool]) -> None:
+def eventually(condition: Callable[[], bool]) -> None:
     deadline = time.monotonic() + WAIT_SECONDS_MAX
-    while not holds():
+    while not condition():
         assert time.monotonic() < deadline, "did not happen in time"
         time.sleep(0.01)
 
 
 @pytest.fixture
 def messages(tmp_path: Path) -> Path:
-    """The folder of a file broker that only this test uses."""
+    """Return the directory of a file broker for this test alone."""
     return tmp_path / "messages"
 
 
@@ -46,7 +46,7 @@ def rings_in(messages: Path) -> int:
     return len(list(messages.glob("*.msg")))
 
 
-def test_a_ring_is_one_message_without_data(broker: Celery, messages: Path) -> None:
+def test_ring_is_one_message_without_data(broker: Celery, messages: Path) -> None:
     doorbell.Doorbell(broker).ring()
 
     eventually(lambda: rings_in(messages) == 1)
@@ -54,33 +54,30 @@ def test_a_ring_is_one_message_without_data(broker: Celery, messages: Path) -> N
     assert '"task": "worker.tasks.apply_received"' in message.read_text()
 
 
-def test_many_rings_at_once_share_a_few_messages(broker: Celery, messages: Path) -> None:
+def test_burst_of_rings_is_coalesced(broker: Celery, messages: Path) -> None:
     bell = doorbell.Doorbell(broker)
     for _ in range(1000):
         bell.ring()
 
     eventually(lambda: rings_in(messages) >= 1)
-    time.sleep(3 * doorbell.PAUSE_SECONDS)  # long enough for every message these rings could cause
+    time.sleep(3 * doorbell.PAUSE_SECONDS)  # enough for every message of these rings
     assert rings_in(messages) <= 2
 
 
-def test_a_bell_nobody_answers_stops_filling_the_broker(
+def test_rings_without_consumers_are_bounded(
     broker: Celery, messages: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(doorbell, "QUEUED_RINGS_MAX", 3)
     monkeypatch.setattr(doorbell, "PAUSE_SECONDS", 0.001)
     bell = doorbell.Doorbell(broker)
-    taken_up = []
     for _ in range(50):
         bell.ring()
-        eventually(lambda: not bell._wanted.is_set())
-        taken_up.append(None)
+        eventually(lambda: not bell._requested.is_set())
 
-    assert len(taken_up) == 50
     assert rings_in(messages) == 3
 
 
-def test_a_child_process_rings_for_itself(broker: Celery, messages: Path) -> None:
+def test_child_process_rings_after_fork(broker: Celery, messages: Path) -> None:
     bell = doorbell.Doorbell(broker)
     bell.ring()
     eventually(lambda: rings_in(messages) == 1)
@@ -99,11 +96,11 @@ def test_a_child_process_rings_for_itself(broker: Celery, messages: Path) -> Non
     assert rings_in(messages) == 1
 
 
-def test_a_bell_whose_thread_died_rings_again(
+def test_dead_doorbell_thread_is_replaced(
     broker: Celery, messages: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full_disk() -> None:
-        raise OSError(28, "No space left on device")  # with several processes a count is a file
+        raise OSError(28, "No space left on device")  # a multiprocess metric writes to a file
 
     bell = doorbell.Doorbell(broker)
     with monkeypatch.context() as patch:
@@ -120,7 +117,7 @@ def test_a_bell_whose_thread_died_rings_again(
 
 @pytest.fixture
 def hung_port() -> Iterator[int]:
-    """A server that accepts and never says a word."""
+    """Start a server that accepts connections and never responds."""
     with socket.create_server(("127.0.0.1", 0), backlog=128) as server:
         yield server.getsockname()[1]
 
@@ -133,9 +130,7 @@ def refusing_port() -> int:
 
 
 @pytest.mark.parametrize("port", ["hung_port", "refusing_port"])
-def test_a_broken_broker_blocks_nobody_who_rings(
-    port: str, broker: Celery, request: pytest.FixtureRequest
-) -> None:
+def test_broken_broker_never_blocks_ring(port: str, broker: Celery, request: pytest.FixtureRequest) -> None:
     broker.conf.update(
         broker_url=f"redis://127.0.0.1:{request.getfixturevalue(port)}",
         broker_transport="redis",
@@ -144,23 +139,23 @@ def test_a_broken_broker_blocks_nobody_who_rings(
     bell = doorbell.Doorbell(broker)
     done = threading.Event()
 
-    def ring_often() -> None:
+    def ring_many_times() -> None:
         for _ in range(10_000):
             bell.ring()
         done.set()
 
-    threading.Thread(target=ring_often, daemon=True).start()
-    # One publication alone would hang for seconds, or for ever, and these would be ten thousand.
+    threading.Thread(target=ring_many_times, daemon=True).start()
+    # One synchronous publish would hang for seconds or for ever, and these are ten thousand.
     assert done.wait(timeout=20)
     assert bell._thread is not None
     assert bell._thread.is_alive()
 
 
-def test_the_bell_is_heard_once_the_broker_is_back(
+def test_pending_ring_is_sent_after_broker_recovery(
     broker: Celery, messages: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(doorbell, "PAUSE_AFTER_FAILURE_SECONDS", 0.05)
-    messages.write_text("a file where the folder should be")
+    messages.write_text("a file instead of the directory")
     bell = doorbell.Doorbell(broker)
     bell.ring()
     time.sleep(0.2)  # some failures

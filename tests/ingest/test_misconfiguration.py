@@ -1,4 +1,4 @@
-"""Deliveries that a setting of ours refuses: the bank is to send again, and operators see why."""
+"""Deliveries that a setting prevents from being stored: the bank retries, and operators are alerted."""
 
 import json
 from datetime import timedelta
@@ -48,15 +48,15 @@ def counted(setting: str) -> float:
 
 
 def found() -> list[problems.Problem]:
-    told = problems.data_problems(Stats(clock.database_now()))
-    return [one for one in told if one.cause == "misconfigured"]
+    found = problems.data_problems(Stats(clock.database_now()))
+    return [problem for problem in found if problem.cause == "misconfigured"]
 
 
 @pytest.mark.parametrize("debug", [False, True])
 @pytest.mark.parametrize(
     "host", [NEW_NAME, "10.0.0.5:8000", "[::1]", "pay_name.example", "", "a b", "x" * 300]
 )
-def test_delivery_for_a_foreign_host_is_to_be_sent_again(settings: Settings, host: str, debug: bool) -> None:
+def test_unknown_host_is_answered_503_and_recorded(settings: Settings, host: str, debug: bool) -> None:
     settings.DEBUG = debug
     before = counted("ALLOWED_HOSTS")
 
@@ -69,13 +69,13 @@ def test_delivery_for_a_foreign_host_is_to_be_sent_again(settings: Settings, hos
     assert Misconfiguration.objects.get().setting == "ALLOWED_HOSTS"
 
 
-def test_delivery_for_an_allowed_host_is_stored() -> None:
+def test_allowed_host_is_stored() -> None:
     assert deliver(host="prihod.example").status_code == 200
     assert Webhook.objects.exists()
     assert found() == []
 
 
-def test_foreign_host_is_a_problem_until_a_day_later() -> None:
+def test_unknown_host_is_a_problem_for_a_day() -> None:
     deliver()
 
     (problem,) = found()
@@ -87,7 +87,7 @@ def test_foreign_host_is_a_problem_until_a_day_later() -> None:
     assert found() == []
 
 
-def test_stranger_causes_no_problem_by_a_foreign_host(settings: Settings) -> None:
+def test_unauthenticated_delivery_records_no_misconfiguration(settings: Settings) -> None:
     settings.ENDPOINT_AUTH = {"bank": DeliveryAuth(bearer=[parse_secret(TOKEN)])}
 
     assert deliver().status_code == 401
@@ -96,7 +96,7 @@ def test_stranger_causes_no_problem_by_a_foreign_host(settings: Settings) -> Non
     assert found() != []
 
 
-def test_endpoint_whose_credentials_are_not_set_has_the_bank_send_again(settings: Settings) -> None:
+def test_missing_credentials_are_answered_503_and_reported(settings: Settings) -> None:
     settings.ENDPOINT_AUTH = {"bank": DeliveryAuth(allow_anonymous=True)}
 
     response = deliver("/api/webhook/tochka/", host="prihod.example")
@@ -106,7 +106,7 @@ def test_endpoint_whose_credentials_are_not_set_has_the_bank_send_again(settings
     assert (problem.severity, "CREDENTIALS (tochka)" in problem.text) == (Severity.WARNING, True)
 
 
-def test_sender_whose_address_no_proxy_says_is_to_send_again(settings: Settings) -> None:
+def test_unknown_client_ip_behind_proxies_is_answered_503(settings: Settings) -> None:
     settings.ENDPOINT_AUTH = {"bank": DeliveryAuth(networks=[parse_network("192.0.2.7")])}
     settings.TRUSTED_PROXIES = 2
 
@@ -115,11 +115,11 @@ def test_sender_whose_address_no_proxy_says_is_to_send_again(settings: Settings)
 
 
 @pytest.mark.parametrize("host", ["prihod.example", NEW_NAME])
-def test_url_without_its_last_slash_is_the_same_endpoint(host: str) -> None:
+def test_url_without_trailing_slash_is_the_same_endpoint(host: str) -> None:
     assert deliver("/api/webhook/bank", host=host).status_code == (503 if host == NEW_NAME else 200)
 
 
-def test_flood_of_misconfigured_deliveries_is_one_line_and_one_write(
+def test_misconfigured_deliveries_are_logged_and_stored_once(
     caplog: pytest.LogCaptureFixture, django_assert_num_queries: Any
 ) -> None:
     deliver()
@@ -131,7 +131,7 @@ def test_flood_of_misconfigured_deliveries_is_one_line_and_one_write(
     assert [record for record in caplog.records if record.name != "django.request"] == []
 
 
-def test_delivery_is_to_be_sent_again_where_its_fault_cannot_be_stored(
+def test_misconfiguration_is_answered_503_if_it_cannot_be_recorded(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def fail(*_: object, **__: object) -> None:

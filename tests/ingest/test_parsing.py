@@ -15,48 +15,48 @@ from ledger.terms import PaymentTerms
 from tests.factories import MIDNIGHT_IN_MOSCOW, SAMPLE, payment_body, terms
 
 OPERATION_ID = "ccf0a86d-041b-4991-bcf7-e2352f7b8a4a"
-TOLD = terms(145_000_00, inn=SAMPLE, operation_id=UUID(OPERATION_ID))
+PAYMENT = terms(145_000_00, inn=SAMPLE, operation_id=UUID(OPERATION_ID))
 
 
 def parsed(**changed: Any) -> PaymentTerms:
-    return parse(payment_body(TOLD, **changed))
+    return parse(payment_body(PAYMENT, **changed))
 
 
 def with_amount(raw: str) -> bytes:
-    """A delivery whose amount is written exactly like this."""
-    return payment_body(TOLD, amount="@").replace(b'"@"', raw.encode())
+    """Return a delivery with the amount written as `raw`."""
+    return payment_body(PAYMENT, amount="@").replace(b'"@"', raw.encode())
 
 
-def complaint(delivery: bytes) -> str:
+def error_message(delivery: bytes) -> str:
     with pytest.raises(InvalidDelivery) as raised:
         parse(delivery)
     return str(raised.value)
 
 
-def test_the_sample_is_understood() -> None:
+def test_sample_is_parsed() -> None:
     sample = (
         b'{"operation_id": "ccf0a86d-041b-4991-bcf7-e2352f7b8a4a", "amount": 145000,'
         b' "payer_inn": "1234567890", "document_number": "PAY-328", "document_date": "2024-04-27T21:00:00Z"}'
     )
-    assert parse(sample) == TOLD
+    assert parse(sample) == PAYMENT
 
 
 def test_extra_fields_are_ignored() -> None:
-    assert parsed(purpose="За ромашки", nested={"amount": [1, {}]}) == TOLD
+    assert parsed(purpose="За ромашки", nested={"amount": [1, {}]}) == PAYMENT
 
 
 @pytest.mark.parametrize("name", ["operation_id", "amount", "payer_inn", "document_number", "document_date"])
-def test_a_missing_field_is_named(name: str) -> None:
-    fields = json.loads(payment_body(TOLD))
+def test_missing_field_is_named(name: str) -> None:
+    fields = json.loads(payment_body(PAYMENT))
     del fields[name]
 
-    assert complaint(json.dumps(fields).encode()) == f"{name}: is missing"
+    assert error_message(json.dumps(fields).encode()) == f"{name}: is missing"
 
 
 @pytest.mark.parametrize("name", ["operation_id", "payer_inn", "document_number", "document_date"])
 @pytest.mark.parametrize("value", [1, None, True, [], {}])
-def test_a_field_of_the_wrong_type_is_named(name: str, value: object) -> None:
-    assert complaint(payment_body(TOLD, **{name: value})).startswith(f"{name}: must be a string")
+def test_field_of_wrong_type_is_named(name: str, value: object) -> None:
+    assert error_message(payment_body(PAYMENT, **{name: value})).startswith(f"{name}: must be a string")
 
 
 @pytest.mark.parametrize(
@@ -79,12 +79,12 @@ def test_a_field_of_the_wrong_type_is_named(name: str, value: object) -> None:
         (r'"\u0031"', 1_00),
     ],
 )
-def test_amounts_are_read_to_the_kopeck(raw: str, kopecks: int) -> None:
+def test_amount_is_parsed_to_the_kopeck(raw: str, kopecks: int) -> None:
     assert parse(with_amount(raw)).amount_kopecks == kopecks
 
 
 @pytest.mark.parametrize(
-    ("raw", "wrong"),
+    ("raw", "problem"),
     [
         ("0", "must be greater than zero"),
         ("-1", "must be greater than zero"),
@@ -111,12 +111,12 @@ def test_amounts_are_read_to_the_kopeck(raw: str, kopecks: int) -> None:
         ),
     ],
 )
-def test_other_amounts_are_refused(raw: str, wrong: str) -> None:
-    assert complaint(with_amount(raw)) == f"amount: {wrong}"
+def test_invalid_amount_is_refused(raw: str, problem: str) -> None:
+    assert error_message(with_amount(raw)) == f"amount: {problem}"
 
 
 @given(st.integers(1, 999_999_999_999_999))
-def test_every_amount_in_range_comes_through_exactly(kopecks: int) -> None:
+def test_every_amount_in_range_is_exact(kopecks: int) -> None:
     rubles = f"{kopecks // 100}.{kopecks % 100:02}"
     assert parse(with_amount(rubles)).amount_kopecks == kopecks
     assert parse(with_amount(f'"{rubles}"')).amount_kopecks == kopecks
@@ -133,8 +133,8 @@ def test_every_amount_in_range_comes_through_exactly(kopecks: int) -> None:
         f"URN:UUID:{OPERATION_ID.upper()}",
     ],
 )
-def test_an_operation_id_is_the_same_in_every_usual_spelling(spelling: str) -> None:
-    assert parsed(operation_id=spelling) == TOLD
+def test_operation_id_is_parsed_in_every_usual_spelling(spelling: str) -> None:
+    assert parsed(operation_id=spelling) == PAYMENT
 
 
 @pytest.mark.parametrize(
@@ -152,35 +152,35 @@ def test_an_operation_id_is_the_same_in_every_usual_spelling(spelling: str) -> N
         "ｃcf0a86d-041b-4991-bcf7-e2352f7b8a4a",
     ],
 )
-def test_other_operation_ids_are_refused(spelling: str) -> None:
-    assert complaint(payment_body(TOLD, operation_id=spelling)) == "operation_id: must be a UUID"
+def test_invalid_operation_id_is_refused(spelling: str) -> None:
+    assert error_message(payment_body(PAYMENT, operation_id=spelling)) == "operation_id: must be a UUID"
 
 
 @pytest.mark.parametrize(
     "inn", ["", "123456789", "12345678901", "123456789O", "1234567890\n", "１２３４５６７８９０"]
 )
-def test_other_inns_are_refused(inn: str) -> None:
+def test_invalid_inn_is_refused(inn: str) -> None:
     assert (
-        complaint(payment_body(TOLD, payer_inn=inn))
+        error_message(payment_body(PAYMENT, payer_inn=inn))
         == "payer_inn: must be a string of exactly 10 or 12 digits"
     )
 
 
 @pytest.mark.parametrize("number", ["1", "№ 328/а", "💸", "x" * 255, " ", "'; DROP TABLE ledger_payment; --"])
-def test_document_numbers_come_through_as_told(number: str) -> None:
+def test_document_number_is_unchanged(number: str) -> None:
     assert parsed(document_number=number).document_number == number
 
 
 @pytest.mark.parametrize(
-    ("number", "wrong"),
+    ("number", "problem"),
     [
         ("", "must have 1 to 255 characters"),
         ("x" * 256, "must have 1 to 255 characters"),
         ("a\0b", "must not contain a NUL character"),
     ],
 )
-def test_other_document_numbers_are_refused(number: str, wrong: str) -> None:
-    assert complaint(payment_body(TOLD, document_number=number)) == f"document_number: {wrong}"
+def test_invalid_document_number_is_refused(number: str, problem: str) -> None:
+    assert error_message(payment_body(PAYMENT, document_number=number)) == f"document_number: {problem}"
 
 
 @pytest.mark.parametrize(
@@ -197,11 +197,11 @@ def test_other_document_numbers_are_refused(number: str, wrong: str) -> None:
         "20240428T000000,000+03",
     ],
 )
-def test_a_document_date_is_the_same_instant_in_every_spelling(spelling: str) -> None:
+def test_document_date_is_the_same_instant_in_every_spelling(spelling: str) -> None:
     assert parsed(document_date=spelling).document_date == MIDNIGHT_IN_MOSCOW
 
 
-def test_a_date_without_offset_is_read_on_the_banks_clock(settings: Settings) -> None:
+def test_date_without_offset_is_in_the_banks_time_zone(settings: Settings) -> None:
     settings.BANK_TIME_ZONE = ZoneInfo("Europe/Moscow")
 
     assert parsed(document_date="2024-04-28T00:00:00").document_date == MIDNIGHT_IN_MOSCOW
@@ -209,13 +209,13 @@ def test_a_date_without_offset_is_read_on_the_banks_clock(settings: Settings) ->
     assert parsed(document_date="2024-04-27T21:00:00Z").document_date == MIDNIGHT_IN_MOSCOW
 
 
-def test_a_date_keeps_its_microseconds() -> None:
-    told = parsed(document_date="2024-04-27T21:00:00.123456789Z").document_date
-    assert told == datetime(2024, 4, 27, 21, 0, 0, 123456, tzinfo=UTC)
+def test_date_keeps_microseconds() -> None:
+    date = parsed(document_date="2024-04-27T21:00:00.123456789Z").document_date
+    assert date == datetime(2024, 4, 27, 21, 0, 0, 123456, tzinfo=UTC)
 
 
 @pytest.mark.parametrize(
-    ("date", "wrong"),
+    ("date", "problem"),
     [
         ("", "must be an ISO 8601 date and time"),
         ("yesterday", "must be an ISO 8601 date and time"),
@@ -234,45 +234,45 @@ def test_a_date_keeps_its_microseconds() -> None:
         ("9999-12-31T23:59:59Z", "must lie between the years 1000 and 9999"),
     ],
 )
-def test_other_dates_are_refused(date: str, wrong: str) -> None:
-    assert complaint(payment_body(TOLD, document_date=date)) == f"document_date: {wrong}"
+def test_invalid_date_is_refused(date: str, problem: str) -> None:
+    assert error_message(payment_body(PAYMENT, document_date=date)) == f"document_date: {problem}"
 
 
 @pytest.mark.parametrize(
-    ("delivery", "wrong"),
+    ("delivery", "problem"),
     [
         (b"", "must be valid JSON"),
         (b"null", "must be a JSON object"),
         (b'"text"', "must be a JSON object"),
-        (b"[" + payment_body(TOLD) + b"]", "must be a JSON object"),
-        (payment_body(TOLD)[:-1], "must be valid JSON"),
-        (payment_body(TOLD) + b"x", "must be valid JSON"),
-        (b"\xef\xbb\xbf" + payment_body(TOLD), "must be valid JSON"),
-        (payment_body(TOLD).decode().encode("utf-16"), "must be UTF-8"),
-        (payment_body(TOLD, extra="@").replace(b"@", b"\xff"), "must be UTF-8"),
-        (payment_body(TOLD, extra="@").replace(b"@", rb"\ud800"), "must be valid JSON"),
-        (payment_body(TOLD, extra=0).replace(b": 0}", b": NaN}"), "must be valid JSON"),
-        (payment_body(TOLD, extra=0).replace(b": 0}", b": -Infinity}"), "must be valid JSON"),
+        (b"[" + payment_body(PAYMENT) + b"]", "must be a JSON object"),
+        (payment_body(PAYMENT)[:-1], "must be valid JSON"),
+        (payment_body(PAYMENT) + b"x", "must be valid JSON"),
+        (b"\xef\xbb\xbf" + payment_body(PAYMENT), "must be valid JSON"),
+        (payment_body(PAYMENT).decode().encode("utf-16"), "must be UTF-8"),
+        (payment_body(PAYMENT, extra="@").replace(b"@", b"\xff"), "must be UTF-8"),
+        (payment_body(PAYMENT, extra="@").replace(b"@", rb"\ud800"), "must be valid JSON"),
+        (payment_body(PAYMENT, extra=0).replace(b": 0}", b": NaN}"), "must be valid JSON"),
+        (payment_body(PAYMENT, extra=0).replace(b": 0}", b": -Infinity}"), "must be valid JSON"),
         (
-            payment_body(TOLD, extra=0).replace(b": 0}", b": " + b"[" * 30_000 + b"]" * 30_000 + b"}"),
+            payment_body(PAYMENT, extra=0).replace(b": 0}", b": " + b"[" * 30_000 + b"]" * 30_000 + b"}"),
             "is nested too deeply",
         ),
     ],
     ids=range(13),
 )
-def test_a_body_that_is_no_json_object_is_refused(delivery: bytes, wrong: str) -> None:
-    assert complaint(delivery) == f"body: {wrong}"
+def test_body_that_is_no_json_object_is_refused(delivery: bytes, problem: str) -> None:
+    assert error_message(delivery) == f"body: {problem}"
 
 
-def test_a_field_given_twice_is_refused() -> None:
-    twice = payment_body(TOLD).replace(b'"amount":', b'"amount": 1, "amount":')
+def test_repeated_field_is_refused() -> None:
+    twice = payment_body(PAYMENT).replace(b'"amount":', b'"amount": 1, "amount":')
 
-    assert complaint(twice) == "amount: is given twice"
+    assert error_message(twice) == "amount: is given twice"
 
 
 @given(
     st.binary(max_size=300)
     | st.recursive(st.none() | st.text(), st.lists).map(lambda x: json.dumps(x).encode())
 )
-def test_garbage_is_always_refused_with_a_field_and_a_reason(garbage: bytes) -> None:
-    assert ": " in complaint(garbage)
+def test_garbage_is_refused_with_field_and_reason(garbage: bytes) -> None:
+    assert ": " in error_message(garbage)

@@ -23,17 +23,17 @@ THIRD = terms(7_00, inn=VASILEK, document_number="PAY-3")
 
 
 @pytest.fixture
-def books() -> None:
-    """Three webhooks are applied; one each is received, failed and dismissed."""
-    for told in (FIRST, SECOND, THIRD):
-        make_webhook(told, status=Webhook.Status.APPLIED, applied_at=timezone.now())
+def ledger() -> None:
+    """Create three applied webhooks with payments, and one received, failed and dismissed webhook each."""
+    for payment_terms in (FIRST, SECOND, THIRD):
+        make_webhook(payment_terms, status=Webhook.Status.APPLIED, applied_at=timezone.now())
     post_payments(FIRST, SECOND, THIRD)
     for status in (Webhook.Status.RECEIVED, Webhook.Status.FAILED, Webhook.Status.DISMISSED):
         make_webhook(status=status)
 
 
 @pytest.fixture
-def bare_books(books: None) -> Iterator[None]:
+def unconstrained_ledger(ledger: None) -> Iterator[None]:
     with unconstrained_tables():
         yield
 
@@ -46,14 +46,14 @@ def payment() -> Any:
     return Payment.objects.filter(operation_id=SECOND.operation_id)
 
 
-def apply_a_stranger() -> None:
-    told = terms(inn=IVANOV, operation_id=SECOND.operation_id)
+def apply_unknown_operation() -> None:
+    payment_terms = terms(inn=IVANOV, operation_id=SECOND.operation_id)
     webhook().update(operation_id=terms().operation_id)
-    make_webhook(told, status=Webhook.Status.APPLIED)
+    make_webhook(payment_terms, status=Webhook.Status.APPLIED)
 
 
 @pytest.mark.django_db
-def test_an_inbox_and_its_ledger_agree(books: None) -> None:
+def test_consistent_inbox_and_ledger_have_no_drift(ledger: None) -> None:
     rows: list[tuple[str, int]] = []
 
     assert list(reconcile(lambda what, count: rows.append((what, count)))) == []
@@ -62,17 +62,17 @@ def test_an_inbox_and_its_ledger_agree(books: None) -> None:
 
 
 @committed
-def test_what_the_worker_applied_agrees_and_conflicts_within_the_inbox_do_too() -> None:
-    told = terms()
-    make_webhook(told)
-    make_webhook(terms(1, operation_id=told.operation_id))  # a conflicting delivery is no webhook
+def test_applied_webhook_with_a_conflicting_delivery_is_no_drift() -> None:
+    payment_terms = terms()
+    make_webhook(payment_terms)
+    make_webhook(terms(1, operation_id=payment_terms.operation_id))  # a conflicting delivery is no webhook
     applying.apply_batch(10)
 
     assert Webhook.objects.get().status == Webhook.Status.APPLIED
     assert [*verify(), *reconcile()] == []
 
 
-# How the books were damaged; and what, of whom, expected, found.
+# Each corruption, and the drift that it causes: what, inn, expected, found.
 SEEDED_BUGS: dict[str, tuple[Callable[[], object], tuple[object, ...]]] = {
     "payment without webhook": (lambda: raw_delete(webhook()), ("webhook", ROMASHKA, "applied", None)),
     "received webhook with a payment": (
@@ -127,16 +127,16 @@ def found() -> list[tuple[object, ...]]:
 
 
 @committed
-def test_each_damage_is_named_first(bare_books: None, subtests: pytest.Subtests) -> None:
+def test_each_corruption_is_the_first_drift(unconstrained_ledger: None, subtests: pytest.Subtests) -> None:
     assert found() == []
-    for name, (damage, drift) in SEEDED_BUGS.items():
+    for name, (corrupt, drift) in SEEDED_BUGS.items():
         with subtests.test(name), rolled_back():
-            damage()
+            corrupt()
             assert found()[0] == drift
 
 
 @committed
-def test_an_applied_webhook_without_its_payment_is_drift(bare_books: None) -> None:
+def test_applied_webhook_without_payment_is_drift(unconstrained_ledger: None) -> None:
     raw_delete(payment())
 
     expected = f"the payment of webhook {webhook().get().pk}"
@@ -153,11 +153,11 @@ def test_an_applied_webhook_without_its_payment_is_drift(bare_books: None) -> No
 
 
 @pytest.mark.django_db
-def test_a_payment_that_made_a_webhook_fail_as_a_conflict_is_drift() -> None:
-    """Nobody told us of the payment that was there before: the bank's only telling says other terms."""
-    told = terms()
-    post_payments(terms(1, operation_id=told.operation_id))
-    make_webhook(told)
+def test_payment_without_webhook_that_failed_a_webhook_is_drift() -> None:
+    """No webhook explains the earlier payment: the bank's only delivery has other terms."""
+    payment_terms = terms()
+    post_payments(terms(1, operation_id=payment_terms.operation_id))
+    make_webhook(payment_terms)
     applying.apply_batch(10)
 
     assert Webhook.objects.get().last_error == applying.CONFLICT
@@ -165,8 +165,8 @@ def test_a_payment_that_made_a_webhook_fail_as_a_conflict_is_drift() -> None:
 
 
 @committed
-def test_posting_meanwhile_is_no_drift(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Small pages, so that much is posted between any two of them."""
+def test_concurrent_posting_is_no_drift(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With small pages, much is posted between any two of them."""
     monkeypatch.setattr("ledger.verification.ROWS_PER_PAGE", 7)
     monkeypatch.setattr("ledger.verification.ORGANIZATIONS_PER_PAGE", 2)
     inns = [ROMASHKA, VASILEK, IVANOV, *(f"{number:010}" for number in range(20))]
@@ -177,14 +177,14 @@ def test_posting_meanwhile_is_no_drift(monkeypatch: pytest.MonkeyPatch) -> None:
     def post() -> int:
         return sum(iter(lambda: applying.apply_batch(3), 0))
 
-    def prove() -> int:
+    def verify_until_applied() -> int:
         rounds = 0
         while Webhook.objects.received().exists():
             drifts.extend([*verify(), *reconcile()])
             rounds += 1
         return rounds
 
-    applied, rounds = run_concurrently([post, prove])
+    applied, rounds = run_concurrently([post, verify_until_applied])
 
     assert applied == WEBHOOKS
     assert rounds > 1

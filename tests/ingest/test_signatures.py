@@ -1,4 +1,4 @@
-"""Against the published example, and against what a stranger who has only public things can make."""
+"""Signatures: published test vectors, and forgeries that need only public data."""
 
 import base64
 import hmac
@@ -29,7 +29,7 @@ def token(payload: bytes = PAYLOAD, key: Any = BANK, **header: Any) -> bytes:
 
 
 def forged(header: dict[str, Any], sign: Any = lambda signed: b"") -> bytes:
-    """A token made by hand, because PyJWT rightly refuses to make it."""
+    """Return a token that PyJWT refuses to create."""
     head, body = (
         base64.urlsafe_b64encode(part).rstrip(b"=") for part in (json.dumps(header).encode(), PAYLOAD)
     )
@@ -37,21 +37,21 @@ def forged(header: dict[str, Any], sign: Any = lambda signed: b"") -> bytes:
     return signed + b"." + base64.urlsafe_b64encode(sign(signed)).rstrip(b"=")
 
 
-def test_signature_of_the_standards_libraries() -> None:
-    """Secret, message and signature as in the tests of standard-webhooks' reference libraries."""
+def test_signature_matches_the_reference_libraries() -> None:
+    """Secret, message and signature are from the tests of standard-webhooks' reference libraries."""
     key = decode_secret("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
     signed = signature(key, "msg_p5jXN8AQM9LWM0D4loKWxJek", "1614265330", b'{"test": 2432232314}')
     assert signed == b"v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
 
 
-def test_x_signature_is_hexadecimal() -> None:
+def test_hex_signature_matches_rfc_4231() -> None:
     """RFC 4231, test case 2."""
     expected = b"5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843"
     assert hex_signature(b"Jefe", b"what do ya want for nothing?") == expected
 
 
 @pytest.mark.parametrize("length", [0, 16, 23, 65])
-def test_secret_of_another_length(length: int) -> None:
+def test_secret_of_wrong_length_is_refused(length: int) -> None:
     with pytest.raises(ValueError, match="24 to 64 bytes"):
         decode_secret("whsec_" + base64.b64encode(bytes(length)).decode())
 
@@ -62,17 +62,17 @@ def test_secret_that_is_none(secret: str) -> None:
         decode_secret(secret)
 
 
-def test_token_of_the_bank_gives_its_payload_byte_for_byte() -> None:
+def test_signed_token_returns_its_payload_unchanged() -> None:
     odd = b'{"amount":  40.0 ,\n"amount": 41}'
     assert verify_jws(token(odd), [BANK.public_key()]) == odd
 
 
-def test_while_keys_change_both_are_good() -> None:
+def test_both_keys_are_valid_during_rotation() -> None:
     keys = [STRANGER.public_key(), BANK.public_key()]
     assert verify_jws(token(), keys) == verify_jws(token(key=STRANGER), keys) == PAYLOAD
 
 
-def test_kid_chooses_nothing() -> None:
+def test_kid_is_ignored() -> None:
     assert verify_jws(token(kid="../../etc/passwd"), [BANK.public_key()]) == PAYLOAD
     assert verify_jws(token(key=STRANGER, kid="bank"), [BANK.public_key()]) is None
 
@@ -95,7 +95,7 @@ HEAD, _, SIGNED = token().rpartition(b".")
         pytest.param(forged({}), id="no algorithm"),
         pytest.param(jwt.PyJWS().encode(PAYLOAD, BANK, "RS512").encode(), id="RS512 by the right key"),
         pytest.param(jwt.PyJWS().encode(PAYLOAD, BANK, "PS256").encode(), id="PS256 by the right key"),
-        pytest.param(token(crit=["exp"], exp=1), id="crit that nobody knows"),
+        pytest.param(token(crit=["exp"], exp=1), id="unknown crit"),
         pytest.param(token(jwk={"kty": "RSA"}, key=STRANGER), id="key in the header"),
         pytest.param(HEAD + b".", id="signature cut off"),
         pytest.param(HEAD + b"." + SIGNED[:-8], id="signature cut short"),
@@ -108,23 +108,23 @@ HEAD, _, SIGNED = token().rpartition(b".")
         pytest.param(base64.b64encode(b"[" * 40_000).rstrip(b"=") + b".e30.e30", id="nested header"),
     ],
 )
-def test_what_the_bank_did_not_sign(shown: bytes) -> None:
+def test_forged_token_is_refused(shown: bytes) -> None:
     assert verify_jws(shown, [BANK.public_key()]) is None
 
 
-def test_payload_of_another_token() -> None:
+def test_payload_of_another_token_is_refused() -> None:
     head, _, signed = token().split(b".")
     _, other, _ = token(b'{"amount": 2}').split(b".")
     assert verify_jws(b".".join([head, other, signed]), [BANK.public_key()]) is None
 
 
-def test_public_key_from_a_file(tmp_path: Path) -> None:
+def test_public_key_is_loaded_from_a_file(tmp_path: Path) -> None:
     (tmp_path / "bank.pem").write_bytes(pem(BANK.public_key()))
     assert verify_jws(token(), [load_public_key(str(tmp_path / "bank.pem"))]) == PAYLOAD
 
 
 @pytest.mark.parametrize(
-    "held",
+    "content",
     [
         b"",
         b"no key",
@@ -133,13 +133,13 @@ def test_public_key_from_a_file(tmp_path: Path) -> None:
     ],
     ids=["empty", "text", "elliptic", "short"],
 )
-def test_file_without_a_usable_key(tmp_path: Path, held: bytes) -> None:
-    (tmp_path / "bank.pem").write_bytes(held)
+def test_file_without_rsa_key_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "bank.pem").write_bytes(content)
     with pytest.raises(ValueError, match=r"PEM|no RSA public key"):
         load_public_key(str(tmp_path / "bank.pem"))
 
 
-def test_file_that_is_not_there(tmp_path: Path) -> None:
+def test_missing_key_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="No such file"):
         load_public_key(str(tmp_path / "bank.pem"))
 
@@ -153,10 +153,10 @@ def test_file_that_is_not_there(tmp_path: Path) -> None:
         b"",
     ],
 )
-def test_a_body_with_two_full_stops_is_shown_as_it_is(delivery: bytes) -> None:
-    """Only what has a token's characters is one."""
+def test_body_with_two_full_stops_is_no_token(delivery: bytes) -> None:
+    """A token has only base64url characters and full stops."""
     assert unverified_payload(delivery) == delivery
 
 
-def test_a_token_is_shown_by_its_payload() -> None:
+def test_token_is_decoded_to_its_payload() -> None:
     assert unverified_payload(token()) == unverified_payload(b" " + token() + b"\n") == PAYLOAD

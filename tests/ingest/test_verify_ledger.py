@@ -20,20 +20,20 @@ committed = pytest.mark.django_db(transaction=True)
 
 
 @pytest.fixture
-def books() -> None:
-    for told in (terms(100_00), terms(20_50), terms(7_00, inn=VASILEK)):
-        make_webhook(told, status=Webhook.Status.APPLIED, applied_at=timezone.now())
-        post_payments(told)
+def ledger() -> None:
+    for payment in (terms(100_00), terms(20_50), terms(7_00, inn=VASILEK)):
+        make_webhook(payment, status=Webhook.Status.APPLIED, applied_at=timezone.now())
+        post_payments(payment)
 
 
 @pytest.fixture
-def bare_books(books: None) -> Iterator[None]:
+def unconstrained_ledger(ledger: None) -> Iterator[None]:
     with unconstrained_tables():
         yield
 
 
 def run(*arguments: str) -> tuple[int | str | None, str]:
-    """The exit code and what was printed."""
+    """Return the exit code and the output."""
     output = StringIO()
     try:
         call_command("verify_ledger", *arguments, stdout=output)
@@ -42,14 +42,14 @@ def run(*arguments: str) -> tuple[int | str | None, str]:
     return 0, output.getvalue()
 
 
-def run_for_programs() -> tuple[int | str | None, dict[str, Any]]:
+def run_json() -> tuple[int | str | None, dict[str, Any]]:
     code, output = run("--json")
     return code, json.loads(output)
 
 
 @pytest.mark.django_db
-def test_a_right_ledger_is_one_line_of_figures_and_exit_code_0(
-    books: None, capsys: pytest.CaptureFixture[str]
+def test_consistent_ledger_is_one_line_and_exit_code_0(
+    ledger: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     capsys.readouterr()
     code, output = run()
@@ -62,18 +62,18 @@ def test_a_right_ledger_is_one_line_of_figures_and_exit_code_0(
 
 
 @pytest.mark.django_db
-def test_a_right_ledger_for_programs(books: None) -> None:
-    code, told = run_for_programs()
+def test_consistent_ledger_as_json(ledger: None) -> None:
+    code, report = run_json()
 
     assert code == 0
-    assert told.pop("seconds") > 0
-    assert told.pop("rows_per_second") > 0
-    assert told == {
+    assert report.pop("seconds") > 0
+    assert report.pop("rows_per_second") > 0
+    assert report == {
         "right": True,
         "drift": None,
         "drifts": [],
         "drifts_found": 0,
-        "whole": True,
+        "full": True,
         "organizations": 2,
         "entries": 3,
         "payments": 3,
@@ -82,7 +82,7 @@ def test_a_right_ledger_for_programs(books: None) -> None:
 
 
 @committed
-def test_drift_is_named_in_words_with_exit_code_1(bare_books: None) -> None:
+def test_drift_is_a_sentence_and_exit_code_1(unconstrained_ledger: None) -> None:
     Organization.objects.filter(inn=ROMASHKA).update(balance_kopecks=120_51)
 
     code, output = run()
@@ -95,14 +95,14 @@ def test_drift_is_named_in_words_with_exit_code_1(bare_books: None) -> None:
 
 
 @committed
-def test_drift_is_named_for_programs_in_kopecks(bare_books: None) -> None:
+def test_drift_as_json_is_in_kopecks(unconstrained_ledger: None) -> None:
     BalanceLog.objects.filter(organization__inn=ROMASHKA, seq=2).update(balance_after_kopecks=120_51)
 
-    code, told = run_for_programs()
+    code, report = run_json()
 
     assert code == 1
-    assert told["right"] is False
-    drift = told["drift"]
+    assert report["right"] is False
+    drift = report["drift"]
     assert "entry 2" in drift.pop("sentence")
     assert drift == {
         "what": "balance_after_kopecks",
@@ -116,49 +116,54 @@ def test_drift_is_named_for_programs_in_kopecks(bare_books: None) -> None:
 
 
 @committed
-def test_drift_between_inbox_and_ledger_is_found_too(bare_books: None) -> None:
+def test_drift_between_inbox_and_ledger_is_found(unconstrained_ledger: None) -> None:
     webhook = Webhook.objects.get(payer_inn=VASILEK)
     raw_delete(Webhook.objects.filter(payer_inn=VASILEK))
 
-    code, told = run_for_programs()
+    code, report = run_json()
 
     assert code == 1
-    assert (told["drift"]["what"], told["drift"]["operation_id"]) == ("webhook", str(webhook.operation_id))
+    assert (report["drift"]["what"], report["drift"]["operation_id"]) == (
+        "webhook",
+        str(webhook.operation_id),
+    )
 
 
 @committed
-def test_an_orphan_that_can_not_be_removed_hides_no_other_drift(bare_books: None) -> None:
-    """The application's user can write such an entry with foreign_key_checks = 0, and never delete it."""
+def test_orphaned_entry_hides_no_other_drift(unconstrained_ledger: None) -> None:
+    """The application's user can insert such an entry with foreign_key_checks = 0, and never delete it."""
     organization = Organization.objects.get(inn=ROMASHKA)
     line = BalanceLog.objects.get(organization=organization, seq=1)
     line.pk, line.seq, line.organization_id = 10**6, 1, 10**6
     line.save(force_insert=True)
     Organization.objects.filter(inn=VASILEK).update(balance_kopecks=7_01)
 
-    code, told = run_for_programs()
+    code, report = run_json()
 
     assert code == 1
-    found = [(drift["what"], drift["inn"]) for drift in told["drifts"]]
+    found = [(drift["what"], drift["inn"]) for drift in report["drifts"]]
     assert ("balance_kopecks", VASILEK) in found
-    assert told["drifts_found"] == len(found) > 1
-    kept = LedgerVerification.objects.get()
-    assert (kept.drifts_found, kept.drift.count("\n") + 1) == (len(found), len(found))
+    assert report["drifts_found"] == len(found) > 1
+    saved = LedgerVerification.objects.get()
+    assert (saved.drifts_found, saved.drift.count("\n") + 1) == (len(found), len(found))
 
 
 @committed
-def test_more_drifts_than_are_shown_are_counted(bare_books: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_drifts_beyond_the_shown_ones_are_counted(
+    unconstrained_ledger: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(verification, "DRIFTS_SHOWN_MAX", 1)
     Organization.objects.update(balance_kopecks=1)
 
     code, output = run()
     assert code == 1
     assert output.count("Drift: ") == 1
-    assert "\n2 drifts, of which these are the first 1\n" in output
+    assert "\n2 drifts, the first 1 of them above\n" in output
     monkeypatch.setattr(verification, "DRIFTS_COUNTED_MAX", 1)
-    assert run_for_programs()[1]["drifts_found"] == 1
+    assert run_json()[1]["drifts_found"] == 1
 
 
-# What a run finds of new rows alone; the others of test_verification.py are its, too.
+# Corruptions that a run over new rows finds; it finds those of test_verification.py, too.
 NEW = {
     "changed balance": lambda: Organization.objects.filter(inn=VASILEK).update(balance_kopecks=1),
     "changed balance after a line": lambda: line(3).update(balance_after_kopecks=1),
@@ -180,25 +185,25 @@ def line(seq: int) -> Any:
 
 
 @committed
-def test_an_incremental_run_finds_drift_in_what_is_new(
-    books: None, subtests: pytest.Subtests, monkeypatch: pytest.MonkeyPatch
+def test_incremental_run_finds_drift_in_new_rows(
+    ledger: None, subtests: pytest.Subtests, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(verification, "OVERLAP_ROWS", 0)
     run()
-    for told in (terms(3_00), terms(4_00)):
-        make_webhook(told, status=Webhook.Status.APPLIED, applied_at=timezone.now())
-        post_payments(told)
+    for payment in (terms(3_00), terms(4_00)):
+        make_webhook(payment, status=Webhook.Status.APPLIED, applied_at=timezone.now())
+        post_payments(payment)
     with unconstrained_tables():
-        for name, damage in NEW.items():
+        for name, corrupt in NEW.items():
             with subtests.test(name), rolled_back():
-                damage()
+                corrupt()
                 assert run("--incremental")[0] == 1
         assert run("--incremental") == (0, ANY)
 
 
 @committed
-def test_drift_in_what_is_old_is_found_by_a_whole_run_and_looked_for_until_it_is_gone(
-    bare_books: None, monkeypatch: pytest.MonkeyPatch
+def test_drift_in_old_rows_is_found_by_a_full_run_and_every_run_until_it_is_gone(
+    unconstrained_ledger: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(verification, "OVERLAP_ROWS", 0)
     run()
@@ -209,7 +214,7 @@ def test_drift_in_what_is_old_is_found_by_a_whole_run_and_looked_for_until_it_is
     assert run("--incremental")[0] == 1
     BalanceLog.objects.filter(amount_kopecks=20_51).update(amount_kopecks=20_50)
     assert run("--incremental")[0] == 0
-    assert [kept.is_full for kept in LedgerVerification.objects.order_by("pk")] == [
+    assert [saved.is_full for saved in LedgerVerification.objects.order_by("pk")] == [
         True,
         False,
         True,
@@ -219,7 +224,7 @@ def test_drift_in_what_is_old_is_found_by_a_whole_run_and_looked_for_until_it_is
 
 
 @committed
-def test_a_database_that_can_not_be_read_is_exit_code_2() -> None:
+def test_unreadable_database_is_exit_code_2() -> None:
     with connection.cursor() as cursor:
         cursor.execute("ALTER TABLE ledger_balancelog RENAME TO elsewhere")
         try:
@@ -231,8 +236,8 @@ def test_a_database_that_can_not_be_read_is_exit_code_2() -> None:
 
 
 @pytest.mark.django_db
-def test_a_long_run_at_a_terminal_shows_a_bar(
-    books: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_long_run_in_a_terminal_shows_a_progress_bar(
+    ledger: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setattr(verify_ledger, "BAR_AFTER_SECONDS", 0.0)
@@ -244,7 +249,7 @@ def test_a_long_run_at_a_terminal_shows_a_bar(
 
 
 @committed
-def test_the_result_is_kept_for_the_dashboard(bare_books: None) -> None:
+def test_result_is_saved_for_the_dashboard(unconstrained_ledger: None) -> None:
     run()
     right = LedgerVerification.objects.get()
     assert (right.drift, right.rows_scanned > 0, right.duration.total_seconds() > 0) == ("", True, True)
@@ -255,7 +260,7 @@ def test_the_result_is_kept_for_the_dashboard(bare_books: None) -> None:
 
 
 @pytest.mark.django_db
-def test_only_the_newest_results_are_kept(books: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_the_latest_results_are_kept(ledger: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(verification, "RESULTS_KEPT_MAX", 2)
     for _ in range(4):
         run()
@@ -263,8 +268,8 @@ def test_only_the_newest_results_are_kept(books: None, monkeypatch: pytest.Monke
 
 
 @pytest.mark.django_db
-def test_whoever_may_only_read_still_hears_the_result(
-    books: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_read_only_user_gets_the_result_printed(
+    ledger: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise DatabaseError("INSERT command denied")
@@ -273,4 +278,4 @@ def test_whoever_may_only_read_still_hears_the_result(
     code, output = run()
 
     assert (code, output.startswith("All is right")) == (0, True)
-    assert "could not be kept" in capsys.readouterr().err
+    assert "could not be saved" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Deliver webhooks as a bank would, and prove the balances exact."""
+"""Deliver webhooks as a bank does, and verify that the balances are exact."""
 
 import argparse
 import dataclasses
@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from core import delivery_auth
+from core.delivery_auth import decode_secret
 from devtools import simulator
 
 DIFFERENCES_SHOWN_MAX = 20
@@ -24,10 +24,10 @@ DIFFERENCES_SHOWN_MAX = 20
 
 class Command(BaseCommand):
     help = (
-        "A fake bank: deliver webhooks to a running server over HTTP, wait until they are posted, and "
-        "compare every balance and line of history with what was delivered. Organizations and operations are "
-        "new in each run, so the server need not be empty, and the database is never touched. "
-        "Exit code: 0 exact, 1 any difference or no server, 2 unusable options."
+        "A simulated bank: deliver webhooks to a running server over HTTP, wait until they are posted, and "
+        "compare every balance and history entry with what was delivered. Organizations and operations are "
+        "new in each run, so the server need not be empty, and the database is never accessed directly. "
+        "Exit code: 0 exact, 1 any difference or no server, 2 invalid options."
     )
     requires_system_checks: list[str] = []
 
@@ -36,24 +36,28 @@ class Command(BaseCommand):
             parser.add_argument(name, type=kind, default=default, help=f"{text} (default: {default})")
 
         share = _number(float, 0, 1)
-        option("--url", _address, settings.URL, "the server")
-        option("--count", _number(int, 1, 10_000_000), 1000, "operations")
-        option("--organizations", _number(int, 1, 1_000_000), 10, "that the operations pay")
-        option("--rate", _number(float, 0, 1_000_000), 0.0, "deliveries per second; 0: as fast as can be")
+        option("--url", _url, settings.URL, "the server")
+        option("--count", _number(int, 1, 10_000_000), 1000, "number of operations")
+        option("--organizations", _number(int, 1, 1_000_000), 10, "number of paying organizations")
+        option("--rate", _number(float, 0, 1_000_000), 0.0, "deliveries per second; 0: unlimited")
         option("--duplicates", share, 0.0, "share of operations delivered again, some in another spelling")
         option("--conflicts", share, 0.0, "share of operations delivered again with another amount or INN")
         option("--invalid", share, 0.0, "additional deliveries that must be answered 400, as a share")
-        option("--connections", _number(int, 1, 256), 8, "kept alive, used in parallel")
-        option("--timeout", _number(float, 0, 86_400), 60.0, "seconds to wait until all is posted")
-        parser.add_argument("--seed", type=_number(int, 0, 2**64), help="repeats a run (default: a new one)")
-        about = "whsec_…, signs the deliveries (default: the first of WEBHOOK_SECRETS; ps doesn't show that)"
+        option("--connections", _number(int, 1, 256), 8, "parallel keep-alive connections")
+        option("--timeout", _number(float, 0, 86_400), 60.0, "seconds to wait until everything is posted")
+        parser.add_argument(
+            "--seed", type=_number(int, 0, 2**64), help="repeat the run of this seed (default: random)"
+        )
+        about = (
+            "whsec_…, to sign the deliveries (default: the first of WEBHOOK_SECRETS, which ps doesn't show)"
+        )
         parser.add_argument("--secret", type=_key, help=about)
         parser.add_argument(
             "--api-key",
             type=_api_key,
             metavar="KEY",
-            help="reads all organizations, where the server asks for one; - takes it from stdin, so that no"
-            " list of processes shows it",
+            help="of all organizations, if the server requires one; - reads it from stdin, so that ps doesn't"
+            " show it",
         )
         parser.add_argument("--json", action="store_true", help="print the report as one JSON object")
 
@@ -61,13 +65,13 @@ class Command(BaseCommand):
         plan = _plan(options)
         self.stderr.write(f"Seed {plan.seed}: {plan.count} operations to {plan.url}", str)
         try:
-            with _progress_bar() as watch:
-                report = simulator.run(plan, watch)
-        except simulator.SimulationError as error:
-            self.stderr.write(str(error))
+            with _progress_bar() as on_progress:
+                report = simulator.run(plan, on_progress)
+        except simulator.SimulationError as exc:
+            self.stderr.write(str(exc))
             sys.exit(1)
         except KeyboardInterrupt:
-            self.stderr.write("Stopped; nothing was compared.")
+            self.stderr.write("Interrupted; nothing was compared.")
             sys.exit(130)
         if options["json"]:
             self.stdout.write(json.dumps(dataclasses.asdict(report)))
@@ -102,18 +106,18 @@ def _api_key(text: str) -> str:
     return key
 
 
-def _address(text: str) -> str:
+def _url(text: str) -> str:
     parts = urllib.parse.urlsplit(text)
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is not an address like http://127.0.0.1:8000")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a URL like http://127.0.0.1:8000")
     return text.rstrip("/")
 
 
 def _key(secret: str) -> bytes:
     try:
-        return delivery_auth.decode_secret(secret)
-    except ValueError as wrong:  # argparse's own words would quote the secret
-        raise argparse.ArgumentTypeError(str(wrong)) from None
+        return decode_secret(secret)
+    except ValueError as exc:  # argparse's own message would quote the secret
+        raise argparse.ArgumentTypeError(str(exc)) from None
 
 
 def _number(kind: type[int] | type[float], least: int, most: int) -> Callable[[str], float]:
@@ -127,7 +131,7 @@ def _number(kind: type[int] | type[float], least: int, most: int) -> Callable[[s
 
 @contextmanager
 def _progress_bar() -> Iterator[simulator.ProgressCallback]:
-    """One bar for the phase that lasts; nothing where nobody looks at a terminal."""
+    """Show one bar for the current phase, on terminals only."""
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
@@ -136,15 +140,15 @@ def _progress_bar() -> Iterator[simulator.ProgressCallback]:
 
 
 def _show(console: Console, report: simulator.Report) -> None:
-    figures = Table(title=f"Seed {report.seed}", title_justify="left", show_header=False)
-    figures.add_column()
-    figures.add_column(justify="right")
-    for word, times in sorted(report.answers.items(), reverse=True):
-        figures.add_row(word, f"{times}")
-    figures.add_row("sent again", f"{report.sent_again}")
-    figures.add_row("latency p50, p99", f"{report.p50_ms} ms, {report.p99_ms} ms")
-    figures.add_row("achieved rate", f"{report.rate} /s")
-    console.print(figures)
+    table = Table(title=f"Seed {report.seed}", title_justify="left", show_header=False)
+    table.add_column()
+    table.add_column(justify="right")
+    for word, times in sorted(report.responses.items(), reverse=True):
+        table.add_row(word, f"{times}")
+    table.add_row("retries", f"{report.retries}")
+    table.add_row("latency p50, p99", f"{report.p50_ms} ms, {report.p99_ms} ms")
+    table.add_row("achieved rate", f"{report.rate} /s")
+    console.print(table)
     for difference in report.differences[:DIFFERENCES_SHOWN_MAX]:
         console.print(difference, style="red", markup=False, highlight=False)
     if len(report.differences) > DIFFERENCES_SHOWN_MAX:

@@ -1,4 +1,4 @@
-"""Prove that the ledger is right, and agrees with the inbox."""
+"""Verify the ledger, and reconcile it with the inbox."""
 
 import json
 import sys
@@ -19,17 +19,17 @@ from ledger.models import Organization
 from ledger.verification import Drift
 
 TABLES = ("organizations", "entries", "payments", "webhooks")
-PASSES = 5  # over lines, payments, payments once more, webhooks, their bodies
+PASSES = 5  # over entries, payments, payments again, webhooks, their bodies
 BAR_AFTER_SECONDS = 1.0
 
 
 class Command(BaseCommand):
     help = (
-        "Prove, while workers go on posting, that each organization's balance is the sum of its log, that "
-        "the log runs 1, 2, 3 … without a gap, each line following from the one before, that log, payments "
-        "and webhooks agree, and that webhooks say what their kept bodies say. Reads small pages, locks "
-        "nothing, names the first hundred drifts and counts the others. Exit code: 0 all is right, 1 drift, "
-        "2 the database could not be read."
+        "Verify, while workers continue posting, that each organization's balance is the sum of its log, "
+        "that the log is numbered 1, 2, 3 … without a gap and each entry follows from the one before, that "
+        "log, payments and webhooks agree, and that webhooks have the terms of their stored bodies. Reads "
+        "small pages, locks nothing, prints the first hundred drifts and counts the others. Exit code: 0 all "
+        "is right, 1 drift, 2 the database could not be read."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -37,33 +37,33 @@ class Command(BaseCommand):
         parser.add_argument(
             "--incremental",
             action="store_true",
-            help="only what is new since the last verification without drift, and every balance",
+            help="verify only what is new since the last verification without drift, and every balance",
         )
 
     def handle(self, *_: Any, **options: Any) -> None:
-        watch = _Watch()
+        progress = _ProgressBar()
         try:
-            result = verification.verify_ledger(watch.progress, is_full=not options["incremental"])
+            result = verification.verify_ledger(progress.advance, is_full=not options["incremental"])
         except DatabaseError as exc:
             raise CommandError(f"The ledger could not be read: {exc}", returncode=2) from exc
         finally:
-            watch.bar.stop()
-        self._keep(result)
-        figures = _figures(watch.rows, result)
-        self.stdout.write((_as_json if options["json"] else _in_words)(result, figures))
+            progress.bar.stop()
+        self._save(result)
+        stats = _stats(progress.rows, result)
+        self.stdout.write((_as_json if options["json"] else _as_text)(result, stats))
         if result.drifts:
             sys.exit(1)
 
-    def _keep(self, result: Result) -> None:
-        """A user who may only read the database still gets the result here."""
+    def _save(self, result: Result) -> None:
+        """Save the result; a read-only database user still gets it printed."""
         try:
             verification.save(result)
         except DatabaseError as exc:
-            self.stderr.write(f"The result could not be kept for the dashboard: {exc}")
+            self.stderr.write(f"The result could not be saved for the dashboard: {exc}")
 
 
-class _Watch:
-    """Counts the rows that were looked at; a long run at a terminal gets a bar."""
+class _ProgressBar:
+    """Counts scanned rows; a long run in a terminal shows a progress bar."""
 
     def __init__(self) -> None:
         self._started = time.monotonic()
@@ -72,47 +72,47 @@ class _Watch:
         console = Console(stderr=True)
         self.bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
 
-    def progress(self, what: str, rows: int) -> None:
+    def advance(self, what: str, rows: int) -> None:
         self.rows[what] += rows
         if not self.bar.tasks and time.monotonic() - self._started > BAR_AFTER_SECONDS:
-            lines = Organization.objects.aggregate(lines=Sum("last_seq"))["lines"]
-            self.bar.add_task(what, total=PASSES * int(lines))
+            entries = Organization.objects.aggregate(entries=Sum("last_seq"))["entries"]
+            self.bar.add_task(what, total=PASSES * int(entries))
             self.bar.start()
         for task in self.bar.task_ids:
             self.bar.update(task, description=what, completed=self.rows.total())
 
 
-def _figures(rows: Counter[str], result: Result) -> dict[str, float]:
-    """Each table's rows, counted once however many passes there were, and the speed."""
+def _stats(rows: Counter[str], result: Result) -> dict[str, float]:
+    """Return the rows of each table, counted once for all passes, and the speed."""
     seconds = result.verification.duration.total_seconds()
     counts = {table: rows[table] for table in TABLES}
     speed = round(sum(counts.values()) / seconds)
     return counts | {"seconds": round(seconds, 3), "rows_per_second": speed}
 
 
-def _as_json(result: Result, figures: dict[str, float]) -> str:
-    drifts = [_for_programs(drift) for drift in result.drifts]
-    told = {
+def _as_json(result: Result, stats: dict[str, float]) -> str:
+    drifts = [_drift_fields(drift) for drift in result.drifts]
+    fields = {
         "right": not drifts,
         "drift": drifts[0] if drifts else None,
         "drifts": drifts,
         "drifts_found": result.verification.drifts_found,
-        "whole": result.verification.is_full,
+        "full": result.verification.is_full,
     }
-    return json.dumps(told | figures, default=str, ensure_ascii=False)
+    return json.dumps(fields | stats, default=str, ensure_ascii=False)
 
 
-def _for_programs(drift: Drift) -> dict[str, Any]:
+def _drift_fields(drift: Drift) -> dict[str, Any]:
     return {**asdict(drift), "sentence": str(drift)}
 
 
-def _in_words(result: Result, figures: dict[str, float]) -> str:
-    rows = ", ".join(f"{figures[table]:,} {table}" for table in TABLES)
+def _as_text(result: Result, stats: dict[str, float]) -> str:
+    rows = ", ".join(f"{stats[table]:,} {table}" for table in TABLES)
     new = "" if result.verification.is_full else "new: "
-    looked = f"{new}{rows} in {figures['seconds']:.1f} s, {figures['rows_per_second']:,} rows/s"
+    scanned = f"{new}{rows} in {stats['seconds']:.1f} s, {stats['rows_per_second']:,} rows/s"
     if not result.drifts:
-        return f"All is right: {looked}"
+        return f"All is right: {scanned}"
     found, shown = result.verification.drifts_found, len(result.drifts)
     at_least = "at least " if found == verification.DRIFTS_COUNTED_MAX else ""
-    more = [f"{at_least}{found:,} drifts, of which these are the first {shown}"] if found > shown else []
-    return "\n".join([*(f"Drift: {drift}" for drift in result.drifts), *more, f"Looked at {looked}"])
+    more = [f"{at_least}{found:,} drifts, the first {shown} of them above"] if found > shown else []
+    return "\n".join([*(f"Drift: {drift}" for drift in result.drifts), *more, f"Scanned {scanned}"])

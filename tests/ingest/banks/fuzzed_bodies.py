@@ -1,4 +1,4 @@
-"""Bodies that a bank would not send: garbage, and samples of which any value at any depth is replaced."""
+"""Fuzzed bodies: garbage, and samples with values replaced at any depth."""
 
 import json
 from typing import Any
@@ -22,16 +22,16 @@ _anything = st.recursive(
 
 
 def fuzzed_body(name: str) -> st.SearchStrategy[bytes]:
-    told = load_sample(name)
-    places = [(field,) for field in told]
-    places += [(field, inner) for field, value in told.items() if isinstance(value, dict) for inner in value]
-    altered = st.dictionaries(st.sampled_from(places), _anything, max_size=3).map(
-        lambda changes: json.dumps(_replaced(json.loads(json.dumps(told)), changes)).encode()
+    event = load_sample(name)
+    paths = [(field,) for field in event]
+    paths += [(field, inner) for field, value in event.items() if isinstance(value, dict) for inner in value]
+    mutated = st.dictionaries(st.sampled_from(paths), _anything, max_size=3).map(
+        lambda changes: json.dumps(_replaced(json.loads(json.dumps(event)), changes)).encode()
     )
-    return st.binary(max_size=200) | _anything.map(lambda value: json.dumps(value).encode()) | altered
+    return st.binary(max_size=200) | _anything.map(lambda value: json.dumps(value).encode()) | mutated
 
 
-def _replaced(told: dict[str, Any], changes: dict[tuple[str, ...], Any]) -> dict[str, Any]:
-    for place, value in sorted(changes.items(), key=lambda change: -len(change[0])):  # the deep ones first
-        (told if len(place) == 1 else told[place[0]])[place[-1]] = value
-    return told
+def _replaced(event: dict[str, Any], changes: dict[tuple[str, ...], Any]) -> dict[str, Any]:
+    for path, value in sorted(changes.items(), key=lambda change: -len(change[0])):  # nested fields first
+        (event if len(path) == 1 else event[path[0]])[path[-1]] = value
+    return event

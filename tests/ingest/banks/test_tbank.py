@@ -28,7 +28,7 @@ from ledger.verification import verify
 from tests.admin_client import admin_url, changelist_rows, superuser_client
 from tests.concurrency import run_concurrently
 from tests.factories import ROMASHKA, VASILEK, balances
-from tests.ingest.banks.conftest import TOKEN, Deliver, Told, apply_received, load_sample
+from tests.ingest.banks.conftest import TOKEN, Deliver, Event, apply_received, load_sample
 from tests.ingest.banks.fuzzed_bodies import fuzzed_body
 from tests.query_plans import assert_index_lookups_only, requires_mysql_explain
 
@@ -44,14 +44,14 @@ def credited() -> dict[str, int]:
     return balances()
 
 
-def test_the_namespace_is_made_of_the_banks_address() -> None:
+def test_namespace_is_derived_from_the_banks_url() -> None:
     assert uuid5(NAMESPACE_URL, "https://www.tbank.ru/") == tbank.NAMESPACE
 
 
-def test_a_booked_credit_credits_the_payer_once(from_tbank: Deliver) -> None:
-    told = load_sample("tbank_transaction")
+def test_booked_credit_credits_the_payer_once(from_tbank: Deliver) -> None:
+    event = load_sample("tbank_transaction")
 
-    assert [from_tbank(told) for _ in range(3)] == [NEW, ALREADY, ALREADY]
+    assert [from_tbank(event) for _ in range(3)] == [NEW, ALREADY, ALREADY]
 
     assert credited() == {ROMASHKA: 1450_50}
     webhook = Webhook.objects.get()
@@ -61,7 +61,7 @@ def test_a_booked_credit_credits_the_payer_once(from_tbank: Deliver) -> None:
     assert not ConflictingDelivery.objects.exists()
 
 
-def test_a_changed_webhook_is_drift(from_tbank: Deliver) -> None:
+def test_changed_webhook_is_drift(from_tbank: Deliver) -> None:
     from_tbank(load_sample("tbank_transaction"))
     Webhook.objects.update(payer_inn=VASILEK)
 
@@ -71,7 +71,7 @@ def test_a_changed_webhook_is_drift(from_tbank: Deliver) -> None:
 
 
 @pytest.mark.parametrize("order", [["authorization", "transaction"], ["transaction", "authorization"]])
-def test_an_authorization_and_its_transaction_credit_once(from_tbank: Deliver, order: list[str]) -> None:
+def test_authorization_and_transaction_credit_once(from_tbank: Deliver, order: list[str]) -> None:
     answers = {kind: from_tbank(load_sample(f"tbank_{kind}")) for kind in order}
 
     assert answers == {"authorization": IGNORED, "transaction": NEW}
@@ -91,8 +91,8 @@ def test_an_authorization_and_its_transaction_credit_once(from_tbank: Deliver, o
         ({"payer": {"acct": "40702810900000000009", "inn": VASILEK}}, "inn"),
     ],
 )
-def test_a_changed_operation_is_a_conflict_and_credits_nothing(
-    from_tbank: Deliver, changed: Told, difference: str
+def test_changed_operation_is_a_conflict_and_credits_nothing(
+    from_tbank: Deliver, changed: Event, difference: str
 ) -> None:
     from_tbank(load_sample("tbank_transaction"))
 
@@ -103,7 +103,7 @@ def test_a_changed_operation_is_a_conflict_and_credits_nothing(
     assert (conflict.difference, conflict.source) == (difference, "tbank")
 
 
-def test_an_operation_whose_id_changed_overnight_credits_once(from_tbank: Deliver) -> None:
+def test_renamed_operation_credits_once(from_tbank: Deliver) -> None:
     from_tbank(load_sample("tbank_transaction"))
     renamed = load_sample("tbank_transaction", operationId=NIGHTLY)
 
@@ -111,10 +111,10 @@ def test_an_operation_whose_id_changed_overnight_credits_once(from_tbank: Delive
 
     assert credited() == {ROMASHKA: 1450_50}
     assert ConflictingDelivery.objects.get().difference == "bank_reference"
-    assert DuplicateDelivery.objects.count() == 1  # the second telling of the new id is no news
+    assert DuplicateDelivery.objects.count() == 1  # the second delivery with the new id is a duplicate
 
 
-def test_an_operation_whose_id_and_amount_changed_overnight_credits_once(from_tbank: Deliver) -> None:
+def test_renamed_operation_with_other_amount_credits_once(from_tbank: Deliver) -> None:
     from_tbank(load_sample("tbank_transaction"))
 
     assert from_tbank(load_sample("tbank_transaction", operationId=NIGHTLY, accountAmount=99)) == ALREADY
@@ -123,7 +123,7 @@ def test_an_operation_whose_id_and_amount_changed_overnight_credits_once(from_tb
     assert ConflictingDelivery.objects.get().difference == "bank_reference, amount_kopecks"
 
 
-def test_an_id_renamed_and_then_changed_still_means_the_first_payment(from_tbank: Deliver) -> None:
+def test_renamed_then_changed_operation_credits_once(from_tbank: Deliver) -> None:
     from_tbank(load_sample("tbank_transaction"))
     from_tbank(load_sample("tbank_transaction", operationId=NIGHTLY))
 
@@ -132,7 +132,7 @@ def test_an_id_renamed_and_then_changed_still_means_the_first_payment(from_tbank
     assert credited() == {ROMASHKA: 1450_50}
 
 
-def test_payments_of_other_orders_are_other_payments(from_tbank: Deliver) -> None:
+def test_different_payment_orders_are_different_payments(from_tbank: Deliver) -> None:
     others = [
         {},
         {"documentNumber": "329"},
@@ -141,23 +141,25 @@ def test_payments_of_other_orders_are_other_payments(from_tbank: Deliver) -> Non
         {"accountNumber": "40702810110011000431"},
     ]
     for number, changed in enumerate(others):
-        told = load_sample("tbank_transaction", operationId=str(UUID(int=number)), accountAmount=1, **changed)
-        assert from_tbank(told) == NEW
+        event = load_sample(
+            "tbank_transaction", operationId=str(UUID(int=number)), accountAmount=1, **changed
+        )
+        assert from_tbank(event) == NEW
 
     assert credited() == {ROMASHKA: 5_00}
 
 
-def test_a_hundred_simultaneous_tellings_under_many_ids_credit_once(from_tbank: Deliver) -> None:
-    def tell(number: int) -> tuple[int, str]:
-        told = load_sample(
+def test_hundred_concurrent_deliveries_with_several_ids_credit_once(from_tbank: Deliver) -> None:
+    def deliver(number: int) -> tuple[int, str]:
+        event = load_sample(
             "tbank_transaction", operationId=str(UUID(int=number % 4)), accountAmount=1 + number % 3
         )
-        while (answer := from_tbank(told))[0] == 503:  # as the bank would
+        while (answer := from_tbank(event))[0] == 503:  # the bank retries
             pass
         return answer
 
     answers = run_concurrently(
-        [lambda number=number: [tell(number + k) for k in range(5)] for number in range(20)]
+        [lambda number=number: [deliver(number + k) for k in range(5)] for number in range(20)]
     )
 
     assert [one for five in answers for one in five].count(NEW) == 1
@@ -166,9 +168,7 @@ def test_a_hundred_simultaneous_tellings_under_many_ids_credit_once(from_tbank: 
     assert OperationAlias.objects.count() == 4
 
 
-def test_an_id_is_forgotten_with_a_webhook_that_could_not_be_stored(
-    from_tbank: Deliver, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_alias_is_rolled_back_with_its_webhook(from_tbank: Deliver, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(**_: object) -> None:
         raise ZeroDivisionError
 
@@ -181,7 +181,7 @@ def test_an_id_is_forgotten_with_a_webhook_that_could_not_be_stored(
 
 
 @pytest.mark.parametrize(
-    ("told", "reason"),
+    ("event", "reason"),
     [
         (load_sample("tbank_debit"), "typeOfOperation Debit is not credited"),
         (load_sample("tbank_dollars"), "currency 840 is not credited"),
@@ -193,24 +193,24 @@ def test_an_id_is_forgotten_with_a_webhook_that_could_not_be_stored(
     ],
     ids=["debit", "dollars", "yuan", "bare"],
 )
-def test_what_is_no_booked_credit_in_rubles_is_answered_200_and_kept(
-    from_tbank: Deliver, told: Told, reason: str
+def test_event_that_is_no_payment_is_answered_200_and_recorded(
+    from_tbank: Deliver, event: Event, reason: str
 ) -> None:
-    assert from_tbank(told) == IGNORED
+    assert from_tbank(event) == IGNORED
 
-    kept = IgnoredDelivery.objects.get()
-    assert (kept.reason, kept.source, kept.client_ip) == (reason, "tbank", "127.0.0.1")
+    recorded = IgnoredDelivery.objects.get()
+    assert (recorded.reason, recorded.source, recorded.client_ip) == (reason, "tbank", "127.0.0.1")
     assert not Webhook.objects.exists()
     assert not OperationAlias.objects.exists()
 
 
-def without(name: str, *fields: str) -> Told:
-    """The sample without these fields; `payer.inn` is one inside."""
-    told = load_sample(name)
+def without(name: str, *fields: str) -> Event:
+    """Return a sample without these fields, also nested ones such as `payer.inn`."""
+    event = load_sample(name)
     for field in fields:
         outer, _, inner = field.rpartition(".")
-        del (told[outer] if outer else told)[inner]
-    return told
+        del (event[outer] if outer else event)[inner]
+    return event
 
 
 BOOKED = partial(load_sample, "tbank_transaction")
@@ -218,7 +218,7 @@ NO_INN = "payer.inn: names no INN, so there is no balance to credit"
 
 
 @pytest.mark.parametrize(
-    ("told", "reason"),
+    ("event", "reason"),
     [
         (BOOKED(operationStatus="Cancelled"), "operationStatus: 'Cancelled' is not known"),
         (BOOKED(typeOfOperation="Сrédit"), "typeOfOperation: 'Сrédit' is not known"),
@@ -283,13 +283,13 @@ NO_INN = "payer.inn: names no INN, so there is no balance to credit"
     ],
     ids=range(42),
 )
-def test_what_may_be_money_and_cannot_be_credited_is_kept_as_unrecognized(
-    from_tbank: Deliver, told: Told, reason: str
+def test_possible_money_that_cannot_be_credited_is_unrecognized(
+    from_tbank: Deliver, event: Event, reason: str
 ) -> None:
-    assert from_tbank(told) == UNRECOGNIZED
+    assert from_tbank(event) == UNRECOGNIZED
 
-    kept = UnrecognizedDelivery.open_deliveries().get()
-    assert (kept.reason, kept.source, kept.client_ip) == (reason, "tbank", "127.0.0.1")
+    recorded = UnrecognizedDelivery.open_deliveries().get()
+    assert (recorded.reason, recorded.source, recorded.client_ip) == (reason, "tbank", "127.0.0.1")
     assert not Webhook.objects.exists()
     assert not OperationAlias.objects.exists()
 
@@ -310,22 +310,22 @@ def test_what_may_be_money_and_cannot_be_credited_is_kept_as_unrecognized(
     ],
     ids=range(10),
 )
-def test_no_json_of_the_bank_is_refused(body: bytes) -> None:
-    assert posted_to_tbank(body) == UNRECOGNIZED
+def test_unusual_json_is_unrecognized(body: bytes) -> None:
+    assert post_to_tbank(body) == UNRECOGNIZED
     assert UnrecognizedDelivery.open_deliveries().count() == 1
 
 
 @pytest.mark.parametrize("body", [b" ", b"{", b"\xff", b'{"accountAmount": NaN}', "{}".encode("utf-16")])
-def test_what_is_no_json_is_answered_400_and_kept(body: bytes) -> None:
-    assert posted_to_tbank(body)[0] == 400
+def test_body_that_is_no_json_is_answered_400_and_recorded(body: bytes) -> None:
+    assert post_to_tbank(body)[0] == 400
     assert RejectedDelivery.objects.get().source == "tbank"
 
 
-def posted_to_tbank(body: bytes) -> tuple[int, str]:
+def post_to_tbank(body: bytes) -> tuple[int, str]:
     headers = {"Authorization": f"Bearer {TOKEN}"}
     response = Client().post("/api/webhook/tbank/", body, content_type="application/json", headers=headers)
-    said = json.loads(response.content)
-    return response.status_code, said.get("status") or said["error"]
+    content = json.loads(response.content)
+    return response.status_code, content.get("status") or content["error"]
 
 
 @pytest.mark.parametrize(
@@ -343,9 +343,7 @@ def posted_to_tbank(body: bytes) -> tuple[int, str]:
     ],
     ids=str,
 )
-def test_a_known_word_in_another_spelling_credits_the_same_payment(
-    from_tbank: Deliver, changed: Told
-) -> None:
+def test_known_word_in_another_spelling_credits_the_same_payment(from_tbank: Deliver, changed: Event) -> None:
     assert [from_tbank(BOOKED(**changed)), from_tbank(BOOKED())] == [NEW, ALREADY]
 
     assert credited() == {ROMASHKA: 1450_50}
@@ -353,11 +351,11 @@ def test_a_known_word_in_another_spelling_credits_the_same_payment(
 
 
 @pytest.mark.parametrize("changed", [{"typeOfOperation": "DЕВIТ"}, {"operationStatus": "аuthоrizаtiоn"}])
-def test_a_known_other_event_is_ignored_in_another_spelling(from_tbank: Deliver, changed: Told) -> None:
+def test_ignored_event_is_recognized_in_another_spelling(from_tbank: Deliver, changed: Event) -> None:
     assert from_tbank(BOOKED(**changed)) == IGNORED
 
 
-def test_without_the_token_that_we_gave_nobody_is_let_in() -> None:
+def test_delivery_without_token_is_denied() -> None:
     answer = Client().post(
         "/api/webhook/tbank/", load_sample("tbank_transaction"), content_type="application/json"
     )
@@ -365,36 +363,38 @@ def test_without_the_token_that_we_gave_nobody_is_let_in() -> None:
     assert answer.status_code == 401
 
 
-def test_a_payment_is_found_by_each_of_its_ids_in_any_spelling_and_shows_them(from_tbank: Deliver) -> None:
-    told = load_sample("tbank_transaction")
-    from_tbank(told)
+def test_payment_is_found_by_each_of_its_ids_in_any_spelling(from_tbank: Deliver) -> None:
+    event = load_sample("tbank_transaction")
+    from_tbank(event)
     from_tbank(load_sample("tbank_transaction", operationId=NIGHTLY))
     from_tbank(load_sample("tbank_transaction", operationId=str(UUID(int=5)), documentNumber="5"))
     webhook = Webhook.objects.get(document_number="328")
     admin_client = superuser_client()
 
-    for text in [told["operationId"], told["operationId"].upper(), NIGHTLY, str(webhook.operation_id)]:
+    for text in [event["operationId"], event["operationId"].upper(), NIGHTLY, str(webhook.operation_id)]:
         assert changelist_rows(admin_client, Webhook, q=text) == [str(webhook)]
         assert changelist_rows(admin_client, ConflictingDelivery, q=text) == ["other bank's id"]
     content = admin_client.get(admin_url(Webhook, "change", webhook.pk)).content.decode()
-    assert f"{NIGHTLY}, {told['operationId']}" in content
+    assert f"{NIGHTLY}, {event['operationId']}" in content
 
 
 @requires_mysql_explain
-def test_the_search_by_a_banks_id_reads_only_by_index(from_tbank: Deliver) -> None:
+def test_search_by_bank_reference_uses_only_indexes(from_tbank: Deliver) -> None:
     for number in range(50):
-        told = load_sample("tbank_transaction", operationId=str(UUID(int=number)), documentNumber=str(number))
-        assert from_tbank(told) == NEW
+        event = load_sample(
+            "tbank_transaction", operationId=str(UUID(int=number)), documentNumber=str(number)
+        )
+        assert from_tbank(event) == NEW
 
-    sought = str(UUID(int=7))
+    bank_reference = str(UUID(int=7))
     assert_index_lookups_only(
-        lambda: list(Webhook.objects.filter(operation_id__in=matching_operation_ids(sought)))
+        lambda: list(Webhook.objects.filter(operation_id__in=matching_operation_ids(bank_reference)))
     )
     webhook = Webhook.objects.get(document_number="7")
     assert_index_lookups_only(lambda: bank_references(webhook))
 
 
-def test_ignored_deliveries_are_listed_without_their_bodies(from_tbank: Deliver) -> None:
+def test_list_of_ignored_deliveries_reads_no_bodies(from_tbank: Deliver) -> None:
     from_tbank(load_sample("tbank_debit"))
     admin_client = superuser_client()
 
@@ -409,6 +409,6 @@ def test_ignored_deliveries_are_listed_without_their_bodies(from_tbank: Deliver)
 
 
 @given(fuzzed_body("tbank_transaction"))
-def test_whatever_comes_is_read_or_refused(body: bytes) -> None:
+def test_fuzzed_body_is_read_or_refused(body: bytes) -> None:
     with contextlib.suppress(NotJson):  # and nothing else
         assert isinstance(tbank.read(body), BankEvent)

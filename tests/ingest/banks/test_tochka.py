@@ -23,22 +23,22 @@ from ledger.models import Payment
 from ledger.verification import verify
 from tests.admin_client import admin_url, changelist_rows, superuser_client
 from tests.factories import ROMASHKA, VASILEK, balances
-from tests.ingest.banks.conftest import Deliver, Told, apply_received, load_sample
+from tests.ingest.banks.conftest import Deliver, Event, apply_received, load_sample
 from tests.ingest.banks.fuzzed_bodies import fuzzed_body
 
 pytestmark = pytest.mark.django_db(transaction=True)
 INCOMING, SBP_B2B = partial(load_sample, "tochka_incoming"), partial(load_sample, "tochka_sbp_b2b")
 
 
-def test_the_namespace_is_made_of_the_banks_address() -> None:
+def test_namespace_is_derived_from_the_banks_url() -> None:
     assert uuid5(NAMESPACE_URL, "https://tochka.com/") == tochka.NAMESPACE
 
 
-def test_an_incoming_payment_credits_the_payer_once(from_tochka: Deliver) -> None:
-    told = load_sample("tochka_incoming")
+def test_incoming_payment_credits_the_payer_once(from_tochka: Deliver) -> None:
+    event = load_sample("tochka_incoming")
 
-    assert from_tochka(told) == (200, "success")
-    assert from_tochka(told) == (200, "already processed")
+    assert from_tochka(event) == (200, "success")
+    assert from_tochka(event) == (200, "already processed")
     apply_received()
 
     assert balances() == {ROMASHKA: 40_00}
@@ -50,7 +50,7 @@ def test_an_incoming_payment_credits_the_payer_once(from_tochka: Deliver) -> Non
     assert not [*verify(), *reconcile()]
 
 
-def test_a_changed_webhook_is_drift_whatever_keys_are_configured_by_then(
+def test_changed_webhook_is_drift_independent_of_configured_keys(
     from_tochka: Deliver, settings: Settings
 ) -> None:
     from_tochka(load_sample("tochka_incoming"))
@@ -61,11 +61,11 @@ def test_a_changed_webhook_is_drift_whatever_keys_are_configured_by_then(
         ("amount_kopecks", 40_00, 1)
     ]
 
-    settings.TOCHKA_CUSTOMER_CODES = []  # what another customer was paid says nothing about us
+    settings.TOCHKA_CUSTOMER_CODES = []  # another customer's event is skipped
     assert not [*reconcile()]
 
 
-def test_a_payment_told_again_with_another_amount_is_a_conflict(from_tochka: Deliver) -> None:
+def test_redelivery_with_another_amount_is_a_conflict(from_tochka: Deliver) -> None:
     from_tochka(load_sample("tochka_incoming"))
 
     assert from_tochka(load_sample("tochka_incoming", SideRecipient={"amount": "41.0"})) == (
@@ -80,7 +80,7 @@ def test_a_payment_told_again_with_another_amount_is_a_conflict(from_tochka: Del
 
 
 @pytest.mark.parametrize(
-    ("told", "reason"),
+    ("event", "reason"),
     [
         (load_sample("tochka_outgoing"), "webhookType outgoingPayment is not credited"),
         (
@@ -93,23 +93,23 @@ def test_a_payment_told_again_with_another_amount_is_a_conflict(from_tochka: Del
         (SBP_B2B(qrcId="AS10006DPRTEFPFS9HJ9SQSDSVRHJD3L"), "the sample of the bank's documentation: a test"),
         (
             SBP_B2B(webhookType="acquiringInternetPayment", status="AUTHORIZED"),
-            "acquiringInternetPayment: the buyer's money is only held",
+            "acquiringInternetPayment: the buyer's money is only reserved",
         ),
     ],
     ids=range(7),
 )
-def test_what_is_known_to_be_no_payment_in_rubles_is_answered_200_and_kept(
-    from_tochka: Deliver, told: Told, reason: str
+def test_event_that_is_no_payment_is_answered_200_and_recorded(
+    from_tochka: Deliver, event: Event, reason: str
 ) -> None:
-    assert from_tochka(told) == (200, "ignored")
+    assert from_tochka(event) == (200, "ignored")
 
-    kept = IgnoredDelivery.objects.get()
-    assert (kept.reason, kept.source) == (reason, "tochka")
+    recorded = IgnoredDelivery.objects.get()
+    assert (recorded.reason, recorded.source) == (reason, "tochka")
     assert not Webhook.objects.exists()
 
 
 @pytest.mark.parametrize(
-    ("told", "reason"),
+    ("event", "reason"),
     [
         (INCOMING(webhookType="x" * 300), f"webhookType: '{'x' * 64}' is not known"),
         (INCOMING(webhookType=1), "webhookType: must be a string, got a number"),
@@ -152,13 +152,13 @@ def test_what_is_known_to_be_no_payment_in_rubles_is_answered_200_and_kept(
     ],
     ids=range(20),
 )
-def test_what_may_be_money_and_cannot_be_credited_is_kept_as_unrecognized(
-    from_tochka: Deliver, told: Told, reason: str
+def test_possible_money_that_cannot_be_credited_is_unrecognized(
+    from_tochka: Deliver, event: Event, reason: str
 ) -> None:
-    assert from_tochka(told) == (200, "unrecognized")
+    assert from_tochka(event) == (200, "unrecognized")
 
-    kept = UnrecognizedDelivery.open_deliveries().get()
-    assert (kept.reason, kept.source) == (reason, "tochka")
+    recorded = UnrecognizedDelivery.open_deliveries().get()
+    assert (recorded.reason, recorded.source) == (reason, "tochka")
     assert not Webhook.objects.exists()
 
 
@@ -174,8 +174,8 @@ def test_what_may_be_money_and_cannot_be_credited_is_kept_as_unrecognized(
     ],
     ids=str,
 )
-def test_a_known_word_in_another_spelling_credits_the_same_payment(
-    from_tochka: Deliver, changed: Told
+def test_known_word_in_another_spelling_credits_the_same_payment(
+    from_tochka: Deliver, changed: Event
 ) -> None:
     assert from_tochka(INCOMING(**changed)) == (200, "success")
     assert from_tochka(INCOMING()) == (200, "already processed")
@@ -183,7 +183,7 @@ def test_a_known_word_in_another_spelling_credits_the_same_payment(
     assert not ConflictingDelivery.objects.exists()
 
 
-def test_a_body_that_is_no_token_of_the_bank_is_turned_away() -> None:
+def test_body_that_is_no_token_is_denied() -> None:
     answer = Client().post(
         "/api/webhook/tochka/", load_sample("tochka_incoming"), content_type="application/json"
     )
@@ -193,7 +193,7 @@ def test_a_body_that_is_no_token_of_the_bank_is_turned_away() -> None:
 
 
 @pytest.mark.parametrize(
-    "told",
+    "event",
     [
         INCOMING(),
         INCOMING(SidePayer={"currency": "USD"}),
@@ -209,11 +209,9 @@ def test_a_body_that_is_no_token_of_the_bank_is_turned_away() -> None:
     ids=range(10),
 )
 @pytest.mark.parametrize("code", ["300999999", "", None, 0, ["300123123"], {}])
-def test_an_event_of_another_customer_is_turned_away_whatever_it_is(
-    from_tochka: Deliver, told: Told, code: object
-) -> None:
-    """With an account at the bank anybody has its signature on events of his own."""
-    assert from_tochka(told | {"customerCode": code}) == (401, "not authorized")
+def test_event_of_another_customer_is_denied(from_tochka: Deliver, event: Event, code: object) -> None:
+    """Any customer of the bank can obtain its signature on their own events."""
+    assert from_tochka(event | {"customerCode": code}) == (401, "not authorized")
 
     assert not any(model.objects.exists() for model in (Webhook, *DeliveryRecord.__subclasses__()))
 
@@ -230,18 +228,18 @@ def test_an_event_of_another_customer_is_turned_away_whatever_it_is(
         b'{"customerCode": "300123123", "customerCode": "300999999"}',
     ],
 )
-def test_a_payload_that_does_not_say_whom_it_is_meant_for_is_turned_away(payload: bytes) -> None:
+def test_payload_without_customer_code_is_denied(payload: bytes) -> None:
     with pytest.raises(NotAuthorized):
         tochka.read(payload)
 
 
-def test_a_payload_of_ours_with_a_field_given_twice_is_unrecognized() -> None:
-    told = json.dumps(INCOMING())[:-1].encode() + b', "date": "2024-04-28"}'
+def test_payload_with_repeated_field_is_unrecognized() -> None:
+    event = json.dumps(INCOMING())[:-1].encode() + b', "date": "2024-04-28"}'
 
-    assert tochka.read(told) == UnrecognizedEvent("date: is given twice")
+    assert tochka.read(event) == UnrecognizedEvent("date: is given twice")
 
 
-def test_without_credentials_in_the_settings_the_bank_is_asked_to_send_again(settings: Settings) -> None:
+def test_endpoint_without_credentials_is_answered_503(settings: Settings) -> None:
     settings.ENDPOINT_AUTH = {}
     response = Client().post("/api/webhook/tochka/", b"", content_type="text/plain")
 
@@ -249,24 +247,24 @@ def test_without_credentials_in_the_settings_the_bank_is_asked_to_send_again(set
     assert not UnrecognizedDelivery.objects.exists()
 
 
-def test_a_conflict_is_shown_also_when_the_customer_is_ours_no_more(
+def test_conflict_is_displayed_after_its_customer_code_is_removed(
     from_tochka: Deliver, settings: Settings
 ) -> None:
-    told = load_sample("tochka_incoming")
-    from_tochka(told)
-    from_tochka(told | {"documentNumber": "another"})
+    event = load_sample("tochka_incoming")
+    from_tochka(event)
+    from_tochka(event | {"documentNumber": "another"})
     admin_client, webhook = superuser_client(), Webhook.objects.get()
-    page_of_it = admin_url(Webhook, "change", webhook.pk)
-    assert "another ≠" in admin_client.get(page_of_it).content.decode()
+    webhook_page = admin_url(Webhook, "change", webhook.pk)
+    assert "another ≠" in admin_client.get(webhook_page).content.decode()
 
     settings.TOCHKA_CUSTOMER_CODES = []
 
-    answer = admin_client.get(page_of_it)
+    answer = admin_client.get(webhook_page)
     assert answer.status_code == 200
     assert "with other content" in answer.content.decode()
 
 
-def test_a_payment_is_found_by_either_id_and_shows_both(from_tochka: Deliver) -> None:
+def test_payment_is_found_by_either_id_and_shows_both(from_tochka: Deliver) -> None:
     from_tochka(load_sample("tochka_incoming"))
     from_tochka(load_sample("tochka_incoming", paymentId="other", SidePayer={"inn": VASILEK}))
     webhook = Webhook.objects.get(payer_inn=ROMASHKA)
@@ -279,7 +277,7 @@ def test_a_payment_is_found_by_either_id_and_shows_both(from_tochka: Deliver) ->
     assert "&quot;webhookType&quot;: &quot;incomingPayment&quot;" in content  # out of the token
 
 
-def test_the_banks_own_id_goes_with_the_body_and_the_page_says_so(from_tochka: Deliver) -> None:
+def test_page_says_that_bank_reference_was_deleted_with_the_body(from_tochka: Deliver) -> None:
     from_tochka(load_sample("tochka_incoming"))
     Webhook.objects.update(body=b"")
 
@@ -289,6 +287,6 @@ def test_the_banks_own_id_goes_with_the_body_and_the_page_says_so(from_tochka: D
 
 
 @given(fuzzed_body("tochka_incoming"))
-def test_whatever_comes_is_read_or_refused(body: bytes) -> None:
+def test_fuzzed_body_is_read_or_refused(body: bytes) -> None:
     with contextlib.suppress(NotAuthorized):  # and nothing else
         assert isinstance(tochka.read(body), BankEvent)
