@@ -207,11 +207,7 @@ def test_number_of_delivery_records_is_bounded(settings: Settings) -> None:
     for number in range(10):
         deliver(b"%d" % number)
 
-    assert [bytes(recorded.body) for recorded in RejectedDelivery.objects.order_by("id")] == [
-        b"7",
-        b"8",
-        b"9",
-    ]
+    assert [bytes(each.body) for each in RejectedDelivery.objects.order_by("id")] == [b"7", b"8", b"9"]
 
 
 @pytest.mark.django_db
@@ -235,11 +231,7 @@ def test_eviction_counts_rows_when_keys_have_gaps(settings: Settings) -> None:
 
     inbox.record_rejected(inbox.Delivery(b"4"), "amount: missing")
 
-    assert [bytes(recorded.body) for recorded in RejectedDelivery.objects.order_by("id")] == [
-        b"2",
-        b"3",
-        b"4",
-    ]
+    assert [bytes(each.body) for each in RejectedDelivery.objects.order_by("id")] == [b"2", b"3", b"4"]
 
 
 @pytest.mark.django_db
@@ -377,9 +369,8 @@ def test_concurrent_deliveries_with_different_content_store_the_first() -> None:
     webhook = Webhook.objects.get()
     assert webhook.terms in (payment, other)
     assert webhook.duplicate_deliveries.count() == 4
-    assert (
-        1 <= webhook.conflicting_deliveries.count() <= 5
-    )  # equal bytes are stored once, or more often if concurrent
+    # Equal bytes are stored once, or more often if concurrent.
+    assert 1 <= webhook.conflicting_deliveries.count() <= 5
 
 
 @pytest.mark.django_db

@@ -46,12 +46,6 @@ def payment() -> Any:
     return Payment.objects.filter(operation_id=SECOND.operation_id)
 
 
-def apply_unknown_operation() -> None:
-    payment_terms = terms(inn=IVANOV, operation_id=SECOND.operation_id)
-    webhook().update(operation_id=terms().operation_id)
-    make_webhook(payment_terms, status=Webhook.Status.APPLIED)
-
-
 @pytest.mark.django_db
 def test_consistent_inbox_and_ledger_have_no_drift(ledger: None) -> None:
     rows: list[tuple[str, int]] = []
@@ -73,7 +67,7 @@ def test_applied_webhook_with_a_conflicting_delivery_is_no_drift() -> None:
 
 
 # Each corruption, and the drift that it causes: what, inn, expected, found.
-SEEDED_BUGS: dict[str, tuple[Callable[[], object], tuple[object, ...]]] = {
+CORRUPTIONS: dict[str, tuple[Callable[[], object], tuple[object, ...]]] = {
     "payment without webhook": (lambda: raw_delete(webhook()), ("webhook", ROMASHKA, "applied", None)),
     "received webhook with a payment": (
         lambda: webhook().update(status="received"),
@@ -129,7 +123,7 @@ def found() -> list[tuple[object, ...]]:
 @committed
 def test_each_corruption_is_the_first_drift(unconstrained_ledger: None, subtests: pytest.Subtests) -> None:
     assert found() == []
-    for name, (corrupt, drift) in SEEDED_BUGS.items():
+    for name, (corrupt, drift) in CORRUPTIONS.items():
         with subtests.test(name), rolled_back():
             corrupt()
             assert found()[0] == drift
