@@ -27,12 +27,12 @@ from ledger import posting
 from ledger.exceptions import MissingOrganizations
 from ledger.models import Organization
 from ledger.terms import PaymentTerms
-from worker import applying, retries
+from worker import applying, claiming, retries
 
 FOLDER = Path(os.environ["FAULTS_FOLDER"])
 POISON = "POISON-"
 FIXED = FOLDER / "fixed"
-ClaimFunction = Callable[[], applying.Claimed]
+ClaimFunction = Callable[[], claiming.Claim]
 
 
 class InjectedError(Exception):
@@ -52,8 +52,8 @@ ACTIONS: dict[str, Callable[[], object]] = {
 FAILPOINTS: list[tuple[str, Any, str, str]] = [
     ("stored", inbox, "store", "after"),  # committed; not rung, no response
     ("rung", doorbell, "ring", "after"),  # no response
-    ("locked", applying, "try_lock", "after"),
-    ("claimed", applying, "_lock", "after"),
+    ("locked", claiming, "try_lock", "after"),
+    ("claimed", claiming, "_lock_webhooks", "after"),
     ("marked", applying, "_mark_applied", "after"),  # not posted
     ("logged", posting, "_update_balances", "before"),
     ("posted", applying, "post", "after"),  # not committed
@@ -127,7 +127,7 @@ def _no_organization_lock() -> None:
         time.sleep(0.05)  # makes concurrent updates certain, which are rare on a fast machine
         update(organization_ids)
 
-    applying._scan, posting._update_balances = walk_without_locks, delay_and_update
+    claiming._scan, posting._update_balances = walk_without_locks, delay_and_update
 
 
 def _acknowledge_before_commit() -> None:
@@ -156,14 +156,14 @@ def _mark_in_own_transaction() -> None:
         except MissingOrganizations as exc:
             applying.create_organizations(exc.inns)
             return apply_in_two_transactions(claim)
-        except applying.ClaimLost:
+        except claiming.ClaimLost:
             return apply_in_two_transactions(claim)
         source = Webhook.objects.filter(id__in=webhook_ids).with_payment_terms()
         with transaction.atomic():
             inns = set(source.values_list("inn", flat=True))
             list(Organization.objects.select_for_update().filter(inn__in=inns).order_by("id"))
             if inns:
-                applying.post(source, applying.try_lock(inns))
+                applying.post(source, claiming.try_lock(inns))
         return webhook_ids
 
     applying._apply = apply_in_two_transactions
@@ -181,7 +181,7 @@ def _retry_posts_again() -> None:
         if webhook_ids and random.random() < 0.1:
             source = Webhook.objects.filter(id__in=webhook_ids).with_payment_terms()
             with transaction.atomic():
-                organizations = applying.try_lock(set(source.values_list("inn", flat=True)))
+                organizations = claiming.try_lock(set(source.values_list("inn", flat=True)))
                 if organizations:
                     applying.post(source.filter(inn__in=organizations), organizations)
         return webhook_ids

@@ -28,7 +28,7 @@ from tests.factories import (
     terms,
 )
 from tests.query_plans import assert_index_lookups_only, requires_mysql_explain
-from worker import applying
+from worker import applying, claiming
 from worker.applying import BatchFailed, apply_batch, apply_ids
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -37,29 +37,29 @@ T = TypeVar("T")
 
 @pytest.fixture(autouse=True)
 def _new_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The tests before have left it somewhere on its way around."""
-    monkeypatch.setattr(applying, "ROUND_ROBIN", applying.RoundRobin())
+    """Reset the round robin, which earlier tests have advanced."""
+    monkeypatch.setattr(claiming, "ROUND_ROBIN", claiming.RoundRobin())
 
 
 def statuses() -> list[str]:
     return list(Webhook.objects.order_by("id").values_list("status", flat=True))
 
 
-def test_received_webhooks_are_posted_and_marked_in_the_order_they_came() -> None:
-    told = [terms(1_00), terms(2_00, inn=VASILEK), terms(3_00)]
-    for one in told:
-        make_webhook(one)
+def test_batch_posts_and_marks_webhooks_in_order_of_receipt() -> None:
+    payments = [terms(1_00), terms(2_00, inn=VASILEK), terms(3_00)]
+    for payment in payments:
+        make_webhook(payment)
 
     assert apply_batch(10) == 3
 
     assert statuses() == ["applied"] * 3
     assert balances() == {ROMASHKA: 4_00, VASILEK: 2_00}
-    assert [line.payment.terms for line in BalanceLog.objects.order_by("id")] == told
+    assert [entry.payment.terms for entry in BalanceLog.objects.order_by("id")] == payments
     assert all(webhook.applied_at for webhook in Webhook.objects.all())
     assert apply_batch(10) == 0
 
 
-def test_a_batch_takes_the_oldest() -> None:
+def test_batch_takes_oldest_webhooks() -> None:
     for _ in range(3):
         make_webhook()
 
@@ -67,8 +67,8 @@ def test_a_batch_takes_the_oldest() -> None:
     assert statuses() == ["applied", "applied", "received"]
 
 
-def test_a_webhook_posted_before_is_marked_and_credits_nothing() -> None:
-    """As after a restored inbox: the ledger knows the operation already."""
+def test_webhook_posted_before_is_marked_without_second_credit() -> None:
+    """After a restore of the inbox the ledger has the operation already."""
     webhook = make_webhook()
     post_payments(webhook.terms)
 
@@ -78,7 +78,7 @@ def test_a_webhook_posted_before_is_marked_and_credits_nothing() -> None:
     assert balances() == {ROMASHKA: 100_00}
 
 
-def test_a_webhook_that_conflicts_with_a_posted_payment_fails_alone() -> None:
+def test_conflicting_webhook_fails_alone() -> None:
     first, second = make_webhook(terms(1_00)), make_webhook(terms(2_00))
     post_payments(terms(5_00, operation_id=first.operation_id))
 
@@ -91,16 +91,16 @@ def test_a_webhook_that_conflicts_with_a_posted_payment_fails_alone() -> None:
     assert balances() == {ROMASHKA: 7_00}
 
 
-def test_a_batch_that_fails_leaves_no_trace_and_names_its_webhooks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_batch_is_rolled_back_and_reports_its_webhooks(monkeypatch: pytest.MonkeyPatch) -> None:
     webhooks = [make_webhook(), make_webhook()]
     make_organizations(ROMASHKA)
     real_post = applying.post
 
-    def post_and_stumble(*args: Any) -> None:
+    def post_and_fail(*args: Any) -> None:
         real_post(*args)
         raise ValueError("poison")
 
-    monkeypatch.setattr(applying, "post", post_and_stumble)
+    monkeypatch.setattr(applying, "post", post_and_fail)
     with pytest.raises(BatchFailed) as raised:
         apply_batch(10)
 
@@ -111,26 +111,24 @@ def test_a_batch_that_fails_leaves_no_trace_and_names_its_webhooks(monkeypatch: 
 
 
 @pytest.mark.parametrize("code", [1020, 1205, 1213, 2006, 2013])
-def test_a_transient_error_runs_the_whole_transaction_again(
-    code: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_transient_error_retries_whole_transaction(code: int, monkeypatch: pytest.MonkeyPatch) -> None:
     make_webhook()
-    real_post, faults = applying.post, [code, code]
+    real_post, errors = applying.post, [code, code]
     monkeypatch.setattr(transactions, "BACKOFF_SECONDS", 0)
 
     def post(*args: Any) -> None:
         real_post(*args)
-        if faults:
-            raise OperationalError(faults.pop(), "database is locked")  # SQLite is known by its words
+        if errors:
+            raise OperationalError(errors.pop(), "database is locked")  # SQLite is matched by message
 
     monkeypatch.setattr(applying, "post", post)
     assert apply_batch(10) == 1
 
-    assert faults == []
+    assert errors == []
     assert balances() == {ROMASHKA: 100_00}
 
 
-def test_an_error_that_stays_transient_leaves_the_batch_in_the_queue(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_persistent_transient_error_leaves_batch_in_queue(monkeypatch: pytest.MonkeyPatch) -> None:
     make_webhook()
     tries = []
 
@@ -148,7 +146,7 @@ def test_an_error_that_stays_transient_leaves_the_batch_in_the_queue(monkeypatch
     assert (webhook.status, webhook.next_attempt_at) == ("received", None)
 
 
-def test_webhooks_are_applied_by_name() -> None:
+def test_apply_ids_applies_only_given_received_webhooks() -> None:
     first, second = make_webhook(), make_webhook()
 
     assert apply_ids([second.pk]) == {second.pk}
@@ -157,24 +155,24 @@ def test_webhooks_are_applied_by_name() -> None:
     assert apply_ids([second.pk, second.pk + 1000]) == set()
     assert apply_ids([first.pk, second.pk]) == {first.pk}
     assert balances() == {ROMASHKA: 200_00}
-    assert applying.ROUND_ROBIN.last is None
+    assert claiming.ROUND_ROBIN.last_inn is None
 
 
-def test_the_statements_of_a_batch_do_not_grow_with_it(
+def test_query_count_is_independent_of_batch_size(
     django_assert_num_queries: DjangoAssertNumQueries, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(applying, "reset_queries", lambda: None)  # it would empty what is counted here
-    applying.ROUND_ROBIN.last = IVANOV
+    monkeypatch.setattr(applying, "reset_queries", lambda: None)  # it would reset the count
+    claiming.ROUND_ROBIN.last_inn = IVANOV
     make_organizations(ROMASHKA, VASILEK)
     for size in (PAYMENTS_LOGGED_MAX + 1, 40):
         for number in range(size):
             make_webhook(terms(inn=(ROMASHKA, VASILEK)[number % 2]))
-        with django_assert_num_queries(12):  # BEGIN and COMMIT with them
+        with django_assert_num_queries(12):  # including BEGIN and COMMIT
             apply_batch(100)
 
 
 @requires_mysql_explain
-def test_claiming_and_asking_cost_index_lookups_however_many_are_applied() -> None:
+def test_claiming_and_status_queries_use_index_lookups_only() -> None:
     Webhook.objects.bulk_create(
         Webhook(
             operation_id=uuid4(),
@@ -192,12 +190,12 @@ def test_claiming_and_asking_cost_index_lookups_however_many_are_applied() -> No
     with transaction.atomic():
         assert_index_lookups_only(lambda: list(Webhook.objects.queued().select_for_update()[:100]))
     for last in (None, IVANOV, VASILEK):
-        assert_index_lookups_only(lambda last=last: list(applying._scan(100, last)))  # type: ignore[misc]
+        assert_index_lookups_only(lambda last=last: list(claiming._scan(100, last)))  # type: ignore[misc]
     assert_index_lookups_only(lambda: list(Webhook.objects.due(timezone.now())[:100]))
     assert_index_lookups_only(lambda: Client().get(f"/api/operations/{some.operation_id}/"))
 
 
-# --- many at once ------------------------------------------------------------------------------------
+# --- concurrency ------------------------------------------------------------------------------------
 
 
 def drain(batch: int) -> int:
@@ -207,31 +205,31 @@ def drain(batch: int) -> int:
     return applied
 
 
-def assert_the_log_is_whole(inn: str, amounts: list[int]) -> None:
+def assert_log_is_consistent(inn: str, amounts: list[int]) -> None:
     log = list(BalanceLog.objects.filter(organization__inn=inn).order_by("seq"))
-    assert [line.seq for line in log] == list(range(1, len(amounts) + 1))
-    assert sorted(line.amount_kopecks for line in log) == sorted(amounts)
+    assert [entry.seq for entry in log] == list(range(1, len(amounts) + 1))
+    assert sorted(entry.amount_kopecks for entry in log) == sorted(amounts)
     balance = 0
-    for line in log:
-        balance += line.amount_kopecks
-        assert line.balance_after_kopecks == balance
+    for entry in log:
+        balance += entry.amount_kopecks
+        assert entry.balance_after_kopecks == balance
     organization = Organization.objects.get(inn=inn)
     assert (organization.balance_kopecks, organization.last_seq) == (balance, len(log))
 
 
-def test_many_workers_on_one_hot_organization_credit_each_webhook_once() -> None:
+def test_concurrent_workers_on_one_organization_credit_each_webhook_once() -> None:
     amounts = [number + 1 for number in range(300)]
     for amount in amounts:
         make_webhook(terms(amount))
 
     applied = run_concurrently([lambda: drain(7)] * 8)
 
-    # A worker leaves early when all that is left is claimed by others.
+    # A worker ends early if the others have claimed the rest of the queue.
     assert sum(applied) == 300
-    assert_the_log_is_whole(ROMASHKA, amounts)
+    assert_log_is_consistent(ROMASHKA, amounts)
 
 
-def test_first_payments_of_new_organizations_at_the_same_time_stay_exact() -> None:
+def test_concurrent_first_payments_of_new_organizations_are_exact() -> None:
     inns = [f"77{number:08}" for number in range(12)]
     for _ in range(4):
         for inn in inns:
@@ -244,42 +242,42 @@ def test_first_payments_of_new_organizations_at_the_same_time_stay_exact() -> No
 
 
 @requires_row_locks
-def test_webhooks_claimed_by_one_worker_are_passed_over_by_another() -> None:
+def test_locked_webhooks_are_skipped() -> None:
     first, _ = make_webhook(), make_webhook(terms(inn=VASILEK))
     with transaction.atomic():
         list(Webhook.objects.queued().select_for_update()[:1])
-        assert run_concurrently([impatient(lambda: apply_batch(10))]) == [1]
+        assert run_concurrently([with_short_lock_timeout(lambda: apply_batch(10))]) == [1]
 
     assert statuses() == ["received", "applied"]
     assert apply_ids([first.pk])
 
 
-def impatient(action: Callable[[], T]) -> Callable[[], T]:
-    """Waits a second for a lock, the shortest that the servers know."""
+def with_short_lock_timeout(action: Callable[[], T]) -> Callable[[], T]:
+    """Wait for a lock for a second, the shortest timeout of the servers."""
 
-    def acting() -> T:
+    def run() -> T:
         with connection.cursor() as cursor:
             cursor.execute("SET SESSION innodb_lock_wait_timeout = 1")
         return action()
 
-    return acting
+    return run
 
 
 @requires_row_locks
-def test_an_attempt_that_comes_between_look_and_lock_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A webhook fails after it was found: it stays failed, and the others are applied."""
+def test_webhook_failed_between_select_and_lock_stays_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other webhooks are applied."""
     first, _ = make_webhook(), make_webhook()
-    real_lock, looked = applying._lock, []
+    real_lock, calls = claiming._lock_webhooks, []
 
     def lock(webhook_ids: list[int], *, in_queue: bool) -> list[int]:
-        if not looked:
+        if not calls:
             run_concurrently(
                 [lambda: Webhook.objects.filter(id=first.pk).update(status=Webhook.Status.FAILED)]
             )
-        looked.append(None)
+        calls.append(None)
         return real_lock(webhook_ids, in_queue=in_queue)
 
-    monkeypatch.setattr(applying, "_lock", lock)
+    monkeypatch.setattr(claiming, "_lock_webhooks", lock)
     assert apply_batch(10) == 1
 
     assert statuses() == ["failed", "applied"]
@@ -287,63 +285,63 @@ def test_an_attempt_that_comes_between_look_and_lock_loses_nothing(monkeypatch: 
 
 
 @requires_row_locks
-def test_a_webhook_that_a_foreign_session_locks_delays_no_batch() -> None:
-    """The server would let each of them wait for 5 seconds."""
+def test_webhook_locked_by_foreign_session_delays_no_batch() -> None:
+    """The lock wait timeout of the server is 5 seconds, for each webhook."""
     make_organizations(ROMASHKA)
     first = make_webhook()
     for _ in range(5):
         make_webhook()
-    began = time.monotonic()
+    started = time.monotonic()
     with transaction.atomic():
         list(Webhook.objects.filter(pk=first.pk).select_for_update())
         assert run_concurrently([lambda: drain(2)]) == [5]
         assert run_concurrently([lambda: apply_ids([first.pk])]) == [set()]
-        assert time.monotonic() - began < 4
+        assert time.monotonic() - started < 4
 
     assert drain(2) == 1
 
 
 @requires_row_locks
-def test_an_organization_that_somebody_holds_holds_up_no_other() -> None:
-    """Not even behind more of its webhooks than a batch takes; and nobody waits for it."""
+def test_locked_organization_delays_no_other() -> None:
+    """Also behind more webhooks of the locked one than a batch has; and no worker waits for the lock."""
     make_organizations(ROMASHKA, VASILEK)
     for _ in range(5):
         make_webhook()
     make_webhook(terms(inn=VASILEK))
-    began = time.monotonic()
+    started = time.monotonic()
     with transaction.atomic():
         Organization.objects.select_for_update().get(inn=ROMASHKA)
         assert run_concurrently([lambda: apply_batch(2)]) == [1]
         assert run_concurrently([lambda: apply_ids([Webhook.objects.earliest("id").pk])]) == [set()]
-        assert time.monotonic() - began < 4  # the server gives up waiting after 5 seconds
+        assert time.monotonic() - started < 4  # the server's lock wait timeout is 5 seconds
 
     assert balances() == {ROMASHKA: 0, VASILEK: 100_00}
     assert drain(2) == 5
 
 
 @requires_row_locks
-def test_what_came_while_its_organization_was_held_is_not_left_behind(
+def test_webhook_received_while_organization_was_locked_is_applied(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Between look and lock another process applies all that was found, and passes over what comes then."""
+    """Between select and lock another process applies the batch, and then skips the next webhook."""
     make_organizations(ROMASHKA)
     make_webhook()
-    real_lock_free, locked = applying.lock_free, []
+    real_try_lock, locked = claiming.try_lock, []
     this_thread = threading.get_ident()
 
-    def lock_free(inns: set[str]) -> dict[str, int]:
+    def try_lock(inns: set[str]) -> dict[str, int]:
         if threading.get_ident() != this_thread:
-            return real_lock_free(inns)
+            return real_try_lock(inns)
         if not locked:
             assert run_concurrently([lambda: apply_batch(10)]) == [1]
-        free = real_lock_free(inns)
+        organizations = real_try_lock(inns)
         if not locked:
             run_concurrently([lambda: make_webhook(terms(2_00))])
             assert run_concurrently([lambda: apply_batch(10)]) == [0]
-        locked.append(free)
-        return free
+        locked.append(organizations)
+        return organizations
 
-    monkeypatch.setattr(applying, "lock_free", lock_free)
+    monkeypatch.setattr(claiming, "try_lock", try_lock)
     assert apply_batch(10) == 1
 
     assert balances() == {ROMASHKA: 102_00}
@@ -351,30 +349,34 @@ def test_what_came_while_its_organization_was_held_is_not_left_behind(
 
 
 @requires_row_locks
-def test_the_door_does_not_wait_for_a_worker_that_holds_the_webhook() -> None:
-    """A repeated delivery must be answered while its webhook is claimed."""
+def test_duplicate_delivery_does_not_wait_for_worker() -> None:
     webhook = make_webhook()
     with transaction.atomic():
         list(Webhook.objects.queued().select_for_update())
-        (repeated,) = run_concurrently([lambda: make_webhook(webhook.terms)])
+        (duplicate,) = run_concurrently([lambda: make_webhook(webhook.terms)])
 
-    assert repeated.duplicate_deliveries.count() == 1
+    assert duplicate.duplicate_deliveries.count() == 1
 
 
 @requires_row_locks
-def test_the_same_operation_posted_from_outside_at_the_same_time_is_credited_once() -> None:
+def test_concurrent_posts_of_same_operation_credit_once() -> None:
     operation_id = uuid4()
     make_organizations(ROMASHKA, VASILEK)
-    told = [terms(1_00, operation_id=operation_id), terms(1_00, inn=VASILEK, operation_id=operation_id)]
+    payments = [
+        terms(1_00, operation_id=operation_id),
+        terms(1_00, inn=VASILEK, operation_id=operation_id),
+    ]
 
-    def post_again(one: PaymentTerms) -> object:
+    def post_until_done(payment: PaymentTerms) -> object:
         while True:
             try:
-                return post_payments(one)[0] or "created"
+                return post_payments(payment)[0] or "created"
             except transactions.DatabaseError:
                 continue
 
-    outcomes = run_concurrently([lambda one=one: post_again(one) for one in told] * 4)  # type: ignore[misc]
+    outcomes = run_concurrently(
+        [lambda payment=payment: post_until_done(payment) for payment in payments] * 4  # type: ignore[misc]
+    )
 
     assert outcomes.count("created") == 1
     assert sum(balances().values()) == 1_00

@@ -1,4 +1,4 @@
-"""Whose turn it is: no organization waits for another's backlog, or for another's lock."""
+"""Fair batches: no organization waits for another one's backlog or lock."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -29,7 +29,7 @@ from tests.factories import (
 )
 from tests.query_plans import update_statistics
 from tests.row_counts import count_rows_read, count_vm_instructions
-from worker import applying
+from worker import applying, claiming
 from worker.applying import apply_batch
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -38,7 +38,7 @@ BATCH = 20  # webhooks
 
 @pytest.fixture(autouse=True)
 def _new_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(applying, "ROUND_ROBIN", applying.RoundRobin())
+    monkeypatch.setattr(claiming, "ROUND_ROBIN", claiming.RoundRobin())
 
 
 def queue(*inns: str) -> None:
@@ -72,7 +72,7 @@ def batches_until_applied(webhook: Webhook) -> int:
 
 @contextmanager
 def locked(inn: str) -> Iterator[None]:
-    """By another session."""
+    """Lock the organization in another session."""
     is_locked, is_over = Event(), Event()
 
     def lock() -> None:
@@ -95,18 +95,18 @@ def locked(inn: str) -> Iterator[None]:
 
 
 def applied_by_inn() -> dict[str, int]:
-    """Webhooks."""
+    """Return the number of applied webhooks by INN; each is worth a ruble."""
     return {inn: kopecks // 1_00 for inn, kopecks in balances().items()}
 
 
-def test_a_backlog_gets_half_of_a_batch_while_others_fill_the_rest() -> None:
+def test_backlog_gets_half_of_batch_if_others_fill_the_rest() -> None:
     queue(*[ROMASHKA] * 3 * BATCH, *[VASILEK] * 3, *[IVANOV] * BATCH)
 
     assert apply_batch(BATCH) == BATCH
     assert applied_by_inn() == {ROMASHKA: 10, VASILEK: 3, IVANOV: 7}
 
 
-def test_a_backlog_gets_what_others_leave_of_a_batch() -> None:
+def test_backlog_gets_remainder_of_batch() -> None:
     queue(*[ROMASHKA] * 3 * BATCH, *[VASILEK] * 3)
 
     assert apply_batch(BATCH) == BATCH
@@ -114,71 +114,71 @@ def test_a_backlog_gets_what_others_leave_of_a_batch() -> None:
 
 
 @pytest.mark.parametrize("last", [None, SAMPLE, ROMASHKA, VASILEK])
-def test_a_backlog_that_a_query_cuts_off_gets_its_whole_share(last: str | None) -> None:
-    """Of the second organization the first query finds one webhook."""
-    applying.ROUND_ROBIN.last = last
+def test_backlog_truncated_by_query_gets_full_share(last: str | None) -> None:
+    """The first query returns one webhook of the second organization."""
+    claiming.ROUND_ROBIN.last_inn = last
     queue(*[ROMASHKA] * BATCH, *[VASILEK] * BATCH)
 
     assert apply_batch(BATCH) == BATCH
     assert applied_by_inn() == {ROMASHKA: 10, VASILEK: 10}
 
 
-def test_each_organization_has_its_turn_in_a_round() -> None:
-    """Batches of two organizations each; the last ones wait for six others."""
-    middling = [f"77{number:08}" for number in range(12)]
-    make_organizations(*middling)
-    queue(*middling * BATCH)
-    quiet = make_webhook(terms(inn=VASILEK))
+def test_every_organization_is_served_within_one_cycle() -> None:
+    """A batch has two organizations; the last ones wait for six batches."""
+    busy = [f"77{number:08}" for number in range(12)]
+    make_organizations(*busy)
+    queue(*busy * BATCH)
+    small = make_webhook(terms(inn=VASILEK))
 
-    assert batches_until_applied(quiet) <= 7
+    assert batches_until_applied(small) <= 7
     assert all(applied_by_inn().values())
 
 
-def test_a_quiet_organization_in_a_second_backlog_waits_for_one_batch() -> None:
+def test_small_organization_behind_two_backlogs_waits_one_batch() -> None:
     queue(*[ROMASHKA] * 10 * BATCH, *[SAMPLE] * 10 * BATCH)
-    quiet = make_webhook(terms(inn=VASILEK))
+    small = make_webhook(terms(inn=VASILEK))
     queue(*[SAMPLE] * 10 * BATCH)
 
-    assert batches_until_applied(quiet) <= 2
+    assert batches_until_applied(small) <= 2
 
 
-def test_many_organizations_with_one_webhook_each_fill_a_batch() -> None:
+def test_organizations_with_one_webhook_each_fill_batch() -> None:
     inns = [f"77{number:08}" for number in range(2 * BATCH)]
     queue(*inns)
 
     assert [apply_batch(BATCH) for _ in range(3)] == [BATCH, BATCH, 0]
 
 
-def test_a_new_process_begins_with_the_oldest_webhook() -> None:
+def test_new_process_starts_with_oldest_webhook() -> None:
     queue(*[VASILEK] * BATCH, *[ROMASHKA] * BATCH, *[SAMPLE] * BATCH)
 
     assert apply_batch(BATCH) == BATCH
     assert applied_by_inn() == {VASILEK: 10, SAMPLE: 10}
 
 
-def test_an_organization_gets_its_webhooks_in_the_order_of_their_keys() -> None:
+def test_webhooks_of_organization_are_applied_in_key_order() -> None:
     queue(*[ROMASHKA, VASILEK, VASILEK, IVANOV] * BATCH)
     while apply_batch(BATCH):
         pass
 
     for inn in (ROMASHKA, VASILEK, IVANOV):
-        lines = BalanceLog.objects.filter(organization__inn=inn).order_by("seq")
+        entries = BalanceLog.objects.filter(organization__inn=inn).order_by("seq")
         webhooks = Webhook.objects.filter(payer_inn=inn).order_by("id")
         operation_ids = webhooks.values_list("operation_id", flat=True)
-        assert list(lines.values_list("payment__operation_id", flat=True)) == list(operation_ids)
+        assert list(entries.values_list("payment__operation_id", flat=True)) == list(operation_ids)
 
 
-def test_an_organization_that_makes_batches_fail_for_now_does_not_stall_the_others(
+def test_organization_with_transient_errors_does_not_stall_others(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """As where a foreign session has the end of its log locked. The next try begins behind the failed one."""
+    """A foreign session may lock the end of its log. The retry continues after that organization."""
     queue(*[ROMASHKA] * BATCH, *[VASILEK] * BATCH, *[IVANOV] * BATCH)
     real_post = applying.post
 
-    def post(told: QuerySet[Any], organizations: Any) -> None:
+    def post(payments: QuerySet[Any], organizations: Any) -> None:
         if ROMASHKA in organizations:
             raise OperationalError(1205, "database is locked")
-        real_post(told, organizations)
+        real_post(payments, organizations)
 
     monkeypatch.setattr(transactions, "BACKOFF_SECONDS", 0)
     monkeypatch.setattr(applying, "post", post)
@@ -187,7 +187,7 @@ def test_an_organization_that_makes_batches_fail_for_now_does_not_stall_the_othe
     assert applied_by_inn() == {ROMASHKA: 0, VASILEK: 10, IVANOV: 10}
 
 
-def test_a_webhook_leaves_and_enters_the_queue_with_its_state() -> None:
+def test_queued_inn_follows_state_of_webhook() -> None:
     webhook = make_webhook()
     for fields, queued in [
         ({"next_attempt_at": MIDNIGHT_IN_MOSCOW}, None),
@@ -204,38 +204,38 @@ def test_a_webhook_leaves_and_enters_the_queue_with_its_state() -> None:
 
 
 @requires_row_locks
-def test_an_organization_passed_over_behind_a_locked_backlog_is_in_the_next_batch() -> None:
+def test_skipped_organization_behind_locked_backlog_is_in_next_batch() -> None:
     make_organizations(ROMASHKA, VASILEK)
     queue(*[ROMASHKA] * 6 * BATCH)
-    quiet = make_webhook(terms(inn=VASILEK))
+    small = make_webhook(terms(inn=VASILEK))
     queue(*[ROMASHKA] * 2 * BATCH)
     with locked(ROMASHKA):
         with locked(VASILEK):
             assert apply_batch(BATCH) == 0
         assert apply_batch(BATCH) == 1
 
-    assert is_applied(quiet)
+    assert is_applied(small)
 
 
 @requires_row_locks
-def test_a_webhook_replayed_behind_a_locked_backlog_is_in_the_next_batch() -> None:
+def test_replayed_webhook_behind_locked_backlog_is_in_next_batch() -> None:
     make_organizations(ROMASHKA, VASILEK)
     queue(*[ROMASHKA] * 6 * BATCH)
-    quiet = make_webhook(terms(inn=VASILEK), status=Webhook.Status.FAILED)
+    small = make_webhook(terms(inn=VASILEK), status=Webhook.Status.FAILED)
     queue(*[ROMASHKA] * 2 * BATCH)
     with locked(ROMASHKA):
         assert apply_batch(BATCH) == 0
         action = operator_actions.create(
-            OperatorAction.Kind.REPLAY, [quiet.pk], User.objects.create_superuser("anna"), "repaired"
+            OperatorAction.Kind.REPLAY, [small.pk], User.objects.create_superuser("anna"), "repaired"
         )
         operator_actions.run_chunk(action.pk)
         assert apply_batch(BATCH) == 1
 
-    assert is_applied(quiet)
+    assert is_applied(small)
 
 
 @requires_row_locks
-def test_a_batch_of_many_organizations_leaves_some_for_other_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_batch_of_many_organizations_leaves_some_for_other_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     inns = [f"77{number:08}" for number in range(16)]
     make_organizations(*inns)
     queue(*inns * 4)
@@ -254,7 +254,7 @@ def test_a_batch_of_many_organizations_leaves_some_for_other_workers(monkeypatch
     assert sorted(applied_by_inn().values()) == [0] * 8 + [4] * 8
 
 
-# --- what a batch reads ------------------------------------------------------------------------------
+# --- cost of a batch ------------------------------------------------------------------------------
 
 
 def cost_of(action: Callable[[], object]) -> int:
@@ -262,19 +262,19 @@ def cost_of(action: Callable[[], object]) -> int:
 
 
 @pytest.mark.parametrize("is_locked", [False, True])
-def test_a_batch_reads_no_more_the_longer_the_backlogs_are(
+def test_batch_cost_is_independent_of_backlog_length(
     is_locked: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real_lock_free = applying.lock_free
-    monkeypatch.setattr(applying, "lock_free", lambda inns: {} if is_locked else real_lock_free(inns))
+    real_try_lock = claiming.try_lock
+    monkeypatch.setattr(claiming, "try_lock", lambda inns: {} if is_locked else real_try_lock(inns))
     make_organizations(ROMASHKA, VASILEK, IVANOV)
     costs = []
     for _ in range(2):
         queue(*[ROMASHKA, VASILEK, IVANOV] * 5 * BATCH)
         if connection.vendor == "mysql":
             update_statistics()
-        apply_batch(BATCH)  # what is done once
-        monkeypatch.setattr(applying.ROUND_ROBIN, "last", IVANOV)
+        apply_batch(BATCH)  # warm up
+        monkeypatch.setattr(claiming.ROUND_ROBIN, "last_inn", IVANOV)
         costs.append(cost_of(lambda: apply_batch(BATCH)))
         queue(*[ROMASHKA, VASILEK, IVANOV] * 50 * BATCH)
 
@@ -282,7 +282,7 @@ def test_a_batch_reads_no_more_the_longer_the_backlogs_are(
     assert long <= 1.2 * short
 
 
-def test_what_was_applied_costs_no_batch_anything() -> None:
+def test_batch_cost_is_independent_of_applied_webhooks() -> None:
     make_organizations(ROMASHKA, VASILEK)
     costs = []
     for _ in range(2):

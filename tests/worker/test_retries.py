@@ -1,4 +1,4 @@
-"""Webhooks that fail: taken apart, tried again later, and failed in the end."""
+"""Retries of webhooks whose batch failed: groups, single attempts, backoff and the final failure."""
 
 import multiprocessing
 import os
@@ -25,9 +25,8 @@ from ingest import doorbell
 from ingest.models import Webhook
 from tests.concurrency import requires_row_locks, run_concurrently
 from tests.factories import ROMASHKA, balances, make_organizations, make_webhook, post_payments, terms
-from worker import applying, retries, sweeper, tasks, trial_posting
-from worker.batch_markers import batch_marker, dead_batches
-from worker.marks import heartbeat_path
+from worker import applying, claiming, retries, sweeper, tasks, trial_posting
+from worker.batch_markers import batch_marker, dead_batches, marker_path
 
 pytestmark = pytest.mark.django_db(transaction=True)
 Sent = Callable[[], list[Any]]
@@ -42,19 +41,19 @@ def rings(monkeypatch: pytest.MonkeyPatch) -> list[None]:
 
 
 @pytest.fixture
-def notes_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def separate_temp_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
 
 
 @pytest.fixture
 def poison(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
-    """While this list isn't empty, posting stumbles over document number POISON."""
+    """Make posting fail on document number POISON until the returned list is empty."""
     poisonous, real_post = [True], applying.post
 
-    def post(told: QuerySet[Any], organizations: Any) -> None:
-        if poisonous and told.filter(document_number=POISON):
-            raise ValueError("I can't stomach this")
-        real_post(told, organizations)
+    def post(payments: QuerySet[Any], organizations: Any) -> None:
+        if poisonous and payments.filter(document_number=POISON):
+            raise ValueError("cannot post this")
+        real_post(payments, organizations)
 
     monkeypatch.setattr(applying, "post", post)
     return poisonous
@@ -65,7 +64,7 @@ def long_ago() -> Any:
 
 
 def run_due(sent: Sent) -> int:
-    """Let every webhook's next attempt be due, and run what the sweeper sends; for how many webhooks."""
+    """Make every retry due, and run the tasks that the sweeper enqueues; return the number of webhooks."""
     Webhook.objects.received().exclude(next_attempt_at=None).update(next_attempt_at=long_ago())
     sweeper.sweep()
     webhooks = 0
@@ -80,10 +79,9 @@ def run_due(sent: Sent) -> int:
     return webhooks
 
 
-def test_a_failing_batch_is_taken_apart_and_only_the_poison_fails(
+def test_failing_batch_is_retried_in_groups_then_singly(
     poison: list[bool], sent: Sent, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """First into a few at a time; of those that fail again, into each on its own."""
     monkeypatch.setattr(retries, "GROUP_MAX", 3)
     good = [make_webhook() for _ in range(8)]
     bad = make_webhook(terms(document_number=POISON))
@@ -102,25 +100,19 @@ def test_a_failing_batch_is_taken_apart_and_only_the_poison_fails(
     assert run_due(sent) == 3  # one of them is the poison
     assert balances() == {ROMASHKA: 800_00}
     bad.refresh_from_db()
-    assert (bad.status, bad.attempts, bad.last_error) == (
-        "received",
-        2,
-        'ValueError("I can\'t stomach this")',
-    )
+    assert (bad.status, bad.attempts, bad.last_error) == ("received", 2, "ValueError('cannot post this')")
 
 
-def test_what_an_attempt_raises_stays_with_celery(poison: list[bool]) -> None:
+def test_exception_of_attempt_reaches_celery(poison: list[bool]) -> None:
     bad = make_webhook(terms(document_number=POISON), next_attempt_at=long_ago())
 
     with pytest.raises(applying.BatchFailed) as raised:
         tasks.retry_one(bad.pk, 1)
 
-    assert "I can't stomach this" in repr(raised.value.__cause__)
+    assert "cannot post this" in repr(raised.value.__cause__)
 
 
-def test_nobody_is_failed_by_an_attempt_shared_with_poison(
-    poison: list[bool], sent: Sent, settings: Settings
-) -> None:
+def test_last_attempt_is_never_grouped(poison: list[bool], sent: Sent, settings: Settings) -> None:
     settings.ATTEMPTS_MAX = 1
     good = make_webhook(next_attempt_at=long_ago())
     make_webhook(terms(document_number=POISON), next_attempt_at=long_ago())
@@ -131,20 +123,18 @@ def test_nobody_is_failed_by_an_attempt_shared_with_poison(
     assert good.status == "applied"
 
 
-def test_a_shared_attempt_that_is_not_made_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_skipped_group_attempt_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
     webhooks = [make_webhook(next_attempt_at=long_ago()) for _ in range(2)]
     make_organizations(ROMASHKA)
     monkeypatch.setattr(applying, "LOCK_RETRY_SECONDS", 0)
-    monkeypatch.setattr(applying, "lock_free", lambda _: {})
+    monkeypatch.setattr(claiming, "try_lock", lambda _: {})
 
     tasks.retry_group([webhook.pk for webhook in webhooks])
 
     assert list(Webhook.objects.values_list("attempts", "status")) == [(0, "received")] * 2
 
 
-def test_attempts_come_to_an_end_and_each_waits_longer(
-    poison: list[bool], sent: Sent, settings: Settings
-) -> None:
+def test_retries_back_off_exponentially_and_end(poison: list[bool], sent: Sent, settings: Settings) -> None:
     settings.ATTEMPTS_MAX, settings.RETRY_BACKOFF_SECONDS = 4, 10
     bad = make_webhook(terms(document_number=POISON), next_attempt_at=long_ago())
 
@@ -163,7 +153,7 @@ def test_attempts_come_to_an_end_and_each_waits_longer(
     assert run_due(sent) == 0
 
 
-def test_a_webhook_that_recovers_is_applied_at_its_next_attempt(poison: list[bool], sent: Sent) -> None:
+def test_recovered_webhook_is_applied_by_next_attempt(poison: list[bool], sent: Sent) -> None:
     bad = make_webhook(terms(document_number=POISON), next_attempt_at=long_ago())
     run_due(sent)
     poison.clear()
@@ -175,7 +165,7 @@ def test_a_webhook_that_recovers_is_applied_at_its_next_attempt(poison: list[boo
     assert balances() == {ROMASHKA: 100_00}
 
 
-def test_the_same_attempt_begins_only_once() -> None:
+def test_attempt_begins_once() -> None:
     webhook = make_webhook(next_attempt_at=long_ago())
 
     begun = run_concurrently([lambda: retries.begin_attempt(webhook.pk, 1)] * 4)
@@ -184,7 +174,7 @@ def test_the_same_attempt_begins_only_once() -> None:
     assert retries.begin_attempt(webhook.pk, 2)
 
 
-def test_a_message_that_comes_late_does_nothing(sent: Sent) -> None:
+def test_late_message_is_ignored(sent: Sent) -> None:
     webhook = make_webhook(next_attempt_at=long_ago())
     retries.enqueue_due()
     ((_, kwargs, _),) = sent()
@@ -197,18 +187,18 @@ def test_a_message_that_comes_late_does_nothing(sent: Sent) -> None:
     assert webhook.attempts == 1
 
 
-def test_what_is_sent_is_sent_again_only_when_nobody_began_it_for_long(sent: Sent) -> None:
+def test_message_is_resent_only_after_timeout(sent: Sent) -> None:
     make_webhook(next_attempt_at=long_ago())
     for _ in range(2):
         assert retries.enqueue_due() == []
     assert len(sent()) == 1
 
-    Webhook.objects.update(next_attempt_at=long_ago())  # half a minute later
+    Webhook.objects.update(next_attempt_at=long_ago())  # after RESEND_AFTER_SECONDS
     retries.enqueue_due()
     assert [kwargs["attempt"] for _, kwargs, _ in sent()] == [1]
 
 
-def test_an_attempt_that_somebody_began_is_not_given_back(sent: Sent) -> None:
+def test_begun_attempt_is_not_released(sent: Sent) -> None:
     webhook = make_webhook(next_attempt_at=long_ago())
     retries.enqueue_due()
     ((name, kwargs, _),) = sent()
@@ -219,14 +209,14 @@ def test_an_attempt_that_somebody_began_is_not_given_back(sent: Sent) -> None:
     assert not Webhook.objects.due(timezone.now()).exists()
 
 
-def test_messages_are_bounded_when_nobody_listens(sent: Sent, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each sweep finds the same webhooks due, because nobody began their attempts."""
+def test_queue_length_is_bounded_without_workers(sent: Sent, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each sweep finds the same webhooks due, because no worker begins their attempts."""
     monkeypatch.setattr(retries, "QUEUE_LENGTH_MAX", 2)
     monkeypatch.setattr(retries, "GROUP_MAX", 1)
     for _ in range(2):
         make_webhook(next_attempt_at=long_ago())
     for _ in range(3):
-        Webhook.objects.update(next_attempt_at=long_ago())  # half a minute later
+        Webhook.objects.update(next_attempt_at=long_ago())  # after RESEND_AFTER_SECONDS
         assert retries.enqueue_due() == []
 
     assert len(sent()) == 2
@@ -235,23 +225,21 @@ def test_messages_are_bounded_when_nobody_listens(sent: Sent, monkeypatch: pytes
     assert len(sent()) == 2
 
 
-def test_a_fault_of_the_database_is_not_taken_for_one_of_the_broker(
-    sent: Sent, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_database_error_is_not_treated_as_broker_error(sent: Sent, monkeypatch: pytest.MonkeyPatch) -> None:
     make_webhook(next_attempt_at=long_ago())
-    real_move, faults = retries._update_unlocked, [OperationalError(2006, "gone away")]
+    real_update, errors = retries._update_unlocked, [OperationalError(2006, "gone away")]
 
-    def move(*arguments: Any, **values: Any) -> list[Webhook]:
-        if faults:
-            raise faults.pop()
-        return real_move(*arguments, **values)
+    def update(*arguments: Any, **values: Any) -> list[Webhook]:
+        if errors:
+            raise errors.pop()
+        return real_update(*arguments, **values)
 
-    monkeypatch.setattr(retries, "_update_unlocked", move)
+    monkeypatch.setattr(retries, "_update_unlocked", update)
     with pytest.raises(OperationalError):
         retries.enqueue_due()
 
 
-def test_a_transient_fault_does_not_count_as_an_attempt(sent: Sent, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_transient_error_does_not_count_as_attempt(sent: Sent, monkeypatch: pytest.MonkeyPatch) -> None:
     webhook = make_webhook(next_attempt_at=long_ago())
 
     def post(*_: object) -> None:
@@ -270,18 +258,16 @@ def test_a_transient_fault_does_not_count_as_an_attempt(sent: Sent, monkeypatch:
     assert webhook.status == "applied"
 
 
-def test_a_webhook_that_killed_its_process_each_time_is_failed_by_the_sweeper(
-    sent: Sent, settings: Settings
-) -> None:
+def test_webhook_that_killed_every_process_is_failed_by_sweeper(sent: Sent, settings: Settings) -> None:
     webhook = make_webhook(next_attempt_at=long_ago())
     for attempt in range(1, settings.ATTEMPTS_MAX + 1):
-        assert retries.begin_attempt(webhook.pk, attempt)  # and then nothing is heard of it any more
+        assert retries.begin_attempt(webhook.pk, attempt)  # the process dies
 
     Webhook.objects.update(next_attempt_at=long_ago())
-    with structlog.testing.capture_logs() as lines:
+    with structlog.testing.capture_logs() as events:
         sweeper.sweep()
 
-    assert [line["operation_id"] for line in lines if line["event"] == "webhook failed"] == [
+    assert [event["operation_id"] for event in events if event["event"] == "webhook failed"] == [
         str(webhook.operation_id)
     ]
     webhook.refresh_from_db()
@@ -290,7 +276,7 @@ def test_a_webhook_that_killed_its_process_each_time_is_failed_by_the_sweeper(
 
 
 @requires_row_locks
-def test_the_sweeper_does_not_fail_a_last_attempt_that_is_still_running(settings: Settings) -> None:
+def test_running_last_attempt_is_not_failed(settings: Settings) -> None:
     webhook = make_webhook(next_attempt_at=long_ago(), attempts=settings.ATTEMPTS_MAX)
 
     with transaction.atomic():
@@ -301,7 +287,7 @@ def test_the_sweeper_does_not_fail_a_last_attempt_that_is_still_running(settings
     assert webhook.status == "received"
 
 
-def test_a_late_failure_of_an_earlier_attempt_does_not_fail_a_webhook_whose_last_attempt_runs(
+def test_late_failure_of_earlier_attempt_is_ignored(
     settings: Settings,
 ) -> None:
     settings.ATTEMPTS_MAX = 2
@@ -317,7 +303,7 @@ def test_a_late_failure_of_an_earlier_attempt_does_not_fail_a_webhook_whose_last
 
 
 def die_with(*webhooks: Webhook) -> None:
-    """In a process of its own, which leaves its note behind."""
+    """Kill a process that is applying `webhooks`, which leaves its marker behind."""
 
     def die() -> None:
         with batch_marker([webhook.pk for webhook in webhooks]):
@@ -328,24 +314,24 @@ def die_with(*webhooks: Webhook) -> None:
     process.join()
 
 
-@pytest.mark.usefixtures("notes_of_its_own")
-def test_the_batch_that_a_process_died_with_is_taken_apart(sent: Sent) -> None:
-    """And not the one that this process is at."""
+@pytest.mark.usefixtures("separate_temp_folder")
+def test_batch_of_dead_process_moves_to_retries(sent: Sent) -> None:
+    """The batch of a live process stays queued."""
     webhooks = [make_webhook() for _ in range(5)]
     die_with(*webhooks[2:4])
 
     with batch_marker([webhooks[4].pk]):
-        for fault in (ValueError("no process was lost"), WorkerLostError("signal 9")):
+        for error in (ValueError("no process was lost"), WorkerLostError("signal 9")):
             assert sent() == []
-            task_failure.send(sender=tasks.apply_received, task_id="x", exception=fault)
+            task_failure.send(sender=tasks.apply_received, task_id="x", exception=error)
 
     assert [kwargs["webhook_ids"] for _, kwargs, _ in sent()] == [[webhook.pk for webhook in webhooks[2:4]]]
     assert list(Webhook.objects.queued()) == [*webhooks[:2], webhooks[4]]
     assert dead_batches() == {}
 
 
-@pytest.mark.usefixtures("notes_of_its_own")
-def test_a_worker_that_starts_takes_apart_what_the_one_before_died_with(sent: Sent) -> None:
+@pytest.mark.usefixtures("separate_temp_folder")
+def test_starting_worker_recovers_batch_of_dead_process(sent: Sent) -> None:
     webhook = make_webhook()
     die_with(webhook)
 
@@ -355,9 +341,9 @@ def test_a_worker_that_starts_takes_apart_what_the_one_before_died_with(sent: Se
 
 
 @requires_row_locks
-@pytest.mark.usefixtures("notes_of_its_own")
-def test_a_note_stays_as_long_as_the_dead_process_has_its_webhooks_locked(sent: Sent) -> None:
-    """The server may notice a death later than the worker."""
+@pytest.mark.usefixtures("separate_temp_folder")
+def test_marker_stays_while_webhooks_of_dead_process_are_locked(sent: Sent) -> None:
+    """The server may release the locks later than the worker notices the death."""
     webhook = make_webhook()
     die_with(webhook)
     with transaction.atomic():
@@ -371,36 +357,36 @@ def test_a_note_stays_as_long_as_the_dead_process_has_its_webhooks_locked(sent: 
     assert dead_batches() == {}
 
 
-@pytest.mark.usefixtures("notes_of_its_own")
+@pytest.mark.usefixtures("separate_temp_folder")
 @pytest.mark.parametrize("content", ["", "12 x", "\0"])
-def test_a_damaged_note_takes_nothing_apart(content: str) -> None:
-    """The process may have died while it wrote, and others may write into the folder."""
+def test_damaged_marker_is_ignored(content: str) -> None:
+    """The process may have died during the write, and other users may write into the folder."""
     make_webhook()
-    for name in (f"batch-{2**22 + 1}", "batch-", "batch-x"):  # above the highest process id
-        heartbeat_path(name).write_text(content)
+    for pid in (2**22 + 1, "", "x"):  # the first is above the highest process id
+        marker_path(pid).write_text(content)
 
     retries.move_dead_batches_to_retries()
 
     assert Webhook.objects.queued().count() == 1
 
 
-@pytest.mark.usefixtures("notes_of_its_own")
-def test_a_note_follows_no_link(tmp_path: Path) -> None:
+@pytest.mark.usefixtures("separate_temp_folder")
+def test_marker_follows_no_symlink(tmp_path: Path) -> None:
     """Other users may write into the folder."""
-    precious = tmp_path / "precious"
-    precious.write_text("content")
-    heartbeat_path(f"batch-{os.getpid()}").symlink_to(precious)
+    victim = tmp_path / "victim"
+    victim.write_text("content")
+    marker_path(os.getpid()).symlink_to(victim)
 
     with batch_marker([1]):
         pass
 
-    assert precious.read_text() == "content"
+    assert victim.read_text() == "content"
 
 
 @requires_row_locks
-@pytest.mark.usefixtures("notes_of_its_own")
-def test_a_lost_process_is_heard_of_also_after_the_database_was_away(sent: Sent) -> None:
-    """The main process has no task around it that would renew its connection."""
+@pytest.mark.usefixtures("separate_temp_folder")
+def test_dead_batch_is_recovered_after_connection_loss(sent: Sent) -> None:
+    """Celery does not renew the connection of the main process, which runs no tasks."""
     webhook = make_webhook()
     die_with(webhook)
     with suppress(OperationalError), connection.cursor() as cursor:
@@ -411,7 +397,7 @@ def test_a_lost_process_is_heard_of_also_after_the_database_was_away(sent: Sent)
     assert [kwargs["webhook_id"] for _, kwargs, _ in sent()] == [webhook.pk]
 
 
-def test_an_attempt_that_ends_in_a_conflict_does_not_claim_success(sent: Sent) -> None:
+def test_attempt_with_conflict_returns_failed(sent: Sent) -> None:
     webhook = make_webhook(next_attempt_at=long_ago())
     post_payments(terms(5_00, operation_id=webhook.operation_id))
     retries.enqueue_due()
@@ -421,7 +407,7 @@ def test_an_attempt_that_ends_in_a_conflict_does_not_claim_success(sent: Sent) -
 
 
 @pytest.mark.parametrize("code", [1021, 1030, 1114, 1205, 1213, 1290, 1317, 2005, 2006, 4031])
-def test_faults_of_the_server_are_told_from_faults_of_a_webhook(
+def test_server_errors_are_transient_and_webhook_errors_are_not(
     code: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(connection, "vendor", "mysql")
@@ -430,25 +416,23 @@ def test_faults_of_the_server_are_told_from_faults_of_a_webhook(
     assert not transactions.is_transient(DataError(code, "…"))
 
 
-def test_an_attempt_that_finds_its_organization_held_does_not_count(
-    sent: Sent, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_attempt_on_locked_organization_does_not_count(sent: Sent, monkeypatch: pytest.MonkeyPatch) -> None:
     webhook = make_webhook(next_attempt_at=long_ago())
     make_organizations(ROMASHKA)
     with monkeypatch.context() as patch:
-        patch.setattr(applying, "lock_free", lambda _: {})
+        patch.setattr(claiming, "try_lock", lambda _: {})
         run_due(sent)
 
     webhook.refresh_from_db()
     assert (webhook.status, webhook.attempts) == ("received", 0)
 
 
-def test_an_attempt_that_did_not_count_is_due_again_soon_also_if_the_next_was_sent_meanwhile(
+def test_undone_attempt_is_due_soon_although_next_was_sent(
     sent: Sent,
 ) -> None:
     webhook = make_webhook(next_attempt_at=long_ago())
     assert retries.begin_attempt(webhook.pk, 1)
-    Webhook.objects.update(next_attempt_at=long_ago())  # it takes longer than the delay
+    Webhook.objects.update(next_attempt_at=long_ago())  # it takes longer than the backoff
     retries.enqueue_due()
     ((_, too_early, _),) = sent()
 
@@ -461,21 +445,21 @@ def test_an_attempt_that_did_not_count_is_due_again_soon_also_if_the_next_was_se
     assert webhook.next_attempt_at < timezone.now() + timedelta(seconds=retries.RESEND_AFTER_SECONDS / 2)
 
 
-def test_an_attempt_that_did_not_count_is_taken_back_also_while_the_database_comes_back(
+def test_undo_is_retried_while_database_recovers(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     webhook = make_webhook(next_attempt_at=long_ago())
     assert retries.begin_attempt(webhook.pk, 1)
-    real_move, faults = retries._update_unlocked, [OperationalError(2006, "gone away")]
+    real_update, errors = retries._update_unlocked, [OperationalError(2006, "gone away")]
 
-    def move(*arguments: Any, **values: Any) -> list[Webhook]:
-        if faults:
-            raise faults.pop()
-        return real_move(*arguments, **values)
+    def update(*arguments: Any, **values: Any) -> list[Webhook]:
+        if errors:
+            raise errors.pop()
+        return real_update(*arguments, **values)
 
     monkeypatch.setattr(transactions, "is_transient", lambda _: True)
     monkeypatch.setattr(transactions, "BACKOFF_SECONDS", 0)
-    monkeypatch.setattr(retries, "_update_unlocked", move)
+    monkeypatch.setattr(retries, "_update_unlocked", update)
     retries.undo_attempt([webhook.pk], 1)
 
     webhook.refresh_from_db()
@@ -483,10 +467,10 @@ def test_an_attempt_that_did_not_count_is_taken_back_also_while_the_database_com
 
 
 @requires_row_locks
-def test_a_worker_whose_clock_is_a_day_ahead_puts_nothing_off_for_a_day(
+def test_backoff_uses_database_clock(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Attempts go by the clock of the database."""
+    """The clock of the worker is a day ahead."""
     webhook = make_webhook(next_attempt_at=long_ago())
     tomorrow = timezone.now() + timedelta(days=1)
     with monkeypatch.context() as patch:
@@ -499,24 +483,24 @@ def test_a_worker_whose_clock_is_a_day_ahead_puts_nothing_off_for_a_day(
 
 
 @pytest.mark.parametrize("task_id", ["", "webhook", "webhook-", "webhook-x-1", "celery-17-attempt", "17"])
-def test_a_task_about_something_else_has_no_webhook(task_id: str) -> None:
+def test_other_task_ids_have_no_webhook(task_id: str) -> None:
     assert retries.webhook_id_from_task_id(task_id) is None
 
 
-@pytest.mark.parametrize("fault", [RuntimeError("poison"), OperationalError(1205, "database is locked")])
-def test_a_failing_attempt_or_batch_rings_for_what_was_passed_over_meanwhile(
-    fault: Exception, rings: list[None], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("error", [RuntimeError("poison"), OperationalError(1205, "database is locked")])
+def test_failing_attempt_or_batch_rings_for_skipped_webhooks(
+    error: Exception, rings: list[None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The attempt locks its organization; a worker that comes for another webhook of it passes over it."""
+    """While the attempt locks its organization, another worker skips a new webhook of it."""
 
     def post(*_: object) -> None:
-        raise fault
+        raise error
 
     monkeypatch.setattr(transactions, "BACKOFF_SECONDS", 0)
     monkeypatch.setattr(applying, "post", post)
     monkeypatch.setattr(trial_posting, "is_deployment_broken", lambda: False)  # only these webhooks fail
     alone, *together = (make_webhook(next_attempt_at=long_ago()) for _ in range(3))
-    with pytest.raises(type(fault) if isinstance(fault, OperationalError) else applying.BatchFailed):
+    with pytest.raises(type(error) if isinstance(error, OperationalError) else applying.BatchFailed):
         tasks.retry_one(alone.pk, 1)
     assert len(rings) == 1
     with suppress(OperationalError):
@@ -528,7 +512,7 @@ def test_a_failing_attempt_or_batch_rings_for_what_was_passed_over_meanwhile(
     assert len(rings) == 3
 
 
-def test_a_doubled_message_of_a_shared_attempt_does_nothing() -> None:
+def test_duplicate_group_message_is_ignored() -> None:
     webhook_ids = [make_webhook(next_attempt_at=long_ago()).pk for _ in range(2)]
     tasks.retry_group(webhook_ids)
     before = list(Webhook.objects.values())
