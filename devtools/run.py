@@ -23,7 +23,7 @@ from devtools import preflight
 from devtools.supervisor import Processes, echo
 from ingest import doorbell
 from worker.celery import app
-from worker.marks import heartbeat_path
+from worker.heartbeats import heartbeat_path
 
 READY_SECONDS_MAX = 60.0
 POLL_SECONDS = 0.1

@@ -17,7 +17,7 @@ from ruamel.yaml import YAML
 from config import gunicorn
 from core.delivery_auth import decode_secret
 from tests.harness.servers import ROOT
-from worker.marks import heartbeat_path
+from worker.heartbeats import heartbeat_path
 
 COMPOSE_FILE = ROOT / "docker-compose.yml"
 COMPOSE: dict[str, Any] = YAML(typ="safe").load(COMPOSE_FILE)
@@ -235,22 +235,22 @@ def test_image_contains_only_the_listed_packages() -> None:
     assert all((ROOT / path).exists() for path in included)
 
 
-@pytest.mark.parametrize("name", ["worker", "beat"])
+@pytest.mark.parametrize(("name", "kind"), [("worker", "worker"), ("beat", "scheduler")])
 def test_process_is_healthy_while_its_heartbeat_file_is_recent(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", "/tmp")  # as in a container
-    kind, command = SERVICES[name]["healthcheck"]["test"]
-    assert kind == "CMD-SHELL"
-    assert str(heartbeat_path(name)) in command
-    mark = tmp_path / heartbeat_path(name).name
+    form, command = SERVICES[name]["healthcheck"]["test"]
+    assert form == "CMD-SHELL"
+    assert str(heartbeat_path(kind)) in command
+    file = tmp_path / heartbeat_path(kind).name
 
     def is_healthy() -> bool:
-        here = command.replace("$$", "$").replace(str(heartbeat_path(name)), str(mark))
+        here = command.replace("$$", "$").replace(str(heartbeat_path(kind)), str(file))
         return subprocess.run(["sh", "-c", here], check=False, capture_output=True).returncode == 0
 
     assert not is_healthy()
-    mark.touch()
+    file.touch()
     assert is_healthy()
-    os.utime(mark, (time.time() - 120,) * 2)
+    os.utime(file, (time.time() - 120,) * 2)
     assert not is_healthy()

@@ -105,7 +105,7 @@ def create_rows() -> dict[str, Webhook]:
     Heartbeat.objects.create(
         name="w@1", kind="worker", processes=2, seen_at=timezone.now() - timedelta(minutes=30)
     )
-    Heartbeat.objects.create(name="b@1", kind="beat", processes=1, seen_at=timezone.now())
+    Heartbeat.objects.create(name="b@1", kind="scheduler", processes=1, seen_at=timezone.now())
     TaskResult.objects.create(task_id=f"webhook-{failed.pk}-1", status="FAILURE", traceback="нет места")
     Alert.objects.create(
         cause="1", severity=2, text="нет места", remedy="убрать", magnitude=1, started_at=timezone.now()

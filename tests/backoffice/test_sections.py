@@ -23,7 +23,7 @@ SHOWN = {
     ],
     "actions": ["Operator actions"],
     "access": ["API keys", "Users", "Groups", "Second factors", "Backup codes"],
-    "system": ["Task results", "Beats", "Alerts", "Verifications"],
+    "system": ["Task results", "Heartbeats", "Alerts", "Verifications"],
 }
 
 

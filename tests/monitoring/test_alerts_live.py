@@ -129,10 +129,10 @@ def test_silent_receiver_does_not_delay_a_sweep(start: Start, tmp_path: Path) ->
         client, _ = silent.accept()  # the alert about the missing worker
         with client:
             for _ in range(5):
-                before = heartbeat_path("beat").stat().st_mtime_ns
+                before = heartbeat_path("scheduler").stat().st_mtime_ns
                 wait_until(
                     "a sweep",
-                    lambda: heartbeat_path("beat").stat().st_mtime_ns > before,  # noqa: B023
+                    lambda: heartbeat_path("scheduler").stat().st_mtime_ns > before,  # noqa: B023
                     log,
                 )
             assert "alert delivery failed" not in log.read_text()  # it still waits for a response

@@ -1,4 +1,4 @@
-"""Beat's own work: it finds what nobody rang for, and does it itself where there is no broker."""
+"""The sweeper: it finds work without a message, and does it itself if there is no broker."""
 
 import os
 import tempfile
@@ -21,13 +21,12 @@ from ledger.models import Organization
 from tests.concurrency import requires_row_locks, run_concurrently
 from tests.factories import ROMASHKA, VASILEK, balances, make_organizations, make_webhook, terms
 from worker import applying, beat_scheduler, retries, sweeper, tasks
-from worker.heartbeats import SchedulerHeartbeat
-from worker.marks import heartbeat_path
+from worker.heartbeats import SchedulerHeartbeat, heartbeat_path
 from worker.models import Heartbeat
 
 pytestmark = pytest.mark.django_db(transaction=True)
 Sent = Callable[[], list[Any]]
-RING = "worker.tasks.apply_received"
+APPLY_TASK = "worker.tasks.apply_received"
 
 
 def long_ago() -> Any:
@@ -37,34 +36,34 @@ def long_ago() -> Any:
 @pytest.fixture
 def no_broker(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(**_: object) -> None:
-        raise ConnectionRefusedError("nobody listens")
+        raise ConnectionRefusedError("connection refused")
 
     monkeypatch.setattr(current_app, "connection_for_write", refuse)
 
 
-def test_it_rings_for_what_nobody_rang_for(sent: Sent) -> None:
+def test_sweep_rings_for_queued_webhooks(sent: Sent) -> None:
     sweeper.sweep()
     assert sent() == []
 
     make_webhook()
     sweeper.sweep()
-    assert [name for name, _, _ in sent()] == [RING]
+    assert [name for name, _, _ in sent()] == [APPLY_TASK]
 
 
-def test_it_sets_a_few_stalled_webhooks_apart(sent: Sent) -> None:
+def test_sweep_isolates_a_few_stalled_webhooks(sent: Sent) -> None:
     stalled = [make_webhook(received_at=long_ago()) for _ in range(sweeper.ISOLATED_AT_ONCE_MAX + 1)]
     make_webhook()
 
     sweeper.sweep()
 
-    (asked_for,) = [kwargs["webhook_ids"] for name, kwargs, _ in sent() if name == retries.GROUP_TASK]
-    assert asked_for == [webhook.pk for webhook in stalled[:-1]]
+    (group,) = [kwargs["webhook_ids"] for name, kwargs, _ in sent() if name == retries.GROUP_TASK]
+    assert group == [webhook.pk for webhook in stalled[:-1]]
     assert Webhook.objects.queued().count() == 2
 
 
 @requires_row_locks
-def test_it_leaves_those_of_a_held_organization_in_the_common_queue(sent: Sent) -> None:
-    """An organization that somebody holds for an hour costs no attempts, and hides no other's webhook."""
+def test_stalled_webhooks_of_locked_organization_stay_queued(sent: Sent) -> None:
+    """An organization locked for an hour costs no attempts, and hides no webhook of another one."""
     make_organizations(ROMASHKA)
     for _ in range(sweeper.ISOLATED_AT_ONCE_MAX + 1):
         make_webhook(received_at=long_ago())
@@ -78,7 +77,7 @@ def test_it_leaves_those_of_a_held_organization_in_the_common_queue(sent: Sent) 
 
 
 @pytest.mark.usefixtures("no_broker")
-def test_what_was_no_attempt_leaves_no_result(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_skipped_attempt_stores_no_result(monkeypatch: pytest.MonkeyPatch) -> None:
     make_organizations(ROMASHKA)
     make_webhook(next_attempt_at=long_ago(), attempts=1)
     monkeypatch.setattr(applying, "apply_ids", lambda _: set())
@@ -90,7 +89,7 @@ def test_what_was_no_attempt_leaves_no_result(monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.usefixtures("no_broker")
-def test_without_a_broker_it_applies_the_queue_and_makes_the_attempts_itself() -> None:
+def test_sweep_without_broker_applies_queue_and_runs_retries() -> None:
     make_webhook()
     alone = make_webhook(terms(inn=VASILEK), next_attempt_at=long_ago(), attempts=1)
 
@@ -104,8 +103,8 @@ def test_without_a_broker_it_applies_the_queue_and_makes_the_attempts_itself() -
 
 
 @pytest.mark.usefixtures("no_broker")
-def test_many_attempts_do_not_keep_the_common_queue_waiting(settings: Any) -> None:
-    """What a sweep without a broker had no time for is due at the next one, not half a minute later."""
+def test_many_retries_do_not_delay_common_queue(settings: Any) -> None:
+    """Retries that a sweep without a broker had no time for are due at the next one, not 30 s later."""
     settings.SWEEP_INTERVAL_SECONDS = 0
     for attempts_made in (0, 0, 1):
         make_webhook(terms(inn=VASILEK), next_attempt_at=long_ago(), attempts=attempts_made)
@@ -118,16 +117,16 @@ def test_many_attempts_do_not_keep_the_common_queue_waiting(settings: Any) -> No
 
 
 @pytest.mark.usefixtures("no_broker")
-def test_a_webhook_that_kills_whoever_applies_it_does_not_kill_the_sweeper(
+def test_webhook_that_kills_its_process_does_not_kill_sweeper(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     good, deadly = make_webhook(), make_webhook(terms(document_number="DEADLY"))
     real_post = applying.post
 
-    def post(told: QuerySet[Any], organizations: Any) -> None:
-        if told.filter(document_number="DEADLY"):
+    def post(payments: QuerySet[Any], organizations: Any) -> None:
+        if payments.filter(document_number="DEADLY"):
             os._exit(1)
-        real_post(told, organizations)
+        real_post(payments, organizations)
 
     monkeypatch.setattr(applying, "post", post)
     for _ in range(3):
@@ -141,10 +140,10 @@ def test_a_webhook_that_kills_whoever_applies_it_does_not_kill_the_sweeper(
 
 
 @pytest.mark.usefixtures("no_broker")
-def test_a_webhook_that_kills_every_process_fails_in_bounded_time_behind_a_backlog(
+def test_deadly_webhook_behind_backlog_fails_in_bounded_time(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, settings: Any
 ) -> None:
-    """It is in no batch of the oldest webhooks, and the queue is always longer than a batch."""
+    """No batch of the oldest webhooks has it, and the queue is always longer than a batch."""
     settings.BATCH_SIZE_MAX = 4
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     make_organizations(ROMASHKA, VASILEK)
@@ -154,10 +153,10 @@ def test_a_webhook_that_kills_every_process_fails_in_bounded_time_behind_a_backl
     good = make_webhook(terms(inn=VASILEK))
     real_post = applying.post
 
-    def post(told: QuerySet[Any], organizations: Any) -> None:
-        if told.filter(document_number="DEADLY"):
+    def post(payments: QuerySet[Any], organizations: Any) -> None:
+        if payments.filter(document_number="DEADLY"):
             os._exit(1)
-        real_post(told, organizations)
+        real_post(payments, organizations)
 
     monkeypatch.setattr(applying, "post", post)
     for _ in range(settings.ATTEMPTS_MAX + 3):
@@ -173,24 +172,22 @@ def test_a_webhook_that_kills_every_process_fails_in_bounded_time_behind_a_backl
 
 
 @pytest.mark.usefixtures("no_broker")
-def test_beat_runs_what_is_due_in_its_own_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_scheduler_runs_due_tasks_in_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     swept: list[None] = []
     monkeypatch.setattr(sweeper, "sweep", lambda: swept.append(None))
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    monkeypatch.setattr(beat_scheduler.InProcessScheduler, "beats", SchedulerHeartbeat())
+    monkeypatch.setattr(beat_scheduler.InProcessScheduler, "heartbeat", SchedulerHeartbeat())
     scheduler = beat_scheduler.InProcessScheduler(app=current_app)
     assert isinstance(scheduler, beat.Scheduler)
 
     scheduler.apply_entry(scheduler.schedule["sweep"], producer=scheduler.producer)
 
     assert len(swept) == 1
-    assert heartbeat_path("beat").exists()
+    assert heartbeat_path("scheduler").exists()
     assert Heartbeat.objects.get().kind == Heartbeat.Kind.SCHEDULER
 
 
-def test_a_wall_clock_that_is_set_back_puts_no_sweep_off(
-    monkeypatch: pytest.MonkeyPatch, settings: Any
-) -> None:
+def test_wall_clock_set_back_delays_no_sweep(monkeypatch: pytest.MonkeyPatch, settings: Any) -> None:
     swept: list[None] = []
     monkeypatch.setattr(sweeper, "sweep", lambda: swept.append(None))
     scheduler = beat_scheduler.InProcessScheduler(app=current_app)
@@ -204,13 +201,13 @@ def test_a_wall_clock_that_is_set_back_puts_no_sweep_off(
     assert len(swept) == 1
 
 
-def test_the_scheduler_prunes_and_celery_deletes_no_dead_letters_of_its_own() -> None:
+def test_schedule_has_prune_and_no_celery_cleanup() -> None:
     scheduled = [entry.task for entry in beat_scheduler.InProcessScheduler(app=current_app).schedule.values()]
     assert "worker.tasks.prune" in scheduled
     assert "celery.backend_cleanup" not in scheduled
 
 
-def test_a_task_goes_on_until_the_queue_is_empty(sent: Sent, settings: Any) -> None:
+def test_task_runs_until_queue_is_empty(sent: Sent, settings: Any) -> None:
     settings.BATCH_SIZE_MAX = 2
     for _ in range(5):
         make_webhook()
@@ -220,7 +217,7 @@ def test_a_task_goes_on_until_the_queue_is_empty(sent: Sent, settings: Any) -> N
     assert balances() == {ROMASHKA: 500_00}
 
 
-def test_a_task_whose_time_is_over_rings_for_the_next(monkeypatch: pytest.MonkeyPatch, settings: Any) -> None:
+def test_task_out_of_time_rings_for_next(monkeypatch: pytest.MonkeyPatch, settings: Any) -> None:
     rings: list[None] = []
     monkeypatch.setattr(tasks.doorbell, "ring", lambda: rings.append(None))
     monkeypatch.setattr(tasks, "SECONDS_MAX", 0)
@@ -233,13 +230,11 @@ def test_a_task_whose_time_is_over_rings_for_the_next(monkeypatch: pytest.Monkey
     assert (balances(), len(rings)) == ({ROMASHKA: 200_00}, 1)
 
 
-def test_the_sweeper_closes_its_connection_before_it_forks(
-    no_broker: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Two processes on one connection would read each other's answers."""
+def test_sweeper_closes_connection_before_fork(no_broker: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two processes on one connection would read each other's results."""
     seen: list[object] = []
 
-    class Child:
+    class Subprocess:
         exitcode = 0
 
         def __init__(self, **_: object) -> None:
@@ -249,7 +244,7 @@ def test_the_sweeper_closes_its_connection_before_it_forks(
         def join(self, _: float) -> None: ...
 
     class Context:
-        Process = Child
+        Process = Subprocess
 
     make_webhook()
     monkeypatch.setattr(sweeper.multiprocessing, "get_context", lambda _: Context)
@@ -258,9 +253,7 @@ def test_the_sweeper_closes_its_connection_before_it_forks(
     assert seen == [None]
 
 
-def test_attempts_that_wait_in_the_broker_keep_nobody_from_ringing(
-    sent: Sent, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_queued_retries_do_not_suppress_rings(sent: Sent, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doorbell, "QUEUED_RINGS_MAX", 2)
     monkeypatch.setattr(retries, "GROUP_MAX", 1)
     for _ in range(3):
@@ -269,4 +262,4 @@ def test_attempts_that_wait_in_the_broker_keep_nobody_from_ringing(
 
     sweeper.sweep()
 
-    assert sorted(name for name, _, _ in sent()) == [RING] + [retries.GROUP_TASK] * 3
+    assert sorted(name for name, _, _ in sent()) == [APPLY_TASK] + [retries.GROUP_TASK] * 3

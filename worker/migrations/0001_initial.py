@@ -20,7 +20,7 @@ class Migration(migrations.Migration):
                 (
                     "name",
                     models.CharField(
-                        help_text="what it is, and the host it is on",
+                        help_text="process and host",
                         max_length=255,
                         primary_key=True,
                         serialize=False,
@@ -30,8 +30,8 @@ class Migration(migrations.Migration):
                 (
                     "kind",
                     models.CharField(
-                        choices=[("worker", "worker"), ("beat", "scheduler")],
-                        max_length=6,
+                        choices=[("worker", "worker"), ("scheduler", "scheduler")],
+                        max_length=9,
                         verbose_name="kind",
                     ),
                 ),
@@ -41,19 +41,19 @@ class Migration(migrations.Migration):
                 ),
                 (
                     "seen_at",
-                    models.DateTimeField(help_text="by the database's clock", verbose_name="last beat"),
+                    models.DateTimeField(help_text="by the database's clock", verbose_name="last heartbeat"),
                 ),
             ],
             options={
-                "verbose_name": "beat",
-                "verbose_name_plural": "beats",
+                "verbose_name": "heartbeat",
+                "verbose_name_plural": "heartbeats",
             },
         ),
         migrations.CreateModel(
             name="Lease",
             fields=[
                 ("name", models.CharField(max_length=64, primary_key=True, serialize=False)),
-                ("until", models.DateTimeField()),
+                ("expires_at", models.DateTimeField()),
             ],
         ),
     ]
