@@ -1,4 +1,4 @@
-"""Where webhooks and Celery's results meet: each attempt of a webhook has a result with its traceback."""
+"""Admin of heartbeats and of task results: every single attempt of a webhook has one, with its traceback."""
 
 from celery.states import SUCCESS
 from django.contrib import admin, messages
@@ -22,13 +22,12 @@ from worker.retries import webhook_id_from_task_id
 RESULTS_SHOWN_MAX = 20  # results on a webhook's page
 TIMELINE_TRACE_CHARS_MAX = 4_000  # of each
 TRACE_CHARS_MAX = 50_000  # on a result's own page
-CAUSE_SEPARATOR = (
-    "\nThe above exception was the direct cause of the following exception:\n"  # as Python writes it
-)
-LISTED_MAX = 5  # of the results that have no webhook behind them
+# Python's, between the tracebacks of chained exceptions.
+CAUSE_SEPARATOR = "\nThe above exception was the direct cause of the following exception:\n"
+LISTED_MAX = 5  # results without a webhook, in the message
 
 admin.site.unregister([GroupResult, TaskResult, Webhook])  # of groups there are none
-# What the package marks for translation and shows here; its Russian is not compiled.
+# Texts that django_celery_results marks for translation and shows here; its Russian is not compiled.
 CELERY_MSGIDS = (
     gettext_noop("Celery Results"),
     gettext_noop("task result"),
@@ -51,8 +50,8 @@ CELERY_MSGIDS = (
 
 
 def attempts_filter(webhook_id: int) -> Q:
-    """Picks the results of this webhook's attempts."""
-    # A range, because LIKE would not use the index on every database; "." follows "-".
+    """Return the filter for the results of this webhook's attempts."""
+    # A range, because LIKE does not use the index on every database; "." follows "-".
     return Q(task_id__gte=f"webhook-{webhook_id}-", task_id__lt=f"webhook-{webhook_id}.")
 
 
@@ -68,11 +67,11 @@ class WebhookWithAttemptsAdmin(WebhookAdmin):
 
 
 def _attempt(result: TaskResult) -> timeline.TimelineEvent:
-    went_well = result.status == SUCCESS
+    succeeded = result.status == SUCCESS
     return timeline.TimelineEvent(
         result.date_done,
-        "applied" if went_well else "attempt",
-        _("An attempt on its own went well") if went_well else _("An attempt on its own failed"),
+        "applied" if succeeded else "attempt",
+        _("Single attempt succeeded") if succeeded else _("Single attempt failed"),
         format_html(
             "{} {}", tail(last_line(result), TIMELINE_TRACE_CHARS_MAX), admin_link(result, _("the result"))
         ),
@@ -81,16 +80,16 @@ def _attempt(result: TaskResult) -> timeline.TimelineEvent:
 
 
 def tail(text: str | None, chars_max: int) -> str:
-    """A traceback's end names the error."""
+    """Return the last characters: the end of a traceback names the error."""
     return (text or "")[-chars_max:]
 
 
 def last_line(result: TaskResult) -> str:
-    """Of the traceback, which names the error; of BatchFailed's cause, which is all that it has to say."""
+    """Return the last line of the traceback, which names the error; for BatchFailed, that of its cause."""
     traceback = result.traceback or ""
-    cause, wraps, wrapper = traceback.rpartition(CAUSE_SEPARATOR)
-    told = cause if wraps and BatchFailed.__name__ in wrapper else traceback
-    return told.rstrip().rpartition("\n")[2]
+    cause, separator, wrapper = traceback.rpartition(CAUSE_SEPARATOR)
+    text = cause if separator and BatchFailed.__name__ in wrapper else traceback
+    return text.rstrip().rpartition("\n")[2]
 
 
 @admin.register(TaskResult)
@@ -123,13 +122,13 @@ class TaskResultAdmin(ReadOnlyAdmin):
 
     @admin.action(permissions=["replay"], description=gettext_lazy("Replay"))
     def replay_selected(self, request: HttpRequest, selected: QuerySet[TaskResult]) -> HttpResponse | None:
-        """Ask about the webhooks behind the results, and name the results that have none."""
+        """Confirm the replay of the results' webhooks; warn about results without a webhook."""
         task_ids = selected.values_list("task_id", flat=True)[: action_views.SELECTED_MAX + 1]
         webhook_ids = {task_id: webhook_id_from_task_id(task_id) for task_id in task_ids}
         if without := [task_id for task_id, webhook_id in webhook_ids.items() if webhook_id is None]:
-            named = ", ".join(without[:LISTED_MAX]) + (", …" if len(without) > LISTED_MAX else "")
-            text = _("{count} without a webhook to replay: {named}")
-            messages.warning(request, text.format(count=len(without), named=named))
+            listed = ", ".join(without[:LISTED_MAX]) + (", …" if len(without) > LISTED_MAX else "")
+            text = _("{count} without a webhook to replay: {ids}")
+            messages.warning(request, text.format(count=len(without), ids=listed))
         found = {webhook_id for webhook_id in webhook_ids.values() if webhook_id is not None}
         return (
             action_views.confirm(request, self.admin_site, OperatorAction.Kind.REPLAY, found)

@@ -1,4 +1,4 @@
-"""The Celery application; `celery -A worker worker` and `celery -A worker beat` start from here."""
+"""The Celery application, for `celery -A worker worker` and `celery -A worker beat`."""
 
 import os
 import signal
@@ -16,7 +16,7 @@ from core.cli import exit_on_misconfiguration
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
 with exit_on_misconfiguration():
-    settings.DEBUG  # noqa: B018 loads them, before Celery looks at its command line
+    settings.DEBUG  # noqa: B018 loads the settings before Celery parses its command line
 
 
 @import_modules.connect
@@ -27,29 +27,29 @@ def set_up_django(**_: object) -> None:
 
 
 app = Celery("prihod")
-# Its Django fixup puts the working directory first, where a folder named as a package of ours would hide it.
+# Celery's Django fixup puts the working directory first, where a folder could shadow a package of ours.
 sys.path.append(sys.path.pop(0))
 app.config_from_object("django.conf:settings", namespace="CELERY")
 app.autodiscover_tasks(["worker", "monitoring"])
-# Celery would close the database's connection around every task; a new one costs more than a small task.
+# Celery would close the database connection around every task; a new one costs more than a small task.
 app.conf.CELERY_DB_REUSE_MAX = sys.maxsize
 app.steps["consumer"].add("worker.heartbeats:HeartbeatStep")  # by name: it needs Django's models
 
 
 @setup_logging.connect
 def keep_django_logging(**_: object) -> None:
-    """A receiver of this signal keeps Celery from replacing Django's LOGGING."""
+    """Keep Celery from replacing Django's LOGGING: it does not if this signal has a receiver."""
 
 
 @task_prerun.connect
 def close_stale_connections(**_: object) -> None:
-    """As before a request: those that broke are closed, and the others asked whether they still work."""
+    """Close broken and outdated database connections, as Django does before a request."""
     close_old_connections()
 
 
 @task_prerun.connect
 def bind_log_context(task_id: str, task: Task[..., object], **_: object) -> None:
-    """A ring carries no data: it is by operation ids that a worker's lines are joined with the web's."""
+    """Add the task to every log event. Operation ids, not task ids, link worker logs with web logs."""
     clear_contextvars()
     bind_contextvars(task_id=task_id, task=task.name)
 
@@ -61,9 +61,9 @@ def clear_log_context(**_: object) -> None:
 
 @worker_process_init.connect
 def ignore_sigterm_in_pool(**_: object) -> None:
-    """Process managers signal the whole group; a pool process would die with its batch half done.
+    """Ignore SIGTERM in pool processes: process managers signal the whole group.
 
-    The main process hears the same signal, lets every batch finish and then ends its pool.
+    The main process gets the same signal, waits for every batch and then ends its pool.
     """
-    if current_process().name != "MainProcess":  # which the solo pool runs in
+    if current_process().name != "MainProcess":  # the solo pool runs in it
         signal.signal(signal.SIGTERM, signal.SIG_IGN)

@@ -1,8 +1,8 @@
-"""Kombu's file transport, made fit for several processes.
+"""Kombu's file transport, made safe for several processes.
 
-Kombu writes a message under its final name, so a reader can catch it half written, and ends the
-worker when the folder is gone. Here a message is written aside and renamed, and a missing folder
-is an empty queue: the inbox's rows are the queue, a message only says "look".
+Kombu writes a message under its final name, so a reader can see it half written, and stops the worker if the
+folder is deleted. Here a message is written to a temporary name and renamed, and a missing folder is an empty
+queue: the queue proper is the rows of the inbox, and a message only wakes up a worker.
 """
 
 import json
@@ -25,7 +25,7 @@ class Channel(filesystem.Channel):
         return folder
 
     def _messages(self, queue: str) -> list[Path]:
-        """Oldest first; none if the folder goes while we look."""
+        """Return the message files of `queue`, oldest first; none if the folder is deleted meanwhile."""
         try:
             return sorted(self._folder.glob(f"*.{queue}.msg"))
         except FileNotFoundError:
@@ -33,12 +33,12 @@ class Channel(filesystem.Channel):
 
     def _put(self, queue: str, payload: Any, **_: Any) -> None:  # type: ignore[override]
         file = self._folder / f"{time.time_ns()}_{uuid4()}.{queue}.msg"
-        half_written = file.with_suffix(".part")
-        half_written.write_text(json.dumps(payload))
-        half_written.rename(file)
+        partial = file.with_suffix(".part")
+        partial.write_text(json.dumps(payload))
+        partial.rename(file)
 
     def _get(self, queue: str, timeout: float | None = None) -> Any:
-        """The oldest message of `queue`, taken away; raises queue.Empty without one."""
+        """Remove and return the oldest message of `queue`. Raises queue.Empty without one."""
         for message in self._messages(queue):
             taken = message.with_suffix(f".taken-{uuid4()}")
             try:
@@ -69,5 +69,5 @@ class Transport(filesystem.Transport):
     Channel = Channel
 
     def drain_events(self, connection: Any, timeout: float | None = None) -> None:  # type: ignore[override]
-        # The worker asks between two calls whether it should stop; two seconds would be long for Ctrl-C.
+        # The worker checks for shutdown between two calls; Kombu's two seconds would delay Ctrl-C.
         super().drain_events(connection, timeout=min(timeout or POLL_SECONDS_MAX, POLL_SECONDS_MAX))

@@ -1,8 +1,8 @@
-"""What is deleted with time: raw bodies, kept deliveries, results of tasks, sessions. The ledger never.
+"""Delete expired data: raw bodies, delivery records, task results and sessions. The ledger is never deleted.
 
-Each row goes by its own age, so that no row of a bad clock decides about others. Rows go in small batches,
-each in a transaction of its own: the endpoint and the workers wait for none of them, and a run that is cut
-off has done what it has done.
+Each row expires by its own age, so a row with a wrong timestamp does not affect others. Rows are deleted in
+small batches, each in its own transaction, so the endpoint and the workers do not wait, and an interrupted
+run keeps its progress.
 """
 
 import time
@@ -24,26 +24,27 @@ from worker.models import Checkpoint
 
 BATCH_ROWS = 1000
 FINAL_STATUSES = [Webhook.Status.APPLIED, Webhook.Status.DISMISSED]
-BODIES_CHECKPOINT = "empty raw bodies"  # the name of its checkpoint
+BODIES_CHECKPOINT = "empty raw bodies"
 
 Keys = list[Any]
 
 
 @dataclass(frozen=True)
 class RetentionRule:
-    """One kind of thing that is kept for some time."""
+    """How long one kind of data is kept, and how it is deleted."""
 
     name: str
-    kept: str  # for how long, in words
-    batches: Callable[[], Iterator[Keys]]  # of what is older; a batch may be empty
+    retention_text: str
+    batches: Callable[[], Iterator[Keys]]  # primary keys of expired rows; a batch may be empty
     delete: Callable[[Keys], object]
 
 
 def rules(*, full_scan: bool) -> list[RetentionRule]:
-    """Everything that doesn't stay for ever.
+    """Return a rule for each kind of data that expires.
 
-    Bodies are emptied from the oldest on, and each run goes on where the one before was cut off. `thorough`
-    looks at each webhook, for those that ended late and those of a clock that was ahead.
+    Bodies are emptied from the oldest on, each run continuing from the checkpoint of the one before.
+    `full_scan` checks every webhook, including those applied or dismissed late and those with a timestamp in
+    the future.
     """
     days = settings.RAW_BODY_RETENTION_DAYS
     bodies = RetentionRule(
@@ -52,105 +53,117 @@ def rules(*, full_scan: bool) -> list[RetentionRule]:
         partial(_expired_bodies, days, full_scan),
         _empty_bodies,
     )
-    kept = [model.deletable() for model in DeliveryRecord.__subclasses__()]
+    records = [model.deletable() for model in DeliveryRecord.__subclasses__()]
     return [
         bodies,
-        *(_rows_by_age(rows, "received_at", settings.DELIVERY_RETENTION_DAYS) for rows in kept),
+        *(_rows_by_age(rows, "received_at", settings.DELIVERY_RETENTION_DAYS) for rows in records),
         _rows_by_age(TaskResult.objects.all(), "date_done", settings.TASK_RESULT_RETENTION_DAYS),
-        # By clearsessions' rule. Django leaves that to its user, and each login to the admin makes one.
+        # The rule of Django's clearsessions, which Django leaves to its user to run.
         _expired_rows(Session.objects.all(), "expired", lambda: {"expire_date__lt": clock.database_now()}),
     ]
 
 
 def prune(
-    watch: Callable[[RetentionRule, int], object], *, full_scan: bool, seconds_max: float = float("inf")
+    on_progress: Callable[[RetentionRule, int], object],
+    *,
+    full_scan: bool,
+    seconds_max: float = float("inf"),
 ) -> None:
-    """Delete everything old, for so long at most; `watch` is called with each batch that is gone.
+    """Delete expired rows for up to `seconds_max`; call `on_progress` with the rows of each deleted batch.
 
-    Each kind has its share of the time, so that a long backlog of one doesn't hold up the others.
+    Each rule gets an equal share of the time, so that a long backlog of one does not delay the others.
     """
-    them = rules(full_scan=full_scan)
-    for kind in them:
-        until, is_over = time.monotonic() + seconds_max / len(them), False
-        for keys in kind.batches():
-            if is_over:  # only now, so that the batch before is noted as done
+    all_rules = rules(full_scan=full_scan)
+    for rule in all_rules:
+        until, is_over = time.monotonic() + seconds_max / len(all_rules), False
+        for keys in rule.batches():
+            if is_over:  # only now, so that the checkpoint includes the batch before
                 break
             if keys:
-                transactions.run_with_retries(partial(kind.delete, keys))
-                watch(kind, len(keys))
+                transactions.run_with_retries(partial(rule.delete, keys))
+                on_progress(rule, len(keys))
             is_over = time.monotonic() > until
 
 
 def count_expired() -> dict[str, int]:
-    """How many of each kind a thorough prune would delete."""
-    return {kind.name: sum(map(len, kind.batches())) for kind in rules(full_scan=True)}
+    """Return how many rows of each rule a prune with a full scan would delete."""
+    return {rule.name: sum(map(len, rule.batches())) for rule in rules(full_scan=True)}
 
 
 def _rows_by_age(rows: QuerySet[Any], field: str, days: int) -> RetentionRule:
+    """Return a rule that deletes rows when `field` is older than `days`; 0 keeps them forever."""
+    text = _retention_text(days)
     return (
-        _expired_rows(rows, _retention_text(days), lambda: _older(field, days))
+        _expired_rows(rows, text, lambda: _older(field, days))
         if days
-        else _expired_rows(rows.none(), _retention_text(days), dict)
+        else _expired_rows(rows.none(), text, dict)
     )
 
 
 def _retention_text(days: int) -> str:
-    return f"older than {days} days" if days else "kept for ever"
+    return f"older than {days} days" if days else "kept forever"
 
 
 def _older(field: str, days: int) -> dict[str, Any]:
     return {f"{field}__lt": clock.database_now() - timedelta(days=days)}
 
 
-def _expired_rows(rows: QuerySet[Any], kept: str, due: Callable[[], dict[str, Any]]) -> RetentionRule:
-    """Rows that are deleted when they are `due`, a condition that is asked again at the deletion."""
+def _expired_rows(
+    rows: QuerySet[Any], retention_text: str, condition: Callable[[], dict[str, Any]]
+) -> RetentionRule:
+    """Return a rule that deletes the rows that meet `condition`, which is checked again at the deletion."""
 
     def batches() -> Iterator[Keys]:
-        old = rows.filter(**due()).order_by("pk")
-        keys = _keys(old[:BATCH_ROWS])
+        expired = rows.filter(**condition()).order_by("pk")
+        keys = _keys(expired[:BATCH_ROWS])
         while keys:
             yield keys
-            keys = _keys(old.filter(pk__gt=keys[-1])[:BATCH_ROWS])
+            keys = _keys(expired.filter(pk__gt=keys[-1])[:BATCH_ROWS])
 
     name = str(rows.model._meta.verbose_name_plural)
-    return RetentionRule(name, kept, batches, lambda keys: rows.filter(pk__in=keys, **due()).delete())
+    return RetentionRule(
+        name, retention_text, batches, lambda keys: rows.filter(pk__in=keys, **condition()).delete()
+    )
 
 
 def _expired_bodies(days: int, full_scan: bool) -> Iterator[Keys]:  # noqa: FBT001 called by partial
-    """By pages of webhooks along the primary key, up to where they are younger; or of all."""
+    """Yield keys of webhooks with an expired body, a page of webhooks by primary key at a time.
+
+    Stop at the first page of younger webhooks; a full scan visits all pages.
+    """
     if not days:
         return
-    done = Checkpoint(task=BODIES_CHECKPOINT, key=0)
+    checkpoint = Checkpoint(task=BODIES_CHECKPOINT, key=0)
     if not full_scan:
-        done = Checkpoint.objects.filter(task=BODIES_CHECKPOINT).first() or done
+        checkpoint = Checkpoint.objects.filter(task=BODIES_CHECKPOINT).first() or checkpoint
     webhooks = Webhook.objects.order_by("pk")
     older = _older("received_at", days)
-    while page := _keys(webhooks.filter(pk__gt=done.key)[:BATCH_ROWS]):
+    while page := _keys(webhooks.filter(pk__gt=checkpoint.key)[:BATCH_ROWS]):
         old = webhooks.filter(pk__gte=page[0], pk__lte=page[-1], **older)
         yield _keys(old.filter(status__in=FINAL_STATUSES).exclude(body=b""))
         rows_done = len(page) if full_scan else _rows_before_younger(page, set(_keys(old)))
         if not rows_done:
             return
-        done.key = page[rows_done - 1]
+        checkpoint.key = page[rows_done - 1]
         if not full_scan:
-            done.save()
+            checkpoint.save()
 
 
 def _rows_before_younger(page: Keys, old: set[Any]) -> int:
-    """How many rows of the page come before the first that is to be looked at again, because it is younger.
+    """Return how many rows of the page precede the first younger one, where the next run has to resume.
 
-    One that is followed by more old rows than younger ones comes from a clock that was ahead: passed over.
+    A younger row that is followed mostly by old ones has a timestamp from a fast clock, and is skipped.
     """
     for position, key in enumerate(page):
         if key not in old:
-            behind = page[position + 1 :]
-            if len(behind) < SAMPLE_ROWS or 2 * len(old.intersection(behind)) <= len(behind):
+            following = page[position + 1 :]
+            if len(following) < SAMPLE_ROWS or 2 * len(old.intersection(following)) <= len(following):
                 return position
     return len(page)
 
 
 def _empty_bodies(keys: Keys) -> None:
-    # By state once more: it may have changed since they were looked at.
+    # Filter by status again: it may have changed since the keys were read.
     Webhook.objects.filter(pk__in=keys, status__in=FINAL_STATUSES).update(body=b"")
 
 

@@ -1,7 +1,7 @@
-"""Webhooks that are applied a few at a time and then one by one, because with many others they failed.
+"""Retry webhooks whose batch failed: first in small groups, then one by one, with exponential backoff.
 
-An attempt is counted and committed before it begins, so that a webhook which kills its process
-comes to an end too.
+An attempt is counted and committed before it begins, so a webhook that kills its process runs out of attempts
+too.
 """
 
 from collections import defaultdict
@@ -28,16 +28,16 @@ GROUP_TASK = "worker.tasks.retry_group"
 GROUP_MAX = 25  # webhooks
 QUEUE = "attempts"
 ENQUEUED_AT_ONCE_MAX = 500  # webhooks
-QUEUE_LENGTH_MAX = 500  # messages in the broker; with as many, nobody listens or those who do have enough
-RESEND_AFTER_SECONDS = 30  # a message that nobody has begun by then may be lost
-POSTPONE_SECONDS = 30  # while the deployment is at fault
+QUEUE_LENGTH_MAX = 500  # messages in the broker; at this length the workers are down or have enough to do
+RESEND_AFTER_SECONDS = 30  # a message that no worker has started by then may be lost
+POSTPONE_SECONDS = 30  # while the deployment is broken
 ERROR_CHARS_MAX = 2000
 PROCESS_DIED = "the process died during the attempt"
 _FAILED = {"status": Webhook.Status.FAILED, "next_attempt_at": None}
 
 
 def move_to_retries(webhook_ids: Iterable[int]) -> None:
-    """Out of the common queue, into attempts; those that somebody has claimed stay."""
+    """Move webhooks from the common queue to retries; skip locked ones."""
     moved = _update_unlocked(
         Webhook.objects.queued().filter(id__in=list(webhook_ids)), next_attempt_at=clock.database_now()
     )
@@ -46,23 +46,23 @@ def move_to_retries(webhook_ids: Iterable[int]) -> None:
 
 
 def move_dead_batches_to_retries() -> None:
-    """Take apart the batches that processes of this machine died with, perhaps of one webhook in each.
+    """Move the batches of dead processes of this machine to retries.
 
-    Their transactions are rolled back, and the next process to claim these webhooks might die of them, too. A
-    note stays until none of its webhooks is queued: the server may not have noticed the death yet, and still
-    have them locked. Where notes are lost with their machine, the sweeper sets the stalled apart.
+    One of the webhooks may have killed the process, and may kill the next one that claims it. A marker stays
+    until none of its webhooks is queued: the server may still have them locked, unaware of the death. If
+    markers are lost with their machine, the sweeper isolates stalled webhooks.
     """
-    for note, webhook_ids in dead_batches().items():
+    for marker, webhook_ids in dead_batches().items():
         move_to_retries(webhook_ids)
         if not Webhook.objects.queued().filter(id__in=webhook_ids).exists():
-            note.unlink(missing_ok=True)
+            marker.unlink(missing_ok=True)
 
 
 def enqueue_due() -> list[Signature]:
-    """Send tasks for the webhooks whose next attempt is due; returns the tasks that the broker didn't take.
+    """Send tasks for the webhooks whose next attempt is due; return the tasks that the broker did not accept.
 
-    Sending twice does no harm: an attempt is begun only once. But as long as nobody listens each would be
-    sent again and again, and fill the broker's memory; so with enough of them waiting none is sent.
+    A duplicate message is harmless: an attempt begins only once. But without running workers each sweep would
+    send another one and fill the broker's memory, so a long queue stops it.
     """
     if not _due(clock.database_now()).exists():
         return []
@@ -77,8 +77,8 @@ def enqueue_due() -> list[Signature]:
                 unsent.pop()
     except (DatabaseError, InterfaceError):
         raise
-    except Exception as fault:  # noqa: BLE001 each transport has errors of its own
-        log.warning("broker unreachable; retries not enqueued", error=repr(fault))
+    except Exception as exc:  # noqa: BLE001 each transport has errors of its own
+        log.warning("broker unreachable; retries not enqueued", error=repr(exc))
     return _reserve_due() if unsent is None else unsent
 
 
@@ -87,18 +87,18 @@ def _due(now: datetime) -> WebhookQuerySet:
 
 
 def _reserve_due() -> list[Signature]:
-    """Tasks for the webhooks whose next attempt is due; they are due again when these may have been lost."""
+    """Return tasks for the due webhooks, and make these due again for when the messages may be lost."""
     now = clock.database_now()
-    sent_again_at = now + timedelta(seconds=RESEND_AFTER_SECONDS)
-    return _tasks_for(_update_unlocked(_due(now)[:ENQUEUED_AT_ONCE_MAX], next_attempt_at=sent_again_at))
+    resend_at = now + timedelta(seconds=RESEND_AFTER_SECONDS)
+    return _tasks_for(_update_unlocked(_due(now)[:ENQUEUED_AT_ONCE_MAX], next_attempt_at=resend_at))
 
 
 def release(tasks: Iterable[Signature]) -> None:
-    """Nobody will run these tasks: what they are about is due again at once, unless somebody began it."""
+    """Make the webhooks of tasks that will not run due at once, unless their attempt has begun."""
     by_attempt: dict[int, list[int]] = defaultdict(list)
     for task in tasks:
-        told = task.kwargs
-        by_attempt[told.get("attempt", 1)] += told.get("webhook_ids") or [told["webhook_id"]]
+        kwargs = task.kwargs
+        by_attempt[kwargs.get("attempt", 1)] += kwargs.get("webhook_ids") or [kwargs["webhook_id"]]
     for attempt, webhook_ids in by_attempt.items():
         _update_unlocked(
             _awaiting_attempt(attempt).filter(id__in=webhook_ids), next_attempt_at=clock.database_now()
@@ -106,43 +106,44 @@ def release(tasks: Iterable[Signature]) -> None:
 
 
 def _tasks_for(webhooks: Sequence[Webhook]) -> list[Signature]:
-    """The first attempt is made with a few others: of a batch of 500 that failed, most are applied by that.
+    """Return group tasks for first attempts and single tasks for the others.
 
-    Those who share theirs with the one that made it fail have lost one attempt, so one must be left.
+    Groups apply most webhooks of a failed batch of 500 with few tasks. A group attempt that fails costs every
+    member one attempt, so grouping requires one more to remain.
     """
-    few = [webhook.pk for webhook in webhooks if webhook.attempts == 0]
-    if len(few) == 1 or settings.ATTEMPTS_MAX == 1:
-        few = []
-    shared = [
-        current_app.signature(GROUP_TASK, kwargs={"webhook_ids": few[first : first + GROUP_MAX]})
-        for first in range(0, len(few), GROUP_MAX)
+    first_attempts = [webhook.pk for webhook in webhooks if webhook.attempts == 0]
+    if len(first_attempts) == 1 or settings.ATTEMPTS_MAX == 1:
+        first_attempts = []
+    groups = [
+        current_app.signature(GROUP_TASK, kwargs={"webhook_ids": first_attempts[start : start + GROUP_MAX]})
+        for start in range(0, len(first_attempts), GROUP_MAX)
     ]
-    own = [
+    singles = [
         current_app.signature(
             SINGLE_TASK,
             kwargs={"webhook_id": webhook.pk, "attempt": webhook.attempts + 1},
             task_id=f"webhook-{webhook.pk}-{uuid4()}",
         )
         for webhook in webhooks
-        if webhook.pk not in few
+        if webhook.pk not in first_attempts
     ]
-    return own + shared
+    return singles + groups
 
 
 def _update_unlocked(webhooks: WebhookQuerySet, **values: object) -> list[Webhook]:
-    """Update those of `webhooks` that nobody has locked; returns them as they were.
+    """Update the unlocked rows of `webhooks`; return them as they were before.
 
-    The rows are locked first and updated by primary key: an UPDATE that names the state would go by
-    its index and wait for rows that workers have claimed.
+    The rows are locked first and updated by primary key: an UPDATE that filters by state would use its index
+    and wait for rows that workers have claimed.
     """
     with transaction.atomic():
-        moved = list(webhooks.select_for_update(skip_locked=True).defer("body"))
-        Webhook.objects.filter(id__in=[webhook.pk for webhook in moved]).update(**values)
-    return moved
+        updated = list(webhooks.select_for_update(skip_locked=True).defer("body"))
+        Webhook.objects.filter(id__in=[webhook.pk for webhook in updated]).update(**values)
+    return updated
 
 
 def webhook_id_from_task_id(task_id: str) -> int | None:
-    """The webhook that a task sent by `send_due` is about; None for any other task."""
+    """Return the webhook's key from the id of a task that `enqueue_due` sent; None for any other task."""
     match task_id.split("-", maxsplit=2):
         case ["webhook", number, _] if number.isdecimal():
             return int(number)
@@ -150,16 +151,17 @@ def webhook_id_from_task_id(task_id: str) -> int | None:
 
 
 def begin_attempt(webhook_id: int, attempt: int) -> UUID | None:
-    """Count attempt number `attempt`; the webhook's operation id, or None if it was begun before, or the
-    webhook needs none.
+    """Count attempt number `attempt`; return the webhook's operation id.
+
+    Return None if the attempt has begun before, or the webhook needs none.
     """
     return begin_attempts([webhook_id], attempt).get(webhook_id)
 
 
 def begin_attempts(webhook_ids: Collection[int], attempt: int) -> dict[int, UUID]:
-    """The same for several; returns the keys and operation ids of those that it counted."""
-    before = _awaiting_attempt(attempt).filter(id__in=webhook_ids)
-    begun = _update_unlocked(before, attempts=attempt, next_attempt_at=_backoff_until(attempt))
+    """Count attempt number `attempt` of several webhooks; return operation ids by key of those counted."""
+    awaiting = _awaiting_attempt(attempt).filter(id__in=webhook_ids)
+    begun = _update_unlocked(awaiting, attempts=attempt, next_attempt_at=_backoff_until(attempt))
     ATTEMPTS.inc(len(begun))
     return {webhook.pk: webhook.operation_id for webhook in begun}
 
@@ -169,22 +171,22 @@ def _awaiting_attempt(attempt: int) -> WebhookQuerySet:
 
 
 def undo_attempt(webhook_ids: Collection[int], attempt: int) -> None:
-    """What came between, a transient fault or a lock, says nothing about the webhooks: it doesn't count.
+    """Uncount an attempt that a transient error or a lock prevented: it says nothing about the webhooks.
 
-    The next attempt may have been sent meanwhile, and will find itself too early: so it is due anew.
-    The fault may have been the database's own, and it may not be back at once. Raises as
-    transactions.run does; then the attempt does count.
+    They become due anew, because the message of the next attempt may have been sent meanwhile, and will be
+    ignored as too early. Retried while the database is unavailable. Raises as run_with_retries does; then the
+    attempt stays counted.
     """
     _undo(webhook_ids, attempt, lambda: _backoff_until(attempt))
 
 
 def postpone(webhook_ids: Collection[int], attempt: int, error: str) -> None:
-    """Likewise for a fault of the deployment, which lasts until a person repairs it; `error` is kept."""
+    """Uncount an attempt that failed because the deployment is broken, and store `error`."""
     _undo(webhook_ids, attempt, _postponed_until, **error_fields(error[:ERROR_CHARS_MAX]))
 
 
 def postpone_exhausted() -> None:
-    """Give back the last attempt of webhooks whose processes died by a fault of the deployment."""
+    """Uncount the last attempt of webhooks whose processes died because the deployment is broken."""
     one_left = settings.ATTEMPTS_MAX - 1
     _update_unlocked(
         exhausted()[:ENQUEUED_AT_ONCE_MAX], attempts=one_left, next_attempt_at=_postponed_until()
@@ -194,16 +196,16 @@ def postpone_exhausted() -> None:
 def _undo(
     webhook_ids: Collection[int], attempt: int, next_at: Callable[[], datetime], **values: object
 ) -> None:
-    def move_back() -> None:
+    def uncount() -> None:
         _update_unlocked(
             _in_attempt(webhook_ids, attempt), attempts=attempt - 1, next_attempt_at=next_at(), **values
         )
 
-    transactions.run_with_retries(move_back)
+    transactions.run_with_retries(uncount)
 
 
 def _in_attempt(webhook_ids: Collection[int], attempt: int) -> WebhookQuerySet:
-    """Those of the webhooks whose newest attempt is this one."""
+    """Return those of the webhooks whose latest attempt is `attempt`."""
     return Webhook.objects.received().filter(id__in=webhook_ids, attempts=attempt)
 
 
@@ -212,41 +214,39 @@ def _postponed_until() -> datetime:
 
 
 def _backoff_until(attempt: int) -> datetime:
-    return clock.database_now() + timedelta(seconds=settings.RETRY_BACKOFF_SECONDS * 2 ** (attempt - 1))
+    delay = settings.RETRY_BACKOFF_SECONDS * 2 ** (attempt - 1)
+    return clock.database_now() + timedelta(seconds=delay)
 
 
 def record_failure(webhook_id: int, attempt: int, error: str) -> None:
-    """Keep what went wrong. After the last attempt the webhook is failed, until a person replays it.
+    """Store the error of an attempt; after the last attempt, fail the webhook until an operator replays it.
 
-    An attempt that lasted until the next one had begun changes nothing: that one decides.
+    Ignored if the next attempt has begun meanwhile: the outcome of that one counts.
     """
-    its = _in_attempt([webhook_id], attempt)
+    webhook = _in_attempt([webhook_id], attempt)
     if attempt >= settings.ATTEMPTS_MAX:
-        if its.update(**_FAILED, **error_fields(error[:ERROR_CHARS_MAX])):
+        if webhook.update(**_FAILED, **error_fields(error[:ERROR_CHARS_MAX])):
             FAILED.labels(exception_class(error)).inc()
             log.error("webhook failed", webhook_id=webhook_id, attempts=attempt, error=error)
-    elif its.update(**error_fields(error[:ERROR_CHARS_MAX])):
+    elif webhook.update(**error_fields(error[:ERROR_CHARS_MAX])):
         log.warning("attempt failed", webhook_id=webhook_id, error=error)
 
 
 def exception_class(error: str) -> str:
-    """The class of an exception, of its repr(): what is counted by must have few values."""
+    """Return the class name in an exception's repr(): a metric's label must have few values."""
     return error.partition("(")[0]
 
 
 def exhausted() -> WebhookQuerySet:
-    """Those whose last attempt has had its time, and neither succeeded nor said why not."""
+    """Return the webhooks whose last attempt has timed out without success or failure."""
     return Webhook.objects.due(clock.database_now()).filter(attempts__gte=settings.ATTEMPTS_MAX)
 
 
 def fail_exhausted() -> int:
-    """Fail the webhooks whose last attempt never told how it ended; returns how many.
-
-    Those that are locked are left alone: their last attempt is still running.
-    """
-    silent, spoke = exhausted().filter(last_error=""), exhausted().exclude(last_error="")
-    failed = _update_unlocked(silent[:ENQUEUED_AT_ONCE_MAX], **_FAILED, **error_fields(PROCESS_DIED))
-    failed += _update_unlocked(spoke[:ENQUEUED_AT_ONCE_MAX], **_FAILED)
+    """Fail exhausted webhooks; return the count. Skip locked ones: their last attempt is still running."""
+    without_error, with_error = exhausted().filter(last_error=""), exhausted().exclude(last_error="")
+    failed = _update_unlocked(without_error[:ENQUEUED_AT_ONCE_MAX], **_FAILED, **error_fields(PROCESS_DIED))
+    failed += _update_unlocked(with_error[:ENQUEUED_AT_ONCE_MAX], **_FAILED)
     for webhook in failed:
         FAILED.labels(exception_class(webhook.last_error or "died")).inc()
         log.error(

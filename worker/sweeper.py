@@ -1,7 +1,7 @@
-"""Looks every few seconds for what nobody rang for, so that nothing waits for a lost message.
+"""Sweep every few seconds for work whose message was lost or never sent.
 
-It runs in beat's process and needs no broker: where that takes no message, children of the sweeper apply
-the webhooks themselves. Children, because some webhook may kill whoever applies it.
+The sweeper runs in beat's process and needs no broker: without one, its subprocesses apply the webhooks. They
+are subprocesses because a webhook may kill the process that applies it.
 """
 
 import multiprocessing
@@ -26,15 +26,17 @@ from worker import acting, applying, retries, trial_posting
 log = structlog.get_logger(__name__)
 
 ISOLATED_AT_ONCE_MAX = 10  # webhooks
-OLDEST_SCANNED_MAX = 10_000  # webhooks, for some that wait for nobody
-SUBPROCESS_SECONDS_MAX = 300.0  # whoever takes longer hangs
+OLDEST_SCANNED_MAX = 10_000  # webhooks, to find some of unlocked organizations
+SUBPROCESS_SECONDS_MAX = 300.0  # a subprocess that runs longer hangs
 
 
 def sweep() -> None:
-    """1. Take out of the common queue what processes died with, and the oldest stalled webhooks.
-    2. Fail those whose last attempt died.
-    3. Have the acts of persons carried out that nobody is at.
-    4. Send out the attempts that are due, and ring if the common queue isn't empty.
+    """Recover and start pending work.
+
+    1. Move dead processes' batches and the oldest stalled webhooks from the common queue to retries.
+    2. Fail webhooks whose last attempt died.
+    3. Have pending operator actions run.
+    4. Enqueue due retries, and ring the doorbell if the common queue is not empty.
     5. Without a broker, do here what could not be sent.
     """
     retries.move_dead_batches_to_retries()
@@ -48,29 +50,28 @@ def sweep() -> None:
 
 
 def _isolate_stalled() -> None:
-    """A webhook that kills every worker with its batch would stall the queue behind it for ever.
+    """Move the oldest stalled webhooks to retries: one that kills every worker would stall the queue forever.
 
-    Only a few of the oldest at a time: behind a long backlog old webhooks are no sign of trouble,
-    and batches are how it gets shorter. Webhooks of an organization that somebody holds wait for him, and
-    would only be tried in vain one by one.
+    Only a few at a time: in a long backlog old webhooks are normal, and batches shorten it fastest. Locked
+    organizations are skipped; single retries would fail too.
     """
-    long_ago = clock.database_now() - timedelta(seconds=settings.STALLED_AFTER_SECONDS)
-    stalled = Webhook.objects.queued().filter(received_at__lt=long_ago)
-    seen = list(stalled.values_list("pk", "payer_inn")[:OLDEST_SCANNED_MAX])
-    held: set[str] = set()
+    stalled_before = clock.database_now() - timedelta(seconds=settings.STALLED_AFTER_SECONDS)
+    stalled = Webhook.objects.queued().filter(received_at__lt=stalled_before)
+    candidates = list(stalled.values_list("pk", "payer_inn")[:OLDEST_SCANNED_MAX])
+    locked: set[str] = set()
     while True:
-        oldest = [(key, inn) for key, inn in seen if inn not in held][:ISOLATED_AT_ONCE_MAX]
-        found_held = _locked({inn for _, inn in oldest})
-        if not found_held:
+        oldest = [(key, inn) for key, inn in candidates if inn not in locked][:ISOLATED_AT_ONCE_MAX]
+        newly_locked = _locked({inn for _, inn in oldest})
+        if not newly_locked:
             break
-        held |= found_held
+        locked |= newly_locked
     retries.move_to_retries(key for key, _ in oldest)
 
 
 def _fail_exhausted() -> None:
-    """A process that ended in an attempt said nothing: fail its webhook only if a trial posting succeeds.
+    """Fail webhooks whose last attempt died without an error, but only if a trial posting succeeds.
 
-    The trial runs in a child, because it may end its process, too.
+    The trial runs in a subprocess, because it may kill its process, too.
     """
     if retries.exhausted().exists():
         if _run_in_subprocess(trial_posting.exit_if_deployment_broken):
@@ -80,16 +81,17 @@ def _fail_exhausted() -> None:
 
 
 def _locked(inns: set[str]) -> set[str]:
-    """Those of the organizations that somebody holds at this moment."""
+    """Return the INNs of those organizations that are locked at this moment."""
     organizations = Organization.objects.filter(inn__in=inns).values_list("inn", flat=True)
     with transaction.atomic():
-        free = set(organizations.select_for_update(skip_locked=True))
-        return set(organizations) - free
+        unlocked = set(organizations.select_for_update(skip_locked=True))
+        return set(organizations) - unlocked
 
 
 def _run_unsent(unsent: list[Signature]) -> None:
-    """Make attempts until the next sweep is due: the common queue has its turn in each. Those that are
-    shared come first, because each of them serves many.
+    """Run retries until the next sweep is due, so that each sweep also serves the common queue.
+
+    Groups run first, because each serves many webhooks.
     """
     until = time.monotonic() + settings.SWEEP_INTERVAL_SECONDS
     while unsent and time.monotonic() < until:
@@ -97,34 +99,34 @@ def _run_unsent(unsent: list[Signature]) -> None:
     retries.release(unsent)
 
 
-def _run_in_subprocess(action: Callable[[], object]) -> bool:
-    """Run it in a process of its own, as no worker hears of it; whether that came to a good end."""
-    connection.close()  # a child must not share it
-    target = partial(_run_as, f"child-of-{os.getpid()}", action)
-    child = multiprocessing.get_context("fork").Process(target=target, daemon=True)  # ends with us
-    child.start()
-    child.join(SUBPROCESS_SECONDS_MAX)
-    if child.exitcode is None:
-        child.kill()
-        child.join()
-    if child.exitcode != 0:
-        log.error("sweeper subprocess died", exit_code=child.exitcode)
-    return child.exitcode == 0
+def _run_in_subprocess(function: Callable[[], object]) -> bool:
+    """Run `function` in a subprocess; return whether it succeeded."""
+    connection.close()  # a subprocess must not share it
+    target = partial(_run_as, f"subprocess-of-{os.getpid()}", function)
+    process = multiprocessing.get_context("fork").Process(target=target, daemon=True)  # ends with this one
+    process.start()
+    process.join(SUBPROCESS_SECONDS_MAX)
+    if process.exitcode is None:
+        process.kill()
+        process.join()
+    if process.exitcode != 0:
+        log.error("sweeper subprocess died", exit_code=process.exitcode)
+    return process.exitcode == 0
 
 
-def _run_as(name: str, action: Callable[[], object]) -> None:
+def _run_as(name: str, function: Callable[[], object]) -> None:
     prometheus_multiprocess.set_process_name(name)
-    action()
+    function()
 
 
 def _apply_queue() -> None:
-    """Until it is empty, or the next sweep is due."""
+    """Apply batches until the queue is empty or the next sweep is due."""
     until = time.monotonic() + settings.SWEEP_INTERVAL_SECONDS
     try:
         while applying.apply_batch(settings.BATCH_SIZE_MAX) and time.monotonic() < until:
             pass
-    except applying.BatchFailed as failed:
+    except applying.BatchFailed as exc:
         if not trial_posting.is_deployment_broken():
-            retries.move_to_retries(failed.webhook_ids)
-    except (DatabaseError, InterfaceError) as fault:  # says nothing about the webhooks
-        log.warning("sweep failed; the next sweep retries", error=repr(fault))
+            retries.move_to_retries(exc.webhook_ids)
+    except (DatabaseError, InterfaceError) as exc:  # says nothing about the webhooks
+        log.warning("queue not applied; the next sweep retries", error=repr(exc))

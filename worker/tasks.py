@@ -1,4 +1,4 @@
-"""What Celery runs. A message only says where to look; rows carry the data and the attempts."""
+"""Celery tasks. A message only wakes up a worker or names webhooks: data and attempts are in the rows."""
 
 import time
 from collections import Counter
@@ -25,77 +25,74 @@ SECONDS_MAX = 1.0  # of a task; a warm shutdown waits for its end
 
 @shared_task(ignore_result=True)
 def apply_received() -> None:
-    """Apply batches until nothing is left or a second has passed; a message for each batch would be slower.
+    """Apply batches until the queue is empty or a second has passed; one message per batch would be slower.
 
-    A batch that fails is taken apart, unless the deployment is at fault: then the queue stays as it is.
+    A batch that fails moves to retries, unless the deployment is broken: then it stays in the queue.
     """
     until = time.monotonic() + SECONDS_MAX
     try:
         while applied := applying.apply_batch(settings.BATCH_SIZE_MAX):
             is_over = time.monotonic() > until
             if is_over or applied == settings.BATCH_SIZE_MAX:
-                doorbell.ring()  # for whoever comes after us, or for others to join in
+                doorbell.ring()  # for the next task to continue, or for other workers to join in
             if is_over:
                 break
-    except applying.BatchFailed as failed:
+    except applying.BatchFailed as exc:
         if trial_posting.is_deployment_broken():
             return
-        log.warning(
-            "batch failed; retrying individually",
-            webhooks=len(failed.webhook_ids),
-            error=repr(failed.__cause__),
-        )
-        retries.move_to_retries(failed.webhook_ids)
+        log.warning("batch failed; retrying individually", webhooks=len(exc.webhook_ids), error=_cause(exc))
+        retries.move_to_retries(exc.webhook_ids)
         retries.enqueue_due()
-        doorbell.ring()  # for what is behind them
+        doorbell.ring()  # for the rest of the queue
     except Exception:
-        doorbell.ring()  # others may have passed over what came for organizations locked here
+        doorbell.ring()  # other workers may have skipped new webhooks of organizations locked here
         raise
 
 
 @shared_task(ignore_result=True)
 def retry_group(webhook_ids: list[int]) -> None:
-    """The first attempt of some webhooks, together. If that fails each is due again, alone."""
+    """Make the first attempt of some webhooks together. If it fails, each is due again on its own."""
     begun = retries.begin_attempts(webhook_ids, 1)
     try:
         applied = _apply_and_ring(begun)
-    except Exception as fault:
-        if transactions.is_transient(fault):
+    except Exception as exc:
+        if transactions.is_transient(exc):
             retries.undo_attempt(begun, 1)
             raise
         if trial_posting.is_deployment_broken():
-            retries.postpone(begun, 1, _cause(fault))
+            retries.postpone(begun, 1, _cause(exc))
             return
-        if not isinstance(fault, applying.BatchFailed):
+        if not isinstance(exc, applying.BatchFailed):
             raise
-        operation_ids = [str(begun[webhook_id]) for webhook_id in fault.webhook_ids]
-        log.warning("group failed; retrying individually", operation_ids=operation_ids, error=_cause(fault))
+        operation_ids = [str(begun[webhook_id]) for webhook_id in exc.webhook_ids]
+        log.warning("group failed; retrying individually", operation_ids=operation_ids, error=_cause(exc))
     else:
         retries.undo_attempt(set(begun) - applied, 1)
 
 
 @shared_task
 def retry_one(webhook_id: int, attempt: int) -> str:
-    """Apply one webhook; what it raises stays in its TaskResult, with the traceback.
+    """Make attempt number `attempt` of one webhook; return its new status.
 
-    What was no attempt leaves no result: while somebody holds an organization there are many of these.
+    An exception is stored in the TaskResult, with the traceback. A skipped attempt stores no result: while an
+    organization is locked there are many of these.
     """
     operation_id = retries.begin_attempt(webhook_id, attempt)
     if operation_id is None:
         raise Ignore
     bind_contextvars(operation_id=str(operation_id), attempt=attempt)
     try:
-        was_made = _apply_and_ring([webhook_id])
-    except Exception as fault:
-        if transactions.is_transient(fault):
+        applied = _apply_and_ring([webhook_id])
+    except Exception as exc:
+        if transactions.is_transient(exc):
             retries.undo_attempt([webhook_id], attempt)
         elif trial_posting.is_deployment_broken():
-            retries.postpone([webhook_id], attempt, _cause(fault))
-            raise Ignore from fault
+            retries.postpone([webhook_id], attempt, _cause(exc))
+            raise Ignore from exc
         else:
-            retries.record_failure(webhook_id, attempt, _cause(fault))
+            retries.record_failure(webhook_id, attempt, _cause(exc))
         raise
-    if not was_made:
+    if not applied:
         retries.undo_attempt([webhook_id], attempt)
         raise Ignore
     return Webhook.objects.values_list("status", flat=True).get(id=webhook_id)
@@ -105,17 +102,20 @@ def _apply_and_ring(webhook_ids: Collection[int]) -> set[int]:
     try:
         return applying.apply_ids(webhook_ids)
     finally:
-        doorbell.ring()  # likewise
+        doorbell.ring()  # other workers may have skipped new webhooks of organizations locked here
 
 
-def _cause(fault: Exception) -> str:
-    """What went wrong, without BatchFailed around it."""
-    return repr(fault.__cause__ or fault)
+def _cause(exc: Exception) -> str:
+    """Return the repr() of the original exception, without BatchFailed around it."""
+    return repr(exc.__cause__ or exc)
 
 
 @shared_task(ignore_result=True)
 def run_operator_actions() -> None:
-    """As with apply_received: for a second, and then again. Of two at one act, one ends at once."""
+    """Run pending operator actions for up to 1 s, then re-enqueue.
+
+    Of concurrent runs of one action all but one exit early.
+    """
     if acting.run_pending(SECONDS_MAX):
         doorbell.ring_now(doorbell.OPERATOR_ACTIONS_TASK)
 
@@ -127,15 +127,15 @@ def sweep() -> None:
 
 @shared_task(ignore_result=True)
 def prune() -> None:
-    """A little at a time, because the next sweep waits meanwhile."""
-    gone: Counter[str] = Counter()
+    """Delete expired rows for up to 1 s, because the next sweep waits for the end."""
+    pruned: Counter[str] = Counter()
 
-    def watch(kind: retention.RetentionRule, rows: int) -> None:
-        gone[kind.name] += rows
+    def count(rule: retention.RetentionRule, rows: int) -> None:
+        pruned[rule.name] += rows
 
-    retention.prune(watch, full_scan=False, seconds_max=SECONDS_MAX)
-    if gone:
-        log.info("rows pruned", **{kind.replace(" ", "_"): rows for kind, rows in gone.items()})
+    retention.prune(count, full_scan=False, seconds_max=SECONDS_MAX)
+    if pruned:
+        log.info("rows pruned", **{name.replace(" ", "_"): rows for name, rows in pruned.items()})
 
 
 @shared_task(ignore_result=True)
@@ -151,10 +151,13 @@ def on_worker_lost(sender: Task[..., object], exception: BaseException, **_: obj
 
 @worker_ready.connect
 def recover_dead_batches(**_: object) -> None:
-    """Processes of this worker, or of one before, died with batches. Runs in the worker's main process."""
-    connection.close()  # Celery stored the result with it, and nothing in this process would renew it
+    """Retry the batches of dead pool processes, of this worker or an earlier one.
+
+    Runs in the main process.
+    """
+    connection.close()  # Celery stored a result with it, and nothing in this process would renew it
     try:
         retries.move_dead_batches_to_retries()
         retries.enqueue_due()
     finally:
-        connection.close()  # the pool processes forked from here on must not inherit it
+        connection.close()  # pool processes forked from now on must not inherit it

@@ -1,8 +1,8 @@
-"""A trial posting, which tells a fault of the deployment from one of a webhook: docs/decisions/0022.
+"""Tell a broken deployment from a bad webhook by posting a trial webhook: docs/decisions/0022.
 
 Code ahead of its migration, a revoked grant, a missing table or a bug in a release makes every webhook fail.
-A class of exceptions could not tell these from a webhook that no release can apply; a webhook without any
-peculiarity can.
+The exception's class cannot distinguish these from a webhook that no release can apply. An ordinary webhook
+can.
 """
 
 import sys
@@ -23,23 +23,23 @@ from worker.metrics import TRIAL_POSTING_FAILURES
 
 log = structlog.get_logger(__name__)
 
-TRIES_MAX = 2  # where its fault is transient; pages wait for it
-PAUSE_SECONDS = 1.0  # after a fault: each wake-up would make the same batch fail again at once
+TRIES_MAX = 2  # if the error is transient; admin pages wait for it
+PAUSE_SECONDS = 1.0  # after an error: each wake-up would make the same batch fail again at once
 
 
 def trial_error() -> Exception | None:
-    """Apply a trial webhook as a worker does, and roll it back; return what was raised, None if nothing was.
+    """Apply a trial webhook as a worker does, and roll back; return the exception raised, or None.
 
-    What is transient says nothing yet: then it is tried once more.
+    After a transient error it is tried once more.
     """
-    fault: Exception | None = None
+    error: Exception | None = None
     for _ in range(TRIES_MAX):
-        fault = _try_once()
-        if fault is None or not transactions.is_transient(fault):
+        error = _try_once()
+        if error is None or not transactions.is_transient(error):
             break
         if not connection.in_atomic_block:
-            connection.close()  # it may be the connection that failed
-    return fault
+            connection.close()  # the connection itself may have failed
+    return error
 
 
 def _try_once() -> Exception | None:
@@ -53,8 +53,9 @@ def _try_once() -> Exception | None:
 
 
 def _apply_and_roll_back() -> set[int]:
-    """Its organization is its own, so that it waits for no posting and none waits for it. No INN begins with
-    00.
+    """Post a webhook of an organization of its own, so that no real posting waits for it, or it for one.
+
+    No real INN begins with 00.
     """
     now = timezone.now()
     organization = Organization(inn=f"00{randrange(10**10):010}", opened_at=now)
@@ -75,16 +76,16 @@ def _apply_and_roll_back() -> set[int]:
 
 
 def is_deployment_broken() -> bool:
-    """Whether posting fails for the trial webhook, too: then a failure says nothing about its webhooks."""
-    fault = trial_error()
-    if fault is None:
+    """Return whether the trial webhook fails as well: then a failure says nothing about its webhooks."""
+    error = trial_error()
+    if error is None:
         return False
     TRIAL_POSTING_FAILURES.inc()
-    log.error("trial posting failed; no attempt is counted", error=repr(fault))
+    log.error("trial posting failed; no attempt is counted", error=repr(error))
     time.sleep(PAUSE_SECONDS)
     return True
 
 
 def exit_if_deployment_broken() -> None:
-    """End the process with status 1 if posting fails; for a child, which the trial might kill."""
+    """Exit with status 1 if the trial fails, else 0; for a subprocess, which the trial may kill."""
     sys.exit(is_deployment_broken())

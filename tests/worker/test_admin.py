@@ -29,27 +29,27 @@ def failed() -> Webhook:
 
 
 def result_of(webhook: Webhook | None, **fields: object) -> TaskResult:
-    """What Celery keeps of an attempt that failed, or of another task."""
+    """Create the result of a failed attempt at `webhook`, or of another task."""
     prefix = f"webhook-{webhook.pk}-" if webhook else ""
-    told = {"status": "FAILURE", "traceback": "Traceback:\n  File …\nValueError: <b>it broke</b>\n"}
-    return TaskResult.objects.create(task_id=f"{prefix}{uuid4()}", **told | fields)
+    defaults = {"status": "FAILURE", "traceback": "Traceback:\n  File …\nValueError: <b>it broke</b>\n"}
+    return TaskResult.objects.create(task_id=f"{prefix}{uuid4()}", **defaults | fields)
 
 
 def select(browser: Client, *results: TaskResult) -> HttpResponse:
-    """Tick these results in the list and choose Replay."""
+    """Submit the action Replay for these results."""
     ticked = {"action": "replay_selected", "_selected_action": [result.pk for result in results]}
     return browser.post(admin_url(TaskResult, "changelist"), {**ticked, "index": "0"}, follow=True)
 
 
-def said(answer: HttpResponse) -> str:
-    return " ".join(map(str, answer.context["messages"]))
+def messages_of(response: HttpResponse) -> str:
+    return " ".join(map(str, response.context["messages"]))
 
 
 def statuses() -> list[str]:
     return list(Webhook.objects.order_by("id").values_list("status", flat=True))
 
 
-def test_the_webhooks_behind_results_are_replayed_after_the_same_confirmation(admin_client: Client) -> None:
+def test_replay_of_results_confirms_then_replays_their_webhooks(admin_client: Client) -> None:
     one, other, applied = failed(), failed(), make_webhook(status=APPLIED)
     results = [result_of(webhook) for webhook in (one, one, other, applied)]
 
@@ -61,12 +61,12 @@ def test_the_webhooks_behind_results_are_replayed_after_the_same_confirmation(ad
     assert "1 applied already" in content
     button = re.search(r'action="([^"]*)" class="confirmation"', content)
     assert button
-    answer = admin_client.post(button[1], {**hidden_fields(asked), "reason": "it is repaired"}, follow=True)
-    assert answer.context["outcomes"] == [(2, "done"), (1, "applied already")]
+    response = admin_client.post(button[1], {**hidden_fields(asked), "reason": "it is repaired"}, follow=True)
+    assert response.context["outcomes"] == [(2, "done"), (1, "applied already")]
     assert statuses() == [RECEIVED, RECEIVED, APPLIED]
 
 
-def test_the_webhook_is_never_taken_from_the_cut_off_arguments(admin_client: Client) -> None:
+def test_webhook_is_read_from_task_id_not_from_truncated_arguments(admin_client: Client) -> None:
     webhook, mistaken = failed(), failed()
     result = result_of(
         webhook, task_args=f"({mistaken.pk}, 1)", task_kwargs=f"{{'webhook_id': {mistaken.pk}}}"
@@ -78,32 +78,32 @@ def test_the_webhook_is_never_taken_from_the_cut_off_arguments(admin_client: Cli
     assert str(mistaken) not in content
 
 
-def test_results_without_a_webhook_are_named(admin_client: Client) -> None:
+def test_results_without_webhook_are_listed_in_message(admin_client: Client) -> None:
     sweeps = [result_of(None) for _ in range(LISTED_MAX + 1)]
 
-    answer = select(admin_client, *sweeps)
+    response = select(admin_client, *sweeps)
 
-    assert said(answer).startswith(f"{LISTED_MAX + 1} without a webhook to replay: ")
-    assert sum(sweep.task_id in said(answer) for sweep in sweeps) == LISTED_MAX
-    assert said(answer).endswith(", …")
+    assert messages_of(response).startswith(f"{LISTED_MAX + 1} without a webhook to replay: ")
+    assert sum(sweep.task_id in messages_of(response) for sweep in sweeps) == LISTED_MAX
+    assert messages_of(response).endswith(", …")
 
 
-def test_results_without_a_webhook_are_named_beside_those_that_have_one(admin_client: Client) -> None:
+def test_results_without_webhook_are_listed_while_others_are_replayed(admin_client: Client) -> None:
     webhook, sweep = failed(), result_of(None)
 
-    answer = select(admin_client, sweep, result_of(webhook))
+    response = select(admin_client, sweep, result_of(webhook))
 
-    assert said(answer) == f"1 without a webhook to replay: {sweep.task_id}"
-    assert str(webhook) in answer.content.decode()
-
-
-def test_a_result_of_a_webhook_that_never_was_replays_nothing(admin_client: Client) -> None:
-    answer = select(admin_client, result_of(Webhook(pk=10**9)))
-
-    assert "1 unknown" in answer.content.decode()
+    assert messages_of(response) == f"1 without a webhook to replay: {sweep.task_id}"
+    assert str(webhook) in response.content.decode()
 
 
-def test_whoever_may_only_look_cannot_replay() -> None:
+def test_result_of_nonexistent_webhook_replays_nothing(admin_client: Client) -> None:
+    response = select(admin_client, result_of(Webhook(pk=10**9)))
+
+    assert "1 unknown" in response.content.decode()
+
+
+def test_auditor_cannot_replay() -> None:
     auditor = staff_client("view_taskresult", "view_webhook")
     result = result_of(failed())
 
@@ -113,7 +113,7 @@ def test_whoever_may_only_look_cannot_replay() -> None:
     assert statuses() == [FAILED]
 
 
-def test_a_result_links_its_webhook_and_a_webhook_its_results(admin_client: Client) -> None:
+def test_result_and_webhook_link_to_each_other(admin_client: Client) -> None:
     webhook = failed()
     result = result_of(webhook)
     foreign = [result_of(Webhook(pk=int(f"{webhook.pk}{digit}"))) for digit in range(10)]
@@ -128,7 +128,7 @@ def test_a_result_links_its_webhook_and_a_webhook_its_results(admin_client: Clie
         assert admin_url(TaskResult, "change", other.pk) not in content
 
 
-def test_the_traceback_is_shown_as_text(admin_client: Client) -> None:
+def test_traceback_is_escaped(admin_client: Client) -> None:
     result = result_of(failed())
 
     for url in [admin_url(TaskResult, "changelist"), admin_url(TaskResult, "change", result.pk)]:
@@ -137,7 +137,7 @@ def test_the_traceback_is_shown_as_text(admin_client: Client) -> None:
         assert "<b>it broke" not in content
 
 
-def test_results_are_found_by_task_id_and_by_operation_id(admin_client: Client) -> None:
+def test_search_finds_results_by_task_id_and_operation_id(admin_client: Client) -> None:
     webhook = failed()
     attempt, sweep = result_of(webhook), result_of(None)
 
@@ -146,7 +146,7 @@ def test_results_are_found_by_task_id_and_by_operation_id(admin_client: Client) 
     assert changelist_rows(admin_client, TaskResult, q=sweep.task_id) == [str(sweep)]
 
 
-def test_a_dead_letters_result_is_not_changed_or_deleted_here(admin_client: Client) -> None:
+def test_results_are_read_only(admin_client: Client) -> None:
     result = result_of(failed())
 
     for name, arguments in [("add", []), ("change", [result.pk]), ("delete", [result.pk])]:
@@ -155,7 +155,7 @@ def test_a_dead_letters_result_is_not_changed_or_deleted_here(admin_client: Clie
     assert TaskResult.objects.get() == result
 
 
-def test_the_list_costs_the_same_few_statements_however_long_it_is(admin_client: Client) -> None:
+def test_list_query_count_is_independent_of_length(admin_client: Client) -> None:
     result_of(failed())
     with CaptureQueriesContext(connection) as short:
         changelist_rows(admin_client, TaskResult)
@@ -167,7 +167,7 @@ def test_the_list_costs_the_same_few_statements_however_long_it_is(admin_client:
     assert len(long) == len(short) <= 8
 
 
-def test_an_attempt_that_failed_shows_the_cause_and_not_the_exception_around_it(admin_client: Client) -> None:
+def test_failed_attempt_shows_cause_without_wrapper(admin_client: Client) -> None:
     webhook = failed()
     wrapper = BatchFailed([webhook.pk])
     wrapper.__cause__ = DataError("out of range")

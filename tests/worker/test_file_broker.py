@@ -29,7 +29,7 @@ def take_all(channel: Channel) -> list[Any]:
             return taken
 
 
-def test_messages_come_out_in_the_order_they_went_in_each_from_its_queue(channel: Channel) -> None:
+def test_queues_are_first_in_first_out(channel: Channel) -> None:
     for number in range(5):
         channel._put("q", {"number": number})
     channel._put("other", {})
@@ -39,7 +39,7 @@ def test_messages_come_out_in_the_order_they_went_in_each_from_its_queue(channel
     assert channel._purge("other") == 1
 
 
-def test_a_missing_folder_is_an_empty_queue(channel: Channel) -> None:
+def test_missing_folder_is_an_empty_queue(channel: Channel) -> None:
     channel._put("q", {})
     shutil.rmtree(channel.data_folder_in)
 
@@ -48,17 +48,17 @@ def test_a_missing_folder_is_an_empty_queue(channel: Channel) -> None:
     assert take_all(channel) == [{"back": True}]
 
 
-def test_a_folder_that_goes_while_we_look_is_an_empty_queue(
+def test_folder_deleted_during_read_is_an_empty_queue(
     channel: Channel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Channel, "_folder", Path(channel.data_folder_in) / "gone a moment ago")
+    monkeypatch.setattr(Channel, "_folder", Path(channel.data_folder_in) / "deleted")
 
     assert take_all(channel) == []
     assert channel._size("q") == 0
     assert channel._purge("q") == 0
 
 
-def test_an_empty_file_is_passed_over(channel: Channel) -> None:
+def test_empty_file_is_skipped(channel: Channel) -> None:
     channel._put("q", {"good": True})
     (Path(channel.data_folder_in) / "0_x.q.msg").touch()
 
@@ -66,8 +66,8 @@ def test_an_empty_file_is_passed_over(channel: Channel) -> None:
     assert list(Path(channel.data_folder_in).iterdir()) == []
 
 
-def test_a_message_is_taken_once_and_never_half_written(channel: Channel) -> None:
-    """Readers race with a writer of large messages; kombu's own transport hands out empty ones here."""
+def test_message_is_taken_once_and_complete(channel: Channel) -> None:
+    """Readers race with a writer of large messages; kombu's own transport returns empty ones here."""
     messages, taken = 200, []
     writer = Thread(
         target=lambda: [channel._put("q", {"n": n, "fill": "x" * 100_000}) for n in range(messages)]

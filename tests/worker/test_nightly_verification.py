@@ -1,4 +1,4 @@
-"""The scheduler verifies the books by itself."""
+"""The scheduler verifies the ledger every night."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -9,7 +9,7 @@ import pytest
 from django.utils import timezone
 
 from core.db import clock
-from ingest import verification as books
+from ingest import verification
 from ingest.models import LedgerVerification, Webhook
 from ledger.models import BalanceLog, Payment
 from tests.corruption import unconstrained_tables, without_triggers
@@ -23,13 +23,13 @@ DAY = timedelta(days=1)
 
 
 def applied(amount_kopecks: int, at: datetime) -> None:
-    """A webhook that was posted at `at`."""
-    told = terms(amount_kopecks)
-    make_webhook(told, status=Webhook.Status.APPLIED, applied_at=at)
-    post_payments(told)
+    """Create a webhook that was posted at `at`."""
+    payment = terms(amount_kopecks)
+    make_webhook(payment, status=Webhook.Status.APPLIED, applied_at=at)
+    post_payments(payment)
     with without_triggers(Payment, BalanceLog):
-        Payment.objects.filter(operation_id=told.operation_id).update(created_at=at)
-        BalanceLog.objects.filter(payment__operation_id=told.operation_id).update(created_at=at)
+        Payment.objects.filter(operation_id=payment.operation_id).update(created_at=at)
+        BalanceLog.objects.filter(payment__operation_id=payment.operation_id).update(created_at=at)
 
 
 def verified(ago: timedelta, **fields: Any) -> LedgerVerification:
@@ -40,14 +40,14 @@ def verified(ago: timedelta, **fields: Any) -> LedgerVerification:
 
 
 @pytest.fixture(autouse=True)
-def no_child_of_another_test(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(nightly_verification, "_child", None)
+def no_subprocess_of_another_test(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(nightly_verification, "_process", None)
     yield
-    if nightly_verification._child:
-        nightly_verification._child.join(60)
+    if nightly_verification._process:
+        nightly_verification._process.join(60)
 
 
-def test_the_hour_is_that_of_the_banks_time_zone(settings: Any) -> None:
+def test_schedule_uses_bank_time_zone(settings: Any) -> None:
     settings.VERIFY_AT_HOUR = 3
     settings.BANK_TIME_ZONE = ZoneInfo("Europe/Moscow")
     midnight = datetime(2026, 3, 4, tzinfo=UTC)  # when it is three in Moscow
@@ -57,7 +57,7 @@ def test_the_hour_is_that_of_the_banks_time_zone(settings: Any) -> None:
     assert scheduled_after(midnight - timedelta(seconds=1)) == midnight
 
 
-def test_a_verification_is_due_once_after_each_scheduled_moment() -> None:
+def test_verification_is_due_once_per_scheduled_time() -> None:
     now = clock.database_now()
     assert not is_due(now), "there is nothing to verify"
 
@@ -70,37 +70,37 @@ def test_a_verification_is_due_once_after_each_scheduled_moment() -> None:
     assert is_due(now + DAY)
 
 
-def test_the_scheduler_verifies_in_a_child_and_once(settings: Any) -> None:
+def test_verification_runs_once_in_subprocess(settings: Any) -> None:
     applied(1_00, timezone.now() - 2 * DAY)
 
     tasks.verify()
-    assert nightly_verification._child is not None
-    nightly_verification._child.join(60)
+    assert nightly_verification._process is not None
+    nightly_verification._process.join(60)
     tasks.verify()
 
-    kept = LedgerVerification.objects.get()
-    assert (kept.drift, kept.is_full, kept.entries_to > 0) == ("", True, True)
-    assert not nightly_verification._child.is_alive()
+    saved = LedgerVerification.objects.get()
+    assert (saved.drift, saved.is_full, saved.entries_to > 0) == ("", True, True)
+    assert not nightly_verification._process.is_alive()
 
 
-def test_of_several_schedulers_one_verifies_and_a_lease_of_a_dead_one_ends() -> None:
+def test_lease_admits_one_scheduler_and_expires() -> None:
     assert nightly_verification._acquire_lease()
     assert not nightly_verification._acquire_lease()
 
     applied(1_00, timezone.now() - 2 * DAY)
     assert not nightly_verification.start_if_due()
 
-    Lease.objects.update(until=clock.database_now() - timedelta(seconds=1))
+    Lease.objects.update(expires_at=clock.database_now() - timedelta(seconds=1))
     assert nightly_verification.start_if_due()
 
 
-def test_new_drift_is_found_by_night_and_old_drift_within_a_week(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(books, "OVERLAP_ROWS", 0)
+def test_new_drift_is_found_nightly_and_old_drift_weekly(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(verification, "OVERLAP_ROWS", 0)
     applied(1_00, timezone.now())
     nightly_verification.verify()
     applied(2_00, timezone.now())
-    lines = BalanceLog.objects.order_by("pk")
-    old, new = lines[0].pk, lines[1].pk
+    entries = BalanceLog.objects.order_by("pk")
+    old, new = entries[0].pk, entries[1].pk
     with unconstrained_tables():
         BalanceLog.objects.filter(pk=new).update(amount_kopecks=2_01)
         nightly_verification.verify()
@@ -118,12 +118,12 @@ def test_new_drift_is_found_by_night_and_old_drift_within_a_week(monkeypatch: py
         assert "entry 1" in LedgerVerification.objects.latest("pk").drift
 
 
-def test_the_speed_is_bounded_and_the_lease_renewed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rate_is_bounded_and_lease_renewed(monkeypatch: pytest.MonkeyPatch) -> None:
     slept: list[float] = []
     monkeypatch.setattr(nightly_verification.time, "sleep", slept.append)
     monkeypatch.setattr(nightly_verification, "LEASE_RENEWAL_SECONDS", 0.0)
     nightly_verification._acquire_lease()
-    before = Lease.objects.get().until
+    before = Lease.objects.get().expires_at
     monkeypatch.setattr(nightly_verification, "LEASE_RENEWAL_SECONDS", 60.0)
     pace = nightly_verification.ThrottledProgress(1000)
     monkeypatch.setattr(nightly_verification, "LEASE_DURATION", timedelta(minutes=3))
@@ -132,4 +132,4 @@ def test_the_speed_is_bounded_and_the_lease_renewed(monkeypatch: pytest.MonkeyPa
     assert slept == [pytest.approx(10, abs=1)]
     pace._renewed -= 61
     pace("entries", 0)
-    assert Lease.objects.get().until > before
+    assert Lease.objects.get().expires_at > before

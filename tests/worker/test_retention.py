@@ -31,8 +31,8 @@ def conflicting(webhook: Webhook, **fields: Any) -> ConflictingDelivery:
     )
 
 
-def an_old_house() -> None:
-    """Of each kind one, all of them old; of webhooks one applied, one failed, one received."""
+def create_expired_data() -> None:
+    """Create one expired row for each rule, and one applied, one failed and one received webhook."""
     applied = make_webhook()
     apply_batch(10)
     make_webhook()
@@ -43,8 +43,8 @@ def an_old_house() -> None:
     make_webhook()
     TaskResult.objects.create(task_id="webhook-1-1")
     aged(Webhook, "received_at")
-    for kind in (DuplicateDelivery, RejectedDelivery, ConflictingDelivery):
-        aged(kind, "received_at")
+    for model in (DuplicateDelivery, RejectedDelivery, ConflictingDelivery):
+        aged(model, "received_at")
     aged(TaskResult, "date_done")
 
 
@@ -59,29 +59,29 @@ def bodies_left() -> dict[str, bool]:
 
 
 @pytest.fixture(autouse=True)
-def a_year(settings: Settings) -> None:
+def one_year(settings: Settings) -> None:
     settings.RAW_BODY_RETENTION_DAYS = settings.DELIVERY_RETENTION_DAYS = (
         settings.TASK_RESULT_RETENTION_DAYS
     ) = 365
 
 
-def test_what_is_old_goes_and_the_ledger_stays() -> None:
-    an_old_house()
+def test_expired_data_is_deleted_and_ledger_is_kept() -> None:
+    create_expired_data()
     before = [list(model.objects.values()) for model in (Payment, BalanceLog)]
 
-    told = pruned()
+    output = pruned()
 
     assert bodies_left() == {"applied": False, "failed": True, "received": True}
-    gone = (DuplicateDelivery, RejectedDelivery, ConflictingDelivery, TaskResult)
-    assert [kind._default_manager.count() for kind in gone] == [0, 0, 0, 0]
+    deleted = (DuplicateDelivery, RejectedDelivery, ConflictingDelivery, TaskResult)
+    assert [model._default_manager.count() for model in deleted] == [0, 0, 0, 0]
     assert [list(model.objects.values()) for model in (Payment, BalanceLog)] == before
-    assert "raw bodies of webhooks, older than 365 days: 1 gone" in told
-    assert "task results, older than 365 days: 1 gone" in told
+    assert "raw bodies of webhooks, older than 365 days: 1 deleted" in output
+    assert "task results, older than 365 days: 1 deleted" in output
     assert Webhook.objects.get(status=Webhook.Status.APPLIED).terms is not None
 
 
-def test_what_is_young_stays() -> None:
-    an_old_house()
+def test_recent_data_is_kept() -> None:
+    create_expired_data()
     for rows in (Webhook.objects, RejectedDelivery.objects):
         rows.update(received_at=timezone.now())
     TaskResult.objects.update(date_done=timezone.now())
@@ -92,34 +92,34 @@ def test_what_is_young_stays() -> None:
     assert RejectedDelivery.objects.count() == TaskResult.objects.count() == 1
 
 
-def test_zero_days_are_for_ever(settings: Settings) -> None:
+def test_zero_days_keep_forever(settings: Settings) -> None:
     settings.RAW_BODY_RETENTION_DAYS = settings.DELIVERY_RETENTION_DAYS = (
         settings.TASK_RESULT_RETENTION_DAYS
     ) = 0
-    an_old_house()
+    create_expired_data()
 
-    assert "raw bodies of webhooks, kept for ever: 0 gone" in pruned()
+    assert "raw bodies of webhooks, kept forever: 0 deleted" in pruned()
     assert all(bodies_left().values())
     assert RejectedDelivery.objects.count() == TaskResult.objects.count() == 1
 
 
-def test_a_dry_run_counts_the_same_and_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_dry_run_counts_without_deleting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retention, "BATCH_ROWS", 2)
-    an_old_house()
+    create_expired_data()
     for _ in range(5):
         inbox.record_rejected(inbox.Delivery(b"garbage"), "body: must be valid JSON")
     aged(RejectedDelivery, "received_at")
 
-    would = pruned(dry_run=True)
+    dry_run = pruned(dry_run=True)
 
-    assert "rejected deliveries, older than 365 days: 6 would go" in would
+    assert "rejected deliveries, older than 365 days: 6 would be deleted" in dry_run
     assert all(bodies_left().values())
     assert RejectedDelivery.objects.count() == 6
-    assert pruned() == would.replace("would go", "gone")
+    assert pruned() == dry_run.replace("would be deleted", "deleted")
 
 
 def applied_and_aged(webhooks: int) -> list[int]:
-    """Their keys, oldest first."""
+    """Create applied webhooks of long ago; return their keys, oldest first."""
     for _ in range(webhooks):
         make_webhook()
     apply_batch(100)
@@ -131,7 +131,7 @@ def with_bodies() -> list[int]:
     return list(Webhook.objects.exclude(body=b"").order_by("pk").values_list("pk", flat=True))
 
 
-def test_a_prune_of_bodies_that_is_cut_off_goes_on_in_the_next_run(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interrupted_prune_of_bodies_resumes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retention, "BATCH_ROWS", 2)
     keys = applied_and_aged(7)
     left = []
@@ -142,7 +142,7 @@ def test_a_prune_of_bodies_that_is_cut_off_goes_on_in_the_next_run(monkeypatch: 
     assert left == [keys[2:], keys[4:], keys[6:], []]
 
 
-def test_a_body_of_a_webhook_that_ended_late_is_emptied_by_the_command(
+def test_body_of_webhook_dismissed_late_is_emptied_by_full_scan(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(retention, "BATCH_ROWS", 2)
@@ -158,7 +158,7 @@ def test_a_body_of_a_webhook_that_ended_late_is_emptied_by_the_command(
     assert with_bodies() == []
 
 
-def test_rows_become_old_behind_those_that_were_emptied_before(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bodies_expiring_after_checkpoint_are_emptied(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retention, "BATCH_ROWS", 2)
     keys = applied_and_aged(9)
     Webhook.objects.filter(pk__in=keys[4:]).update(received_at=timezone.now())
@@ -170,8 +170,8 @@ def test_rows_become_old_behind_those_that_were_emptied_before(monkeypatch: pyte
     assert with_bodies() == []
 
 
-def test_the_younger_rows_of_a_page_are_emptied_when_they_are_old(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A page is not done as long as some of its rows are still to become old."""
+def test_younger_bodies_of_page_are_emptied_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The checkpoint stays before the rows that have not expired."""
     monkeypatch.setattr(retention, "BATCH_ROWS", 5)
     keys = applied_and_aged(9)
     Webhook.objects.filter(pk__in=keys[3:]).update(received_at=timezone.now())
@@ -183,7 +183,7 @@ def test_the_younger_rows_of_a_page_are_emptied_when_they_are_old(monkeypatch: p
     assert with_bodies() == []
 
 
-def test_a_webhook_of_a_clock_that_was_ahead_does_not_hold_up_those_behind_it(
+def test_webhook_with_future_timestamp_does_not_block_others(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(retention, "BATCH_ROWS", 20)
@@ -198,8 +198,8 @@ def test_a_webhook_of_a_clock_that_was_ahead_does_not_hold_up_those_behind_it(
 
 @pytest.mark.parametrize("full_scan", [True, False])
 @pytest.mark.parametrize("bad", [datetime(2000, 1, 1, tzinfo=UTC), datetime(2099, 1, 1, tzinfo=UTC)])
-def test_a_row_of_a_bad_clock_takes_no_other_with_it(bad: datetime, full_scan: bool) -> None:
-    """The newest of each kind, and one in the middle: those of the year 2000 go; the others are of today."""
+def test_row_with_wrong_timestamp_does_not_affect_others(bad: datetime, full_scan: bool) -> None:
+    """The newest row of each table and one in the middle have the wrong timestamp."""
     for _ in range(40):
         webhook = make_webhook()
         inbox.record_rejected(inbox.Delivery(b"garbage"), "body: must be valid JSON")
@@ -219,20 +219,20 @@ def test_a_row_of_a_bad_clock_takes_no_other_with_it(bad: datetime, full_scan: b
     assert (len(with_bodies()), RejectedDelivery.objects.count(), TaskResult.objects.count()) == (left,) * 3
 
 
-def test_an_open_conflict_stays_however_old_it_is() -> None:
+def test_open_conflict_is_never_deleted() -> None:
     webhook = make_webhook()
     conflict = conflicting(webhook)
     conflicting(webhook, resolved_by_id=1)
     aged(ConflictingDelivery, "received_at")
 
-    assert "conflicting deliveries, older than 365 days: 1 would go" in pruned(dry_run=True)
+    assert "conflicting deliveries, older than 365 days: 1 would be deleted" in pruned(dry_run=True)
     tasks.prune()
     pruned()
 
     assert list(ConflictingDelivery.objects.all()) == [conflict]
 
 
-def test_a_backlog_of_one_kind_does_not_hold_up_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_backlog_of_one_rule_does_not_delay_others(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retention, "BATCH_ROWS", 1)
     applied_and_aged(3)
     inbox.record_rejected(inbox.Delivery(b"garbage"), "body: must be valid JSON")
@@ -243,42 +243,42 @@ def test_a_backlog_of_one_kind_does_not_hold_up_the_others(monkeypatch: pytest.M
     assert (len(with_bodies()), RejectedDelivery.objects.count()) == (2, 0)
 
 
-def test_a_short_run_leaves_the_rest_for_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_time_limit_leaves_rest_for_next_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retention, "BATCH_ROWS", 2)
     for _ in range(5):
         inbox.record_rejected(inbox.Delivery(b"garbage"), "body: must be valid JSON")
     aged(RejectedDelivery, "received_at")
-    seen: list[int] = []
+    progress: list[int] = []
 
-    retention.prune(lambda _, rows: seen.append(rows), full_scan=False, seconds_max=0)
-    assert (seen, RejectedDelivery.objects.count()) == ([2], 3)
-    retention.prune(lambda _, rows: seen.append(rows), full_scan=False)
-    assert (seen, RejectedDelivery.objects.count()) == ([2, 2, 1], 0)
+    retention.prune(lambda _, rows: progress.append(rows), full_scan=False, seconds_max=0)
+    assert (progress, RejectedDelivery.objects.count()) == ([2], 3)
+    retention.prune(lambda _, rows: progress.append(rows), full_scan=False)
+    assert (progress, RejectedDelivery.objects.count()) == ([2, 2, 1], 0)
 
 
 def session(key: str, **until_end: float) -> Session:
     return Session.objects.create(session_key=key, expire_date=timezone.now() + timedelta(**until_end))
 
 
-def test_expired_sessions_go_and_the_others_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_expired_sessions_are_deleted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retention, "BATCH_ROWS", 2)
     for number in range(5):
         session(f"old{number}", seconds=-1)
     session("kept", days=1)
 
-    assert "sessions, expired: 5 would go" in pruned(dry_run=True)
+    assert "sessions, expired: 5 would be deleted" in pruned(dry_run=True)
     tasks.prune()
     assert [kept.pk for kept in Session.objects.all()] == ["kept"]
 
 
-def test_a_session_that_was_renewed_meanwhile_stays() -> None:
+def test_session_renewed_meanwhile_is_kept() -> None:
     renewed = session("renewed", days=1)
-    sessions = next(kind for kind in retention.rules(full_scan=False) if kind.name == "sessions")
+    sessions = next(rule for rule in retention.rules(full_scan=False) if rule.name == "sessions")
     sessions.delete([renewed.pk])
     assert Session.objects.exists()
 
 
-def test_a_body_of_a_webhook_that_changed_its_state_meanwhile_stays() -> None:
+def test_body_of_webhook_replayed_meanwhile_is_kept() -> None:
     webhook = make_webhook()
     retention._empty_bodies([webhook.pk])
     webhook.refresh_from_db()

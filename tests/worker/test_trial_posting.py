@@ -1,4 +1,4 @@
-"""A fault of the deployment costs no webhook an attempt; one of a webhook does, whatever it raises."""
+"""A broken deployment costs no webhook an attempt; a bad webhook loses one with any exception."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -25,7 +25,7 @@ ERRORS = [ImportError("no module"), MemoryError(), OSError(28, "No space left"),
 
 
 @pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch, settings: Settings) -> None:
+def no_pauses(monkeypatch: pytest.MonkeyPatch, settings: Settings) -> None:
     settings.ATTEMPTS_MAX = 2
     monkeypatch.setattr(trial_posting, "PAUSE_SECONDS", 0)
     monkeypatch.setattr(doorbell, "ring", lambda: None)
@@ -38,7 +38,7 @@ def execute(statement: str) -> None:
 
 @contextmanager
 def renamed_column() -> Iterator[None]:
-    """As while the code is ahead of its migration."""
+    """Simulate code that is ahead of its migration."""
     execute("ALTER TABLE ledger_payment RENAME COLUMN document_date TO moved")
     try:
         yield
@@ -65,11 +65,11 @@ def broken_release() -> Iterator[None]:
         yield
 
 
-FAULTS = [renamed_column, renamed_table, broken_release]
+DEFECTS = [renamed_column, renamed_table, broken_release]
 
 
 def run_everything(sent: Sent) -> None:
-    """What workers and the sweeper do in the time that more than ATTEMPTS_MAX attempts take."""
+    """Run the workers and the sweeper for longer than ATTEMPTS_MAX attempts take."""
     for _ in range(4):
         Webhook.objects.received().exclude(next_attempt_at=None).update(
             next_attempt_at=timezone.now() - timedelta(hours=1)
@@ -85,17 +85,17 @@ def run_everything(sent: Sent) -> None:
                     task(**kwargs)
 
 
-@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("defect", DEFECTS)
 @pytest.mark.parametrize("stalled", [False, True], ids=["queued", "stalled"])
-def test_a_fault_of_the_deployment_fails_no_webhook_and_all_are_applied_after_its_repair(
-    fault: Any, stalled: bool, sent: Sent, settings: Settings
+def test_broken_deployment_fails_no_webhook_and_repair_applies_all(
+    defect: Any, stalled: bool, sent: Sent, settings: Settings
 ) -> None:
     settings.STALLED_AFTER_SECONDS = 0 if stalled else 60
     make_organizations(ROMASHKA, VASILEK)
     for inn in [ROMASHKA, VASILEK] * 3:
         make_webhook(terms(inn=inn))
 
-    with fault():
+    with defect():
         run_everything(sent)
         assert list(Webhook.objects.values_list("status", "attempts")) == [("received", 0)] * 6
     run_everything(sent)
@@ -104,15 +104,15 @@ def test_a_fault_of_the_deployment_fails_no_webhook_and_all_are_applied_after_it
 
 
 @pytest.mark.parametrize("error", ERRORS, ids=repr)
-def test_a_webhook_that_alone_raises_anything_is_failed_in_the_end(
+def test_bad_webhook_is_failed_for_any_exception(
     error: Exception, sent: Sent, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     poison, real_post = make_webhook(), applying.post
 
-    def post(told: QuerySet[Any], organizations: Any) -> None:
-        if told.filter(pk=poison.pk):
+    def post(payments: QuerySet[Any], organizations: Any) -> None:
+        if payments.filter(pk=poison.pk):
             raise error
-        real_post(told, organizations)
+        real_post(payments, organizations)
 
     monkeypatch.setattr(applying, "post", post)
     make_webhook(terms(inn=VASILEK))
@@ -123,7 +123,7 @@ def test_a_webhook_that_alone_raises_anything_is_failed_in_the_end(
     assert balances()[VASILEK] == 100_00
 
 
-def test_a_postponed_webhook_says_why_and_waits_half_a_minute() -> None:
+def test_postponed_webhook_stores_error_and_waits_30_seconds() -> None:
     webhook = make_webhook(next_attempt_at=timezone.now())
 
     with broken_release(), pytest.raises(Ignore):
@@ -135,7 +135,7 @@ def test_a_postponed_webhook_says_why_and_waits_half_a_minute() -> None:
     assert timedelta(seconds=20) < webhook.next_attempt_at - timezone.now() <= timedelta(seconds=30)
 
 
-def test_a_webhook_whose_processes_died_by_a_fault_of_the_deployment_gets_an_attempt_back() -> None:
+def test_attempt_that_died_of_broken_deployment_is_uncounted() -> None:
     webhook = make_webhook(attempts=2, next_attempt_at=timezone.now() - timedelta(hours=1))
 
     with renamed_column():
@@ -149,7 +149,7 @@ def test_a_webhook_whose_processes_died_by_a_fault_of_the_deployment_gets_an_att
     assert (webhook.status, webhook.last_error) == ("failed", retries.PROCESS_DIED)
 
 
-def test_a_trial_leaves_nothing_behind() -> None:
+def test_trial_is_rolled_back() -> None:
     make_webhook()
 
     assert trial_posting.trial_error() is None
@@ -158,26 +158,24 @@ def test_a_trial_leaves_nothing_behind() -> None:
     assert Webhook.objects.get().status == "received"
 
 
-def test_a_trial_names_what_was_raised_and_not_its_wrapper() -> None:
+def test_trial_error_is_cause_without_wrapper() -> None:
     with broken_release():
         assert isinstance(trial_posting.trial_error(), AttributeError)
 
 
 @pytest.mark.parametrize("times", [1, 100])
-def test_a_trial_is_tried_again_after_a_transient_fault_and_names_one_that_stays(
-    times: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Not what the broken connection or transaction says afterwards."""
+def test_trial_is_retried_after_transient_error(times: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A persistent error is returned itself, not what the broken transaction raises afterwards."""
     monkeypatch.setattr(transactions, "BACKOFF_SECONDS", 0)
     locked = OperationalError(
         *(["database is locked"] if connection.vendor == "sqlite" else [1213, "Deadlock"])
     )
-    faults, real_post = iter([locked] * times), applying.post
+    errors, real_post = iter([locked] * times), applying.post
 
-    def post(told: QuerySet[Any], organizations: Any) -> None:
-        if fault := next(faults, None):
-            raise fault
-        real_post(told, organizations)
+    def post(payments: QuerySet[Any], organizations: Any) -> None:
+        if error := next(errors, None):
+            raise error
+        real_post(payments, organizations)
 
     monkeypatch.setattr(applying, "post", post)
 
