@@ -1,4 +1,4 @@
-"""Replay from start to end in one call, as the command does it."""
+"""Replay a set of webhooks to the end in one call, for the replay command."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -10,10 +10,10 @@ from ingest import operator_actions
 from ingest.models import OperatorAction, OperatorActionItem, Webhook
 
 UNKNOWN = OperatorActionItem.Outcome.UNKNOWN
-_LEFT_ALONE = {
-    Webhook.Status.APPLIED: "applied already (nothing to do)",
-    Webhook.Status.RECEIVED: "waiting to be applied anyway",
-    Webhook.Status.DISMISSED: "dismissed (not replayed)",
+_SKIP_REASONS = {
+    Webhook.Status.APPLIED: "already applied",
+    Webhook.Status.RECEIVED: "already pending",
+    Webhook.Status.DISMISSED: "dismissed",
     Webhook.Status.FAILED: "failed again meanwhile",
     UNKNOWN: "unknown",
 }
@@ -21,19 +21,16 @@ _LEFT_ALONE = {
 
 @dataclass
 class ReplayResult:
-    """What a replay came to: how many webhooks moved, and how many were left alone, by their status."""
+    """How many webhooks were replayed, and how many skipped, by the status they were in."""
 
     replayed: int = 0
-    left_alone: Counter[str] = field(default_factory=Counter)
+    skipped: Counter[str] = field(default_factory=Counter)
 
     def __str__(self) -> str:
-        return ", ".join([f"{self.replayed} replayed", *self.reasons()])
-
-    def reasons(self) -> list[str]:
-        """Why others were left alone, with their number."""
-        return [
-            f"{self.left_alone[state]} {why}" for state, why in _LEFT_ALONE.items() if self.left_alone[state]
+        reasons = [
+            f"{self.skipped[status]} {why}" for status, why in _SKIP_REASONS.items() if self.skipped[status]
         ]
+        return ", ".join([f"{self.replayed} replayed", *reasons])
 
 
 def replay(
@@ -41,38 +38,33 @@ def replay(
     by: User,
     reason: str,
     by_name: str = "",
-    watch: Callable[[int], object] = lambda webhooks: None,
+    on_progress: Callable[[int], object] = lambda webhooks: None,
 ) -> ReplayResult:
-    """Replay those of the webhooks that are failed; `watch` is told the size of each chunk that is done.
+    """Replay the failed ones of the webhooks; call `on_progress` with the size of each finished chunk.
 
-    A command may end before its ring is sent: the sweeper rings then.
+    A command may exit before its doorbell ring is sent; the sweeper rings then.
     """
     ordered = sorted(set(webhook_ids))
-    done = ReplayResult()
+    result = ReplayResult()
     for start in range(0, len(ordered), operator_actions.WEBHOOKS_MAX):
-        action = operator_actions.create(
-            OperatorAction.Kind.REPLAY,
-            ordered[start : start + operator_actions.WEBHOOKS_MAX],
-            by,
-            reason,
-            by_name,
-        )
-        while reached := operator_actions.run_chunk(action.pk, wait=True):
-            watch(reached)
+        chunk = ordered[start : start + operator_actions.WEBHOOKS_MAX]
+        action = operator_actions.create(OperatorAction.Kind.REPLAY, chunk, by, reason, by_name)
+        while processed := operator_actions.run_chunk(action.pk, wait=True):
+            on_progress(processed)
         outcomes = operator_actions.progress(action).outcomes
-        done.replayed += outcomes.pop(OperatorActionItem.Outcome.DONE, 0)
-        done.left_alone += outcomes
-    return done
+        result.replayed += outcomes.pop(OperatorActionItem.Outcome.DONE, 0)
+        result.skipped += outcomes
+    return result
 
 
 def count_by_status(webhook_ids: Iterable[int]) -> Counter[str]:
-    """How many of the webhooks are in which state."""
-    states: Counter[str] = Counter()
+    """Count the webhooks by status; keys without a webhook count as UNKNOWN."""
+    counts: Counter[str] = Counter()
     for chunk in _chunks(webhook_ids):
-        found = list(Webhook.objects.filter(id__in=chunk).values_list("status", flat=True))
-        states.update({UNKNOWN: len(chunk) - len(found)})
-        states.update(found)
-    return +states
+        statuses = list(Webhook.objects.filter(id__in=chunk).values_list("status", flat=True))
+        counts.update({UNKNOWN: len(chunk) - len(statuses)})
+        counts.update(statuses)
+    return +counts
 
 
 def _chunks(webhook_ids: Iterable[int]) -> Iterator[list[int]]:

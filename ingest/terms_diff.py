@@ -1,4 +1,4 @@
-"""Two tellings of one operation side by side, as people read them."""
+"""Two versions of a payment's terms, compared field by field under readable names."""
 
 from dataclasses import dataclass, fields
 
@@ -9,37 +9,35 @@ from django.utils.translation import gettext_lazy as _
 from ledger.money import format_rubles
 from ledger.terms import PaymentTerms
 
-_NAMES: dict[str, str | Promise] = {
+_LABELS: dict[str, str | Promise] = {
     "operation_id": _("operation id"),
     "inn": _("payer INN"),
     "amount_kopecks": _("amount"),
     "document_number": _("document number"),
     "document_date": _("document date"),
-    "bank_reference": _("bank's id"),  # these are no terms, but they may differ
+    "bank_reference": _("bank's id"),  # not terms, but part of a stored difference
     "source": _("source"),
 }
 
 
 @dataclass(frozen=True)
 class FieldDiff:
-    """One field."""
-
-    name: str | Promise
+    label: str | Promise
     first: str
     other: str
     differs: bool
 
 
 def field_labels(difference: str) -> str:
-    """The fields of a stored difference, as people read them; what is no field stays as it is."""
-    return ", ".join(str(_NAMES.get(name, name)) for name in difference.split(", "))
+    """Return a stored difference with readable field names; what is no field stays as it is."""
+    return ", ".join(str(_LABELS.get(name, name)) for name in difference.split(", "))
 
 
 def diff_terms(first: PaymentTerms, other: PaymentTerms) -> list[FieldDiff]:
-    """Field by field; all but the operation id, which is what they have in common."""
+    """Compare every field but the operation id, which both have in common."""
     return [
         FieldDiff(
-            _NAMES[name],
+            _LABELS[name],
             _text(first, name),
             _text(other, name),
             differs=getattr(first, name) != getattr(other, name),
@@ -50,8 +48,8 @@ def diff_terms(first: PaymentTerms, other: PaymentTerms) -> list[FieldDiff]:
 
 
 def diff_sources(first: str, other: str) -> list[FieldDiff]:
-    """Only where they differ; of most conflicts they don't."""
-    return [] if first == other else [FieldDiff(_NAMES["source"], first, other, differs=True)]
+    """Return a row only if they differ, which is rare."""
+    return [] if first == other else [FieldDiff(_LABELS["source"], first, other, differs=True)]
 
 
 def _text(terms: PaymentTerms, name: str) -> str:

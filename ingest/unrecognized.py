@@ -1,15 +1,14 @@
-"""What persons do about unrecognized deliveries: have them processed again, or dismiss them.
+"""Operator actions on unrecognized deliveries: process them again, or dismiss them.
 
-An act claims them and is carried out a chunk at a time, as acts about webhooks are (ingest/operator_actions.py). To
-process one again is what the endpoint does with it, without its proof: that was verified when the delivery
-came, and the keys may have been rotated since. It is as idempotent as a repeated delivery.
+An action claims deliveries and runs in chunks, like those on webhooks (ingest/operator_actions.py).
+Processing repeats what the endpoint does, without authentication: that succeeded when the delivery arrived,
+and the keys may have been rotated since. It is as idempotent as a duplicate delivery.
 """
 
 import structlog
 from django.db import transaction
 from django.db.models import Q, QuerySet
 
-from core.db import lookups  # noqa: F401 registers the look-up id__in_literals
 from ingest import doorbell, inbox
 from ingest.banks.events import BankEvent, CreditEvent, UnrecognizedEvent
 from ingest.banks.registry import ENDPOINTS_BY_NAME
@@ -22,11 +21,11 @@ from ingest.signatures import unverified_payload
 log = structlog.get_logger(__name__)
 
 KINDS = (OperatorAction.Kind.PROCESS, OperatorAction.Kind.DISCARD)
-CHUNK_DELIVERIES = 100  # in one transaction
+CHUNK_DELIVERIES = 100  # per transaction
 Outcome = UnrecognizedDelivery.Outcome
 _CLAIMABLE = Q(outcome=Outcome.UNTRIED, last_action=None) | Q(outcome=Outcome.TRIED)
 _PENDING = Q(outcome=Outcome.UNTRIED, last_action__isnull=False)
-_STORED = {
+_OUTCOMES = {
     StoreResult.CREATED: Outcome.STORED,
     StoreResult.DUPLICATE: Outcome.DUPLICATE,
     StoreResult.CONFLICT: Outcome.CONFLICT,
@@ -34,15 +33,14 @@ _STORED = {
 
 
 def claimable(deliveries: QuerySet[UnrecognizedDelivery]) -> QuerySet[UnrecognizedDelivery]:
-    """Those that are open, and that no other act has still to reach."""
+    """Return the open ones that no action has pending."""
     return deliveries.filter(_CLAIMABLE)
 
 
 def state_digest(deliveries: QuerySet[UnrecognizedDelivery]) -> str:
-    """Return a digest of what an act would claim of `deliveries` at this moment; empty if that is nothing.
+    """Return a digest of what an action would claim now; empty if that is nothing.
 
-    A confirmation page carries it. It changes with each delivery that arrives, is closed, or is processed
-    again and stays open.
+    It changes with each delivery that arrives, is closed, or is processed again and stays open.
     """
     return digest(_claim_state(claimable(deliveries)))
 
@@ -52,27 +50,27 @@ def _claim_state(deliveries: QuerySet[UnrecognizedDelivery]) -> list[tuple[int, 
 
 
 def claim(
-    action: OperatorAction, deliveries: QuerySet[UnrecognizedDelivery], shown: str | None = None
+    action: OperatorAction, deliveries: QuerySet[UnrecognizedDelivery], confirmed: str | None = None
 ) -> int:
-    """Have the act reach what is claimable of `deliveries`; return how many these are.
+    """Claim the claimable ones of `deliveries` for the action; return their number.
 
-    `shown` is the fingerprint that was confirmed. Raises StaleConfirmation if they are others by now.
+    Raise StaleConfirmation if their state digest is no longer `confirmed`.
     """
-    claims = _claim_state(claimable(deliveries).select_for_update())
-    if shown is not None and claims and digest(claims) != shown:
+    state = _claim_state(claimable(deliveries).select_for_update())
+    if confirmed is not None and state and digest(state) != confirmed:
         raise StaleConfirmation
-    claimed = UnrecognizedDelivery.objects.filter(id__in_literals={delivery_id for delivery_id, _ in claims})
+    claimed = UnrecognizedDelivery.objects.filter(id__in_literals={delivery_id for delivery_id, _ in state})
     return claimed.update(last_action=action, outcome=Outcome.UNTRIED)
 
 
 def pending_ids() -> set[int]:
-    """The acts that have deliveries to reach."""
+    """Return the primary keys of the actions with pending deliveries."""
     pending = UnrecognizedDelivery.objects.filter(_PENDING).order_by()
     return set(pending.values_list("last_action_id", flat=True).distinct())
 
 
 def run_chunk(action: OperatorAction) -> int:
-    """Reach the next chunk of deliveries; return how many. The caller's transaction has locked the act."""
+    """Process the next chunk of deliveries; return their number. The caller has locked the action."""
     pending = UnrecognizedDelivery.objects.filter(_PENDING, last_action=action).order_by("id")
     chunk = list(pending[:CHUNK_DELIVERIES])
     for delivery in chunk:
@@ -87,35 +85,35 @@ def run_chunk(action: OperatorAction) -> int:
 
 
 def _process(delivery: UnrecognizedDelivery) -> None:
-    meaning = _read(delivery)
-    if isinstance(meaning, CreditEvent):
+    event = _read(delivery)
+    if isinstance(event, CreditEvent):
         received = inbox.Delivery(bytes(delivery.body), delivery.source, delivery.client_ip)
-        stored = inbox.store(meaning.terms, received, meaning.bank_reference)
-        delivery.outcome, delivery.webhook = _STORED[stored], _webhook_of(meaning)
+        result = inbox.store(event.terms, received, event.bank_reference)
+        delivery.outcome, delivery.webhook = _OUTCOMES[result], _webhook_of(event)
     else:
-        delivery.outcome = Outcome.TRIED if isinstance(meaning, UnrecognizedEvent) else Outcome.IGNORED
-        delivery.reason = meaning.reason[:REASON_CHARS_MAX]
+        delivery.outcome = Outcome.TRIED if isinstance(event, UnrecognizedEvent) else Outcome.IGNORED
+        delivery.reason = event.reason[:REASON_CHARS_MAX]
 
 
 def _read(delivery: UnrecognizedDelivery) -> BankEvent:
-    """What the adapter makes of the payload today. Nothing that it raises may lose the delivery."""
+    """Parse the payload with today's adapter. No exception of the adapter may lose the delivery."""
     endpoint = ENDPOINTS_BY_NAME.get(delivery.source)
     if endpoint is None:
-        return UnrecognizedEvent("there is no adapter of this source any more")
+        return UnrecognizedEvent("no adapter of this source exists any more")
     try:
         return endpoint.read(unverified_payload(bytes(delivery.body)))
     except NotAuthorized as exc:
-        return UnrecognizedEvent(f"not meant for us by today's settings: {exc}")
+        return UnrecognizedEvent(f"another customer's by today's settings: {exc}")
     except InvalidDelivery as exc:
         return UnrecognizedEvent(str(exc))
-    except Exception as exc:  # the other deliveries must not wait for the adapter's repair
+    except Exception as exc:  # the other deliveries must not wait until the adapter is fixed
         log.exception("bank adapter failed", endpoint=delivery.source)
         return UnrecognizedEvent(f"the adapter failed: {type(exc).__name__}")
 
 
-def _webhook_of(credit: CreditEvent) -> Webhook:
-    """The webhook that it is stored as, or beside."""
-    operation_id = credit.terms.operation_id
-    if credit.bank_reference:
-        operation_id = OperationAlias.objects.get(alias=credit.bank_reference.alias).operation_id
+def _webhook_of(event: CreditEvent) -> Webhook:
+    """Return the webhook the event is stored as, or whose duplicate or conflict it is."""
+    operation_id = event.terms.operation_id
+    if event.bank_reference:
+        operation_id = OperationAlias.objects.get(alias=event.bank_reference.alias).operation_id
     return Webhook.objects.defer("body").get(operation_id=operation_id)

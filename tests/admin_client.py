@@ -40,5 +40,5 @@ def changelist_rows(client: Client, model: type[Model], **query: str) -> list[st
 
 def hidden_fields(response: HttpResponse) -> dict[str, str]:
     """Return the hidden fields of a confirmation page's form."""
-    found = re.findall(r'<input type="hidden" name="(ids|shown)" value="([^"]*)"', response.content.decode())
+    found = re.findall(r'<input type="hidden" name="(ids|digest)" value="([^"]*)"', response.content.decode())
     return dict(found)

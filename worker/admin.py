@@ -12,7 +12,7 @@ from django_celery_results.models import GroupResult, TaskResult
 
 from core.admin import ReadOnlyAdmin, Viewer, admin_link, may_view
 from ingest.admin import action_views, timeline
-from ingest.admin.pages import ERROR_CHARS_SHOWN, WebhookAdmin
+from ingest.admin.webhooks import ERROR_CHARS_SHOWN
 from ingest.models import OperatorAction, Webhook
 from ledger.operation_id import parse_operation_id
 from worker.applying import BatchFailed
@@ -26,7 +26,7 @@ TRACE_CHARS_MAX = 50_000  # on a result's own page
 CAUSE_SEPARATOR = "\nThe above exception was the direct cause of the following exception:\n"
 LISTED_MAX = 5  # results without a webhook, in the message
 
-admin.site.unregister([GroupResult, TaskResult, Webhook])  # of groups there are none
+admin.site.unregister([GroupResult, TaskResult])  # of groups there are none
 # Texts that django_celery_results marks for translation and shows here; its Russian is not compiled.
 CELERY_MSGIDS = (
     gettext_noop("Celery Results"),
@@ -55,15 +55,15 @@ def attempts_filter(webhook_id: int) -> Q:
     return Q(task_id__gte=f"webhook-{webhook_id}-", task_id__lt=f"webhook-{webhook_id}.")
 
 
-@admin.register(Webhook)
-class WebhookWithAttemptsAdmin(WebhookAdmin):
-    """The inbox's page, and with it what Celery kept of the webhook's attempts."""
+def attempt_events(webhook: Webhook, viewer: Viewer) -> list[timeline.TimelineEvent]:
+    """Return the webhook's attempts for its timeline, as far as Celery kept their results."""
+    if not may_view(viewer, TaskResult):
+        return []
+    newest = TaskResult.objects.filter(attempts_filter(webhook.pk)).order_by("-id")[:RESULTS_SHOWN_MAX]
+    return list(map(_attempt, newest))
 
-    def events(self, webhook: Webhook, viewer: Viewer) -> list[timeline.TimelineEvent]:
-        if not may_view(viewer, TaskResult):
-            return super().events(webhook, viewer)
-        newest = TaskResult.objects.filter(attempts_filter(webhook.pk)).order_by("-id")[:RESULTS_SHOWN_MAX]
-        return [*super().events(webhook, viewer), *map(_attempt, newest)]
+
+timeline.add_source(attempt_events)
 
 
 def _attempt(result: TaskResult) -> timeline.TimelineEvent:

@@ -21,7 +21,7 @@ from core.observability import prometheus_multiprocess
 from ingest import doorbell, operator_actions
 from ingest.models import Webhook
 from ledger.models import Organization
-from worker import acting, applying, retries, trial_posting
+from worker import applying, retries, trial_posting
 
 log = structlog.get_logger(__name__)
 
@@ -43,7 +43,7 @@ def sweep() -> None:
     _isolate_stalled()
     _fail_exhausted()
     if operator_actions.pending_ids() and not doorbell.ring_now(doorbell.OPERATOR_ACTIONS_TASK):
-        _run_in_subprocess(partial(acting.run_pending, settings.SWEEP_INTERVAL_SECONDS))
+        _run_in_subprocess(partial(operator_actions.run_pending, settings.SWEEP_INTERVAL_SECONDS))
     _run_unsent(retries.enqueue_due())
     if Webhook.objects.queued().exists() and not doorbell.ring_now() and not _run_in_subprocess(_apply_queue):
         retries.move_dead_batches_to_retries()

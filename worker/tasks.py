@@ -14,9 +14,9 @@ from django.db import connection
 from structlog.contextvars import bind_contextvars
 
 from core.db import transactions
-from ingest import doorbell
+from ingest import doorbell, operator_actions
 from ingest.models import Webhook
-from worker import acting, applying, nightly_verification, retention, retries, sweeper, trial_posting
+from worker import applying, nightly_verification, retention, retries, sweeper, trial_posting
 
 log = structlog.get_logger(__name__)
 
@@ -116,7 +116,7 @@ def run_operator_actions() -> None:
 
     Of concurrent runs of one action all but one exit early.
     """
-    if acting.run_pending(SECONDS_MAX):
+    if operator_actions.run_pending(SECONDS_MAX):
         doorbell.ring_now(doorbell.OPERATOR_ACTIONS_TASK)
 
 

@@ -1,5 +1,5 @@
-"""The inbox in the admin; Django's autodiscovery registers the pages from here."""
+"""The inbox's admin pages. Admin autodiscovery imports this package, and it registers them."""
 
-from ingest.admin import operator_actions, pages, unrecognized
+from ingest.admin import deliveries, operator_actions, unrecognized, verifications, webhooks
 
-__all__ = ["operator_actions", "pages", "unrecognized"]
+__all__ = ["deliveries", "operator_actions", "unrecognized", "verifications", "webhooks"]

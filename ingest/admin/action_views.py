@@ -1,4 +1,4 @@
-"""The page that says what an act will do and asks for its reason; and beginning it."""
+"""The confirmation page of an operator action, which asks for its reason, and its submission."""
 
 import re
 from collections.abc import Callable, Collection
@@ -15,39 +15,48 @@ from django.http import HttpRequest, HttpResponse, QueryDict
 from django.shortcuts import redirect
 from django.template.response import TemplateResponse
 from django.urls import reverse
+from django.utils.functional import Promise
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from core.admin import admin_link
-from core.db import lookups  # noqa: F401 registers the look-up id__in_literals
 from ingest import operator_actions
 from ingest.exceptions import NothingToDo, StaleConfirmation
 from ingest.models import ACTION_REASON_CHARS_MAX, OperatorAction, Webhook
 from ingest.replay import count_by_status
 from ledger.money import format_rubles
 
-SELECTED_MAX = 10_000  # webhooks by their keys; of those that match a filter, ACTED_ON_MAX
+SELECTED_MAX = 10_000  # webhooks by their keys; of those that match a filter, operator_actions.WEBHOOKS_MAX
 SHOWN_MAX = 20
+CHANGELIST = "admin:ingest_webhook_changelist"
+Kind = OperatorAction.Kind
 _PRIMARY_KEY = re.compile(r"[0-9]{1,18}")
 _PERMISSIONS = {
-    OperatorAction.Kind.REPLAY: "ingest.replay_webhook",
-    OperatorAction.Kind.DISMISS: "ingest.dismiss_webhook",
-    OperatorAction.Kind.RESOLVE: "ingest.resolve_conflict",
+    Kind.REPLAY: "ingest.replay_webhook",
+    Kind.DISMISS: "ingest.dismiss_webhook",
+    Kind.RESOLVE: "ingest.resolve_conflict",
 }
-KINDS = tuple(_PERMISSIONS)  # of acts about webhooks
+KINDS = tuple(_PERMISSIONS)  # of actions on webhooks
+_TITLES = {
+    Kind.REPLAY: gettext_lazy("Replay webhooks"),
+    Kind.DISMISS: gettext_lazy("Dismiss webhooks"),
+    Kind.RESOLVE: gettext_lazy("Resolve conflicts"),
+}
+NOT_ELIGIBLE = gettext_lazy("Nothing to do: none of these webhooks is in the required state.")
 
 
-def has_action_permission(user: User | AnonymousUser, kind: OperatorAction.Kind) -> bool:
+def has_action_permission(user: User | AnonymousUser, kind: Kind) -> bool:
     return user.has_perms(["ingest.view_webhook", _PERMISSIONS[kind]])
 
 
 def permission_context(user: User | AnonymousUser) -> dict[str, bool]:
-    """For templates: may_replay, may_dismiss, may_resolve."""
-    return {f"may_{kind.value}": has_action_permission(user, kind) for kind in KINDS}
+    """Return the template context can_replay, can_dismiss and can_resolve."""
+    return {f"can_{kind.value}": has_action_permission(user, kind) for kind in KINDS}
 
 
-def submitted_ids(given: QueryDict) -> set[int]:
-    return {int(word) for word in given.get("ids", "").split() if _PRIMARY_KEY.fullmatch(word)}
+def submitted_ids(query: QueryDict) -> set[int]:
+    """Return the primary keys in the field `ids`, separated by spaces; ignore what is none."""
+    return {int(word) for word in query.get("ids", "").split() if _PRIMARY_KEY.fullmatch(word)}
 
 
 class ReasonForm(forms.Form):
@@ -55,116 +64,124 @@ class ReasonForm(forms.Form):
         label=gettext_lazy("Reason"),
         max_length=ACTION_REASON_CHARS_MAX,
         widget=forms.Textarea({"rows": 2, "cols": 80, "autofocus": True}),
-        help_text=gettext_lazy("It is kept with your name, and nobody can change it afterwards."),
+        help_text=gettext_lazy("Recorded in the audit trail under your name. It cannot be changed later."),
     )
 
 
-def confirm(
-    request: HttpRequest, site: AdminSite, kind: OperatorAction.Kind, webhook_ids: Collection[int]
-) -> TemplateResponse | None:
-    """Ask about the webhooks with these keys. None, with a message to the person, if they are too many."""
-    if len(webhook_ids) > SELECTED_MAX:
-        text = _("More than {max} at once: tick all that match the filter instead.")
-        messages.error(request, text.format(max=SELECTED_MAX))
-        return None
-    chosen = Webhook.objects.filter(id__in_literals=webhook_ids)
-    states = {} if kind == OperatorAction.Kind.RESOLVE else count_by_status(webhook_ids)
-    states.pop(Webhook.Status.FAILED, None)
-    page = reverse("admin:ingest_webhook_action", args=[kind.value])
-    more = {"webhook_ids": " ".join(map(str, sorted(webhook_ids))), "action": page}
-    names = dict(operator_actions.Outcome.choices)
-    left_alone = [(count, names[operator_actions.Outcome(state)]) for state, count in states.items()]
-    return _page(request, site, kind, chosen, {**more, "left_alone": left_alone})
-
-
-def confirm_all(
-    request: HttpRequest, site: AdminSite, kind: OperatorAction.Kind, matching: QuerySet[Webhook]
-) -> TemplateResponse:
-    """Ask about those that match the list's filter, which stands in the address."""
-    return _page(request, site, kind, matching, {"action": request.get_full_path()})
-
-
-def _page(
-    request: HttpRequest,
-    site: AdminSite,
-    kind: OperatorAction.Kind,
-    chosen: QuerySet[Webhook],
-    more: dict[str, object],
-) -> TemplateResponse:
-    shown = operator_actions.state_digest(
-        kind, chosen
-    )  # first: what changes before the next query is asked about again
-    ready = operator_actions.eligible(kind, chosen)
-    first = ready.defer("body").order_by("id")[:SHOWN_MAX]
-    count = ready.order_by().count()
-    context = {
-        **site.each_context(request),
-        "title": {
-            OperatorAction.Kind.REPLAY: _("Replay webhooks"),
-            OperatorAction.Kind.DISMISS: _("Dismiss webhooks"),
-            OperatorAction.Kind.RESOLVE: _("Resolve conflicts"),
-        }[kind],
-        "opts": Webhook._meta,
-        "kind": kind.value,
-        "ready": min(count, operator_actions.WEBHOOKS_MAX),
-        "beyond": max(count - operator_actions.WEBHOOKS_MAX, 0),
-        "in_background": count > operator_actions.CHUNK_WEBHOOKS,
-        "shown": shown,
-        "first": [(admin_link(w, w), format_rubles(w.amount_kopecks), w) for w in first],
-        "form": ReasonForm(request.POST if "reason" in request.POST else None),
-        **more,
-    }
-    return TemplateResponse(request, "admin/ingest/webhook/confirm_action.html", context)
-
-
-def submit(
-    request: HttpRequest,
-    site: AdminSite,
-    kind: OperatorAction.Kind,
-    webhook_ids: Collection[int],
-    reason: str,
-) -> HttpResponse:
-    def begin_as(by: User, shown: str) -> OperatorAction:
-        return operator_actions.create(kind, webhook_ids, by, reason, shown=shown)
-
-    return _submit(request, begin_as, lambda: confirm(request, site, kind, webhook_ids))
-
-
-def submit_all(
-    request: HttpRequest, site: AdminSite, kind: OperatorAction.Kind, matching: QuerySet[Webhook], reason: str
-) -> HttpResponse:
-    def begin_as(by: User, shown: str) -> OperatorAction:
-        return operator_actions.create_for_queryset(kind, matching, by, reason, shown)
-
-    return _submit(request, begin_as, lambda: confirm_all(request, site, kind, matching))
-
-
-def _submit(
-    request: HttpRequest,
-    begin: Callable[[User, str], OperatorAction],
-    ask_again: Callable[[], HttpResponse | None],
-) -> HttpResponse:
-    """Begin the act, and carry out its first chunk, which of a small one is all; then show how far it is."""
-    try:
-        action = begin(cast(User, request.user), request.POST.get("shown", ""))
-    except NothingToDo:
-        messages.warning(request, _("There is nothing to do: no webhook of that kind is left."))
-        return redirect("admin:ingest_webhook_changelist")
-    except StaleConfirmation:
-        messages.warning(request, _("Nothing is done yet: this has changed since the page was shown."))
-        return or_changelist(ask_again())
-    with suppress(OperationalError):  # it is begun: somebody carries it out within seconds
-        operator_actions.run_chunk(action.pk)
-    return redirect("admin:ingest_operatoraction_change", action.pk)
-
-
 def submitted_reason(request: HttpRequest) -> str | None:
-    """What the person typed; None if it has still to be asked for."""
+    """Return the valid reason of a POST, else None."""
     form = ReasonForm(request.POST)
     if request.method == "POST" and "reason" in request.POST and form.is_valid():
         return str(form.cleaned_data["reason"])
     return None
 
 
+def confirm(
+    request: HttpRequest, site: AdminSite, kind: Kind, webhook_ids: Collection[int]
+) -> TemplateResponse | None:
+    """Return the confirmation page for these webhooks; None, with an error message, if they are too many."""
+    if len(webhook_ids) > SELECTED_MAX:
+        text = _("More than {max} selected. Use the list’s “Select all” link instead.")
+        messages.error(request, text.format(max=SELECTED_MAX))
+        return None
+    selected = Webhook.objects.filter(id__in_literals=webhook_ids)
+    counts = {} if kind == Kind.RESOLVE else count_by_status(webhook_ids)
+    counts.pop(Webhook.Status.FAILED, None)
+    labels = dict(operator_actions.Outcome.choices)
+    context = {
+        "ids": " ".join(map(str, sorted(webhook_ids))),
+        "form_url": reverse("admin:ingest_webhook_action", args=[kind.value]),
+        "skipped": [(count, labels[operator_actions.Outcome(status)]) for status, count in counts.items()],
+    }
+    return _confirmation(request, site, kind, selected, context)
+
+
+def confirm_all(
+    request: HttpRequest, site: AdminSite, kind: Kind, matching: QuerySet[Webhook]
+) -> TemplateResponse:
+    """Return the confirmation page for those that match the changelist filter in the request's URL."""
+    return _confirmation(request, site, kind, matching, {"form_url": request.get_full_path()})
+
+
+def _confirmation(
+    request: HttpRequest,
+    site: AdminSite,
+    kind: Kind,
+    webhooks: QuerySet[Webhook],
+    context: dict[str, object],
+) -> TemplateResponse:
+    # The digest first: a change before the next query then makes it stale, and the page is shown again.
+    digest = operator_actions.state_digest(kind, webhooks)
+    eligible = operator_actions.eligible(kind, webhooks)
+    first = eligible.defer("body").order_by("id")[:SHOWN_MAX]
+    count = eligible.order_by().count()
+    context = {
+        **site.each_context(request),
+        "title": _TITLES[kind],
+        "opts": Webhook._meta,
+        "changelist_url": reverse(CHANGELIST),
+        "kind": kind.value,
+        "eligible": min(count, operator_actions.WEBHOOKS_MAX),
+        "over_limit": max(count - operator_actions.WEBHOOKS_MAX, 0),
+        "in_background": count > operator_actions.CHUNK_WEBHOOKS,
+        "digest": digest,
+        "first": [(admin_link(each, each), format_rubles(each.amount_kopecks), each) for each in first],
+        "form": ReasonForm(request.POST if "reason" in request.POST else None),
+        "not_eligible": NOT_ELIGIBLE,
+        **context,
+    }
+    return TemplateResponse(request, "admin/ingest/webhook/confirm_action.html", context)
+
+
+def submit(
+    request: HttpRequest, site: AdminSite, kind: Kind, webhook_ids: Collection[int], reason: str
+) -> HttpResponse:
+    def create(by: User, confirmed: str) -> OperatorAction:
+        return operator_actions.create(kind, webhook_ids, by, reason, confirmed=confirmed)
+
+    def confirm_again() -> HttpResponse:
+        return or_changelist(confirm(request, site, kind, webhook_ids))
+
+    return submit_action(request, create, confirm_again, CHANGELIST, NOT_ELIGIBLE)
+
+
+def submit_all(
+    request: HttpRequest, site: AdminSite, kind: Kind, matching: QuerySet[Webhook], reason: str
+) -> HttpResponse:
+    def create(by: User, confirmed: str) -> OperatorAction:
+        return operator_actions.create_for_queryset(kind, matching, by, reason, confirmed)
+
+    def confirm_again() -> HttpResponse:
+        return confirm_all(request, site, kind, matching)
+
+    return submit_action(request, create, confirm_again, CHANGELIST, NOT_ELIGIBLE)
+
+
+def submit_action(
+    request: HttpRequest,
+    create: Callable[[User, str], OperatorAction],
+    confirm_again: Callable[[], HttpResponse],
+    changelist: str,
+    not_eligible: str | Promise,
+) -> HttpResponse:
+    """Create the action, run its first chunk, which of a small one is all, and redirect to its page.
+
+    Redirect to `changelist` with the message `not_eligible` if there is nothing to do; ask again if the
+    state has changed since the confirmation page was shown.
+    """
+    try:
+        action = create(cast(User, request.user), request.POST.get("digest", ""))
+    except NothingToDo:
+        messages.warning(request, str(not_eligible))
+        return redirect(changelist)
+    except StaleConfirmation:
+        text = _("Nothing was done: the data changed after this page was shown. Check it and confirm again.")
+        messages.warning(request, text)
+        return confirm_again()
+    with suppress(OperationalError):  # it is committed: a worker or the sweeper runs it within seconds
+        operator_actions.run_chunk(action.pk)
+    return redirect("admin:ingest_operatoraction_change", action.pk)
+
+
 def or_changelist(page: HttpResponse | None) -> HttpResponse:
-    return page or redirect("admin:ingest_webhook_changelist")
+    return page or redirect(CHANGELIST)

@@ -1,4 +1,4 @@
-"""Delivered bytes as text on a page, bounded: 64 KiB of brackets would be 32 MB when they are indented."""
+"""Bodies of deliveries as bounded text: 64 KiB of brackets, indented, would be 32 MB."""
 
 import re
 from itertools import accumulate
@@ -16,14 +16,14 @@ _STEPS = dict.fromkeys(b"[{", 1) | dict.fromkeys(b"]}", -1)
 
 
 def preformatted(text: str) -> str:
-    """Preformatted, and cut off after BLOCK_CHARS_MAX characters."""
+    """Return the text in a <pre>, escaped, truncated to BLOCK_CHARS_MAX characters."""
     rest = len(text) - BLOCK_CHARS_MAX
     end = "\n" + _("… and {n} more characters").format(n=rest) if rest > 0 else ""
-    return format_html('<pre class="delivered">{}{}</pre>', text[:BLOCK_CHARS_MAX], end)
+    return format_html('<pre class="body">{}{}</pre>', text[:BLOCK_CHARS_MAX], end)
 
 
 def indent_json(body: bytes) -> str:
-    """The JSON with line breaks, or why there is none. Numbers are not read: they stay as they were sent."""
+    """Return the payload as indented JSON, or why there is none. Numbers stay as they were sent."""
     payload = unverified_payload(body)
     if _depth(payload) > INDENTED_DEPTH_MAX:
         return _("not JSON, or nested too deeply")
@@ -34,10 +34,10 @@ def indent_json(body: bytes) -> str:
 
 
 def escape_bytes(body: bytes) -> str:
-    """As Python writes them: what is no printable ASCII is escaped."""
+    """Return the bytes as in a Python literal: all but printable ASCII is escaped."""
     return repr(body)[2:-1]
 
 
 def _depth(payload: bytes) -> int:
-    """Of the deepest value, as far as the payload is JSON."""
+    """Return the nesting depth of the payload as far as it is JSON."""
     return max(accumulate(_STEPS.get(byte, 0) for byte in _STRING.sub(b"", payload)), default=0)

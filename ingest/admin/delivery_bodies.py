@@ -1,4 +1,4 @@
-"""Admin pages that show the bytes of a delivery."""
+"""The base of admin pages that show the body of a delivery."""
 
 from typing import Any
 
@@ -28,20 +28,21 @@ StoredBody = Webhook | RejectedDelivery | IgnoredDelivery | UnrecognizedDelivery
 
 
 class DeliveryBodyAdmin(ReadOnlyAdmin):
-    """Rows with the bytes that came in."""
-
     ordering = ["-id"]
 
     class Media:
-        css = {"all": ["ingest/admin/pages.css"]}
+        css = {"all": ["ingest/admin.css"]}
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         return super().get_queryset(request).defer("body")
 
     def matching(self, request: HttpRequest) -> QuerySet[Any]:
-        """What the list would show for this address without its `all`, the whole of it."""
-        whole = request.GET
-        query = whole.copy()
+        """Return all rows of the changelist for this URL without its parameter `all`, unpaginated.
+
+        Raise Http404 for a filter that is not understood: an action must never affect more than its filter.
+        """
+        original = request.GET
+        query = original.copy()
         del query["all"]
         request.GET = query  # type: ignore[assignment]
         try:
@@ -49,32 +50,34 @@ class DeliveryBodyAdmin(ReadOnlyAdmin):
         except (IncorrectLookupParameters, DisallowedModelAdminLookup) as exc:
             raise Http404 from exc
         finally:
-            request.GET = whole
+            request.GET = original
 
     def get_urls(self) -> list[URLPattern]:
         download = self.admin_site.admin_view(self.body_view)
-        return [path("<int:key>/body/", download, name=_body_page(self.model)), *super().get_urls()]
+        return [path("<int:key>/body/", download, name=_body_url_name(self.model)), *super().get_urls()]
 
     def body_view(self, request: HttpRequest, key: int) -> HttpResponse:
-        """The bytes as a file, whatever their length."""
+        """Return the whole body as a file."""
         if not self.has_view_permission(request):
             raise PermissionDenied
         row = get_object_or_404(self.model, pk=key)
-        name = f'attachment; filename="{self.opts.model_name}-{key}"'
-        return HttpResponse(row.body, "application/octet-stream", headers={"Content-Disposition": name})
+        disposition = f'attachment; filename="{self.opts.model_name}-{key}"'
+        return HttpResponse(
+            row.body, "application/octet-stream", headers={"Content-Disposition": disposition}
+        )
 
     @admin.display(description=gettext_lazy("body, indented"))
     def body_indented(self, row: StoredBody) -> str:
         if isinstance(row, Webhook) and not row.body:
-            return _("let go of with time")
+            return _("deleted after the retention period")
         return body_rendering.preformatted(body_rendering.indent_json(bytes(row.body)))
 
-    @admin.display(description=gettext_lazy("body, the exact bytes"))
+    @admin.display(description=gettext_lazy("body, exact bytes"))
     def body_bytes(self, row: StoredBody) -> str:
-        download = reverse(f"admin:{_body_page(type(row))}", args=[row.pk])
-        shown = body_rendering.preformatted(body_rendering.escape_bytes(bytes(row.body)))
-        return format_html('{}<a href="{}">{}</a>', shown, download, _("download"))
+        download = reverse(f"admin:{_body_url_name(type(row))}", args=[row.pk])
+        block = body_rendering.preformatted(body_rendering.escape_bytes(bytes(row.body)))
+        return format_html('{}<a href="{}">{}</a>', block, download, _("download"))
 
 
-def _body_page(model: type[Model]) -> str:
+def _body_url_name(model: type[Model]) -> str:
     return f"{model._meta.app_label}_{model._meta.model_name}_body"

@@ -1,4 +1,4 @@
-"""Failures by their cause: a thousand of one cause are one line."""
+"""The page of failed webhooks grouped by the fingerprint of their error."""
 
 from typing import Any
 
@@ -14,22 +14,22 @@ GROUPS_MAX = 100
 
 
 def failures_by_fingerprint() -> list[dict[str, Any]]:
-    """The kinds of the failed webhooks, most frequent first: error_fingerprint, webhooks, first, last, example.
+    """Return up to GROUPS_MAX + 1 groups, most frequent first.
 
-    One more than GROUPS_MAX of them, at most.
+    Each has error_fingerprint, webhooks (a count), first and last (times of receipt) and example (a key).
     """
-    kinds = Webhook.objects.failed().order_by().values("error_fingerprint")
-    counted = kinds.annotate(
+    groups = Webhook.objects.failed().order_by().values("error_fingerprint")
+    counted = groups.annotate(
         webhooks=Count("id"), first=Min("received_at"), last=Max("received_at"), example=Max("id")
     )
-    return [dict(kind) for kind in counted.order_by("-webhooks", "error_fingerprint")[: GROUPS_MAX + 1]]
+    return [dict(group) for group in counted.order_by("-webhooks", "error_fingerprint")[: GROUPS_MAX + 1]]
 
 
-def failures_page(request: HttpRequest, site: AdminSite, kinds_of_acts: dict[str, bool]) -> TemplateResponse:
+def failures_page(request: HttpRequest, site: AdminSite, permissions: dict[str, bool]) -> TemplateResponse:
     groups = failures_by_fingerprint()
     context = {
         **site.each_context(request),
-        **kinds_of_acts,
+        **permissions,
         "title": _("Failures by cause"),
         "opts": Webhook._meta,
         "groups": groups[:GROUPS_MAX],

@@ -1,4 +1,4 @@
-"""The audit trail in the admin, and how far an act has come."""
+"""The audit trail in the admin: the operator actions and their progress."""
 
 from typing import Any
 
@@ -11,8 +11,8 @@ from core.admin import ReadOnlyAdmin, may_view
 from ingest import operator_actions, unrecognized
 from ingest.models import OperatorAction, OperatorActionItem, UnrecognizedDelivery, Webhook
 
-SHOWN_MAX = 20  # webhooks of an act
-_BY_NOW = {
+SHOWN_MAX = 20  # items of an action
+_STATUS_LABELS = {
     Webhook.Status.FAILED.value: _("failed again"),
     Webhook.Status.RECEIVED.value: _("waiting to be applied"),
 }
@@ -27,10 +27,10 @@ class OperatorActionAdmin(ReadOnlyAdmin):
     change_form_template = "admin/ingest/operatoraction/change_form.html"
 
     class Media:
-        css = {"all": ["ingest/admin/pages.css"]}
+        css = {"all": ["ingest/admin.css"]}
 
     def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """Whoever sees a webhook sees what persons did about it."""
+        """Return whether the user may view actions, or webhooks, whose timelines show their actions."""
         return super().has_view_permission(request, obj) or request.user.has_perm("ingest.view_webhook")
 
     def change_view(
@@ -39,54 +39,49 @@ class OperatorActionAdmin(ReadOnlyAdmin):
         action = self.get_object(request, object_id)
         context = {**(extra_context or {})}
         if action and action.kind in unrecognized.KINDS:
-            may_see = may_view(request.user, UnrecognizedDelivery)
-            context |= _progress_of_deliveries(action, may_see=may_see)
+            context |= _deliveries_context(action, may_view=may_view(request.user, UnrecognizedDelivery))
         elif action:
-            context |= _progress(action, with_webhooks=may_view(request.user, Webhook))
+            context |= _webhooks_context(action, may_view=may_view(request.user, Webhook))
         return super().change_view(request, object_id, form_url, context)
 
 
-def _progress(action: OperatorAction, *, with_webhooks: bool) -> dict[str, Any]:
-    """How far it is, in numbers; and the webhooks that it is about."""
+def _webhooks_context(action: OperatorAction, *, may_view: bool) -> dict[str, Any]:
     progress = operator_actions.progress(action)
-    names, statuses = dict(operator_actions.Outcome.choices), dict(Webhook.Status.choices)
-    mine = OperatorActionItem.objects.filter(action=action)
-    failed_again = mine.filter(outcome=operator_actions.Outcome.DONE, webhook__status=Webhook.Status.FAILED)
+    labels, statuses = dict(operator_actions.Outcome.choices), dict(Webhook.Status.choices)
+    items = OperatorActionItem.objects.filter(action=action)
+    failed_again = items.filter(outcome=operator_actions.Outcome.DONE, webhook__status=Webhook.Status.FAILED)
+    any_failed_again = progress.current_statuses[Webhook.Status.FAILED]
     return {
-        "action": action,
         "progress": progress,
         "outcomes": [
-            (progress.outcomes[each], names[each])
-            for each in operator_actions.Outcome
-            if progress.outcomes[each]
+            (progress.outcomes[outcome], labels[outcome])
+            for outcome in operator_actions.Outcome
+            if progress.outcomes[outcome]
         ],
-        "by_now": [
-            (count, _BY_NOW.get(status) or statuses[status], status)
-            for status, count in progress.by_now.items()
+        "current_statuses": [
+            (count, _STATUS_LABELS.get(status) or statuses[status], status)
+            for status, count in progress.current_statuses.items()
         ],
-        "with_webhooks": with_webhooks,
-        "failed_again": _shown(failed_again)
-        if with_webhooks and progress.by_now[Webhook.Status.FAILED]
-        else [],
-        "about": _shown(mine) if with_webhooks else [],
+        "may_view_webhooks": may_view,
+        "failed_again": _first(failed_again) if may_view and any_failed_again else [],
+        "items": _first(items) if may_view else [],
     }
 
 
-def _progress_of_deliveries(action: OperatorAction, *, may_see: bool) -> dict[str, Any]:
+def _deliveries_context(action: OperatorAction, *, may_view: bool) -> dict[str, Any]:
     progress = operator_actions.progress(action)
-    names = dict(UnrecognizedDelivery.Outcome.choices) | {"": operator_actions.Outcome.PENDING.label}
-    about = action.unrecognized_deliveries.defer("body").order_by("id")
+    labels = dict(UnrecognizedDelivery.Outcome.choices) | {"": operator_actions.Outcome.PENDING.label}
+    deliveries = action.unrecognized_deliveries.defer("body").order_by("id")
     return {
-        "action": action,
         "progress": progress,
-        "outcomes": [(count, names[outcome]) for outcome, count in progress.outcomes.items()],
+        "outcomes": [(count, labels[outcome]) for outcome, count in progress.outcomes.items()],
         "is_about_deliveries": True,
-        "deliveries": about[:SHOWN_MAX] if may_see else [],
+        "deliveries": deliveries[:SHOWN_MAX] if may_view else [],
     }
 
 
-def _shown(action_items: QuerySet[OperatorActionItem]) -> list[tuple[OperatorActionItem, Webhook | None]]:
-    """The first of them with their webhooks, which may be gone."""
-    first = list(action_items.order_by("id")[:SHOWN_MAX])
-    webhooks = Webhook.objects.defer("body").in_bulk([one.webhook_id for one in first])
-    return [(one, webhooks.get(one.webhook_id)) for one in first]
+def _first(items: QuerySet[OperatorActionItem]) -> list[tuple[OperatorActionItem, Webhook | None]]:
+    """Return the first items with their webhooks, which may have been deleted."""
+    first = list(items.order_by("id")[:SHOWN_MAX])
+    webhooks = Webhook.objects.defer("body").in_bulk([item.webhook_id for item in first])
+    return [(item, webhooks.get(item.webhook_id)) for item in first]

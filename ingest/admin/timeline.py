@@ -1,6 +1,6 @@
-"""A webhook's story, in the order in which it happened."""
+"""The timeline of a webhook: what happened to it, in chronological order."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -19,74 +19,76 @@ from ingest.terms_diff import FieldDiff, diff_sources, diff_terms
 from ledger.models import BalanceLog, Payment
 from ledger.money import format_rubles
 
-SHOWN_MAX = 20  # of a kind
+SHOWN_MAX = 20  # per kind of event
 
 
 @dataclass(frozen=True)
 class TimelineEvent:
-    """One thing that happened. Without a moment it is how things stand."""
+    """An event, or without `at` the current state."""
 
     at: datetime | None
-    mark: str  # a CSS class
+    css_class: str
     title: str
     text: str | SafeString = ""
-    compared: Sequence[FieldDiff] = ()
+    diff: Sequence[FieldDiff] = ()
     traceback: str = ""
 
 
+Source = Callable[[Webhook, Viewer], Iterable[TimelineEvent]]
+_sources: list[Source] = []
+
+
+def add_source(source: Source) -> None:
+    """Register a source of further events, for apps that this one must not import."""
+    _sources.append(source)
+
+
 def events_of(webhook: Webhook, viewer: Viewer) -> list[TimelineEvent]:
-    """All but the attempts, which the worker knows; of other models' rows only what `viewer` may see."""
-    return [
-        TimelineEvent(
-            webhook.received_at, "received", _("Delivered for the first time, and stored"), _from(webhook)
-        ),
-        *_repeats(webhook),
+    """Return the events in order, the current state last; of other models' rows what `viewer` may see."""
+    events = [
+        TimelineEvent(webhook.received_at, "received", _("First delivery, stored"), _origin(webhook)),
+        *_duplicates(webhook),
         *_conflicts(webhook, viewer),
-        *_acts(webhook),
+        *_actions(webhook),
         *_posting(webhook, viewer),
-        *_standing(webhook),
+        *_current_state(webhook),
+        *(event for source in _sources for event in source(webhook, viewer)),
     ]
-
-
-def chronological(events: Sequence[TimelineEvent]) -> list[TimelineEvent]:
-    """By their moments; how things stand comes last."""
     return sorted(events, key=lambda event: (event.at is None, event.at or 0))
 
 
-def _from(delivery: Webhook | DeliveryRecord) -> str:
-    """Empty where no address was seen: by way of a Unix socket, or before addresses were kept."""
-    address = delivery.client_ip
-    return _("from {address}").format(address=address) if address else ""
+def _origin(delivery: Webhook | DeliveryRecord) -> str:
+    """Return the client IP as text; empty if none was recorded, as over a Unix socket."""
+    return _("from {address}").format(address=delivery.client_ip) if delivery.client_ip else ""
 
 
-def _repeats(webhook: Webhook) -> Iterator[TimelineEvent]:
+def _duplicates(webhook: Webhook) -> Iterator[TimelineEvent]:
     newest = list(webhook.duplicate_deliveries.order_by("-id")[: SHOWN_MAX + 1])
-    for one in newest[:SHOWN_MAX]:
+    for delivery in newest[:SHOWN_MAX]:
         yield TimelineEvent(
-            one.received_at, "repeated", _("Delivered again, with the same content"), _from(one)
+            delivery.received_at, "duplicate", _("Duplicate delivery, same content"), _origin(delivery)
         )
     if len(newest) > SHOWN_MAX:
-        text = _("These are the newest {shown} of {all} repeated deliveries.")
+        text = _("These are the latest {shown} of {all} duplicate deliveries.")
         count = webhook.duplicate_deliveries.count()
-        yield TimelineEvent(newest[-2].received_at, "repeated", "…", text.format(shown=SHOWN_MAX, all=count))
+        yield TimelineEvent(newest[-2].received_at, "duplicate", "…", text.format(shown=SHOWN_MAX, all=count))
 
 
 def _conflicts(webhook: Webhook, viewer: Viewer) -> Iterator[TimelineEvent]:
     newest = webhook.conflicting_deliveries.select_related("resolved_by").order_by("-id")[:SHOWN_MAX]
-    for one in newest:
-        mark = "conflict" if one.resolved_by_id is None else "resolved"
-        title = _("Delivered again, with other content: a conflict, nothing was posted for it")
+    for delivery in newest:
+        css_class = "conflict" if delivery.resolved_by_id is None else "resolved"
+        title = _("Conflicting delivery, different content: not posted")
         if may_view(viewer, ConflictingDelivery):
-            words = [admin_link(one, _("the delivery")), _from(one), _resolution(one)]
-            yield TimelineEvent(
-                one.received_at, mark, title, format_html("{} {}: {}", *words), _compared(webhook, one)
-            )
+            parts = [admin_link(delivery, _("the delivery")), _origin(delivery), _resolution(delivery)]
+            text = format_html("{} {}: {}", *parts)
+            yield TimelineEvent(delivery.received_at, css_class, title, text, _diff(webhook, delivery))
         else:
-            yield TimelineEvent(one.received_at, mark, title, _resolution(one))
+            yield TimelineEvent(delivery.received_at, css_class, title, _resolution(delivery))
 
 
-def _resolution(one: ConflictingDelivery) -> str:
-    action = one.resolved_by
+def _resolution(delivery: ConflictingDelivery) -> str:
+    action = delivery.resolved_by
     return (
         _("open")
         if action is None
@@ -94,28 +96,24 @@ def _resolution(one: ConflictingDelivery) -> str:
     )
 
 
-def _compared(webhook: Webhook, one: ConflictingDelivery) -> Sequence[FieldDiff]:
+def _diff(webhook: Webhook, delivery: ConflictingDelivery) -> Sequence[FieldDiff]:
     try:
-        told = ENDPOINTS_BY_NAME[one.source].read(unverified_payload(bytes(one.body)))
-    except (KeyError, InvalidDelivery, NotAuthorized):  # the doors or the rules were other ones when it came
+        event = ENDPOINTS_BY_NAME[delivery.source].read(unverified_payload(bytes(delivery.body)))
+    except (KeyError, InvalidDelivery, NotAuthorized):  # the endpoints or the rules have changed since
         return ()
-    if not isinstance(told, CreditEvent):
+    if not isinstance(event, CreditEvent):
         return ()
-    return [*diff_sources(webhook.source, one.source), *diff_terms(webhook.terms, told.terms)]
+    return [*diff_sources(webhook.source, delivery.source), *diff_terms(webhook.terms, event.terms)]
 
 
-def _acts(webhook: Webhook) -> Iterator[TimelineEvent]:
-    newest = (
-        OperatorActionItem.objects.filter(webhook=webhook)
-        .select_related("action")
-        .order_by("-id")[:SHOWN_MAX]
-    )
-    for one in newest:
-        title = f"{one.action.get_kind_display()}: {one.get_outcome_display()}".capitalize()
-        text = format_html(
-            "{} — {} ({})", one.action.by_name, one.action.reason, admin_link(one.action, _("the act"))
-        )
-        yield TimelineEvent(one.action.at, "action", title, text)
+def _actions(webhook: Webhook) -> Iterator[TimelineEvent]:
+    items = OperatorActionItem.objects.filter(webhook=webhook).select_related("action")
+    for item in items.order_by("-id")[:SHOWN_MAX]:
+        action = item.action
+        title = f"{action.get_kind_display()}: {item.get_outcome_display()}".capitalize()
+        link = admin_link(action, _("operator action"))
+        text = format_html("{} — {} ({})", action.by_name, action.reason, link)
+        yield TimelineEvent(action.at, "action", title, text)
 
 
 def _posting(webhook: Webhook, viewer: Viewer) -> Iterator[TimelineEvent]:
@@ -132,38 +130,36 @@ def _posting(webhook: Webhook, viewer: Viewer) -> Iterator[TimelineEvent]:
     if payment.terms == webhook.terms:
         yield TimelineEvent(payment.created_at, "applied", posted, text)
     else:
-        title = _("The ledger has this operation under other terms")
-        yield TimelineEvent(
-            payment.created_at, "conflict", title, text, diff_terms(webhook.terms, payment.terms)
-        )
+        title = _("The ledger has this operation with different terms")
+        diff = diff_terms(webhook.terms, payment.terms)
+        yield TimelineEvent(payment.created_at, "conflict", title, text, diff)
 
 
 def _effect(payment: Payment, viewer: Viewer) -> str:
-    """The payment, and for who may see the log, its line there."""
+    """Return the amount, with its entry in the balance log if `viewer` may see that."""
     amount = admin_link(payment, format_rubles(payment.amount_kopecks))
     if not may_view(viewer, BalanceLog):
         return amount
-    line = payment.log_entry
-    before, after = line.balance_after_kopecks - line.amount_kopecks, line.balance_after_kopecks
+    entry = payment.log_entry
+    before, after = entry.balance_after_kopecks - entry.amount_kopecks, entry.balance_after_kopecks
     return format_html(
-        _("{amount} is line {seq} of {inn}: the balance went from {before} to {after}"),
+        _("{amount} is entry {seq} of {inn}: the balance went from {before} to {after}"),
         amount=amount,
-        seq=admin_link(line, line.seq),
+        seq=admin_link(entry, entry.seq),
         inn=link_if_visible(viewer, payment.organization, payment.organization.inn),
         before=format_rubles(before),
         after=format_rubles(after),
     )
 
 
-def _standing(webhook: Webhook) -> Iterator[TimelineEvent]:
-    tries = ngettext("{n} attempt", "{n} attempts", webhook.attempts).format(n=webhook.attempts)
+def _current_state(webhook: Webhook) -> Iterator[TimelineEvent]:
+    attempts = ngettext("{n} attempt", "{n} attempts", webhook.attempts).format(n=webhook.attempts)
     if webhook.status == Webhook.Status.FAILED:
-        title = _("Failed after {tries}; it waits for a person").format(tries=tries)
-        yield TimelineEvent(None, "failed", title, webhook.last_error)
+        title = _("Failed after {attempts}; an operator has to decide").format(attempts=attempts)
     elif webhook.status == Webhook.Status.DISMISSED:
-        yield TimelineEvent(
-            None, "dismissed", _("Dismissed: it stays so, nothing is posted"), webhook.last_error
-        )
+        title = _("Dismissed for good: nothing is posted")
     elif webhook.status == Webhook.Status.RECEIVED:
-        title = _("Waits to be applied, after {tries}").format(tries=tries)
-        yield TimelineEvent(None, "received", title, webhook.last_error)
+        title = _("Pending, after {attempts}").format(attempts=attempts)
+    else:
+        return
+    yield TimelineEvent(None, webhook.status, title, webhook.last_error)

@@ -1,14 +1,12 @@
-"""Unrecognized deliveries in the admin: what may be money, and what a person does about it."""
+"""The admin pages of unrecognized deliveries, which may be payments: an operator has to close each."""
 
-from contextlib import suppress
 from datetime import timedelta
 from typing import Any, cast
 
-from django.contrib import admin, messages
+from django.contrib import admin
 from django.contrib.admin.options import IncorrectLookupParameters
 from django.contrib.auth.models import AnonymousUser, User
 from django.core.exceptions import PermissionDenied
-from django.db import OperationalError
 from django.db.models import Q, QuerySet
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect
@@ -19,24 +17,28 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from core.admin import admin_link
-from core.db import lookups  # noqa: F401 registers the look-up id__in_literals
 from ingest import operator_actions, unrecognized
 from ingest.admin import action_views
 from ingest.admin.delivery_bodies import DeliveryBodyAdmin
 from ingest.banks.registry import ENDPOINTS_BY_NAME
-from ingest.exceptions import NothingToDo, StaleConfirmation
 from ingest.models import DEFAULT_SOURCE, OperatorAction, UnrecognizedDelivery, Webhook
 
 SHOWN_MAX = 20
-_LIST = "admin:ingest_unrecognizeddelivery_changelist"
-_ACT = "admin:ingest_unrecognizeddelivery_action"
+Kind = OperatorAction.Kind
+_CHANGELIST = "admin:ingest_unrecognizeddelivery_changelist"
+_ACTION = "admin:ingest_unrecognizeddelivery_action"
 _PERMISSIONS = {
-    OperatorAction.Kind.PROCESS: "ingest.process_unrecognized",
-    OperatorAction.Kind.DISCARD: "ingest.dismiss_unrecognized",
+    Kind.PROCESS: "ingest.process_unrecognized",
+    Kind.DISCARD: "ingest.dismiss_unrecognized",
 }
+_TITLES = {
+    Kind.PROCESS: gettext_lazy("Process unrecognized deliveries again"),
+    Kind.DISCARD: gettext_lazy("Dismiss unrecognized deliveries"),
+}
+_NOT_ELIGIBLE = gettext_lazy("Nothing to do: none of these deliveries is open.")
 
 
-def has_action_permission(user: User | AnonymousUser, kind: OperatorAction.Kind) -> bool:
+def has_action_permission(user: User | AnonymousUser, kind: Kind) -> bool:
     return user.has_perms(["ingest.view_unrecognizeddelivery", _PERMISSIONS[kind]])
 
 
@@ -54,7 +56,7 @@ class StateFilter(admin.SimpleListFilter):
         state = self.value()
         if state is None:
             return queryset
-        if state not in dict(self.lookup_choices):  # an act on all that match must not mean more
+        if state not in dict(self.lookup_choices):  # an action on all that match must never affect more
             raise IncorrectLookupParameters
         return queryset.filter(outcome__in=UnrecognizedDelivery.OPEN if state == "open" else [state])
 
@@ -87,7 +89,7 @@ class AgeFilter(admin.SimpleListFilter):
 
 
 class SourceFilter(admin.SimpleListFilter):
-    """By the endpoints that there are: to ask the table for its sources would read the whole of it."""
+    """Filter by endpoint, as a SELECT DISTINCT of the sources would scan the table."""
 
     title = gettext_lazy("source")
     parameter_name = "source"
@@ -105,13 +107,13 @@ class SourceFilter(admin.SimpleListFilter):
 class UnrecognizedDeliveryAdmin(DeliveryBodyAdmin):
     list_display = ["received_at", "source", "client_ip", "reason", "state"]
     list_filter = [StateFilter, AgeFilter, SourceFilter]
-    related_models = {"last_act": OperatorAction, "became": Webhook}
+    related_models = {"action_link": OperatorAction, "webhook_link": Webhook}
     fields = [
-        "received_at", "source", "client_ip", "reason", "state", "last_act", "became", "body_indented",
-        "body_bytes",
+        "received_at", "source", "client_ip", "reason", "state", "action_link", "webhook_link",
+        "body_indented", "body_bytes",
     ]  # fmt: skip
     search_fields = ["reason"]
-    search_help_text = gettext_lazy("A part of the reason, or the address that it came from.")
+    search_help_text = gettext_lazy("part of the reason, or the client IP")
     actions = ["process_selected", "dismiss_selected"]
     change_form_template = "admin/ingest/unrecognizeddelivery/change_form.html"
 
@@ -120,119 +122,105 @@ class UnrecognizedDeliveryAdmin(DeliveryBodyAdmin):
 
     def get_urls(self) -> list[URLPattern]:
         view = self.admin_site.admin_view(self.action_view)
-        return [path("action/<str:kind>/", view, name=_ACT.partition(":")[2]), *super().get_urls()]
+        return [path("action/<str:kind>/", view, name=_ACTION.partition(":")[2]), *super().get_urls()]
 
     @admin.display(description=gettext_lazy("state"))
     def state(self, delivery: UnrecognizedDelivery) -> str:
         return str(delivery.get_outcome_display())
 
     @admin.display(description=gettext_lazy("last operator action"))
-    def last_act(self, delivery: UnrecognizedDelivery) -> str:
+    def action_link(self, delivery: UnrecognizedDelivery) -> str:
         action = delivery.last_action
         return admin_link(action, f"{action} — {action.by_name}: {action.reason}") if action else _("none")
 
     @admin.display(description=gettext_lazy("webhook"))
-    def became(self, delivery: UnrecognizedDelivery) -> str:
+    def webhook_link(self, delivery: UnrecognizedDelivery) -> str:
         return admin_link(delivery.webhook, delivery.webhook) if delivery.webhook else _("none")
 
     def has_process_permission(self, request: HttpRequest) -> bool:
-        return has_action_permission(request.user, OperatorAction.Kind.PROCESS)
+        return has_action_permission(request.user, Kind.PROCESS)
 
     def has_dismiss_permission(self, request: HttpRequest) -> bool:
-        return has_action_permission(request.user, OperatorAction.Kind.DISCARD)
+        return has_action_permission(request.user, Kind.DISCARD)
 
     @admin.action(permissions=["process"], description=gettext_lazy("Process again"))
     def process_selected(
         self, request: HttpRequest, selected: QuerySet[UnrecognizedDelivery]
     ) -> HttpResponse | None:
-        return self._ask(request, OperatorAction.Kind.PROCESS, selected)
+        return self._confirm_selected(request, Kind.PROCESS, selected)
 
     @admin.action(permissions=["dismiss"], description=gettext_lazy("Dismiss"))
     def dismiss_selected(
         self, request: HttpRequest, selected: QuerySet[UnrecognizedDelivery]
     ) -> HttpResponse | None:
-        return self._ask(request, OperatorAction.Kind.DISCARD, selected)
+        return self._confirm_selected(request, Kind.DISCARD, selected)
 
-    def _ask(
-        self, request: HttpRequest, kind: OperatorAction.Kind, selected: QuerySet[UnrecognizedDelivery]
+    def _confirm_selected(
+        self, request: HttpRequest, kind: Kind, selected: QuerySet[UnrecognizedDelivery]
     ) -> HttpResponse:
-        query = request.GET.copy()
         if request.POST.get("select_across") == "1":
+            query = request.GET.copy()
             query["all"] = "1"
-            return redirect(f"{reverse(_ACT, args=[kind.value])}?{query.urlencode()}")
-        return self._question(request, kind, list(selected.values_list("id", flat=True)))
+            return redirect(f"{reverse(_ACTION, args=[kind.value])}?{query.urlencode()}")
+        return self._confirm(request, kind, list(selected.values_list("id", flat=True)))
 
     def action_view(self, request: HttpRequest, kind: str) -> HttpResponse:
-        """Ask about the deliveries with the primary keys in `ids`, or with `all=1` about those that match the
-        list's own query in the address. A POST with a reason begins the act.
+        """Show the confirmation page; a POST with a reason creates the action.
+
+        `ids` are the primary keys of the deliveries; with `all=1` they are those that match the changelist
+        filter in the URL.
         """
         if kind not in unrecognized.KINDS:
             raise Http404
-        if not has_action_permission(request.user, OperatorAction.Kind(kind)):
+        if not has_action_permission(request.user, Kind(kind)):
             raise PermissionDenied
         ids: list[int] | None = None
         if request.GET.get("all") != "1":
-            given = action_views.submitted_ids(request.POST if request.method == "POST" else request.GET)
-            ids = sorted(given)[: action_views.SELECTED_MAX]
+            submitted = action_views.submitted_ids(request.POST if request.method == "POST" else request.GET)
+            ids = sorted(submitted)[: action_views.SELECTED_MAX]
         if (reason := action_views.submitted_reason(request)) is None:
-            return self._question(request, OperatorAction.Kind(kind), ids)
-        return self._begin(request, OperatorAction.Kind(kind), ids, reason)
+            return self._confirm(request, Kind(kind), ids)
+        return self._submit(request, Kind(kind), ids, reason)
 
-    def _meant(self, request: HttpRequest, ids: list[int] | None) -> QuerySet[UnrecognizedDelivery]:
+    def _selected(self, request: HttpRequest, ids: list[int] | None) -> QuerySet[UnrecognizedDelivery]:
         if ids is None:
             return cast("QuerySet[UnrecognizedDelivery]", self.matching(request))
         return UnrecognizedDelivery.objects.filter(id__in_literals=ids)
 
-    def _question(
-        self, request: HttpRequest, kind: OperatorAction.Kind, ids: list[int] | None
-    ) -> TemplateResponse:
-        """The page that says what the act will do, and asks for its reason."""
-        meant = self._meant(request, ids)
-        shown = unrecognized.state_digest(
-            meant
-        )  # first: what changes before the next query is asked about again
-        ready = unrecognized.claimable(meant)
-        count = ready.order_by().count()
-        own_page = reverse(_ACT, args=[kind.value])
+    def _confirm(self, request: HttpRequest, kind: Kind, ids: list[int] | None) -> TemplateResponse:
+        selected = self._selected(request, ids)
+        # The digest first: a change before the next query then makes it stale, and the page is shown again.
+        digest = unrecognized.state_digest(selected)
+        claimable = unrecognized.claimable(selected)
+        count = claimable.order_by().count()
+        first = claimable.defer("body").order_by("id")[:SHOWN_MAX]
+        own_url = reverse(_ACTION, args=[kind.value])
         context = {
             **self.admin_site.each_context(request),
-            "title": {
-                OperatorAction.Kind.PROCESS: _("Process unrecognized deliveries again"),
-                OperatorAction.Kind.DISCARD: _("Dismiss unrecognized deliveries"),
-            }[kind],
+            "title": _TITLES[kind],
             "opts": UnrecognizedDelivery._meta,
+            "changelist_url": reverse(_CHANGELIST),
             "kind": kind.value,
-            "ready": count,
-            "shown": shown,
+            "eligible": count,
+            "digest": digest,
             "in_background": count > unrecognized.CHUNK_DELIVERIES,
-            "first": [
-                (admin_link(each, each), each) for each in ready.defer("body").order_by("id")[:SHOWN_MAX]
-            ],
+            "first": [(admin_link(delivery, delivery), delivery) for delivery in first],
             "form": action_views.ReasonForm(request.POST if "reason" in request.POST else None),
             "ids": " ".join(map(str, ids or [])),
-            "action": request.get_full_path() if ids is None else own_page,
+            "form_url": request.get_full_path() if ids is None else own_url,
+            "not_eligible": _NOT_ELIGIBLE,
         }
         return TemplateResponse(request, "admin/ingest/unrecognizeddelivery/confirm_action.html", context)
 
-    def _begin(
-        self, request: HttpRequest, kind: OperatorAction.Kind, ids: list[int] | None, reason: str
-    ) -> HttpResponse:
-        """Begin the act and carry out its first chunk; then show what happened."""
-        try:
-            shown = request.POST.get("shown", "")
-            by = cast(User, request.user)
-            action = operator_actions.create_for_deliveries(
-                kind, self._meant(request, ids), by, reason, shown
-            )
-        except NothingToDo:
-            messages.warning(request, _("There is nothing to do: none of these deliveries is open."))
-            return redirect(_LIST)
-        except StaleConfirmation:
-            messages.warning(request, _("Nothing is done yet: this has changed since the page was shown."))
-            return self._question(request, kind, ids)
-        with suppress(OperationalError):  # it is begun: a worker or the scheduler carries it out
-            operator_actions.run_chunk(action.pk)
-        return redirect("admin:ingest_operatoraction_change", action.pk)
+    def _submit(self, request: HttpRequest, kind: Kind, ids: list[int] | None, reason: str) -> HttpResponse:
+        def create(by: User, confirmed: str) -> OperatorAction:
+            deliveries = self._selected(request, ids)
+            return operator_actions.create_for_deliveries(kind, deliveries, by, reason, confirmed)
+
+        def confirm_again() -> HttpResponse:
+            return self._confirm(request, kind, ids)
+
+        return action_views.submit_action(request, create, confirm_again, _CHANGELIST, _NOT_ELIGIBLE)
 
     def change_view(
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: Any = None
@@ -240,7 +228,7 @@ class UnrecognizedDeliveryAdmin(DeliveryBodyAdmin):
         context = {
             **(extra_context or {}),
             "open_states": UnrecognizedDelivery.OPEN,
-            "may_process": has_action_permission(request.user, OperatorAction.Kind.PROCESS),
-            "may_dismiss": has_action_permission(request.user, OperatorAction.Kind.DISCARD),
+            "can_process": has_action_permission(request.user, Kind.PROCESS),
+            "can_dismiss": has_action_permission(request.user, Kind.DISCARD),
         }
         return super().change_view(request, object_id, form_url, context)

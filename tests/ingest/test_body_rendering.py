@@ -1,4 +1,4 @@
-"""What a stranger sent is shown in bounded space, and whole as a file."""
+"""Bodies are shown in bounded space, and downloaded whole."""
 
 import pytest
 from django.db.models import Model
@@ -37,7 +37,7 @@ def admin_client() -> Client:
     return superuser_client()
 
 
-def kept(body: bytes) -> list[Model]:
+def make_rows(body: bytes) -> list[Model]:
     """A row of each model that keeps bodies, with hostile texts beside the body."""
     webhook = make_webhook(body=body, last_error='"' * 2000, document_number='"' * 255)
     inbox.record_rejected(inbox.Delivery(body), '"' * 300)
@@ -50,33 +50,33 @@ def kept(body: bytes) -> list[Model]:
 
 
 @pytest.mark.parametrize("name", BODIES)
-def test_no_body_makes_a_huge_page(name: str, admin_client: Client) -> None:
+def test_page_size_is_bounded_for_any_body(name: str, admin_client: Client) -> None:
     body = BODIES[name]
     assert len(body) <= BODY_BYTES_MAX
-    for row in kept(body):
+    for row in make_rows(body):
         shown = admin_client.get(admin_url(type(row), "change", row.pk))
         assert (shown.status_code, len(shown.content) < PAGE_BYTES_MAX) == (200, True)
         assert len(admin_client.get(admin_url(type(row), "changelist")).content) < PAGE_BYTES_MAX
 
 
 @pytest.mark.parametrize("name", BODIES)
-def test_the_exact_bytes_are_downloaded(name: str, admin_client: Client) -> None:
-    for row in kept(BODIES[name]):
+def test_download_returns_the_exact_bytes(name: str, admin_client: Client) -> None:
+    for row in make_rows(BODIES[name]):
         file = admin_client.get(admin_url(type(row), "body", row.pk))
         assert file.content == BODIES[name]
         assert file["Content-Type"] == "application/octet-stream"
         assert file["Content-Disposition"].startswith("attachment")
 
 
-def test_a_body_is_downloaded_only_by_who_may_see_it() -> None:
-    row = kept(b"1")[1]
+def test_download_needs_view_permission() -> None:
+    row = make_rows(b"1")[1]
     assert staff_client("view_webhook").get(admin_url(RejectedDelivery, "body", row.pk)).status_code == 403
-    clerk = staff_client("view_rejecteddelivery", name="boris")
-    assert clerk.get(admin_url(RejectedDelivery, "body", row.pk)).status_code == 200
-    assert clerk.get(admin_url(RejectedDelivery, "body", 999)).status_code == 404
+    viewer = staff_client("view_rejecteddelivery", name="boris")
+    assert viewer.get(admin_url(RejectedDelivery, "body", row.pk)).status_code == 200
+    assert viewer.get(admin_url(RejectedDelivery, "body", 999)).status_code == 404
 
 
-def test_what_was_cut_off_is_counted(admin_client: Client) -> None:
+def test_truncated_text_counts_the_rest(admin_client: Client) -> None:
     text = "x" * (body_rendering.BLOCK_CHARS_MAX + 12)
     assert body_rendering.preformatted(text).endswith("x\n… and 12 more characters</pre>")
     assert "more characters" not in body_rendering.preformatted("x" * body_rendering.BLOCK_CHARS_MAX)
@@ -94,10 +94,13 @@ def test_what_was_cut_off_is_counted(admin_client: Client) -> None:
         (b"\xff", "not JSON"),
     ],
 )
-def test_a_body_is_indented_where_that_stays_small(body: bytes, text: str) -> None:
+def test_body_is_indented_unless_nested_too_deeply(body: bytes, text: str) -> None:
     assert body_rendering.indent_json(body) == text
 
 
-def test_a_webhook_whose_body_was_deleted_says_so(admin_client: Client) -> None:
+def test_webhook_page_says_that_body_was_deleted(admin_client: Client) -> None:
     webhook = make_webhook(body=b"")
-    assert b"let go of with time" in admin_client.get(admin_url(Webhook, "change", webhook.pk)).content
+    assert (
+        b"deleted after the retention period"
+        in admin_client.get(admin_url(Webhook, "change", webhook.pk)).content
+    )

@@ -16,7 +16,7 @@ from worker import applying
 
 pytestmark = pytest.mark.django_db
 FAILED, RECEIVED = Webhook.Status.FAILED, Webhook.Status.RECEIVED
-WHY = "the bug is repaired"
+REASON = "the bug is repaired"
 APPLIED, DISMISSED = Webhook.Status.APPLIED, Webhook.Status.DISMISSED
 
 
@@ -31,16 +31,16 @@ def anna() -> User:
 
 @pytest.fixture
 def rings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Grows with each ring; the bell itself is silent, as no broker is meant here."""
-    heard: list[str] = []
-    monkeypatch.setattr(doorbell, "ring", lambda: heard.append("ring"))
-    return heard
+    """Collect the rings of the doorbell instead of sending them."""
+    rings: list[str] = []
+    monkeypatch.setattr(doorbell, "ring", lambda: rings.append("ring"))
+    return rings
 
 
-def test_a_failed_webhook_is_received_again_with_all_its_attempts(anna: User) -> None:
+def test_replayed_webhook_is_queued_with_all_attempts(anna: User) -> None:
     webhook = failed()
 
-    assert replay([webhook.pk], by=anna, reason=WHY) == ReplayResult(1)
+    assert replay([webhook.pk], by=anna, reason=REASON) == ReplayResult(1)
 
     assert Webhook.objects.queued().get() == webhook
     webhook.refresh_from_db()
@@ -48,10 +48,10 @@ def test_a_failed_webhook_is_received_again_with_all_its_attempts(anna: User) ->
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_replayed_webhook_is_applied_like_any_other(anna: User, rings: list[str]) -> None:
+def test_replayed_webhook_is_applied(anna: User, rings: list[str]) -> None:
     webhook = failed(145_000_00)
 
-    replay([webhook.pk], by=anna, reason=WHY)
+    replay([webhook.pk], by=anna, reason=REASON)
     assert rings == ["ring"]
     applying.apply_batch(10)
 
@@ -61,13 +61,13 @@ def test_a_replayed_webhook_is_applied_like_any_other(anna: User, rings: list[st
 
 
 @pytest.mark.django_db(transaction=True)
-def test_replaying_an_applied_webhook_changes_nothing_and_says_so(anna: User, rings: list[str]) -> None:
+def test_applied_webhook_is_skipped(anna: User, rings: list[str]) -> None:
     webhook = make_webhook(terms(100_00))
     applying.apply_batch(10)
 
-    said = str(replay([webhook.pk], by=anna, reason=WHY))
+    text = str(replay([webhook.pk], by=anna, reason=REASON))
 
-    assert said == "0 replayed, 1 applied already (nothing to do)"
+    assert text == "0 replayed, 1 already applied"
     assert applying.apply_batch(10) == 0
     assert balances() == {ROMASHKA: 100_00}
     assert rings == []
@@ -75,17 +75,17 @@ def test_replaying_an_applied_webhook_changes_nothing_and_says_so(anna: User, ri
 
 
 @pytest.mark.parametrize("status", [APPLIED, RECEIVED, DISMISSED])
-def test_only_failed_webhooks_move(anna: User, status: Webhook.Status) -> None:
+def test_only_failed_webhooks_are_replayed(anna: User, status: Webhook.Status) -> None:
     other, broken = make_webhook(status=status, attempts=3), failed()
 
-    done = replay([other.pk, broken.pk], by=anna, reason=WHY)
+    done = replay([other.pk, broken.pk], by=anna, reason=REASON)
 
     assert done == ReplayResult(1, count_by_status([other.pk]))
     other.refresh_from_db()
     assert (other.status, other.attempts) == (status, 3)
 
 
-def test_what_became_of_each_is_told(anna: User) -> None:
+def test_result_counts_skipped_webhooks_by_status(anna: User) -> None:
     webhooks = [
         failed(),
         failed(),
@@ -94,28 +94,25 @@ def test_what_became_of_each_is_told(anna: User) -> None:
         make_webhook(status=DISMISSED),
     ]
 
-    said = str(replay([*(webhook.pk for webhook in webhooks), 10**9], by=anna, reason=WHY))
+    text = str(replay([*(webhook.pk for webhook in webhooks), 10**9], by=anna, reason=REASON))
 
-    assert said == (
-        "2 replayed, 1 applied already (nothing to do), 1 waiting to be applied anyway, "
-        "1 dismissed (not replayed), 1 unknown"
-    )
+    assert text == ("2 replayed, 1 already applied, 1 already pending, 1 dismissed, 1 unknown")
 
 
-def test_an_id_given_twice_counts_once(anna: User) -> None:
+def test_repeated_key_counts_once(anna: User) -> None:
     webhook = failed()
 
-    assert replay([webhook.pk, webhook.pk], by=anna, reason=WHY) == ReplayResult(1)
+    assert replay([webhook.pk, webhook.pk], by=anna, reason=REASON) == ReplayResult(1)
 
 
-def test_who_replayed_what_and_why_stays_in_the_audit_trail(anna: User) -> None:
+def test_audit_trail_records_user_reason_and_outcomes(anna: User) -> None:
     webhooks = [failed(), failed()]
     untouched = make_webhook(status=APPLIED)
 
-    replay([webhook.pk for webhook in [*webhooks, untouched]], by=anna, reason=WHY)
+    replay([webhook.pk for webhook in [*webhooks, untouched]], by=anna, reason=REASON)
 
     action = OperatorAction.objects.get()
-    assert (action.kind, action.by, action.by_name, action.reason) == ("replay", anna, "anna", WHY)
+    assert (action.kind, action.by, action.by_name, action.reason) == ("replay", anna, "anna", REASON)
     outcomes = dict(action.webhooks.values_list("webhook_id", "outcome"))
     assert outcomes == {
         **dict.fromkeys((webhook.pk for webhook in webhooks), "done"),
@@ -124,17 +121,17 @@ def test_who_replayed_what_and_why_stays_in_the_audit_trail(anna: User) -> None:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_without_a_name_in_the_audit_trail_nothing_moves(rings: list[str]) -> None:
+def test_unknown_user_replays_nothing(rings: list[str]) -> None:
     webhook = failed()
 
     with pytest.raises(IntegrityError):
-        replay([webhook.pk], by=User(pk=404, username="nobody"), reason=WHY)
+        replay([webhook.pk], by=User(pk=404, username="unknown"), reason=REASON)
 
     webhook.refresh_from_db()
     assert (webhook.status, rings) == (FAILED, [])
 
 
-def test_large_sets_move_in_chunks_and_each_rings(
+def test_large_set_is_replayed_in_chunks_that_each_ring(
     anna: User,
     monkeypatch: pytest.MonkeyPatch,
     rings: list[str],
@@ -142,12 +139,14 @@ def test_large_sets_move_in_chunks_and_each_rings(
 ) -> None:
     monkeypatch.setattr(operator_actions, "CHUNK_WEBHOOKS", 2)
     webhooks = [failed() for _ in range(5)]
-    watched: list[int] = []
+    progress: list[int] = []
 
     with django_capture_on_commit_callbacks(execute=True):
-        done = replay([webhook.pk for webhook in webhooks], by=anna, reason=WHY, watch=watched.append)
+        done = replay(
+            [webhook.pk for webhook in webhooks], by=anna, reason=REASON, on_progress=progress.append
+        )
 
-    assert (done.replayed, watched, len(rings)) == (5, [2, 2, 1], 3)
+    assert (done.replayed, progress, len(rings)) == (5, [2, 2, 1], 3)
 
 
 def replay_concurrently(action: Callable[[], ReplayResult], times: int) -> list[ReplayResult]:
@@ -167,33 +166,33 @@ def replay_concurrently(action: Callable[[], ReplayResult], times: int) -> list[
 
 
 @pytest.mark.django_db(transaction=True)
-def test_of_two_replays_at_once_each_webhook_sees_exactly_one_win(anna: User, rings: list[str]) -> None:
+def test_concurrent_replays_move_each_webhook_once(anna: User, rings: list[str]) -> None:
     webhook_ids = [failed().pk for _ in range(100)]
 
-    told = replay_concurrently(lambda: replay(webhook_ids, by=anna, reason=WHY), times=2)
+    results = replay_concurrently(lambda: replay(webhook_ids, by=anna, reason=REASON), times=2)
 
-    assert sum(done.replayed for done in told) == 100
-    assert sum(done.left_alone[RECEIVED] for done in told) == 100  # the other is told, each time
+    assert sum(done.replayed for done in results) == 100
+    assert sum(done.skipped[RECEIVED] for done in results) == 100  # the other replay skips it
     done = OperatorActionItem.objects.filter(outcome="done").values_list("webhook_id", flat=True)
     assert sorted(done) == webhook_ids
 
 
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.skipif("sqlite" in settings.DATABASES["default"]["ENGINE"], reason="it has no row locks")
-def test_replays_of_overlapping_sets_do_not_deadlock(anna: User, rings: list[str]) -> None:
+def test_concurrent_overlapping_replays_do_not_deadlock(anna: User, rings: list[str]) -> None:
     """A few failed webhooks among many, where the server finds some sets by status and others by id."""
-    told = [terms() for _ in range(3000)]
+    payments = [terms() for _ in range(3000)]
     Webhook.objects.bulk_create(
         Webhook(
-            operation_id=one.operation_id,
-            payer_inn=one.inn,
-            amount_kopecks=one.amount_kopecks,
-            document_number=one.document_number,
-            document_date=one.document_date,
+            operation_id=payment.operation_id,
+            payer_inn=payment.inn,
+            amount_kopecks=payment.amount_kopecks,
+            document_number=payment.document_number,
+            document_date=payment.document_date,
             body=b"",
             status=APPLIED,
         )
-        for one in told
+        for payment in payments
     )
     applied = list(Webhook.objects.values_list("id", flat=True))
     broken = Webhook.objects.filter(id__in=applied[::250])
@@ -204,7 +203,7 @@ def test_replays_of_overlapping_sets_do_not_deadlock(anna: User, rings: list[str
     for _ in range(40):
         broken.update(status=FAILED)
         sets = [ids[::5], ids, ids[::-1] + applied[:450], ids[::4] + applied[:450]]
-        told_each = replay_concurrently(
-            lambda sets=sets: replay(sets.pop(), by=anna, reason=WHY), times=len(sets)
+        results = replay_concurrently(
+            lambda sets=sets: replay(sets.pop(), by=anna, reason=REASON), times=len(sets)
         )
-        assert sum(done.replayed for done in told_each) == len(ids)
+        assert sum(done.replayed for done in results) == len(ids)

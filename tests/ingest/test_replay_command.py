@@ -16,7 +16,7 @@ FAILED, RECEIVED = Webhook.Status.FAILED, Webhook.Status.RECEIVED
 
 
 def replay(*arguments: str) -> str:
-    """What the command says on a run that succeeds."""
+    """Run the command; return its output."""
     output = StringIO()
     call_command("replay", *arguments, stdout=output)
     return output.getvalue()
@@ -31,7 +31,7 @@ def failed(**fields: Any) -> Webhook:
 
 
 @pytest.mark.parametrize("spelling", ["{}", "{{{}}}", "urn:uuid:{}"])
-def test_an_id_is_replayed_in_any_usual_spelling(spelling: str) -> None:
+def test_id_is_replayed_in_any_uuid_format(spelling: str) -> None:
     webhook = failed()
     failed()
 
@@ -40,17 +40,15 @@ def test_an_id_is_replayed_in_any_usual_spelling(spelling: str) -> None:
     assert statuses() == [RECEIVED, FAILED]
 
 
-def test_several_ids_are_replayed_and_other_states_are_told() -> None:
+def test_several_ids_are_replayed_and_skipped_ones_counted() -> None:
     webhooks = [failed(), failed(), make_webhook(status=Webhook.Status.APPLIED), make_webhook()]
 
-    said = replay(*(word for webhook in webhooks for word in ("--id", webhook.operation_id.hex)))
+    output = replay(*(word for webhook in webhooks for word in ("--id", webhook.operation_id.hex)))
 
-    assert said == (
-        "Webhooks: 2 replayed, 1 applied already (nothing to do), 1 waiting to be applied anyway.\n"
-    )
+    assert output == ("Webhooks: 2 replayed, 1 already applied, 1 already pending.\n")
 
 
-def test_all_failed_are_replayed() -> None:
+def test_failed_option_replays_all_failed() -> None:
     failed(), failed(), make_webhook(status=Webhook.Status.DISMISSED)
 
     assert replay("--failed") == "Webhooks: 2 replayed.\n"
@@ -59,7 +57,7 @@ def test_all_failed_are_replayed() -> None:
 
 
 @pytest.mark.parametrize("since", ["2026-05-01", "2026-05-01T00:00:00", "2026-05-01T03:00:00+03:00"])
-def test_failed_since_leaves_older_ones(since: str) -> None:
+def test_since_option_skips_older_webhooks(since: str) -> None:
     failed(received_at=datetime(2026, 4, 30, 23, 59, 59, tzinfo=UTC))
     failed(received_at=datetime(2026, 5, 1, tzinfo=UTC))
 
@@ -68,17 +66,17 @@ def test_failed_since_leaves_older_ones(since: str) -> None:
     assert statuses() == [FAILED, RECEIVED]
 
 
-def test_a_dry_run_says_what_would_be_and_changes_nothing() -> None:
+def test_dry_run_prints_counts_and_changes_nothing() -> None:
     one, other = failed(), make_webhook()
 
-    said = replay("--dry-run", "--id", str(one.operation_id), "--id", str(other.operation_id))
+    output = replay("--dry-run", "--id", str(one.operation_id), "--id", str(other.operation_id))
 
-    assert said == "Would be: 1 replayed, 1 waiting to be applied anyway.\n"
+    assert output == "Dry run: 1 replayed, 1 already pending.\n"
     assert statuses() == [FAILED, RECEIVED]
     assert not OperatorAction.objects.exists()
 
 
-def test_an_unknown_id_is_named_with_exit_code_1_after_the_others_are_replayed() -> None:
+def test_unknown_id_exits_1_after_replaying_the_others() -> None:
     webhook, unknown = failed(), uuid4()
 
     with pytest.raises(CommandError, match=str(unknown)) as raised:
@@ -99,7 +97,7 @@ def test_an_unknown_id_is_named_with_exit_code_1_after_the_others_are_replayed()
         "--id ccf0a86d-041b-4991-bcf7-e2352f7b8a4a --since 2026-05-01",
     ],
 )
-def test_unusable_options_are_exit_code_2(
+def test_invalid_options_exit_2(
     arguments: str, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("django.db.connections.close_all", lambda: None)  # the test's own stays open
@@ -111,7 +109,7 @@ def test_unusable_options_are_exit_code_2(
     assert capfd.readouterr().err
 
 
-def test_the_log_says_that_it_was_the_command_line_and_whose(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_audit_trail_names_the_operating_system_account(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LOGNAME", "boris")
     failed()
 
@@ -126,7 +124,7 @@ def test_the_log_says_that_it_was_the_command_line_and_whose(monkeypatch: pytest
     assert [action.reason for action in acts] == ["the bug is repaired", "none given"]
 
 
-def test_nobody_can_log_in_as_the_command_line() -> None:
+def test_command_line_user_cannot_log_in() -> None:
     failed()
     replay("--failed")
     failed()

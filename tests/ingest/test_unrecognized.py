@@ -1,4 +1,4 @@
-"""What may be money and no adapter recognizes: kept until a person has closed it, and processed again."""
+"""Unrecognized deliveries are kept until an operator action closes them."""
 
 import json
 from dataclasses import replace
@@ -31,20 +31,20 @@ from ingest.models import (
 from tests.concurrency import run_concurrently
 from tests.factories import ROMASHKA, balances, terms
 from tests.ingest.banks.conftest import TOKEN, apply_received, load_sample
-from worker import acting, retention
+from worker import retention
 
 pytestmark = pytest.mark.django_db(transaction=True)
 Outcome = UnrecognizedDelivery.Outcome
-CREDIT = {"typeOfOperation": "Zachislenie"}  # what the adapter has to learn
+CREDIT = {"typeOfOperation": "Zachislenie"}  # unknown to the adapter
 
 
 @pytest.fixture(autouse=True)
 def rings(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    heard: list[str] = []
-    monkeypatch.setattr(doorbell, "ring", lambda: heard.append("ring"))
+    rings: list[str] = []
+    monkeypatch.setattr(doorbell, "ring", lambda: rings.append("ring"))
     settings.ENDPOINT_AUTH = {"tbank": DeliveryAuth(bearer=[TOKEN.encode()])}
     settings.TOCHKA_CUSTOMER_CODES = ["300123123"]
-    return heard
+    return rings
 
 
 @pytest.fixture
@@ -52,10 +52,10 @@ def anna() -> User:
     return User.objects.create_user("anna")
 
 
-def deliver(told: dict[str, Any], **headers: str) -> str:
+def deliver(payload: dict[str, Any], **headers: str) -> str:
     headers = {"Authorization": f"Bearer {TOKEN}", **headers}
     response = Client().post(
-        "/api/webhook/tbank/", json.dumps(told), content_type="application/json", headers=headers
+        "/api/webhook/tbank/", json.dumps(payload), content_type="application/json", headers=headers
     )
     assert response.status_code == 200, response.content
     return str(response.json()["status"])
@@ -78,10 +78,10 @@ def outcomes() -> list[str]:
     return list(UnrecognizedDelivery.objects.order_by("id").values_list("outcome", flat=True))
 
 
-# --- keeping ----------------------------------------------------------------------------------------
+# --- storage ----------------------------------------------------------------------------------------
 
 
-def test_a_repeated_payload_of_one_source_is_kept_once_and_counted_once() -> None:
+def test_repeated_payload_of_a_source_is_stored_and_counted_once() -> None:
     before = UNRECOGNIZED._value.get()
     for _ in range(5):
         assert deliver(load_sample("tbank_transaction", **CREDIT)) == "unrecognized"
@@ -92,20 +92,20 @@ def test_a_repeated_payload_of_one_source_is_kept_once_and_counted_once() -> Non
     assert UNRECOGNIZED._value.get() == before + 3
 
 
-def test_twenty_simultaneous_repeats_are_kept_once() -> None:
-    told = load_sample("tbank_transaction", **CREDIT)
+def test_concurrent_duplicates_are_stored_once() -> None:
+    payload = load_sample("tbank_transaction", **CREDIT)
 
-    def persist() -> str:
+    def deliver_until_stored() -> str:
         try:
-            return deliver(told)
+            return deliver(payload)
         except AssertionError:  # 503: the database was busy, and the bank sends it again
-            return persist()
+            return deliver_until_stored()
 
-    assert set(run_concurrently([persist] * 20)) == {"unrecognized"}
+    assert set(run_concurrently([deliver_until_stored] * 20)) == {"unrecognized"}
     assert UnrecognizedDelivery.objects.count() == 1
 
 
-def test_a_repeat_of_a_dismissed_delivery_opens_nothing(anna: User) -> None:
+def test_duplicate_of_dismissed_delivery_stays_closed(anna: User) -> None:
     deliver(load_sample("tbank_transaction", **CREDIT))
     process(anna, OperatorAction.Kind.DISCARD)
 
@@ -113,9 +113,7 @@ def test_a_repeat_of_a_dismissed_delivery_opens_nothing(anna: User) -> None:
     assert outcomes() == [Outcome.DISMISSED]
 
 
-def test_open_deliveries_are_never_deleted_neither_by_number_nor_by_age(
-    settings: Settings, anna: User
-) -> None:
+def test_open_deliveries_are_never_pruned(settings: Settings, anna: User) -> None:
     settings.DELIVERY_RECORDS_MAX, settings.DELIVERY_RETENTION_DAYS = 1, 1
     for number in range(5):
         deliver(load_sample("tbank_transaction", documentNumber=str(number), **CREDIT))
@@ -127,7 +125,9 @@ def test_open_deliveries_are_never_deleted_neither_by_number_nor_by_age(
     assert outcomes() == [*[Outcome.TRIED] * 5, Outcome.UNTRIED]
 
 
-def test_closed_deliveries_are_deleted_some_time_after_the_act(settings: Settings, anna: User) -> None:
+def test_closed_deliveries_are_pruned_after_retention_since_the_action(
+    settings: Settings, anna: User
+) -> None:
     settings.DELIVERY_RETENTION_DAYS = 2
     deliver(load_sample("tbank_transaction", **CREDIT))
     UnrecognizedDelivery.objects.update(received_at=timezone.now() - timedelta(days=400))
@@ -143,42 +143,42 @@ def test_closed_deliveries_are_deleted_some_time_after_the_act(settings: Setting
 
 
 def prune() -> int:
-    """How many unrecognized deliveries are gone."""
+    """Prune; return the number of unrecognized deliveries deleted."""
     before = UnrecognizedDelivery.objects.count()
     retention.prune(lambda kind, rows: None, full_scan=True)
     return before - UnrecognizedDelivery.objects.count()
 
 
-# --- processing again -------------------------------------------------------------------------------
+# --- processing -------------------------------------------------------------------------------
 
 
-def test_processed_again_a_payment_is_stored_and_posted_once(
+def test_processing_stores_and_posts_a_payment_once(
     anna: User, monkeypatch: pytest.MonkeyPatch, rings: list[str]
 ) -> None:
-    told = load_sample("tbank_transaction", **CREDIT)
-    deliver(told)
+    payload = load_sample("tbank_transaction", **CREDIT)
+    deliver(payload)
     assert not rings
     learn(monkeypatch)
 
     action = process(anna)
 
     assert rings == ["ring"]
-    kept = UnrecognizedDelivery.objects.get()
+    delivery = UnrecognizedDelivery.objects.get()
     webhook = Webhook.objects.get()
-    assert (kept.outcome, kept.last_action, kept.webhook) == (Outcome.STORED, action, webhook)
+    assert (delivery.outcome, delivery.last_action, delivery.webhook) == (Outcome.STORED, action, webhook)
     assert (bytes(webhook.body), webhook.source, webhook.client_ip) == (
-        json.dumps(told).encode(),
+        json.dumps(payload).encode(),
         "tbank",
         "127.0.0.1",
     )
     apply_received()
     assert balances() == {ROMASHKA: 1450_50}
-    assert deliver(told) == "already processed"
+    assert deliver(payload) == "already processed"
     with pytest.raises(NothingToDo):
         process(anna)
 
 
-def test_processed_again_what_was_stored_meanwhile_is_a_repeat_or_a_conflict(
+def test_processing_operation_stored_meanwhile_is_duplicate_or_conflict(
     anna: User, monkeypatch: pytest.MonkeyPatch, rings: list[str]
 ) -> None:
     deliver(load_sample("tbank_transaction", **CREDIT))
@@ -197,20 +197,18 @@ def test_processed_again_what_was_stored_meanwhile_is_a_repeat_or_a_conflict(
     assert balances() == {ROMASHKA: 1450_50}
 
 
-def test_processed_again_what_the_adapter_knows_to_ignore_is_closed(
-    anna: User, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_processing_ignored_event_closes_the_delivery(anna: User, monkeypatch: pytest.MonkeyPatch) -> None:
     deliver(load_sample("tbank_transaction", operationStatus="Cancelled"))
     monkeypatch.setattr(tbank, "NOT_BOOKED", vocabulary.fold_all(["Cancelled"]))
 
     process(anna)
 
-    kept = UnrecognizedDelivery.objects.get()
-    assert (kept.outcome, kept.reason) == (Outcome.IGNORED, "operationStatus Cancelled is not booked")
+    delivery = UnrecognizedDelivery.objects.get()
+    assert (delivery.outcome, delivery.reason) == (Outcome.IGNORED, "operationStatus Cancelled is not booked")
     assert not IgnoredDelivery.objects.exists()
 
 
-def test_processed_again_what_is_still_unrecognized_stays_open_and_may_be_tried_again(
+def test_processing_still_unrecognized_delivery_keeps_it_open(
     anna: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     deliver(load_sample("tbank_transaction", **CREDIT))
@@ -223,7 +221,7 @@ def test_processed_again_what_is_still_unrecognized_stays_open_and_may_be_tried_
     assert outcomes() == [Outcome.STORED]
 
 
-def test_a_delivery_whose_key_was_rotated_is_processed_again(
+def test_delivery_signed_with_rotated_key_is_processed(
     anna: User, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     old, new = (generate_private_key(public_exponent=65537, key_size=2048) for _ in range(2))
@@ -239,9 +237,7 @@ def test_a_delivery_whose_key_was_rotated_is_processed_again(
     assert balances() == {ROMASHKA: 40_00}
 
 
-def test_a_customer_that_is_ours_no_more_and_a_source_without_adapter_stay_open(
-    anna: User, settings: Settings
-) -> None:
+def test_former_customer_and_removed_adapter_keep_deliveries_open(anna: User, settings: Settings) -> None:
     settings.TOCHKA_CUSTOMER_CODES = []
     token = jwt.encode(load_sample("tochka_incoming"), "a secret of 32 bytes or even more", algorithm="HS256")
     inbox.record_unrecognized(inbox.Delivery(token.encode(), "tochka"), b"1", "why")
@@ -251,12 +247,12 @@ def test_a_customer_that_is_ours_no_more_and_a_source_without_adapter_stay_open(
 
     assert outcomes() == [Outcome.TRIED] * 2
     assert list(UnrecognizedDelivery.objects.order_by("id").values_list("reason", flat=True)) == [
-        "not meant for us by today's settings: another customer's event",
-        "there is no adapter of this source any more",
+        "another customer's by today's settings: another customer's event",
+        "no adapter of this source exists any more",
     ]
 
 
-def test_a_failing_adapter_stops_no_other_delivery(anna: User, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failing_adapter_does_not_stop_other_deliveries(anna: User, monkeypatch: pytest.MonkeyPatch) -> None:
     deliver(load_sample("tbank_transaction", documentNumber="1", **CREDIT))
     deliver(load_sample("tbank_transaction", documentNumber="2", operationId="2", **CREDIT))
     learn(monkeypatch)
@@ -272,9 +268,7 @@ def test_a_failing_adapter_stops_no_other_delivery(anna: User, monkeypatch: pyte
     assert outcomes() == [Outcome.TRIED, Outcome.STORED]
 
 
-def test_an_act_whose_request_died_is_carried_on_by_a_worker(
-    anna: User, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_action_resumes_after_its_request_died(anna: User, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(3):
         deliver(
             load_sample("tbank_transaction", documentNumber=str(number), operationId=str(number), **CREDIT)
@@ -287,45 +281,45 @@ def test_an_act_whose_request_died_is_carried_on_by_a_worker(
     operator_actions.run_chunk(action.pk)
     assert operator_actions.pending_ids() == [action.pk]
 
-    acting.run_pending(60)
+    operator_actions.run_pending(60)
 
     assert operator_actions.pending_ids() == []
     assert outcomes() == [Outcome.STORED] * 3
-    assert operator_actions.progress(action).is_over
+    assert operator_actions.progress(action).is_finished
 
 
-def test_two_acts_at_once_process_each_delivery_once(anna: User, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_delivery_is_claimed_by_one_action(anna: User, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(4):
         deliver(
             load_sample("tbank_transaction", documentNumber=str(number), operationId=str(number), **CREDIT)
         )
     learn(monkeypatch)
-    everything = UnrecognizedDelivery.objects.all()
+    deliveries = UnrecognizedDelivery.objects.all()
     action = operator_actions.create_for_deliveries(
-        OperatorAction.Kind.PROCESS, everything, anna, "the first"
+        OperatorAction.Kind.PROCESS, deliveries, anna, "the first"
     )
 
     with pytest.raises(NothingToDo):
-        operator_actions.create_for_deliveries(OperatorAction.Kind.DISCARD, everything, anna, "the second")
+        operator_actions.create_for_deliveries(OperatorAction.Kind.DISCARD, deliveries, anna, "the second")
     operator_actions.run_chunk(action.pk)
 
     assert outcomes() == [Outcome.STORED] * 4
     assert DuplicateDelivery.objects.count() == 0
 
 
-def from_tochka(told: dict[str, Any], key: RSAPrivateKey) -> str:
-    token = jwt.encode(told, key, algorithm="RS256")
+def from_tochka(payload: dict[str, Any], key: RSAPrivateKey) -> str:
+    token = jwt.encode(payload, key, algorithm="RS256")
     response = Client().post("/api/webhook/tochka/", token, content_type="text/plain")
     return str(response.json()["status"])
 
 
-# --- one space of operation ids ---------------------------------------------------------------------
+# --- operation ids across sources ---------------------------------------------------------------------
 
 
-def test_an_operation_that_another_source_has_stored_is_a_conflict_even_with_equal_terms() -> None:
-    told = tbank.read(json.dumps(load_sample("tbank_transaction")).encode())
-    assert isinstance(told, CreditEvent)
-    assert inbox.store(told.terms, inbox.Delivery(b"{}", "bank")) is StoreResult.CREATED
+def test_operation_of_another_source_is_a_conflict_even_with_equal_terms() -> None:
+    event = tbank.read(json.dumps(load_sample("tbank_transaction")).encode())
+    assert isinstance(event, CreditEvent)
+    assert inbox.store(event.terms, inbox.Delivery(b"{}", "bank")) is StoreResult.CREATED
 
     assert deliver(load_sample("tbank_transaction")) == "already processed"
 
@@ -334,7 +328,7 @@ def test_an_operation_that_another_source_has_stored_is_a_conflict_even_with_equ
     assert balances() == {ROMASHKA: 1450_50}
 
 
-def test_a_conflict_names_the_source_before_the_terms_that_differ() -> None:
+def test_conflict_lists_source_before_differing_terms() -> None:
     first = terms(1)
     inbox.store(first, inbox.Delivery(b"{}", "bank"))
 

@@ -174,4 +174,4 @@ def test_failed_attempt_shows_cause_without_wrapper(admin_client: Client) -> Non
     result_of(webhook, traceback="".join(traceback.format_exception(wrapper)))
 
     shown = admin_client.get(admin_url(Webhook, "change", webhook.pk)).content.decode()
-    assert '<div class="what">django.db.utils.DataError: out of range' in shown
+    assert '<div class="text">django.db.utils.DataError: out of range' in shown

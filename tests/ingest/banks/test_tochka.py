@@ -283,7 +283,7 @@ def test_page_says_that_bank_reference_was_deleted_with_the_body(from_tochka: De
 
     content = superuser_client().get(admin_url(Webhook, "change", Webhook.objects.get().pk)).content.decode()
 
-    assert "a name of its own, let go of with the body" in content
+    assert "unknown: deleted with the body" in content
 
 
 @given(fuzzed_body("tochka_incoming"))
