@@ -261,7 +261,7 @@ def test_conflict_is_displayed_after_its_customer_code_is_removed(
 
     answer = admin_client.get(webhook_page)
     assert answer.status_code == 200
-    assert "with other content" in answer.content.decode()
+    assert "different content" in answer.content.decode()
 
 
 def test_payment_is_found_by_either_id_and_shows_both(from_tochka: Deliver) -> None:
