@@ -1,12 +1,10 @@
 """Operator actions on webhooks: replay or dismiss failed ones, resolve conflicts; each with a reason.
 
-Actions on unrecognized deliveries are in ingest/unrecognized.py.
-
 Creating an action commits its rows: who, why, and one item per webhook. `run_chunk` then processes the items
 in chunks, each in one transaction with its effects; the request, a worker or the sweeper may run it. So an
 action survives the process that runs it, processes each webhook once, and its rows are the audit trail. A
 webhook moves only if it is failed while its row is locked: of two concurrent actions on one webhook one wins,
-and the other records the status it found.
+and the other records the status it found. Actions on unrecognized deliveries: ingest/unrecognized.py.
 """
 
 import time
@@ -125,7 +123,7 @@ def create_for_deliveries(
 ) -> OperatorAction:
     """Like `create_for_queryset`, for the open ones of `deliveries` that no other action has pending."""
     action = OperatorAction(kind=kind, by=by, by_name=by.get_username())
-    return _create(action, reason, lambda action: unrecognized.claim(action, deliveries, confirmed), None)
+    return _create(action, reason, lambda created: unrecognized.claim(created, deliveries, confirmed), None)
 
 
 def _create(

@@ -1,7 +1,7 @@
 """The confirmation page of an operator action, which asks for its reason, and its submission."""
 
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from typing import cast
 
@@ -88,12 +88,12 @@ def confirm(
     counts = {} if kind == Kind.RESOLVE else count_by_status(webhook_ids)
     counts.pop(Webhook.Status.FAILED, None)
     labels = dict(operator_actions.Outcome.choices)
-    context = {
+    extra_context = {
         "ids": " ".join(map(str, sorted(webhook_ids))),
         "form_url": reverse("admin:ingest_webhook_action", args=[kind.value]),
         "skipped": [(count, labels[operator_actions.Outcome(status)]) for status, count in counts.items()],
     }
-    return _confirmation(request, site, kind, selected, context)
+    return _confirmation(request, site, kind, selected, extra_context)
 
 
 def confirm_all(
@@ -108,7 +108,7 @@ def _confirmation(
     site: AdminSite,
     kind: Kind,
     webhooks: QuerySet[Webhook],
-    context: dict[str, object],
+    extra_context: Mapping[str, object],
 ) -> TemplateResponse:
     # The digest first: a change before the next query then makes it stale, and the page is shown again.
     digest = operator_actions.state_digest(kind, webhooks)
@@ -128,7 +128,7 @@ def _confirmation(
         "first": [(admin_link(each, each), format_rubles(each.amount_kopecks), each) for each in first],
         "form": ReasonForm(request.POST if "reason" in request.POST else None),
         "not_eligible": NOT_ELIGIBLE,
-        **context,
+        **extra_context,
     }
     return TemplateResponse(request, "admin/ingest/webhook/confirm_action.html", context)
 

@@ -150,10 +150,10 @@ def test_large_set_is_replayed_in_chunks_that_each_ring(
 
 
 def replay_concurrently(action: Callable[[], ReplayResult], times: int) -> list[ReplayResult]:
-    """Run `act` in that many threads that start together."""
+    """Run `action` in that many threads that start together."""
     starting = threading.Barrier(times)
 
-    def wait_and_act(_: int) -> ReplayResult:
+    def wait_and_run(_: int) -> ReplayResult:
         try:
             connections["default"].ensure_connection()
             starting.wait()
@@ -162,7 +162,7 @@ def replay_concurrently(action: Callable[[], ReplayResult], times: int) -> list[
             connections.close_all()
 
     with ThreadPoolExecutor(times) as threads:
-        return list(threads.map(wait_and_act, range(times)))
+        return list(threads.map(wait_and_run, range(times)))
 
 
 @pytest.mark.django_db(transaction=True)

@@ -117,11 +117,11 @@ def test_audit_trail_names_the_operating_system_account(monkeypatch: pytest.Monk
     failed()
     replay("--failed")
 
-    acts = OperatorAction.objects.order_by("id")
-    assert {(action.by.username, action.by_name) for action in acts} == {
+    actions = OperatorAction.objects.order_by("id")
+    assert {(action.by.username, action.by_name) for action in actions} == {
         ("command-line", "boris (command-line)")
     }
-    assert [action.reason for action in acts] == ["the bug is repaired", "none given"]
+    assert [action.reason for action in actions] == ["the bug is repaired", "none given"]
 
 
 def test_command_line_user_cannot_log_in() -> None:
