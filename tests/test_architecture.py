@@ -1,14 +1,80 @@
-"""The house rules that a linter can't know. Each says which promise it keeps."""
+"""Rules of this project that a linter cannot know. Each test names the promise it keeps."""
 
 import ast
 import re
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-PACKAGES = ("config", "monitoring", "worker", "ingest", "ledger", "api")
+# Every package of the product, from top to bottom, and its modules. A new module belongs where the package's
+# line in the README says what lives there; then it is added here.
+MODULES = {
+    "config": "celery_settings components env gunicorn settings urls wsgi",
+    "devtools": "preflight run supervisor",
+    "devtools/simulator": "client sender verifier workload",
+    "web": (
+        "gunicorn_worker health host_check load_shedding notice_page openapi password_limit "
+        "request_id security"
+    ),
+    "backoffice": "apps locale login middleware otp sections site users",
+    "monitoring": (
+        "admin alerts apps charts dashboard doctor format_duration models notifications problems "
+        "prometheus stats tasks throughput"
+    ),
+    "worker": (
+        "admin applying apps batch_markers beat_scheduler celery claiming file_broker heartbeats "
+        "metrics models nightly_verification retention retries sweeper tasks trial_posting"
+    ),
+    "ingest": (
+        "append_only apps authentication body_verification checks confirmation doorbell "
+        "error_fingerprint exceptions field_rules inbox metrics misconfiguration models "
+        "operator_actions parsing reconciliation replay schemas signatures terms_diff unrecognized "
+        "verification views"
+    ),
+    "ingest/admin": (
+        "action_views body_rendering delivery_bodies failures operator_actions pages search "
+        "timeline unrecognized"
+    ),
+    "ingest/banks": "events json_fields registry tbank tochka vocabulary",
+    "ledger": (
+        "apps checks download_slot exceptions inn models money operation_id posting queries schemas "
+        "statement statement_csv statement_xlsx terms triggers verification views"
+    ),
+    "ledger/admin": "balance_chart organization_page pages",
+    "api": "admin apps authentication checks keys models throttling",
+    "core": (
+        "admin admin_lookups apps best_effort cli client_ip groups http iso8601 listen_address "
+        "log_throttle svg"
+    ),
+    "core/db": "clock insert_select lookups pk_by_time transactions",
+    "core/db/mysql_backend": "base",
+    "core/observability": "logging prometheus_multiprocess redaction sentry setup tracing",
+}
+PACKAGES = tuple(package for package in MODULES if "/" not in package)
+README_LINES_MAX = 150
+# Words of a private dialect, each with the term to use instead. Identifiers are split into their words.
+BANNED = {
+    "told": "the value's own name: payments, stats, event, fields",
+    "whoever": "the subject: the caller, the process, the operator",
+    "whatever": "the thing itself, or “any”",
+    "somebody": "the subject: a person, another process",
+    "nobody": "“no one”, “no process”, or the passive",
+    "everybody": "“anyone”, “all users”",
+    "house": "system, stack",
+    "doorkeeper": "authentication",
+    "door": "endpoint",
+    "doors": "endpoints",
+    "trouble": "problem",
+    "troubles": "problems",
+    "in vain": "failed, unsuccessful",
+    "let go of": "delete",
+    "taken apart": "split",
+}
+_BANNED = re.compile(rf"\b({'|'.join(BANNED)})\b")
+_NOT_OURS = ("requirements/", "tests/test_architecture.py")
 WRITES = {
     *("create", "bulk_create", "get_or_create", "update_or_create", "save", "asave", "acreate"),
     *("update", "bulk_update", "delete", "raw", "_raw_delete"),
@@ -128,3 +194,76 @@ def test_no_test_of_delivery_runs_celery_eagerly() -> None:
     for path in ROOT.glob("**/*.py"):
         if ".venv" not in path.parts:
             assert eager not in path.read_text(), path
+
+
+def module_names(folder: Path) -> set[str]:
+    return {path.stem for path in folder.glob("*.py")} - {"__init__"}
+
+
+@pytest.mark.parametrize("package", MODULES)
+def test_each_module_is_in_the_tree(package: str) -> None:
+    assert module_names(ROOT / package) == set(MODULES[package].split())
+
+
+def test_no_package_is_outside_the_tree() -> None:
+    without_list = {"management", "migrations", "formats"}
+    packages = {
+        str(path.parent.relative_to(ROOT)) for package in PACKAGES for path in (ROOT / package).rglob("*.py")
+    }
+
+    assert {path for path in packages if not without_list & set(Path(path).parts)} == set(MODULES)
+
+
+@pytest.mark.parametrize("page", ["README.md", "README.ru.md"])
+def test_readme_fits_its_limit(page: str) -> None:
+    assert len((ROOT / page).read_text().splitlines()) <= README_LINES_MAX
+
+
+def test_readme_has_a_line_for_each_package() -> None:
+    readme = (ROOT / "README.md").read_text()
+
+    assert [package for package in PACKAGES if not re.search(rf"^{package}/ +\S", readme, re.MULTILINE)] == []
+
+
+def banned_words(text: str) -> set[str]:
+    """Return the banned words in `text`; snake_case and CamelCase are read as separate words."""
+    words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|_|\s+", " ", text).lower()
+    return set(_BANNED.findall(words))
+
+
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [
+        ("told_at = None", "told"),
+        ("class HouseFailed(Exception): ...", "house"),
+        ('"""Lock it for whoever\ncomes next."""', "whoever"),
+        ("The rows are let\n go of after a day.", "let go of"),
+        ("DOORS_BY_NAME", "doors"),
+    ],
+)
+def test_planted_banned_word_is_found(text: str, word: str) -> None:
+    assert banned_words(text) == {word}
+
+
+def test_doorbell_is_not_banned() -> None:
+    assert banned_words("ingest/doorbell.py rings; class Doorbell; storehouse") == set()
+
+
+def text_files() -> list[str]:
+    """Return the paths of the project's text files, as git knows them."""
+    listed = subprocess.check_output(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"], cwd=ROOT, text=True
+    ).splitlines()
+    binary = {".png", ".mo", ".svg", ".json", ".sum"}
+    return [path for path in listed if Path(path).suffix not in binary and (ROOT / path).is_file()]
+
+
+def test_no_banned_word_in_code_docs_or_messages() -> None:
+    found = [
+        f"{path}: “{word}”, say instead: {BANNED[word]}"
+        for path in text_files()
+        if not path.startswith(_NOT_OURS)
+        for word in sorted(banned_words((ROOT / path).read_text()))
+    ]
+
+    assert not found, "\n".join(found)
