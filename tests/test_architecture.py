@@ -35,8 +35,8 @@ MODULES = {
         "verification views"
     ),
     "ingest/admin": (
-        "action_views body_rendering delivery_bodies failures operator_actions pages search "
-        "timeline unrecognized"
+        "action_views body_rendering deliveries delivery_bodies failures operator_actions search timeline "
+        "unrecognized verifications webhooks"
     ),
     "ingest/banks": "events json_fields registry tbank tochka vocabulary",
     "ledger": (
@@ -46,7 +46,7 @@ MODULES = {
     "ledger/admin": "balance_chart organization_page pages",
     "api": "admin apps authentication checks keys models throttling",
     "core": (
-        "admin admin_lookups apps best_effort cli client_ip groups http iso8601 listen_address "
+        "admin admin_lookups apps best_effort cli client_ip delivery_auth groups http iso8601 listen_address "
         "log_throttle svg"
     ),
     "core/db": "clock insert_select lookups pk_by_time transactions",
