@@ -1,8 +1,8 @@
 """A rate limit for failed requests: a bad API key, or an object that the key may not read.
 
-Failures are counted in the database, which all web processes share, in a fixed number of rows. Callers are
-hashed into buckets, so that the table stays small however many clients there are. Two callers in one bucket share its
-limit, but only failures count against it, and successful requests never reach this code.
+Failures are counted in the database, which all web processes share, in a fixed number of rows: callers are
+hashed into buckets. Two callers in one bucket share its limit, but only failures count against it, and
+successful requests never reach this code.
 """
 
 import time

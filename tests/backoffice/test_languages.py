@@ -82,9 +82,9 @@ def create_rows() -> dict[str, Webhook]:
         Webhook.objects.filter(pk=webhook.pk).update(status=status, attempts=1, last_error="нет места")
     applied, failed = webhooks[Webhook.Status.APPLIED], webhooks[Webhook.Status.FAILED]
     post_payments(applied.terms)
-    other_body = payment_body(terms(1, operation_id=failed.operation_id))
-    ConflictingDelivery.objects.create(webhook=failed, difference="amount_kopecks", body=other_body)
-    resolved = ConflictingDelivery.objects.create(webhook=applied, difference="amount_kopecks", body=other_body)
+    altered = payment_body(terms(1, operation_id=failed.operation_id))
+    ConflictingDelivery.objects.create(webhook=failed, difference="amount_kopecks", body=altered)
+    resolved = ConflictingDelivery.objects.create(webhook=applied, difference="amount_kopecks", body=altered)
     DuplicateDelivery.objects.create(webhook=failed)
     for kind in (RejectedDelivery, IgnoredDelivery, UnrecognizedDelivery):
         kind.objects.create(reason="не тот счёт", body=b"{}")
