@@ -1,4 +1,4 @@
-# One image for web, worker, beat and migrate; docker-compose.yml names the command of each.
+# One image for web, worker, beat and migrate; docker-compose.yml has the command of each.
 
 # mysqlclient has no wheel: its compiler and headers stay in this stage.
 FROM python:3.11-slim-bookworm AS build
@@ -22,7 +22,7 @@ ENV PATH=/opt/venv/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1
 WORKDIR /app
-# What .dockerignore lets through, owned by root: the processes can read their code, not change it.
+# The files that .dockerignore includes, owned by root: the processes can read their code, but not change it.
 COPY . .
 # Development settings suffice for this; their random secret disappears with the process.
 RUN python manage.py collectstatic --no-input --ignore redoc --ignore '*.map'

@@ -24,7 +24,7 @@ test: ## the whole suite, on SQLite and on MariaDB with Redis; TESTS="-k replay 
 test-mysql: DATABASES := mysql
 test-mysql: ## the whole suite on MySQL with Redis; TESTS as above
 test-all: DATABASES := mysql mariadb sqlite
-test-all: ## both of them, two databases at a time
+test-all: ## both of them, two databases in parallel
 test test-mysql test-all:
 	$(SET_UP) .venv/.dev
 	$(ONE_AT_A_TIME) $(IN_VENV) -m tests.harness.servers $(filter-out sqlite,$(DATABASES)) redis mysqlclient chromium promtool
@@ -88,7 +88,7 @@ INSTALL = trap 'exit 130' HUP INT TERM; \
 .venv/.base: requirements/base.txt
 	test -e $@ || { $(CHECK_PYTHON); \
 		test ! -e .venv/bin || echo "The set-up was interrupted; it is done anew"; \
-		echo "Making .venv"; \
+		echo "Creating .venv"; \
 		rm -rf .venv/bin .venv/include .venv/lib .venv/lib64 .venv/share .venv/.aside .venv/.dev .venv/.mysql; \
 		$(PYTHON) -m venv .venv; }
 	$(INSTALL)
@@ -98,7 +98,7 @@ INSTALL = trap 'exit 130' HUP INT TERM; \
 
 .venv/.mysql: requirements/mysql.txt .venv/.base
 	{ $(INSTALL); } 2>.venv/mysqlclient.log || { \
-		echo "!! mysqlclient can't be built (.venv/mysqlclient.log); requirements.txt says what it needs"; exit 1; }
+		echo "!! mysqlclient can't be built (.venv/mysqlclient.log); requirements.txt lists its dependencies"; exit 1; }
 
 .venv/.audit: TOOL := pip-audit
 .venv/.lock: TOOL := uv
