@@ -28,11 +28,11 @@ def key_on(content: str) -> str:
 
 
 def test_new_key_is_shown_once_with_the_scopes_of_the_form(admin_client: Client) -> None:
-    answer = admin_client.post(admin_url(ApiKey, "add"), FORM)
+    response = admin_client.post(admin_url(ApiKey, "add"), FORM)
 
-    assert answer.status_code == 200
-    assert "no-store" in answer["Cache-Control"]
-    row = authenticate(key_on(answer.content.decode()))
+    assert response.status_code == 200
+    assert "no-store" in response["Cache-Control"]
+    row = authenticate(key_on(response.content.decode()))
     assert row is not None
     assert (row.name, row.scopes, row.expires_at) == ("shop", f"{ROMASHKA} {VASILEK}", None)
 
@@ -40,27 +40,27 @@ def test_new_key_is_shown_once_with_the_scopes_of_the_form(admin_client: Client)
 def test_key_appears_on_no_other_page_session_or_log(
     admin_client: Client, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    answer = admin_client.post(admin_url(ApiKey, "add"), FORM)
-    secret = key_on(answer.content.decode()).split("_", 2)[2]
+    response = admin_client.post(admin_url(ApiKey, "add"), FORM)
+    secret = key_on(response.content.decode()).split("_", 2)[2]
     row = ApiKey.objects.get()
 
     pages: list[Any] = [admin_client.get(admin_url(ApiKey, "changelist"))]
     pages += [admin_client.get(admin_url(ApiKey, name, row.pk)) for name in ("change", "history")]
-    seen = [each.content.decode() for each in pages] + [str(admin_client.cookies)]
-    shown = [*seen]
-    seen += [str(values) for model in (ApiKey, LogEntry) for values in model.objects.values_list()]
-    seen += [str(session.get_decoded()) for session in Session.objects.all()]
-    seen += [*capsys.readouterr(), caplog.text]
+    texts = [each.content.decode() for each in pages] + [str(admin_client.cookies)]
+    shown = [*texts]
+    texts += [str(values) for model in (ApiKey, LogEntry) for values in model.objects.values_list()]
+    texts += [str(session.get_decoded()) for session in Session.objects.all()]
+    texts += [*capsys.readouterr(), caplog.text]
 
     assert all(each.status_code == 200 for each in pages)
     assert not any(row.digest in text for text in shown)
-    assert not any(secret in text for text in seen)
+    assert not any(secret in text for text in texts)
     (entry,) = LogEntry.objects.all()
     assert (entry.object_repr, entry.object_id) == (str(row), str(row.pk))
 
 
 @pytest.mark.parametrize(
-    "wrong",
+    "invalid",
     [
         {"scopes": "123"},
         {"scopes": ""},
@@ -68,11 +68,11 @@ def test_key_appears_on_no_other_page_session_or_log(
         {"expires_at_0": "2020-01-01", "expires_at_1": "00:00"},
     ],
 )
-def test_form_rejects_invalid_fields(admin_client: Client, wrong: dict[str, str]) -> None:
-    answer = admin_client.post(admin_url(ApiKey, "add"), FORM | wrong)
+def test_form_rejects_invalid_fields(admin_client: Client, invalid: dict[str, str]) -> None:
+    response = admin_client.post(admin_url(ApiKey, "add"), FORM | invalid)
 
-    assert answer.status_code == 200
-    assert answer.context["errors"]
+    assert response.status_code == 200
+    assert response.context["errors"]
     assert not ApiKey.objects.exists()
 
 
@@ -109,11 +109,11 @@ def test_superuser_cannot_edit_or_delete_a_key(admin_client: Client) -> None:
 
 def test_each_key_action_requires_its_permission() -> None:
     row, key = issue("shop", ROMASHKA)
-    viewer, stranger = staff_client("view_apikey"), staff_client(name="pyotr")
+    viewer, outsider = staff_client("view_apikey"), staff_client(name="pyotr")
     revoke = {"action": "revoke_selected", "_selected_action": [row.pk], "confirmed": "yes"}
 
-    assert stranger.get(admin_url(ApiKey, "changelist")).status_code == 403
-    assert stranger.post(admin_url(ApiKey, "add"), FORM).status_code == 403
+    assert outsider.get(admin_url(ApiKey, "changelist")).status_code == 403
+    assert outsider.post(admin_url(ApiKey, "add"), FORM).status_code == 403
     assert len(changelist_rows(viewer, ApiKey)) == 1
     assert viewer.get(admin_url(ApiKey, "change", row.pk)).status_code == 200
     assert viewer.post(admin_url(ApiKey, "add"), FORM).status_code == 403

@@ -65,7 +65,7 @@ def test_all_invalid_keys_get_the_same_401() -> None:
     revoke(revoked[0].prefix)
     ApiKey.objects.filter(pk=old[0].pk).update(expires_at=timezone.now())
     right = issue("accounting", READ_ALL)[1]
-    wrong = [
+    invalid_keys = [
         None,
         "",
         "x",
@@ -73,13 +73,15 @@ def test_all_invalid_keys_get_the_same_401() -> None:
         "prihod_0123456789ab_" + "A" * 43,
     ]
 
-    answers = [snapshot(read(path, key)) for path in paths for key in [*wrong, revoked[1], old[1]]]
-    answers += [snapshot(read(paths[0], Authorization=f"{scheme} {right}")) for scheme in ("Basic", "Token")]
+    responses = [snapshot(read(path, key)) for path in paths for key in [*invalid_keys, revoked[1], old[1]]]
+    responses += [
+        snapshot(read(paths[0], Authorization=f"{scheme} {right}")) for scheme in ("Basic", "Token")
+    ]
 
-    status, body, headers = answers[0]
+    status, body, headers = responses[0]
     assert (status, json.loads(body)) == (401, {"error": "a valid API key is needed"})
     assert headers["WWW-Authenticate"] == "Bearer"
-    assert all(each == answers[0] for each in answers)
+    assert all(each == responses[0] for each in responses)
 
 
 def test_unknown_and_invisible_objects_get_the_same_404() -> None:
@@ -89,15 +91,15 @@ def test_unknown_and_invisible_objects_get_the_same_404() -> None:
 
     for known, pattern in zip(forbidden, missing, strict=True):
         unknown = pattern.format(uuid4() if pattern is OPERATION else "7700000000")
-        answers = []
+        responses = []
         queries = []
         for path in (known, unknown):
             read(path, key)  # so that a row of this minute exists
             with CaptureQueriesContext(connection) as captured:
-                answers.append(snapshot(read(path, key)))
+                responses.append(snapshot(read(path, key)))
             queries.append([query["sql"].split(" WHERE ")[0] for query in captured])
-        assert answers[0] == answers[1] == snapshot(read(pattern.format("garbage"), key))
-        assert answers[0][0] == 404
+        assert responses[0] == responses[1] == snapshot(read(pattern.format("garbage"), key))
+        assert responses[0][0] == 404
         assert queries[0] == queries[1]
 
 

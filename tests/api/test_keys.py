@@ -35,8 +35,8 @@ def test_only_the_exact_key_authenticates() -> None:
 
     assert authenticate(key) == row
     other = "A" if key[-2] != "A" else "B"
-    for wrong in ("", "x", key[:-1], key + "A", key.upper(), key[:-2] + other + key[-1], f" {key}", "é"):
-        assert authenticate(wrong) is None
+    for invalid in ("", "x", key[:-1], key + "A", key.upper(), key[:-2] + other + key[-1], f" {key}", "é"):
+        assert authenticate(invalid) is None
 
 
 def test_expired_or_revoked_key_does_not_authenticate() -> None:
@@ -64,9 +64,9 @@ def test_unknown_and_malformed_keys_are_compared_in_constant_time_too() -> None:
 
 def test_scopes_are_read_all_or_organizations() -> None:
     assert normalize_scopes(f" {VASILEK},{ROMASHKA}\r\n{VASILEK} ") == f"{ROMASHKA} {VASILEK}"
-    for wrong in ("", " ", "everything", f"{READ_ALL} {ROMASHKA}", "123", "１" * 10):
+    for invalid in ("", " ", "everything", f"{READ_ALL} {ROMASHKA}", "123", "１" * 10):
         with pytest.raises(ValidationError):
-            normalize_scopes(wrong)
+            normalize_scopes(invalid)
     with pytest.raises(ValidationError):
         normalize_scopes(" ".join(f"{number:010}" for number in range(SCOPES_MAX + 1)))
 

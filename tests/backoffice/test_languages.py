@@ -123,27 +123,27 @@ def test_russian_page_contains_no_english(anna: Client) -> None:
     create_rows()
     left: dict[str, str] = {}
     for path in pages(anna):
-        answer = anna.get(path)
-        assert (answer.status_code, answer["Content-Language"]) == (200, "ru"), path
-        left |= dict.fromkeys(find_english(answer.content.decode()), path)
+        response = anna.get(path)
+        assert (response.status_code, response["Content-Language"]) == (200, "ru"), path
+        left |= dict.fromkeys(find_english(response.content.decode()), path)
     assert not left, "\n".join(f"{path}: {words}" for words, path in left.items())
 
 
 def test_action_pages_and_messages_are_in_russian(anna: Client) -> None:
     keys = [str(webhook.pk) for webhook in create_rows().values()]
     webhooks, chosen = admin_url(Webhook, "changelist"), {"_selected_action": keys}
-    said = [
+    responses = [
         anna.post(webhooks, {"action": f"{kind}_selected", **chosen})
         for kind in ("replay", "dismiss", "resolve")
     ]
     ids = {"ids": " ".join(keys)}
-    said += [
+    responses += [
         anna.post(f"/admin/ingest/webhook/action/{kind}/", {**ids, "reason": ""})
         for kind in action_views.KINDS
     ]
     acts = {kind: f"/admin/ingest/webhook/action/{kind}/" for kind in action_views.KINDS}
-    said += [anna.post(action, {**ids, "reason": WHY}) for action in acts.values()]  # not as they were shown
-    said += [
+    responses += [anna.post(action, {**ids, "reason": WHY}) for action in acts.values()]  # unconfirmed
+    responses += [
         anna.post(action, {**hidden_fields(anna.get(action, ids)), "reason": WHY}, follow=True)
         for action in acts.values()
     ]
@@ -151,41 +151,41 @@ def test_action_pages_and_messages_are_in_russian(anna: Client) -> None:
         admin_url(UnrecognizedDelivery, "changelist"),
         str(UnrecognizedDelivery.objects.get().pk),
     )
-    said += [
+    responses += [
         anna.post(unrecognized, {"action": f"{action}_selected", "_selected_action": [key]})
         for action in ("process", "dismiss")
     ]
-    said += [anna.get(f"{unrecognized}action/discard/?ids={key}")]
-    said += [
+    responses += [anna.get(f"{unrecognized}action/discard/?ids={key}")]
+    responses += [
         anna.post(action, {**hidden_fields(anna.get(action, {"ids": key})), "reason": WHY}, follow=True)
         for action in (f"{unrecognized}action/{kind}/" for kind in ("process", "discard", "process"))
     ]
-    said += [anna.post("/admin/ingest/webhook/action/replay/", {"ids": "", "reason": WHY}, follow=True)]
+    responses += [anna.post("/admin/ingest/webhook/action/replay/", {"ids": "", "reason": WHY}, follow=True)]
 
     revoked = {"_selected_action": [ApiKey.objects.get().pk], "action": "revoke_selected"}
-    said += [anna.post(admin_url(ApiKey, "changelist"), revoked)]
-    said += [anna.post(admin_url(ApiKey, "changelist"), revoked | {"confirmed": "1"}, follow=True)]
-    said += [anna.get(admin_url(ApiKey, "history", ApiKey.objects.get().pk))]
-    said += [anna.post(admin_url(ApiKey, "add"), {"name": "касса", "scopes": "read:all"})]
-    said += [
+    responses += [anna.post(admin_url(ApiKey, "changelist"), revoked)]
+    responses += [anna.post(admin_url(ApiKey, "changelist"), revoked | {"confirmed": "1"}, follow=True)]
+    responses += [anna.get(admin_url(ApiKey, "history", ApiKey.objects.get().pk))]
+    responses += [anna.post(admin_url(ApiKey, "add"), {"name": "касса", "scopes": "read:all"})]
+    responses += [
         anna.post(admin_url(ApiKey, "add"), {"name": "касса", "scopes": "?", "expires_at_0": "01.01.2020"})
     ]
 
-    assert {answer.status_code for answer in said} == {200}
-    assert [words for answer in said for words in find_english(answer.content.decode())] == []
+    assert {response.status_code for response in responses} == {200}
+    assert [words for response in responses for words in find_english(response.content.decode())] == []
 
 
 def test_login_and_denied_pages_are_in_russian() -> None:
     User.objects.create_user("олег", password=WHY)
-    stranger = speaking("ru", Client())
-    said = [stranger.get("/admin/login/")]
-    said += [stranger.post("/admin/login/", {"username": "олег", "password": "?"}) for _ in range(6)]
-    stranger.force_login(User.objects.get())
-    said.append(stranger.get("/admin/login/"))
-    said.append(speaking("ru", staff_client(name="вера")).get("/admin/ingest/webhook/failures/"))
+    visitor = speaking("ru", Client())
+    responses = [visitor.get("/admin/login/")]
+    responses += [visitor.post("/admin/login/", {"username": "олег", "password": "?"}) for _ in range(6)]
+    visitor.force_login(User.objects.get())
+    responses.append(visitor.get("/admin/login/"))
+    responses.append(speaking("ru", staff_client(name="вера")).get("/admin/ingest/webhook/failures/"))
 
-    assert [answer.status_code for answer in said[-3:]] == [429, 200, 403]
-    assert [words for answer in said for words in find_english(answer.content.decode())] == []
+    assert [response.status_code for response in responses[-3:]] == [429, 200, 403]
+    assert [words for response in responses for words in find_english(response.content.decode())] == []
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "windows-1251"])
@@ -239,10 +239,10 @@ def test_language_switch_sets_a_cookie_and_returns_to_the_page(anna: Client) -> 
     back = admin_url(Payment, "changelist")
     assert 'value="en" lang="en">English' in anna.get(back).content.decode()
 
-    answer = anna.post(SWITCH, {"language": "en", "next": back})
+    response = anna.post(SWITCH, {"language": "en", "next": back})
 
-    assert (answer.status_code, answer["Location"]) == (302, back)
-    cookie = answer.cookies["django_language"]
+    assert (response.status_code, response["Location"]) == (302, back)
+    cookie = response.cookies["django_language"]
     assert (cookie.value, cookie["path"], cookie["samesite"]) == ("en", "/admin/", "Lax")
     assert cookie["max-age"]
     assert 'value="ru" lang="ru">Русский' in anna.get(back).content.decode()
@@ -286,11 +286,11 @@ def test_api_responses_are_in_english_whatever_the_accept_language(path: str) ->
     program = Client(headers={"Accept-Language": "ru"})
     program.cookies["django_language"] = "ru"
 
-    answer = program.get(path)
+    response = program.get(path)
 
-    assert answer.content.isascii()
-    assert not answer.has_header("Content-Language")
-    assert "Accept-Language" not in answer.get("Vary", "")
+    assert response.content.isascii()
+    assert not response.has_header("Content-Language")
+    assert "Accept-Language" not in response.get("Vary", "")
 
 
 def test_language_does_not_leak_into_the_next_request(anna: Client) -> None:

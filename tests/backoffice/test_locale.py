@@ -22,9 +22,9 @@ def in_zone(name: str) -> Client:
 
 
 def text(client: Client, path: str) -> str:
-    answer = client.get(path)
-    assert answer.status_code == 200
-    return answer.content.decode()
+    response = client.get(path)
+    assert response.status_code == 200
+    return response.content.decode()
 
 
 def payments() -> str:
@@ -91,10 +91,10 @@ def test_api_ignores_the_time_zone_cookie(client: Client) -> None:
 def test_choosing_a_zone_sets_a_cookie_and_returns_to_the_page() -> None:
     client = superuser_client()
 
-    answer = client.post(f"{TIME_ZONE_PAGE}?next={payments()}", {"zone": "Asia/Tokyo"})
+    response = client.post(f"{TIME_ZONE_PAGE}?next={payments()}", {"zone": "Asia/Tokyo"})
 
-    assert (answer.status_code, answer["Location"]) == (302, payments())
-    cookie = answer.cookies["time_zone"]
+    assert (response.status_code, response["Location"]) == (302, payments())
+    cookie = response.cookies["time_zone"]
     assert (cookie.value, cookie["path"], cookie["samesite"]) == ("Asia/Tokyo", "/admin/", "Lax")
     assert "times in Asia/Tokyo" in text(client, payments())
     assert client.post(TIME_ZONE_PAGE, {"zone": ""}).cookies["time_zone"].value == ""
@@ -102,9 +102,9 @@ def test_choosing_a_zone_sets_a_cookie_and_returns_to_the_page() -> None:
 
 @pytest.mark.parametrize("back", ["https://example.com/", "//example.com/", "javascript:alert(1)", ""])
 def test_choosing_a_zone_redirects_to_no_foreign_site(back: str) -> None:
-    answer = superuser_client().post(f"{TIME_ZONE_PAGE}?next={back}", {"zone": "UTC"})
+    response = superuser_client().post(f"{TIME_ZONE_PAGE}?next={back}", {"zone": "UTC"})
 
-    assert answer["Location"] == "/admin/"
+    assert response["Location"] == "/admin/"
 
 
 def test_unknown_zone_is_rejected_and_the_page_requires_login(client: Client) -> None:

@@ -48,8 +48,8 @@ def device(anna: User) -> TOTPDevice:
 
 def log_in(password: str = PASSWORD, code: str = "", name: str = "anna", **extra: str) -> HttpResponse:
     form = {"username": name, "password": password, "otp_token": code, "next": "/admin/"}
-    answer: HttpResponse = Client().post(LOGIN, form, **extra)  # type: ignore[arg-type]
-    return answer
+    response: HttpResponse = Client().post(LOGIN, form, **extra)  # type: ignore[arg-type]
+    return response
 
 
 def code_of(device: TOTPDevice) -> str:
@@ -127,9 +127,9 @@ def test_failures_count_by_the_address_that_trusted_proxies_saw(
 
 
 def test_ipv6_network_is_locked_out_as_a_whole(anna: User) -> None:
-    answers = [log_in("wrong", REMOTE_ADDR=f"2001:db8:0:1::{number:x}").status_code for number in range(20)]
-    assert answers[:4] == [200] * 4
-    assert set(answers[4:]) == {429}
+    responses = [log_in("wrong", REMOTE_ADDR=f"2001:db8:0:1::{number:x}").status_code for number in range(20)]
+    assert responses[:4] == [200] * 4
+    assert set(responses[4:]) == {429}
     assert log_in(REMOTE_ADDR="2001:db8:0:1:ffff::1").status_code == 429
     assert log_in(REMOTE_ADDR="2001:db8:0:2::1").status_code == 302
 
@@ -172,11 +172,11 @@ def hashed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 @pytest.mark.usefixtures("within_a_minute", "anna")
 def test_network_limit_applies_across_user_names(hashed: list[str]) -> None:
-    answers = [log_in(name=f"name{number}", REMOTE_ADDR=f"2001:db8::{number:x}") for number in range(1, 31)]
-    assert [answer.status_code for answer in answers] == [200] * 10 + [429] * 20
+    responses = [log_in(name=f"name{number}", REMOTE_ADDR=f"2001:db8::{number:x}") for number in range(1, 31)]
+    assert [response.status_code for response in responses] == [200] * 10 + [429] * 20
     assert len(hashed) == 10
-    assert int(answers[-1]["Retry-After"]) == 60 - 1_800_000_000 % 60
-    assert "Too many login attempts" in answers[-1].content.decode()
+    assert int(responses[-1]["Retry-After"]) == 60 - 1_800_000_000 % 60
+    assert "Too many login attempts" in responses[-1].content.decode()
     assert log_in(REMOTE_ADDR="2001:db8::1").status_code == 429  # the right password, too
     assert log_in(REMOTE_ADDR="2001:db8:0:1::1").status_code == 302
 
@@ -232,24 +232,24 @@ def test_every_form_that_hashes_is_limited(
 
 
 def test_concurrent_password_form_is_rejected_before_django() -> None:
-    begun, end = threading.Event(), threading.Event()
+    started, end = threading.Event(), threading.Event()
 
     def slow(environ: WSGIEnvironment, start_response: StartResponse) -> list[bytes]:
-        begun.set()
+        started.set()
         assert end.wait(30)
         start_response("200 OK", [])
         return [b"hashed"]
 
     def ask(path: str, method: str = "POST", language: str = "en") -> tuple[str, dict[str, str], bytes]:
-        answers: list[Any] = []
+        responses: list[Any] = []
         environ = RequestFactory(headers={"Accept-Language": language}).generic(method, path).environ
-        whole = b"".join(application(environ, lambda *head: answers.append(head)))  # type: ignore[arg-type,return-value]
-        return answers[0][0], dict(answers[0][1]), whole
+        body = b"".join(application(environ, lambda *head: responses.append(head)))  # type: ignore[arg-type,return-value]
+        return responses[0][0], dict(responses[0][1]), body
 
     application = password_limit.limit_password_forms(slow)
     with ThreadPoolExecutor() as pool:
         first = pool.submit(ask, "/admin/login/")
-        assert begun.wait(30)
+        assert started.wait(30)
         try:
             status, headers, page = ask("/admin/password_change/", language="ru")
         finally:

@@ -89,9 +89,9 @@ def addresses() -> list[str]:
 
 
 def text_of(browser: Client, path: str) -> str:
-    answer: Any = browser.get(path)
-    whole: bytes = b"".join(answer) if answer.streaming else answer.content
-    return whole.decode(errors="replace").replace("\N{NO-BREAK SPACE}", " ")
+    response: Any = browser.get(path)
+    content: bytes = b"".join(response) if response.streaming else response.content
+    return content.decode(errors="replace").replace("\N{NO-BREAK SPACE}", " ")
 
 
 @pytest.mark.parametrize("permission", PERMISSIONS)
@@ -104,8 +104,8 @@ def test_single_permission_shows_no_data_of_another_model(permission: str) -> No
 
 def test_superuser_sees_every_secret() -> None:
     browser = superuser_client()
-    whole = "".join(text_of(browser, path) for path in addresses())
-    assert [secret for secret in SECRETS if secret not in whole and secret != "key-of-the-phone"] == []
+    content = "".join(text_of(browser, path) for path in addresses())
+    assert [secret for secret in SECRETS if secret not in content and secret != "key-of-the-phone"] == []
 
 
 @pytest.mark.parametrize(

@@ -102,8 +102,8 @@ def test_other_lookup_gets_400_and_executes_nothing(model: type[Model]) -> None:
             model._meta.label, set()
         ):
             with CaptureQueriesContext(connection) as queries:
-                answer = admin_client.get(admin_url(model, "changelist"), {lookup: SLOW})
-            assert answer.status_code == 400, lookup
+                response = admin_client.get(admin_url(model, "changelist"), {lookup: SLOW})
+            assert response.status_code == 400, lookup
             assert not any("(.*)" in query["sql"] for query in queries.captured_queries)
 
 
@@ -140,14 +140,14 @@ def test_every_link_on_admin_pages_works() -> None:
 
 
 def links_of(browser: Client, path: str) -> set[str]:
-    answer = browser.get(path)
-    assert answer.status_code == 200, path
-    if answer.streaming or "html" not in answer["Content-Type"]:
+    response = browser.get(path)
+    assert response.status_code == 200, path
+    if response.streaming or "html" not in response["Content-Type"]:
         return set()
-    found = {link.replace("&amp;", "&") for link in re.findall(r'href="([^"#]+)"', answer.content.decode())}
+    found = {link.replace("&amp;", "&") for link in re.findall(r'href="([^"#]+)"', response.content.decode())}
     here = path.partition("?")[0]
-    whole = {here + link if link.startswith("?") else link for link in found}
-    return {link for link in whole if link.startswith("/admin/") and "logout" not in link}
+    absolute = {here + link if link.startswith("?") else link for link in found}
+    return {link for link in absolute if link.startswith("/admin/") and "logout" not in link}
 
 
 @pytest.mark.parametrize("lookup", ["digest__startswith", "scopes__regex", "digest", "last_used_at__gte"])
@@ -171,8 +171,8 @@ def test_search_text_is_bounded(model: type[Model]) -> None:
 
 @pytest.mark.parametrize("query", ["q=a%00", "q=" + "a" * 301, "nonsense=1", "received=nonsense"])
 def test_action_on_all_matches_of_an_invalid_query_is_rejected(query: str) -> None:
-    answer = superuser_client().get(f"/admin/ingest/webhook/action/replay/?all=1&{query}")
-    assert answer.status_code in {400, 404}
+    response = superuser_client().get(f"/admin/ingest/webhook/action/replay/?all=1&{query}")
+    assert response.status_code in {400, 404}
 
 
 @pytest.mark.parametrize("key", ["", "abc", "9" * 30, "\0", "1.5"])

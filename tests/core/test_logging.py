@@ -45,8 +45,8 @@ def test_lines_caused_by_clients_are_rate_limited(
 
     def passes(number: int) -> tuple[bool, Any]:
         msg = {**message, "path": f"/{number}"} if isinstance(message, dict) else message
-        line = logging.LogRecord(logger, logging.WARNING, "", 1, msg, None, None)
-        return throttled.filter(line), line.msg
+        entry = logging.LogRecord(logger, logging.WARNING, "", 1, msg, None, None)
+        return throttled.filter(entry), entry.msg
 
     assert [number for number in range(100) if passes(number)[0]] == [0]
     clock.now += log_throttle.EVERY_SECONDS
@@ -56,8 +56,8 @@ def test_lines_caused_by_clients_are_rate_limited(
 
 
 def test_lines_about_our_own_errors_are_not_rate_limited() -> None:
-    line = logging.LogRecord("worker.tasks", logging.ERROR, "", 1, "message", None, None)
-    assert all(ThrottleFilter().filter(line) for _ in range(3))
+    entry = logging.LogRecord("worker.tasks", logging.ERROR, "", 1, "message", None, None)
+    assert all(ThrottleFilter().filter(entry) for _ in range(3))
 
 
 def test_inns_are_masked_above_debug() -> None:

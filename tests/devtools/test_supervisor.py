@@ -74,10 +74,10 @@ def test_process_runs_in_a_session_of_its_own(processes: Processes, console: lis
 def test_processes_ignoring_sigterm_get_sigkill(processes: Processes, console: list[bytes]) -> None:
     run(processes, first=STUBBORN, second=STUBBORN)
     lines(console, 2)
-    begun = time.monotonic()
+    started = time.monotonic()
     processes.stop()
 
-    assert 1 <= time.monotonic() - begun < 30
+    assert 1 <= time.monotonic() - started < 30
     assert lines(console, 3)[-1] == "killed after 1 seconds: first, second"
 
 

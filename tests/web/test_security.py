@@ -58,19 +58,19 @@ def test_api_and_probes_are_not_redirected_to_tls(path: str) -> None:
 
 def test_browsers_are_redirected_to_tls_with_hsts() -> None:
     with override_settings(**BEHIND_A_PROXY):
-        answer = Client().get("/admin/login/")
-        assert (answer.status_code, answer["Location"]) == (301, "https://testserver/admin/login/")
-        answer = Client().get("/admin/login/", headers={"X-Forwarded-Proto": "https"})
-        assert answer.status_code == 200
-        assert answer["Strict-Transport-Security"] == f"max-age={components.HSTS_SECONDS}"
-        assert answer.cookies["csrftoken"]["secure"]
+        response = Client().get("/admin/login/")
+        assert (response.status_code, response["Location"]) == (301, "https://testserver/admin/login/")
+        response = Client().get("/admin/login/", headers={"X-Forwarded-Proto": "https"})
+        assert response.status_code == 200
+        assert response["Strict-Transport-Security"] == f"max-age={components.HSTS_SECONDS}"
+        assert response.cookies["csrftoken"]["secure"]
 
 
 @pytest.mark.django_db
 def test_development_works_without_tls() -> None:
-    answer = superuser_client().get("/admin/")
-    assert answer.status_code == 200
-    assert "Strict-Transport-Security" not in answer
+    response = superuser_client().get("/admin/")
+    assert response.status_code == 200
+    assert "Strict-Transport-Security" not in response
 
 
 @pytest.mark.django_db
@@ -86,8 +86,8 @@ def test_every_page_has_a_strict_csp() -> None:
     "path", [f"/api/organizations/{ROMASHKA}/balance/", f"/api/organizations/{ROMASHKA}/balance/history/"]
 )
 def test_balances_are_not_cached_or_sniffed(path: str) -> None:
-    answer = Client().get(path)
-    assert (answer["Cache-Control"], answer["X-Content-Type-Options"]) == ("no-store", "nosniff")
+    response = Client().get(path)
+    assert (response["Cache-Control"], response["X-Content-Type-Options"]) == ("no-store", "nosniff")
 
 
 def test_templates_have_no_inline_scripts_or_styles() -> None:
@@ -130,8 +130,8 @@ def test_only_webhook_endpoints_accept_a_post_without_a_csrf_token() -> None:
             continue
         path = "/" + route.replace("<str:inn>", ROMASHKA).replace("<str:operation_id>", "1")
         for method in ("post", "put", "patch", "delete"):
-            answer = getattr(Client(enforce_csrf_checks=True), method)(path.replace("<path:rest>", "x"))
-            assert answer.status_code in {403, 404, 405}, (method, path)
+            response = getattr(Client(enforce_csrf_checks=True), method)(path.replace("<path:rest>", "x"))
+            assert response.status_code in {403, 404, 405}, (method, path)
 
 
 @pytest.mark.django_db
