@@ -44,8 +44,9 @@ NAMES = [
     *("id__in_literals", "id__in", "pk"),
 ]
 FORM = [
-    *("action", "index", "select_across", "_selected_action", "reason", "ids", "post", "sure", "language"),
-    *("zone", "next", "username", "password", "otp_token", "_save", "_continue", "_popup", "_to_field"),
+    *("action", "index", "select_across", "_selected_action", "reason", "ids", "post", "confirmed"),
+    *("language", "zone", "next", "username", "password", "otp_token", "_save", "_continue", "_popup"),
+    "_to_field",
     *("user", "groups", "user_permissions", "permissions", "name", "scopes", "expires_at_0", "expires_at_1"),
     *("last_login_0", "last_login_1", "date_joined_0", "date_joined_1", "email", "usable_password"),
     *("password1", "password2", "old_password", "new_password1", "new_password2", "token_set-TOTAL_FORMS"),
