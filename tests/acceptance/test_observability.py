@@ -155,7 +155,7 @@ def test_sentry_and_opentelemetry_are_not_imported_unless_configured(tmp_path: A
     ("variable", "package"), [("SENTRY_DSN", "sentry_sdk"), ("OTEL_EXPORTER_OTLP_ENDPOINT", "opentelemetry")]
 )
 def test_missing_package_is_reported_in_one_line_at_start(variable: str, package: str, tmp_path: Any) -> None:
-    without = f"import sys; sys.modules['{package}'] = None; from config import launcher; launcher.main()"
+    without = f"import sys; sys.modules['{package}'] = None; from devtools import run; run.main()"
     stderr = run(without, DATA_DIR=str(tmp_path), **{variable: "http://public@127.0.0.1:1/1"}).stderr
     assert stderr.count("\n") == 1
     assert stderr.startswith(f"Prihod can't start: {variable} is set, but {package}")
@@ -163,6 +163,6 @@ def test_missing_package_is_reported_in_one_line_at_start(variable: str, package
 
 
 def test_malformed_dsn_is_reported_in_one_line_at_start(tmp_path: Any) -> None:
-    launch = "from config import launcher; launcher.main()"
+    launch = "from devtools import run; run.main()"
     stderr = run(launch, DATA_DIR=str(tmp_path), SENTRY_DSN="https://sentry.example").stderr
     assert stderr == "Prihod can't start: SENTRY_DSN is malformed; see .env.example\n"
