@@ -282,7 +282,7 @@ def test_duration_has_the_languages_units_comma_and_plural() -> None:
 @pytest.mark.parametrize(
     "path", ["/api/operations/1/", f"/api/organizations/{ROMASHKA}/balance/", "/healthz"]
 )
-def test_api_responses_are_in_english_whatever_the_accept_language(path: str) -> None:
+def test_api_responses_are_in_english_for_any_accept_language(path: str) -> None:
     program = Client(headers={"Accept-Language": "ru"})
     program.cookies["django_language"] = "ru"
 
