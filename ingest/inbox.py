@@ -60,9 +60,9 @@ def store(
 ) -> StoreResult:
     """Store `delivery` as a new webhook, or record it with the webhook that already has its operation id.
 
-    A known `bank_reference` keeps the operation id it was first stored with, regardless of that in `terms`. A
-    new reference to a stored operation is a conflict even with equal terms: the bank renamed a payment, or two
-    payments look alike, and only an operator can decide. An operation stored from another source is a
+    A known `bank_reference` keeps the operation id it was first stored with, regardless of that in `terms`.
+    A new reference to a stored operation is a conflict even with equal terms: the bank renamed a payment, or
+    two payments look alike, and only an operator can decide. An operation stored from another source is a
     conflict, too, because all sources share one space of operation ids.
     Raise django.db.DatabaseError if nothing was stored.
     """
