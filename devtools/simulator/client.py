@@ -54,7 +54,7 @@ class Response:
     attempts: int = 1
 
     @property
-    def word(self) -> str:
+    def outcome(self) -> str:
         """Classify as a bank does: success, already processed, invalid, given up, or other."""
         parsed = self.parsed or ResponseBody()
         if self.status == 200 and parsed.status in ("success", "already processed"):

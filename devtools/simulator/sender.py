@@ -26,10 +26,10 @@ class DeliveryResult:
     def is_wrong(self) -> bool:
         """Return whether no correct server responds so. Of concurrent deliveries any may be the first."""
         if self.delivery.kind == "invalid":
-            return self.response.word not in ("invalid", "given up")
-        if self.response.word == "success":
+            return self.response.outcome not in ("invalid", "given up")
+        if self.response.outcome == "success":
             return self.repeated
-        return self.response.word not in ("already processed", "given up")
+        return self.response.outcome not in ("already processed", "given up")
 
 
 class Sender:
@@ -64,7 +64,7 @@ class Sender:
 
     def _send(self, delivery: PlannedDelivery) -> Response:
         response = self._client.request("POST", "/api/webhook/bank/", delivery.body)
-        if response.word in ("success", "already processed"):
+        if response.outcome in ("success", "already processed"):
             self.acknowledged.add(delivery.operation.operation_id)
         return response
 
@@ -80,12 +80,12 @@ def find_wrong_responses(results: Sequence[DeliveryResult]) -> Iterator[str]:
             for result in of_operation
             if result.is_wrong()
         )
-        words = [result.response.word for result in of_operation if not result.repeated]
-        if words.count("success") > 1:
-            yield f"operation {operation_id} was answered success {words.count('success')} times"
+        outcomes = [result.response.outcome for result in of_operation if not result.repeated]
+        if outcomes.count("success") > 1:
+            yield f"operation {operation_id} was answered success {outcomes.count('success')} times"
         # An attempt without a response, or with a 503, may have been stored all the same.
         is_first_try = all(result.response.attempts == 1 for result in of_operation)
-        if set(words) == {"already processed"} and is_first_try:
+        if set(outcomes) == {"already processed"} and is_first_try:
             yield f"operation {operation_id} was answered already processed from the start"
-    if given_up := sum(result.response.word == "given up" for result in results):
+    if given_up := sum(result.response.outcome == "given up" for result in results):
         yield f"{given_up} deliveries were never acknowledged"
