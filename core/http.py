@@ -14,7 +14,7 @@ from django.views.decorators.csrf import csrf_exempt
 
 log = structlog.get_logger(__name__)
 RETRY_AFTER_SECONDS = 5
-INCOMPLETE = "body: incomplete body, please send it again"
+INCOMPLETE = "body: arrived incomplete, please send it again"
 
 AwareDatetime = Annotated[datetime, msgspec.Meta(tz=True)]  # serialized with its UTC offset
 View = Callable[..., HttpResponse]

@@ -261,7 +261,7 @@ BANK_WEBHOOK = {
             "503": _errors(
                 "Storage failed, the server is overloaded or misconfigured: retry",
                 "temporarily unavailable, please try again",
-                "body: incomplete body, please send it again",
+                "body: arrived incomplete, please send it again",
                 "too busy, please send again",
                 "not configured for this delivery yet, please send it again",
                 Retry_After=RETRY_AFTER,

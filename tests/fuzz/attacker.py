@@ -24,7 +24,7 @@ _STATUS_LINE = re.compile(rb"HTTP/1\.[0-9] ([1-5][0-9]{2}) [^\r\n]*\Z")
 _HTML = re.compile(rb"<\s*(?:html|!doctype|body|title|h1)", re.IGNORECASE)
 # By contract 503 means "retry": after an incomplete body, and after load shedding.
 LOAD_SHED = b'{"error":"too busy, please send again"}'  # a response to HEAD has only its length
-MAY_BE_503 = {b"incomplete body": "503 incomplete", b"too busy": "503 shed", b"not configured": "503 host"}
+MAY_BE_503 = {b"arrived incomplete": "503 incomplete", b"too busy": "503 shed", b"not configured": "503 host"}
 
 
 class Malformed(Exception):

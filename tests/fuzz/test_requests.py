@@ -65,7 +65,7 @@ def test_forbidden_response_is_a_violation(answer: RawResponse) -> None:
 def test_refusal_is_no_violation() -> None:
     refused = RawResponse(400, b"application/json", b'{"error": "amount: must be greater than zero"}')
     incomplete = RawResponse(
-        503, b"application/json", b'{"error": "body: incomplete body, please send it again"}'
+        503, b"application/json", b'{"error": "body: arrived incomplete, please send it again"}'
     )
     shed_head = RawResponse(503, b"application/json", b"", len(SHED))
     assert [violation(ASKED, one) for one in (refused, incomplete, shed_head)] == [None, None, None]

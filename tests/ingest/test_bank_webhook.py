@@ -299,7 +299,7 @@ def test_truncated_body_is_answered_503() -> None:
     response = Client().generic("POST", PATH, delivery, **{"wsgi.input": BytesIO(delivery[:60])})  # type: ignore[arg-type]
 
     assert (response.status_code, response["Retry-After"]) == (503, "5")
-    assert json.loads(response.content) == {"error": "body: incomplete body, please send it again"}
+    assert json.loads(response.content) == {"error": "body: arrived incomplete, please send it again"}
     assert not RejectedDelivery.objects.exists()
 
 

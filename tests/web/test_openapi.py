@@ -158,7 +158,7 @@ SCENES: dict[str, Scene] = {
     "use GET or HEAD": by("POST"),
     "Content-Length is required": sending(b"", CONTENT_LENGTH=""),
     "body: must not be longer than 65536 bytes": sending(b"x" * (BODY_BYTES_MAX + 1)),
-    "body: incomplete body, please send it again": sending(b"{}", **{"wsgi.input": BytesIO(b"{")}),
+    "body: arrived incomplete, please send it again": sending(b"{}", **{"wsgi.input": BytesIO(b"{")}),
     "too busy, please send again": too_busy,
     "temporarily unavailable, please try again": ask_a_broken_database,
     "not configured for this delivery yet, please send it again": sending(b"{}", HTTP_HOST="evil.example"),
