@@ -63,7 +63,7 @@ def attempt_events(webhook: Webhook, viewer: Viewer) -> list[timeline.TimelineEv
     return list(map(_attempt, newest))
 
 
-timeline.add_source(attempt_events)
+timeline.add_provider(attempt_events)
 
 
 def _attempt(result: TaskResult) -> timeline.TimelineEvent:

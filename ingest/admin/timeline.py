@@ -34,13 +34,13 @@ class TimelineEvent:
     traceback: str = ""
 
 
-Source = Callable[[Webhook, Viewer], Iterable[TimelineEvent]]
-_sources: list[Source] = []
+Provider = Callable[[Webhook, Viewer], Iterable[TimelineEvent]]
+_providers: list[Provider] = []
 
 
-def add_source(source: Source) -> None:
-    """Register a source of further events, for apps that this one must not import."""
-    _sources.append(source)
+def add_provider(provider: Provider) -> None:
+    """Register a provider of further events, for an app that this one must not import."""
+    _providers.append(provider)
 
 
 def events_of(webhook: Webhook, viewer: Viewer) -> list[TimelineEvent]:
@@ -52,7 +52,7 @@ def events_of(webhook: Webhook, viewer: Viewer) -> list[TimelineEvent]:
         *_actions(webhook),
         *_posting(webhook, viewer),
         *_current_state(webhook),
-        *(event for source in _sources for event in source(webhook, viewer)),
+        *(event for provider in _providers for event in provider(webhook, viewer)),
     ]
     return sorted(events, key=lambda event: (event.at is None, event.at or 0))
 

@@ -168,7 +168,7 @@ def test_failed_webhook_page_has_replay_button(admin_client: Client) -> None:
     assert link
     assert confirm(admin_client, admin_client.get(link[1])) == ["1 done"]
 
-    assert f'href="{REPLAY}' not in page_of(admin_client, webhook)  # it is received by now
+    assert f'href="{REPLAY}' not in page_of(admin_client, webhook)  # it is pending again
 
 
 def test_second_of_two_admins_sees_webhook_already_pending(admin_client: Client) -> None:

@@ -38,7 +38,7 @@ def admin_client() -> Client:
 
 
 def make_rows(body: bytes) -> list[Model]:
-    """A row of each model that keeps bodies, with hostile texts beside the body."""
+    """Create a row of each model with a body, and hostile text in its other fields."""
     webhook = make_webhook(body=body, last_error='"' * 2000, document_number='"' * 255)
     inbox.record_rejected(inbox.Delivery(body), '"' * 300)
     inbox.record_ignored(inbox.Delivery(body, "tbank"), '"' * 300)

@@ -10,12 +10,7 @@ from django.db import DatabaseError, connection, transaction
 
 from ingest import doorbell, inbox, operator_actions
 from ingest.exceptions import NothingToDo, StaleConfirmation
-from ingest.models import (
-    ConflictingDelivery,
-    OperatorAction,
-    OperatorActionItem,
-    Webhook,
-)
+from ingest.models import ConflictingDelivery, OperatorAction, OperatorActionItem, Webhook
 from ledger import triggers
 from tests.concurrency import requires_row_locks, run_concurrently
 from tests.corruption import raw_delete
@@ -23,11 +18,8 @@ from tests.factories import balances, make_webhook, terms
 from worker import sweeper, tasks
 
 pytestmark = pytest.mark.django_db(transaction=True)
-REPLAY, DISMISS, RESOLVE = (
-    OperatorAction.Kind.REPLAY,
-    OperatorAction.Kind.DISMISS,
-    OperatorAction.Kind.RESOLVE,
-)
+Kind = OperatorAction.Kind
+REPLAY, DISMISS, RESOLVE = Kind.REPLAY, Kind.DISMISS, Kind.RESOLVE
 REASON = "the bug is repaired"
 
 
@@ -49,7 +41,7 @@ def status(webhook: Webhook) -> str:
     return Webhook.objects.get(pk=webhook.pk).status
 
 
-def done(kind: OperatorAction.Kind, *webhooks: Webhook, by: User) -> dict[str, int]:
+def run_action(kind: Kind, *webhooks: Webhook, by: User) -> dict[str, int]:
     """Create an action and run it to the end; return the number of webhooks by outcome."""
     action = operator_actions.create(kind, [webhook.pk for webhook in webhooks], by, REASON)
     while operator_actions.run_chunk(action.pk, wait=True):
@@ -57,26 +49,26 @@ def done(kind: OperatorAction.Kind, *webhooks: Webhook, by: User) -> dict[str, i
     return dict(operator_actions.progress(action).outcomes)
 
 
-def conflict_with(webhook: Webhook) -> ConflictingDelivery:
+def make_conflict(webhook: Webhook) -> ConflictingDelivery:
     return ConflictingDelivery.objects.create(webhook=webhook, difference="amount_kopecks", body=b"{}")
 
 
 def test_dismissed_webhook_cannot_be_replayed(anna: User) -> None:
     webhook, applied = failed(), make_webhook(status="applied")
 
-    assert done(DISMISS, webhook, applied, by=anna) == {"done": 1, "applied": 1}
-    assert done(REPLAY, webhook, by=anna) == {"dismissed": 1}
+    assert run_action(DISMISS, webhook, applied, by=anna) == {"done": 1, "applied": 1}
+    assert run_action(REPLAY, webhook, by=anna) == {"dismissed": 1}
 
     assert (status(webhook), status(applied)) == ("dismissed", "applied")
 
 
 def test_resolution_closes_conflicts_and_leaves_later_ones_open(anna: User) -> None:
     webhook, without = make_webhook(), make_webhook()
-    conflict_with(webhook), conflict_with(webhook)
+    make_conflict(webhook), make_conflict(webhook)
 
-    assert done(RESOLVE, webhook, without, by=anna) == {"done": 1, "resolved": 1}
+    assert run_action(RESOLVE, webhook, without, by=anna) == {"done": 1, "resolved": 1}
 
-    later = conflict_with(webhook)
+    later = make_conflict(webhook)
     assert list(ConflictingDelivery.objects.filter(resolved_by=None)) == [later]
     assert balances() == {}
     assert status(webhook) == "received"
@@ -87,11 +79,11 @@ def test_conflict_received_after_resolution_is_created_stays_open(
 ) -> None:
     monkeypatch.setattr(operator_actions, "CHUNK_WEBHOOKS", 1)
     webhooks = [make_webhook(), make_webhook()]
-    confirmed = [conflict_with(webhook) for webhook in webhooks]
+    confirmed = [make_conflict(webhook) for webhook in webhooks]
     action = operator_actions.create(RESOLVE, [webhook.pk for webhook in webhooks], anna, REASON)
     operator_actions.run_chunk(action.pk)
 
-    later = [conflict_with(webhook) for webhook in webhooks]
+    later = [make_conflict(webhook) for webhook in webhooks]
     while operator_actions.run_chunk(action.pk):
         pass
 
@@ -104,9 +96,9 @@ def test_conflict_received_after_resolution_is_created_stays_open(
 def test_concurrent_resolutions_do_not_deadlock_and_resolve_each_conflict_once(anna: User) -> None:
     webhooks = [make_webhook() for _ in range(20)]
     for webhook in webhooks * 3:
-        conflict_with(webhook)
+        make_conflict(webhook)
 
-    results = run_concurrently([lambda: done(RESOLVE, *webhooks, by=anna)] * 4)
+    results = run_concurrently([lambda: run_action(RESOLVE, *webhooks, by=anna)] * 4)
 
     assert sum(outcomes.get("done", 0) for outcomes in results) == 20
     assert not ConflictingDelivery.objects.filter(resolved_by=None).exists()
@@ -127,7 +119,7 @@ def test_concurrent_deliveries_and_resolutions_do_not_deadlock(anna: User, setti
         return 0
 
     def resolve() -> int:
-        return sum(done(RESOLVE, *webhooks, by=anna).get("done", 0) for _ in range(10))
+        return sum(run_action(RESOLVE, *webhooks, by=anna).get("done", 0) for _ in range(10))
 
     run_concurrently([lambda: flood(1), lambda: flood(2), resolve, resolve])
     resolve()
@@ -140,7 +132,7 @@ def test_concurrent_deliveries_and_resolutions_do_not_deadlock(anna: User, setti
 def test_dismissal_skips_webhook_replayed_and_failed_again_before_its_chunk(anna: User) -> None:
     webhook, other = failed(), failed()
     dismissal = operator_actions.create(DISMISS, [webhook.pk, other.pk], anna, REASON)
-    done(REPLAY, webhook, by=anna)
+    run_action(REPLAY, webhook, by=anna)
     Webhook.objects.filter(pk=webhook.pk).update(status="failed")  # of another cause
 
     operator_actions.run_chunk(dismissal.pk)
@@ -218,28 +210,24 @@ def test_creating_an_action_locks_no_webhook(anna: User) -> None:
         assert run_concurrently([lambda: _in_transaction(change)]) == [webhook.pk]
 
 
-def _in_transaction(action: Callable[[], int]) -> int:
+def _in_transaction(change: Callable[[], int]) -> int:
     with transaction.atomic():
-        return action()
+        return change()
 
 
 def test_progress_counts_current_statuses_of_replayed_webhooks(anna: User) -> None:
     webhooks = [failed() for _ in range(4)]
     action = operator_actions.create(REPLAY, [webhook.pk for webhook in webhooks], anna, REASON)
-    assert (operator_actions.progress(action).processed, operator_actions.progress(action).is_finished) == (
-        0,
-        False,
-    )
+    progress = operator_actions.progress(action)
+    assert (progress.processed, progress.is_finished) == (0, False)
 
     operator_actions.run_chunk(action.pk)
     for webhook, current in zip(webhooks, ["applied", "failed", "applied", "received"], strict=True):
         Webhook.objects.filter(pk=webhook.pk).update(status=current)
 
     progress = operator_actions.progress(action)
-    assert (progress.current_statuses, progress.is_finished) == (
-        {"applied": 2, "failed": 1, "received": 1},
-        False,
-    )
+    assert progress.current_statuses == {"applied": 2, "failed": 1, "received": 1}
+    assert not progress.is_finished
     Webhook.objects.received().update(status="applied")
     assert operator_actions.progress(action).is_finished
 
@@ -249,7 +237,7 @@ def test_concurrent_actions_move_each_webhook_once(anna: User) -> None:
     webhooks = [failed() for _ in range(60)]
     kinds = [REPLAY, DISMISS, REPLAY]
 
-    results = run_concurrently([lambda kind=kind: done(kind, *webhooks, by=anna) for kind in kinds])
+    results = run_concurrently([lambda kind=kind: run_action(kind, *webhooks, by=anna) for kind in kinds])
 
     assert sum(outcomes.get("done", 0) for outcomes in results) == 60
     assert sum(sum(outcomes.values()) for outcomes in results) == 180
@@ -350,7 +338,7 @@ def test_sweeper_runs_actions_without_a_broker(anna: User, monkeypatch: pytest.M
     assert status(webhook) == "applied"
 
 
-# --- the audit trail ------------------------------------------------------------------------------
+# --- the audit trail ----------------------------------------------------------------------------------
 
 
 def execute(statement: str) -> None:
@@ -372,7 +360,7 @@ FORBIDDEN: dict[str, Callable[[], object]] = {
 
 @pytest.mark.parametrize("name", FORBIDDEN)
 def test_database_rejects_changes_of_the_audit_trail(anna: User, name: str) -> None:
-    done(DISMISS, failed(), by=anna)
+    run_action(DISMISS, failed(), by=anna)
     before = [*OperatorAction.objects.values(), *OperatorActionItem.objects.values()]
 
     with connection.constraint_checks_disabled(), pytest.raises(DatabaseError, match="append-only"):
@@ -392,7 +380,7 @@ def test_triggers_of_pending_migration_are_not_expected() -> None:
     assert set(triggers.expected_tables({("ledger", "0001_initial")})) == set(triggers.LEDGER_TABLES)
 
 
-# --- permissions ----------------------------------------------------------------------------------
+# --- permissions --------------------------------------------------------------------------------------
 
 
 def test_operators_can_act_and_auditors_can_view() -> None:

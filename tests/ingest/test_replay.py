@@ -180,7 +180,7 @@ def test_concurrent_replays_move_each_webhook_once(anna: User, rings: list[str])
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.skipif("sqlite" in settings.DATABASES["default"]["ENGINE"], reason="it has no row locks")
 def test_concurrent_overlapping_replays_do_not_deadlock(anna: User, rings: list[str]) -> None:
-    """A few failed webhooks among many, where the server finds some sets by status and others by id."""
+    """Replay a few failed webhooks among many: the server finds some sets by status, others by id."""
     payments = [terms() for _ in range(3000)]
     Webhook.objects.bulk_create(
         Webhook(

@@ -78,7 +78,7 @@ def outcomes() -> list[str]:
     return list(UnrecognizedDelivery.objects.order_by("id").values_list("outcome", flat=True))
 
 
-# --- storage ----------------------------------------------------------------------------------------
+# --- storage ------------------------------------------------------------------------------------------
 
 
 def test_repeated_payload_of_a_source_is_stored_and_counted_once() -> None:
@@ -149,7 +149,7 @@ def prune() -> int:
     return before - UnrecognizedDelivery.objects.count()
 
 
-# --- processing -------------------------------------------------------------------------------
+# --- processing ---------------------------------------------------------------------------------------
 
 
 def test_processing_stores_and_posts_a_payment_once(

@@ -1,4 +1,4 @@
-"""What a person sees of unrecognized deliveries, and does about them."""
+"""The admin pages of unrecognized deliveries and their operator actions."""
 
 import json
 from html import unescape
@@ -209,8 +209,8 @@ def test_action_page_hides_deliveries_without_view_permission(admin_client: Clie
 
 def test_operators_can_act_and_auditors_can_view() -> None:
     for group, may_process in (("Operators", True), ("Auditors", False)):
-        person = User.objects.create_user(group, is_staff=True)
-        person.groups.add(Group.objects.get(name=group))
-        assert person.has_perm("ingest.view_unrecognizeddelivery")
-        assert person.has_perm("ingest.process_unrecognized") is may_process
-        assert person.has_perm("ingest.dismiss_unrecognized") is may_process
+        user = User.objects.create_user(group, is_staff=True)
+        user.groups.add(Group.objects.get(name=group))
+        assert user.has_perm("ingest.view_unrecognizeddelivery")
+        assert user.has_perm("ingest.process_unrecognized") is may_process
+        assert user.has_perm("ingest.dismiss_unrecognized") is may_process

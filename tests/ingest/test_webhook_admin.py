@@ -47,7 +47,7 @@ def admin_client() -> Client:
     return superuser_client()
 
 
-# --- pages -------------------------------------------------------------------------------
+# --- pages --------------------------------------------------------------------------------------------
 
 
 def test_list_shows_status_and_error(admin_client: Client) -> None:
@@ -214,12 +214,12 @@ def test_list_runs_constant_queries_and_reads_no_body(admin_client: Client, mode
     assert f"LIMIT {BoundedPaginator.rows_max})" in counts[0]
 
 
-# --- failures by cause --------------------------------------------------------------------
+# --- failures by cause --------------------------------------------------------------------------------
 
 
 def test_failures_of_one_cause_are_grouped_and_replayed_together(admin_client: Client) -> None:
-    for kind in ["ValueError('# & #')"] * 3 + ["KeyError('x')"]:
-        failed(error_fingerprint=kind)
+    for fingerprint in ["ValueError('# & #')"] * 3 + ["KeyError('x')"]:
+        failed(error_fingerprint=fingerprint)
 
     content = admin_client.get("/admin/ingest/webhook/failures/").content.decode()
 
@@ -242,7 +242,7 @@ def test_user_with_view_permission_sees_causes_without_buttons() -> None:
     assert staff_client(name="boris").get("/admin/ingest/webhook/failures/").status_code == 403
 
 
-# --- search ------------------------------------------------------------------------------------
+# --- search -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("text", ["145 000,00 ₽", "145000.00", "145000", "145\u00a0000,00", "PAY-17"])
@@ -280,7 +280,7 @@ def test_list_filters_by_time_of_receipt(admin_client: Client) -> None:
     assert changelist_rows(admin_client, Webhook, received="hour") == [str(webhooks[-1])]
 
 
-# --- timeline ------------------------------------------------------------------------------------
+# --- timeline -----------------------------------------------------------------------------------------
 
 
 def test_timeline_is_in_chronological_order(admin_client: Client) -> None:
