@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from datetime import datetime, timedelta
-from functools import partial
 from io import StringIO
 from pathlib import Path
 
@@ -19,9 +18,14 @@ from django.db import DatabaseError
 from django.db.models import QuerySet
 
 from core.db import clock
-from tests.harness import wait
 from tests.harness.servers import ROOT, Redis, launch, missing_reason
-from worker import beat_scheduler, heartbeats, sweeper
+from tests.harness.wait import wait_until
+from worker import (
+    beat_scheduler,
+    heartbeats,
+    sweeper,
+    tasks,  # noqa: F401 registers the tasks that the scheduler runs
+)
 from worker.heartbeats import (
     EXPIRED_AFTER,
     INTERVAL_SECONDS,
@@ -32,7 +36,6 @@ from worker.heartbeats import (
 from worker.models import Heartbeat
 
 pytestmark = pytest.mark.django_db(transaction=True)
-until = partial(wait.wait_until, seconds=60.0)
 WORKER = Heartbeat.Kind.WORKER
 
 
@@ -209,11 +212,11 @@ def test_worker_heartbeat_continues_in_long_task_and_is_removed_on_shutdown(
     worker: "subprocess.Popen[bytes]", tmp_path: Path
 ) -> None:
     log = tmp_path / "log"
-    until("a heartbeat", Heartbeat.objects.exists, log)
+    wait_until(Heartbeat.objects.exists, "a heartbeat", log=log.read_text)
     first = Heartbeat.objects.get()
     assert first.name == f"tested@{socket.gethostname()}"
     assert first.processes == (2 if settings.REDIS_URL else 1)
-    until("a long task", (tmp_path / "started").exists, log)
+    wait_until((tmp_path / "started").exists, "a long task", log=log.read_text)
     until_heartbeat_after(Heartbeat.objects.get().seen_at, log)
     assert heartbeat_path("worker").exists()
     (tmp_path / "stop").touch()
@@ -228,7 +231,11 @@ def test_scheduler_heartbeat_is_removed_on_shutdown(
     start: Callable[..., "subprocess.Popen[bytes]"], tmp_path: Path
 ) -> None:
     scheduler = start(PROGRAM="beat")
-    until("a heartbeat", Heartbeat.objects.filter(kind=Heartbeat.Kind.SCHEDULER).exists, tmp_path / "log")
+    wait_until(
+        Heartbeat.objects.filter(kind=Heartbeat.Kind.SCHEDULER).exists,
+        "a heartbeat",
+        log=(tmp_path / "log").read_text,
+    )
 
     scheduler.terminate()
 
@@ -245,10 +252,12 @@ def test_worker_heartbeat_stops_without_broker_and_resumes(
     (tmp_path / "stop").touch()
     with Redis() as redis:
         start(REDIS_URL=redis.url)
-        until("a heartbeat", Heartbeat.objects.exists, log)
+        wait_until(Heartbeat.objects.exists, "a heartbeat", log=log.read_text)
         until_heartbeat_after(Heartbeat.objects.get().seen_at, log)  # then the worker takes messages
         redis.kill()
-        until("the connection loss", lambda: "Connection to broker lost" in log.read_text(), log)
+        wait_until(
+            lambda: "Connection to broker lost" in log.read_text(), "the connection loss", log=log.read_text
+        )
         before = Heartbeat.objects.get().seen_at
         redis.start()
         until_heartbeat_after(before, log)
@@ -256,11 +265,13 @@ def test_worker_heartbeat_stops_without_broker_and_resumes(
 
 
 def until_heartbeat_after(moment: datetime, log: Path) -> None:
-    until(f"a heartbeat after {moment}", Heartbeat.objects.filter(seen_at__gt=moment).exists, log)
+    wait_until(
+        Heartbeat.objects.filter(seen_at__gt=moment).exists, f"a heartbeat after {moment}", log=log.read_text
+    )
 
 
 def test_killed_worker_keeps_its_heartbeat_row(worker: "subprocess.Popen[bytes]", tmp_path: Path) -> None:
-    until("a heartbeat", Heartbeat.objects.exists, tmp_path / "log")
+    wait_until(Heartbeat.objects.exists, "a heartbeat", log=(tmp_path / "log").read_text)
     worker.kill()
     worker.wait()
 
