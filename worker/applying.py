@@ -47,7 +47,7 @@ def apply_batch(webhooks_max: int) -> int:
 
 
 def apply_ids(webhook_ids: Collection[int]) -> set[int]:
-    """Apply these webhooks; return the keys of those that this call moved out of the state received.
+    """Apply these webhooks; return the keys of those that it applied, or failed as conflicts.
 
     Skip webhooks that are not received, and those that stay locked, or whose organization stays locked, for
     longer than a few batches take. Raises as apply_batch does.

@@ -7,9 +7,8 @@ from operator import itemgetter
 from ingest.models import Webhook
 from ledger.posting import try_lock
 
-Claim = tuple[
-    dict[str, int], list[int]
-]  # keys of the locked organizations by INN, keys of the locked webhooks
+# Keys of the locked organizations by INN, and of the locked webhooks.
+Claim = tuple[dict[str, int], list[int]]
 
 
 class ClaimLost(Exception):
@@ -46,9 +45,8 @@ def claim_round_robin(webhooks_max: int, last_inn: str | None) -> Claim:
     # Not rolled back with the transaction: if an organization makes the batch fail, the retry serves others.
     ROUND_ROBIN.last_inn = next(reversed(queued))
     shares = chain((keys[:half] for keys in queued.values()), (keys[half:] for keys in queued.values()))
-    return organizations, _lock_webhooks(
-        list(islice(chain.from_iterable(shares), webhooks_max)), in_queue=True
-    )
+    webhook_ids = list(islice(chain.from_iterable(shares), webhooks_max))
+    return organizations, _lock_webhooks(webhook_ids, in_queue=True)
 
 
 def _scan(webhooks_max: int, last_inn: str | None) -> Iterator[tuple[str, list[int]]]:
@@ -97,9 +95,8 @@ def claim_ids(webhook_ids: Collection[int]) -> Claim:
     received = Webhook.objects.received().filter(id__in=webhook_ids)
     inns = dict(received.order_by("id").values_list("id", "payer_inn"))
     organizations = try_lock(set(inns.values())) if inns else {}
-    return organizations, _lock_webhooks(
-        [key for key, inn in inns.items() if inn in organizations], in_queue=False
-    )
+    lockable = [key for key, inn in inns.items() if inn in organizations]
+    return organizations, _lock_webhooks(lockable, in_queue=False)
 
 
 def _lock_webhooks(webhook_ids: Collection[int], *, in_queue: bool) -> list[int]:

@@ -35,11 +35,8 @@ _process: BaseProcess | None = None
 def start_if_due() -> bool:
     """Start a verification if one is due, without waiting for it; return whether one was started."""
     global _process  # noqa: PLW0603 of this process, as its subprocess is
-    if (
-        (_process is not None and _process.is_alive())
-        or not is_due(clock.database_now())
-        or not _acquire_lease()
-    ):
+    is_running = _process is not None and _process.is_alive()
+    if is_running or not is_due(clock.database_now()) or not _acquire_lease():
         return False
     connection.close()  # a subprocess must not share it
     # A daemon ends with this process.

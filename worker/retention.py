@@ -27,6 +27,7 @@ FINAL_STATUSES = [Webhook.Status.APPLIED, Webhook.Status.DISMISSED]
 BODIES_CHECKPOINT = "empty raw bodies"
 
 Keys = list[Any]
+Condition = Callable[[], dict[str, Any]]  # of a filter; evaluated when it is used
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,9 @@ class RetentionRule:
     delete: Callable[[Keys], object]
 
 
+Progress = Callable[[RetentionRule, int], object]
+
+
 def rules(*, full_scan: bool) -> list[RetentionRule]:
     """Return a rule for each kind of data that expires.
 
@@ -47,12 +51,8 @@ def rules(*, full_scan: bool) -> list[RetentionRule]:
     the future.
     """
     days = settings.RAW_BODY_RETENTION_DAYS
-    bodies = RetentionRule(
-        "raw bodies of webhooks",
-        _retention_text(days),
-        partial(_expired_bodies, days, full_scan),
-        _empty_bodies,
-    )
+    batches = partial(_expired_bodies, days, full_scan)
+    bodies = RetentionRule("raw bodies of webhooks", _retention_text(days), batches, _empty_bodies)
     records = [model.deletable() for model in DeliveryRecord.__subclasses__()]
     return [
         bodies,
@@ -63,12 +63,7 @@ def rules(*, full_scan: bool) -> list[RetentionRule]:
     ]
 
 
-def prune(
-    on_progress: Callable[[RetentionRule, int], object],
-    *,
-    full_scan: bool,
-    seconds_max: float = float("inf"),
-) -> None:
+def prune(on_progress: Progress, *, full_scan: bool, seconds_max: float = float("inf")) -> None:
     """Delete expired rows for up to `seconds_max`; call `on_progress` with the rows of each deleted batch.
 
     Each rule gets an equal share of the time, so that a long backlog of one does not delay the others.
@@ -93,11 +88,9 @@ def count_expired() -> dict[str, int]:
 def _rows_by_age(rows: QuerySet[Any], field: str, days: int) -> RetentionRule:
     """Return a rule that deletes rows when `field` is older than `days`; 0 keeps them forever."""
     text = _retention_text(days)
-    return (
-        _expired_rows(rows, text, lambda: _older(field, days))
-        if days
-        else _expired_rows(rows.none(), text, dict)
-    )
+    if not days:
+        return _expired_rows(rows.none(), text, dict)
+    return _expired_rows(rows, text, lambda: _older(field, days))
 
 
 def _retention_text(days: int) -> str:
@@ -108,9 +101,7 @@ def _older(field: str, days: int) -> dict[str, Any]:
     return {f"{field}__lt": clock.database_now() - timedelta(days=days)}
 
 
-def _expired_rows(
-    rows: QuerySet[Any], retention_text: str, condition: Callable[[], dict[str, Any]]
-) -> RetentionRule:
+def _expired_rows(rows: QuerySet[Any], retention_text: str, condition: Condition) -> RetentionRule:
     """Return a rule that deletes the rows that meet `condition`, which is checked again at the deletion."""
 
     def batches() -> Iterator[Keys]:
@@ -120,10 +111,10 @@ def _expired_rows(
             yield keys
             keys = _keys(expired.filter(pk__gt=keys[-1])[:BATCH_ROWS])
 
-    name = str(rows.model._meta.verbose_name_plural)
-    return RetentionRule(
-        name, retention_text, batches, lambda keys: rows.filter(pk__in=keys, **condition()).delete()
-    )
+    def delete(keys: Keys) -> object:
+        return rows.filter(pk__in=keys, **condition()).delete()
+
+    return RetentionRule(str(rows.model._meta.verbose_name_plural), retention_text, batches, delete)
 
 
 def _expired_bodies(days: int, full_scan: bool) -> Iterator[Keys]:  # noqa: FBT001 called by partial

@@ -38,9 +38,8 @@ _FAILED = {"status": Webhook.Status.FAILED, "next_attempt_at": None}
 
 def move_to_retries(webhook_ids: Iterable[int]) -> None:
     """Move webhooks from the common queue to retries; skip locked ones."""
-    moved = _update_unlocked(
-        Webhook.objects.queued().filter(id__in=list(webhook_ids)), next_attempt_at=clock.database_now()
-    )
+    queued = Webhook.objects.queued().filter(id__in=list(webhook_ids))
+    moved = _update_unlocked(queued, next_attempt_at=clock.database_now())
     if moved:
         log.debug("webhooks moved to retries", operation_ids=[str(webhook.operation_id) for webhook in moved])
 
@@ -87,22 +86,21 @@ def _due(now: datetime) -> WebhookQuerySet:
 
 
 def _reserve_due() -> list[Signature]:
-    """Return tasks for the due webhooks, and make these due again for when the messages may be lost."""
+    """Return tasks for the due webhooks, which become due again after RESEND_AFTER_SECONDS."""
     now = clock.database_now()
     resend_at = now + timedelta(seconds=RESEND_AFTER_SECONDS)
     return _tasks_for(_update_unlocked(_due(now)[:ENQUEUED_AT_ONCE_MAX], next_attempt_at=resend_at))
 
 
 def release(tasks: Iterable[Signature]) -> None:
-    """Make the webhooks of tasks that will not run due at once, unless their attempt has begun."""
+    """Make the webhooks of unsent tasks due at once, unless their attempt has begun."""
     by_attempt: dict[int, list[int]] = defaultdict(list)
     for task in tasks:
         kwargs = task.kwargs
         by_attempt[kwargs.get("attempt", 1)] += kwargs.get("webhook_ids") or [kwargs["webhook_id"]]
     for attempt, webhook_ids in by_attempt.items():
-        _update_unlocked(
-            _awaiting_attempt(attempt).filter(id__in=webhook_ids), next_attempt_at=clock.database_now()
-        )
+        awaiting = _awaiting_attempt(attempt).filter(id__in=webhook_ids)
+        _update_unlocked(awaiting, next_attempt_at=clock.database_now())
 
 
 def _tasks_for(webhooks: Sequence[Webhook]) -> list[Signature]:
@@ -173,9 +171,9 @@ def _awaiting_attempt(attempt: int) -> WebhookQuerySet:
 def undo_attempt(webhook_ids: Collection[int], attempt: int) -> None:
     """Uncount an attempt that a transient error or a lock prevented: it says nothing about the webhooks.
 
-    They become due anew, because the message of the next attempt may have been sent meanwhile, and will be
-    ignored as too early. Retried while the database is unavailable. Raises as run_with_retries does; then the
-    attempt stays counted.
+    The webhooks become due anew, because a message of the next attempt, if already sent, is ignored as too
+    early. Raises as run_with_retries does, for example if the database stays unavailable; then the attempt
+    stays counted.
     """
     _undo(webhook_ids, attempt, lambda: _backoff_until(attempt))
 
@@ -186,20 +184,17 @@ def postpone(webhook_ids: Collection[int], attempt: int, error: str) -> None:
 
 
 def postpone_exhausted() -> None:
-    """Uncount the last attempt of webhooks whose processes died because the deployment is broken."""
-    one_left = settings.ATTEMPTS_MAX - 1
-    _update_unlocked(
-        exhausted()[:ENQUEUED_AT_ONCE_MAX], attempts=one_left, next_attempt_at=_postponed_until()
-    )
+    """Uncount the last attempt of exhausted webhooks, because the deployment is broken."""
+    webhooks = exhausted()[:ENQUEUED_AT_ONCE_MAX]
+    _update_unlocked(webhooks, attempts=settings.ATTEMPTS_MAX - 1, next_attempt_at=_postponed_until())
 
 
 def _undo(
     webhook_ids: Collection[int], attempt: int, next_at: Callable[[], datetime], **values: object
 ) -> None:
     def uncount() -> None:
-        _update_unlocked(
-            _in_attempt(webhook_ids, attempt), attempts=attempt - 1, next_attempt_at=next_at(), **values
-        )
+        webhooks = _in_attempt(webhook_ids, attempt)
+        _update_unlocked(webhooks, attempts=attempt - 1, next_attempt_at=next_at(), **values)
 
     transactions.run_with_retries(uncount)
 
