@@ -28,7 +28,7 @@ case "$*" in
         if [ -e ".venv/lib/$name.dist-info" ]; then exit 0; fi
         mkdir -p ".venv/lib/$name.dist-info" && stop "$name" && touch ".venv/bin/$name"
     done ;;
-*config.launcher*)
+*devtools.run*)
     for name in base ${NEEDED}; do
         if [ ! -e ".venv/bin/$name" ]; then echo "$name: not found"; exit 127; fi
     done

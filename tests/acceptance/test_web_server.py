@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.acceptance.conftest import StackBuilder
-from tests.fuzz.attacker import exchange, read_answers
+from tests.fuzz.attacker import exchange, read_responses
 from tests.harness.launcher_stack import LauncherStack
 from tests.harness.servers import ROOT
 
@@ -39,7 +39,7 @@ def web(new_stack: StackBuilder) -> Iterator[LauncherStack]:
 
 def status(stack: LauncherStack, *head: str, body: str = "", host: str = "Host: localhost") -> int:
     raw = "\r\n".join([head[0], host, *head[1:], "Connection: close", "", body]).encode("latin-1")
-    (answer,) = read_answers(exchange(stack.port, (raw,)))
+    (answer,) = read_responses(exchange(stack.port, (raw,)))
     return answer.status
 
 
