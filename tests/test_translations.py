@@ -120,9 +120,7 @@ def test_plural_without_all_forms_is_reported(tmp_path: Path) -> None:
 
 def test_messages_are_extracted_from_code_and_templates(tmp_path: Path) -> None:
     (tmp_path / "ledger/templates").mkdir(parents=True)
-    (tmp_path / "ledger/views.py").write_text(
-        'A = gettext_lazy("one " "two")\nB = ngettext("a", "b", 2)\n'
-    )
+    (tmp_path / "ledger/views.py").write_text('A = gettext_lazy("one " "two")\nB = ngettext("a", "b", 2)\n')
     plural = "{% blocktranslate count n=n %}{{ n }} row{% plural %}{{ n }} rows{% endblocktranslate %}"
     (tmp_path / "ledger/templates/page.html").write_text(f'  {{% translate "three" %}}\n {plural}')
 

@@ -60,11 +60,11 @@ def production(
     with ExitStack() as resources:
 
         def start(**environment: str) -> LauncherStack:
-            where = servers(resources) or {
+            settings = servers(resources) or {
                 "DATABASE_URL": f"sqlite:///{tmp_path / 'logs.sqlite3'}",
                 "REDIS_URL": resources.enter_context(Redis()).url,
             }
-            return resources.enter_context(LauncherStack(tmp_path, **(PRODUCTION | where | environment)))
+            return resources.enter_context(LauncherStack(tmp_path, **(PRODUCTION | settings | environment)))
 
         yield start
 
@@ -83,7 +83,7 @@ def stack(
 
 @contextmanager
 def fresh_database(blocker: DjangoDbBlocker) -> Iterator[str]:
-    name = f"house_{uuid4().hex}"
+    name = f"stack_{uuid4().hex}"
     with blocker.unblock(), connection._nodb_cursor() as cursor:
         cursor.execute(f"CREATE DATABASE {name} CHARACTER SET utf8mb4")
     try:

@@ -9,7 +9,7 @@ from tests.factories import ROMASHKA
 from tests.harness.launcher_stack import LauncherStack
 
 SECRET = "a-bearer-token-of-the-bank"
-DOCUMENT = "PAY-OF-NOBODYS-BUSINESS"
+DOCUMENT = "CONFIDENTIAL-NUMBER"
 PRODUCTION = {
     "DEBUG": "0",
     "DJANGO_SETTINGS_MODULE": "tests.acceptance.poison_settings",

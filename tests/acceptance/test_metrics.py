@@ -28,19 +28,19 @@ class CountingBank:
     """Retry shed deliveries and count every response by status."""
 
     def __init__(self, stack: LauncherStack) -> None:
-        self._house = stack
-        self.answers: Counter[int] = Counter()
+        self._stack = stack
+        self.statuses: Counter[int] = Counter()
 
     def deliver(self, webhooks: list[dict[str, object]]) -> None:
         with ThreadPoolExecutor(8) as pool:
             for statuses in pool.map(self._deliver, webhooks):
-                self.answers.update(statuses)
+                self.statuses.update(statuses)
 
     def _deliver(self, webhook: dict[str, object]) -> list[int]:
         body = json.dumps(webhook).encode()
-        statuses = [self._house.post(body, {})[0]]
+        statuses = [self._stack.post(body, {})[0]]
         while statuses[-1] == 503:
-            statuses.append(self._house.post(body, {})[0])
+            statuses.append(self._stack.post(body, {})[0])
         return statuses
 
 
@@ -73,7 +73,7 @@ def test_metrics_count_exactly_across_processes_and_kills(
         bank.deliver(webhooks)
         bank.deliver(webhooks[:40])
         bank.deliver([{**webhooks[0], "amount": 2}, webhook(amount="abc"), webhook(payer_inn="1")])
-        assert (bank.answers[200], bank.answers[400]) == (241, 2)
+        assert (bank.statuses[200], bank.statuses[400]) == (241, 2)
         stack.wait_until(lambda: total(stack, "prihod_webhooks_applied_total") == 200)
         require_exact_counts(stack, bank, applied=200)
         assert total(stack, "prihod_webhooks_pending") == 0
@@ -92,11 +92,13 @@ def test_metrics_count_exactly_across_processes_and_kills(
 
 
 def require_exact_counts(stack: LauncherStack, bank: CountingBank, *, applied: int) -> None:
-    answers = {status: total(stack, "prihod_deliveries_total", status=str(status)) for status in bank.answers}
-    assert answers == bank.answers
-    assert total(stack, "prihod_deliveries_total") == bank.answers.total()
+    counted = {
+        status: total(stack, "prihod_deliveries_total", status=str(status)) for status in bank.statuses
+    }
+    assert counted == bank.statuses
+    assert total(stack, "prihod_deliveries_total") == bank.statuses.total()
     timed = total(stack, "prihod_delivery_duration_seconds_count")  # shed deliveries are not timed
-    assert bank.answers.total() - bank.answers[503] <= timed <= bank.answers.total()
+    assert bank.statuses.total() - bank.statuses[503] <= timed <= bank.statuses.total()
     assert total(stack, "prihod_conflicting_deliveries_total") == 1
     assert total(stack, "prihod_webhooks_applied_total") == applied
     assert total(stack, "prihod_batch_size_sum") == applied
@@ -116,8 +118,8 @@ def test_worker_metrics_port_requires_the_token(
             try:
                 with urlopen(
                     Request(f"http://127.0.0.1:{port}{path}", headers=headers), timeout=30
-                ) as answer:
-                    return answer.status, answer.read().decode()
+                ) as response:
+                    return response.status, response.read().decode()
             except HTTPError as exc:
                 return exc.code, ""
 

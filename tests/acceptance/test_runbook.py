@@ -22,7 +22,18 @@ RUNBOOK = ROOT / "docs/runbook.md"
 PAGE = " ".join(RUNBOOK.read_text().split())
 NAMES = sorted(set(re.findall(r"`([^`]+)`", PAGE)))
 COMMANDS = [name for name in NAMES if name.startswith("manage.py ")]
-PACKAGES = ["core", "api", "ledger", "ingest", "worker", "monitoring", "web", "backoffice", "devtools", "config"]
+PACKAGES = [
+    "core",
+    "api",
+    "ledger",
+    "ingest",
+    "worker",
+    "monitoring",
+    "web",
+    "backoffice",
+    "devtools",
+    "config",
+]
 OURS = " ".join(
     " ".join(path.read_text().split())
     for package in PACKAGES

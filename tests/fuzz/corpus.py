@@ -74,14 +74,14 @@ def request(
 
 
 def fields(rng: random.Random, **changed: Any) -> dict[str, Any]:
-    fields_json = {
+    valid = {
         "operation_id": str(UUID(int=rng.getrandbits(128))),
         "amount": 100,
         "payer_inn": BAIT,
         "document_number": "PAY-328",
         "document_date": "2024-04-27T21:00:00Z",
     }
-    return fields_json | changed
+    return valid | changed
 
 
 def bait(rng: random.Random) -> bytes:
@@ -260,7 +260,7 @@ def _json(rng: random.Random) -> tuple[str, bytes]:
 
 @kind("other banks, without credentials")
 def _other_banks(rng: random.Random) -> tuple[str, bytes]:
-    """Bodies that the adapters would credit, ignore or record if they carried the bank's proof."""
+    """Bodies that the adapters would credit, ignore or record if they carried the bank's credentials."""
     event = {
         "operationStatus": "Transaction",
         "typeOfOperation": rng.choice(["Credit", "Сredit", "Debit", None, 1]),
@@ -310,11 +310,11 @@ def _encodings(rng: random.Random) -> tuple[str, bytes]:
     broken = text.encode().replace(
         b"PAY", rng.choice([*overlong, b"\x80", b"\xe2\x82", "П".encode("cp1251")])
     )
-    said = rng.choice(
+    content_type = rng.choice(
         [b"application/json; charset=utf-16", b"text/plain", b"application/xml", b"x" * 300, b"\xff"]
     )
     return "webhook", request(
-        "POST", WEBHOOK, rng.choice([*encoded, broken, broken]), b"Content-Type: " + said
+        "POST", WEBHOOK, rng.choice([*encoded, broken, broken]), b"Content-Type: " + content_type
     )
 
 
@@ -342,14 +342,14 @@ def _chunked(rng: random.Random) -> tuple[str, bytes]:
 @kind("truncated bodies")
 def _truncated(rng: random.Random) -> tuple[str, bytes]:
     body = bait(rng)
-    fields_json = request(
+    whole = request(
         "POST",
         WEBHOOK,
         body,
         b"Content-Length: %d" % (len(body) + rng.choice([1, 2, 100, 60_000])),
         length=False,
     )
-    return "webhook", rng.choice([fields_json, fields_json[: rng.randrange(20, len(fields_json))]])
+    return "webhook", rng.choice([whole, whole[: rng.randrange(20, len(whole))]])
 
 
 @kind("slow bodies")

@@ -51,9 +51,9 @@ def attacks(seed: int, count: int) -> Iterator[Attack]:
 
 def mutated(rng: random.Random) -> bytes:
     """Return a request whose body is invalid in three fields, with a few random byte changes."""
-    endpoint = request("POST", WEBHOOK, poisoned(rng), b"Content-Type: application/json")
+    delivery = request("POST", WEBHOOK, poisoned(rng), b"Content-Type: application/json")
     read = request("GET", "/api/organizations/5555555555/balance/history/?limit=3&before=7")
-    raw = bytearray(rng.choice([endpoint, endpoint, endpoint, read]))
+    raw = bytearray(rng.choice([delivery, delivery, delivery, read]))
     for _ in range(rng.randint(1, CHANGES_MAX)):
         place = rng.randrange(len(raw) + 1)
         length = rng.randint(1, 30)

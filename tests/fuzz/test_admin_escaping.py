@@ -1,6 +1,4 @@
-"""The admin's pages escape hostile text, whether it is a valid document number or part of an invalid
-delivery.
-"""
+"""The admin's pages escape hostile text, in valid document numbers and in invalid deliveries."""
 
 import http.client
 import json
@@ -15,7 +13,7 @@ from tests.fuzz.attacker import deliver, exchange, valid_body
 from tests.fuzz.corpus import MARK, TEXTS, VALID_INN, WEBHOOK, fields, literal, request
 from tests.harness.launcher_stack import LauncherStack
 
-ADMIN = ("hostile-admin", "long enough for anyone")
+ADMIN = ("hostile-admin", "a long password")
 LISTS = [
     "ingest/webhook",
     "ingest/rejecteddelivery",
@@ -90,9 +88,7 @@ class Browser:
 
 @pytest.fixture(scope="module")
 def poisoned_stack(stack: LauncherStack) -> LauncherStack:
-    """A stack that has received every hostile text in every field, and in the ledger where the field permits
-    it.
-    """
+    """A stack with every hostile text in every field, in the ledger where the field permits it."""
     rng = random.Random(5)
     name, password = ADMIN
     code = "from django.contrib.auth.models import User as U; U.objects.create_superuser"
