@@ -77,7 +77,7 @@ def _broker() -> Iterator[Finding]:
         remedy = _with_runbook("broker_unreachable", problems.broker_remedy())
         yield Finding("broker", f"does not respond: {redact_urls(str(exc))}", remedy)
     else:
-        message = "responds; queued: {celery} doorbell rings, {attempts} retries, {operator_actions} operator actions"
+        message = "responds; queued: {celery} rings, {attempts} retries, {operator_actions} operator actions"
         yield Finding("broker", message.format_map(queued))
 
 
