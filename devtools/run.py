@@ -23,7 +23,6 @@ from devtools import preflight
 from devtools.supervisor import Processes, echo
 from ingest import doorbell
 from worker.celery import app
-from worker.heartbeats import heartbeat_path
 
 READY_SECONDS_MAX = 60.0
 POLL_SECONDS = 0.1
@@ -128,6 +127,8 @@ def worker_is_up(since: float) -> bool:
 
     While banks deliver, the queue may never be empty.
     """
+    from worker.heartbeats import heartbeat_path  # noqa: PLC0415 models load after django.setup() only
+
     try:
         return heartbeat_path("worker").stat().st_mtime > since
     except OSError:

@@ -88,21 +88,25 @@ def test_killed_worker_and_its_return_are_sent_once_across_a_scheduler_restart(
     with webhook_receiver() as receiver:
         port = receiver.server_port
         worker = start(port, *WORKER)
-        wait_until("a worker", Heartbeat.objects.exists, log)  # before a check can find it missing
+        wait_until(
+            Heartbeat.objects.exists, "a worker", log=log.read_text
+        )  # before a check can find it missing
         scheduler = start(port, *SCHEDULER)
-        wait_until("both", lambda: Heartbeat.objects.count() == 2, log)
+        wait_until(lambda: Heartbeat.objects.count() == 2, "both", log=log.read_text)
         worker.kill()
         # Killed between sending and storing, the scheduler would send the alert again.
         notified = Alert.objects.filter(cause="worker_down", notified_at__isnull=False)
-        wait_until("the stored notification", notified.exists, log)
+        wait_until(notified.exists, "the stored notification", log=log.read_text)
 
         scheduler.kill()
         scheduler.wait()
         start(port, *SCHEDULER)
         before = Alert.objects.get(cause="worker_down").text  # has the duration
-        wait_until("a few checks", lambda: Alert.objects.get(cause="worker_down").text != before, log)
+        wait_until(
+            lambda: Alert.objects.get(cause="worker_down").text != before, "a few checks", log=log.read_text
+        )
         start(port, *WORKER)
-        wait_until("its return", lambda: ("worker_down", "resolved") in receiver.states(), log)
+        wait_until(lambda: ("worker_down", "resolved") in receiver.states(), "its return", log=log.read_text)
 
         states = [state for cause, state in receiver.states() if cause == "worker_down"]
         assert states == ["firing", "resolved"]
@@ -112,13 +116,13 @@ def test_worker_reports_a_stopped_scheduler(start: Start, tmp_path: Path) -> Non
     log = tmp_path / "log"
     with webhook_receiver() as receiver:
         scheduler = start(receiver.server_port, *SCHEDULER)
-        wait_until("a scheduler", Heartbeat.objects.exists, log)
+        wait_until(Heartbeat.objects.exists, "a scheduler", log=log.read_text)
         start(receiver.server_port, *WORKER)
-        wait_until("both", lambda: Heartbeat.objects.count() == 2, log)
+        wait_until(lambda: Heartbeat.objects.count() == 2, "both", log=log.read_text)
         with transaction.atomic():  # locks SQLite: stopped during a write, the scheduler would keep the lock
             scheduler.send_signal(signal.SIGSTOP)
             os.waitid(os.P_PID, scheduler.pid, os.WSTOPPED | os.WNOWAIT)
-        wait_until("the alert", lambda: ("scheduler_down", "firing") in receiver.states(), log)
+        wait_until(lambda: ("scheduler_down", "firing") in receiver.states(), "the alert", log=log.read_text)
 
 
 def test_silent_receiver_does_not_delay_a_sweep(start: Start, tmp_path: Path) -> None:
@@ -131,8 +135,8 @@ def test_silent_receiver_does_not_delay_a_sweep(start: Start, tmp_path: Path) ->
             for _ in range(5):
                 before = heartbeat_path("scheduler").stat().st_mtime_ns
                 wait_until(
-                    "a sweep",
                     lambda: heartbeat_path("scheduler").stat().st_mtime_ns > before,  # noqa: B023
-                    log,
+                    "a sweep",
+                    log=log.read_text,
                 )
             assert "alert delivery failed" not in log.read_text()  # it still waits for a response
