@@ -156,11 +156,11 @@ def test_admin_follows_browser_language_until_switched(
     page.fill("#id_username", "olga")
     page.fill("#id_password", "a long password")
     page.click("input[type=submit]")
-    expect(page.locator("body")).to_contain_text("1 вебхук с ошибкой ждёт решения человека")
+    expect(page.locator("body")).to_contain_text("1 вебхук с ошибкой требует решения оператора")
     page.goto("/admin/ingest/webhook/")
     expect(page.locator("#result_list")).to_contain_text("145\N{NO-BREAK SPACE}000,00\N{NO-BREAK SPACE}₽")
 
     page.get_by_role("button", name="English").click()
     expect(page.locator("#content h1")).to_have_text("Select webhook to view")
     page.goto("/admin/")
-    expect(page.locator("body")).to_contain_text("1 webhook has failed and waits for a person")
+    expect(page.locator("body")).to_contain_text("1 webhook has failed and needs an operator")
