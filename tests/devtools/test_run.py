@@ -249,7 +249,7 @@ def test_worker_with_a_heartbeat_is_up_while_messages_wait(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     heartbeat = tmp_path / "heartbeat"
-    monkeypatch.setattr(run, "heartbeat_path", lambda _: heartbeat)
+    monkeypatch.setattr("worker.heartbeats.heartbeat_path", lambda _: heartbeat)
     assert not run.worker_is_up(0)
     heartbeat.touch()
     started = heartbeat.stat().st_mtime
