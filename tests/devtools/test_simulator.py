@@ -39,7 +39,7 @@ class FakeServer:
     def __init__(self, **overrides: Callable[..., Any]) -> None:
         self.lock = threading.Lock()
         self.statuses: dict[str, str] = {}
-        self.lines: dict[str, list[dict[str, Any]]] = {}
+        self.entries: dict[str, list[dict[str, Any]]] = {}
         self.posts = 0
         for name, override in overrides.items():
             setattr(self, name, partial(override, self))
@@ -66,27 +66,29 @@ class FakeServer:
 
     def apply(self, terms: PaymentTerms) -> None:
         amount = Decimal(terms.amount_kopecks) / 100
-        line = {"operation_id": str(terms.operation_id), "amount": amount}
-        line |= {
-            "seq": len(self.lines.get(terms.inn, [])) + 1,
+        entry = {"operation_id": str(terms.operation_id), "amount": amount}
+        entry |= {
+            "seq": len(self.entries.get(terms.inn, [])) + 1,
             "balance_after": self.balance(terms.inn) + amount,
         }
-        self.lines.setdefault(terms.inn, []).append(line)
+        self.entries.setdefault(terms.inn, []).append(entry)
         self.statuses[str(terms.operation_id)] = "applied"
 
     def apply_faulty(self, terms: PaymentTerms) -> None:
         self.apply(terms)
 
     def balance(self, inn: str) -> Decimal:
-        return sum((line["amount"] for line in self.lines.get(inn, [])), Decimal(0))
+        return sum((entry["amount"] for entry in self.entries.get(inn, [])), Decimal(0))
 
     def get(self, path: str, query: dict[str, str]) -> Reply:
         match path.strip("/").split("/"):
-            case ["api", "organizations", inn, "balance"] if inn in self.lines:
+            case ["api", "organizations", inn, "balance"] if inn in self.entries:
                 return 200, {"balance": self.shown_balance(inn)}
-            case ["api", "organizations", inn, "balance", "history"] if inn in self.lines:
-                lines = [line for line in reversed(self.lines[inn]) if line["seq"] < int(query["before"])]
-                return 200, {"history": [self.shown(line) for line in lines[: int(query["limit"])]]}
+            case ["api", "organizations", inn, "balance", "history"] if inn in self.entries:
+                entries = [
+                    entry for entry in reversed(self.entries[inn]) if entry["seq"] < int(query["before"])
+                ]
+                return 200, {"history": [self.shown(entry) for entry in entries[: int(query["limit"])]]}
             case ["api", "operations", operation_id] if operation_id in self.statuses:
                 return 200, {"status": self.statuses[operation_id]}
         return 404, {"error": "not found"}
@@ -94,8 +96,8 @@ class FakeServer:
     def shown_balance(self, inn: str) -> object:
         return self.balance(inn)
 
-    def shown(self, line: dict[str, Any]) -> dict[str, Any]:
-        return line
+    def shown(self, entry: dict[str, Any]) -> dict[str, Any]:
+        return entry
 
 
 @contextmanager
@@ -256,7 +258,7 @@ INCORRECT: list[tuple[dict[str, Callable[..., Any]], str]] = [
     ),
     (faulty(lambda s, payment: s.apply(replace(payment, amount_kopecks=1))), ": 0.01 instead of"),
     (
-        faulty(lambda s, payment: [s.apply(replace(payment, inn=inn)) for inn in [*s.lines]]),
+        faulty(lambda s, payment: [s.apply(replace(payment, inn=inn)) for inn in [*s.entries]]),
         "was never delivered",
     ),
     ({"acknowledge_again": lambda s, payment: s.apply(payment) or KNOWN}, "is in the history 2 times"),
@@ -265,8 +267,11 @@ INCORRECT: list[tuple[dict[str, Callable[..., Any]], str]] = [
     ({"acknowledge_again": lambda *_: SUCCESS}, "conflict delivery"),
     ({"acknowledge_again": lambda *_: (500, {"error": "no idea"})}, 'was answered 500 {"error":"no idea"}'),
     ({"refuse": lambda *_: SUCCESS}, 'was answered 200 {"status":"success"}'),
-    ({"shown": lambda _, line: line | {"balance_after": 1}}, "do not make 1"),
-    ({"shown": lambda _, line: line | {"seq": line["seq"] + (line["seq"] > 4)}}, "seq 4 is followed by 6"),
+    ({"shown": lambda _, entry: entry | {"balance_after": 1}}, "do not make 1"),
+    (
+        {"shown": lambda _, entry: entry | {"seq": entry["seq"] + (entry["seq"] > 4)}},
+        "seq 4 is followed by 6",
+    ),
     ({"shown_balance": lambda s, inn: s.balance(inn) + Decimal("0.0001")}, "01, the deliveries make"),
     ({"shown_balance": lambda s, inn: str(s.balance(inn))}, '/balance/: 200 {"balance":"'),
     (

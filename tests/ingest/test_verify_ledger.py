@@ -133,9 +133,9 @@ def test_drift_between_inbox_and_ledger_is_found(unconstrained_ledger: None) -> 
 def test_orphaned_entry_hides_no_other_drift(unconstrained_ledger: None) -> None:
     """The application's user can insert such an entry with foreign_key_checks = 0, and never delete it."""
     organization = Organization.objects.get(inn=ROMASHKA)
-    line = BalanceLog.objects.get(organization=organization, seq=1)
-    line.pk, line.seq, line.organization_id = 10**6, 1, 10**6
-    line.save(force_insert=True)
+    entry = BalanceLog.objects.get(organization=organization, seq=1)
+    entry.pk, entry.seq, entry.organization_id = 10**6, 1, 10**6
+    entry.save(force_insert=True)
     Organization.objects.filter(inn=VASILEK).update(balance_kopecks=7_01)
 
     code, report = run_json()
@@ -166,13 +166,13 @@ def test_drifts_beyond_the_shown_ones_are_counted(
 # Corruptions that a run over new rows finds; it finds those of test_verification.py, too.
 NEW = {
     "changed balance": lambda: Organization.objects.filter(inn=VASILEK).update(balance_kopecks=1),
-    "changed balance after a line": lambda: line(3).update(balance_after_kopecks=1),
-    "changed amount of a line": lambda: line(3).update(amount_kopecks=1),
-    "changed moment of a line": lambda: line(3).update(created_at=MIDNIGHT_IN_MOSCOW),
-    "removed line": lambda: raw_delete(line(3)),
-    "removed line before the newest": lambda: raw_delete(line(4)),
-    "line of no organization": lambda: line(4).update(organization=99, seq=1),
-    "line of another payment": lambda: line(4).update(payment=line(3).get().payment_id),
+    "changed balance after an entry": lambda: entry(3).update(balance_after_kopecks=1),
+    "changed amount of an entry": lambda: entry(3).update(amount_kopecks=1),
+    "changed moment of an entry": lambda: entry(3).update(created_at=MIDNIGHT_IN_MOSCOW),
+    "removed entry": lambda: raw_delete(entry(3)),
+    "removed entry before the last": lambda: raw_delete(entry(4)),
+    "entry of no organization": lambda: entry(4).update(organization=99, seq=1),
+    "entry of another payment": lambda: entry(4).update(payment=entry(3).get().payment_id),
     "webhook with another amount": lambda: Webhook.objects.filter(amount_kopecks=3_00).update(
         amount_kopecks=1
     ),
@@ -180,7 +180,7 @@ NEW = {
 }
 
 
-def line(seq: int) -> Any:
+def entry(seq: int) -> Any:
     return BalanceLog.objects.filter(organization__inn=ROMASHKA, seq=seq)
 
 
