@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.fuzz.attacker import SHED, Attack, Attacker, RawResponse, result_of, violation
+from tests.fuzz.attacker import LOAD_SHED, Attack, Attacker, RawResponse, result_of, violation
 from tests.fuzz.mutation import attacks
 from tests.fuzz.stack import GROWTH_KIB_MAX, ledger_violations, production_stack, web_memory_kib
 from tests.harness.launcher_stack import LauncherStack
@@ -67,7 +67,7 @@ def test_refusal_is_no_violation() -> None:
     incomplete = RawResponse(
         503, b"application/json", b'{"error": "body: arrived incomplete, please send it again"}'
     )
-    shed_head = RawResponse(503, b"application/json", b"", len(SHED))
+    shed_head = RawResponse(503, b"application/json", b"", len(LOAD_SHED))
     assert [violation(ASKED, one) for one in (refused, incomplete, shed_head)] == [None, None, None]
     assert [result_of([]), result_of([refused]), result_of([incomplete])] == [
         "closed",

@@ -84,49 +84,45 @@ def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
 def test_killed_worker_and_its_return_are_sent_once_across_a_scheduler_restart(
     start: Start, tmp_path: Path
 ) -> None:
-    log = tmp_path / "log"
+    log = (tmp_path / "log").read_text
     with webhook_receiver() as receiver:
         port = receiver.server_port
         worker = start(port, *WORKER)
-        wait_until(
-            Heartbeat.objects.exists, "a worker", log=log.read_text
-        )  # before a check can find it missing
+        wait_until(Heartbeat.objects.exists, "a worker", log=log)  # before a check can find it missing
         scheduler = start(port, *SCHEDULER)
-        wait_until(lambda: Heartbeat.objects.count() == 2, "both", log=log.read_text)
+        wait_until(lambda: Heartbeat.objects.count() == 2, "both", log=log)
         worker.kill()
         # Killed between sending and storing, the scheduler would send the alert again.
         notified = Alert.objects.filter(cause="worker_down", notified_at__isnull=False)
-        wait_until(notified.exists, "the stored notification", log=log.read_text)
+        wait_until(notified.exists, "the stored notification", log=log)
 
         scheduler.kill()
         scheduler.wait()
         start(port, *SCHEDULER)
         before = Alert.objects.get(cause="worker_down").text  # has the duration
-        wait_until(
-            lambda: Alert.objects.get(cause="worker_down").text != before, "a few checks", log=log.read_text
-        )
+        wait_until(lambda: Alert.objects.get(cause="worker_down").text != before, "a few checks", log=log)
         start(port, *WORKER)
-        wait_until(lambda: ("worker_down", "resolved") in receiver.states(), "its return", log=log.read_text)
+        wait_until(lambda: ("worker_down", "resolved") in receiver.states(), "its return", log=log)
 
         states = [state for cause, state in receiver.states() if cause == "worker_down"]
         assert states == ["firing", "resolved"]
 
 
 def test_worker_reports_a_stopped_scheduler(start: Start, tmp_path: Path) -> None:
-    log = tmp_path / "log"
+    log = (tmp_path / "log").read_text
     with webhook_receiver() as receiver:
         scheduler = start(receiver.server_port, *SCHEDULER)
-        wait_until(Heartbeat.objects.exists, "a scheduler", log=log.read_text)
+        wait_until(Heartbeat.objects.exists, "a scheduler", log=log)
         start(receiver.server_port, *WORKER)
-        wait_until(lambda: Heartbeat.objects.count() == 2, "both", log=log.read_text)
+        wait_until(lambda: Heartbeat.objects.count() == 2, "both", log=log)
         with transaction.atomic():  # locks SQLite: stopped during a write, the scheduler would keep the lock
             scheduler.send_signal(signal.SIGSTOP)
             os.waitid(os.P_PID, scheduler.pid, os.WSTOPPED | os.WNOWAIT)
-        wait_until(lambda: ("scheduler_down", "firing") in receiver.states(), "the alert", log=log.read_text)
+        wait_until(lambda: ("scheduler_down", "firing") in receiver.states(), "the alert", log=log)
 
 
 def test_silent_receiver_does_not_delay_a_sweep(start: Start, tmp_path: Path) -> None:
-    log = tmp_path / "log"
+    log = (tmp_path / "log").read_text
     with silent_server() as silent:
         silent.settimeout(40)
         start(silent.getsockname()[1], *SCHEDULER)
@@ -137,6 +133,6 @@ def test_silent_receiver_does_not_delay_a_sweep(start: Start, tmp_path: Path) ->
                 wait_until(
                     lambda: heartbeat_path("scheduler").stat().st_mtime_ns > before,  # noqa: B023
                     "a sweep",
-                    log=log.read_text,
+                    log=log,
                 )
-            assert "alert delivery failed" not in log.read_text()  # it still waits for a response
+            assert "alert delivery failed" not in log()  # it still waits for a response
