@@ -1,4 +1,4 @@
-"""The checks see a server that is set wrongly, and stop what would run on it."""
+"""System checks find wrong settings of the database server and stop commands that would run on it."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -36,7 +36,7 @@ def found() -> list[str]:
 
 @pytest.fixture
 def session() -> Iterator[None]:
-    """A session of its own, which takes its settings along when it goes."""
+    """Use a new database session, and discard it with its settings."""
     connection.close()
     yield
     connection.close()
@@ -62,7 +62,7 @@ def test_without_databases_nothing_is_checked() -> None:
 
 @mysql
 @pytest.mark.parametrize(
-    ("statement", "wrong"),
+    ("statement", "check_id"),
     [
         ("SET SESSION sql_mode = ''", "ledger.E002"),
         ("SET SESSION sql_mode = 'ANSI,NO_ZERO_DATE'", "ledger.E002"),
@@ -71,10 +71,10 @@ def test_without_databases_nothing_is_checked() -> None:
         ("SET NAMES latin1", "ledger.E005"),
     ],
 )
-def test_wrong_session_setting_is_an_error(session: None, statement: str, wrong: str) -> None:
+def test_wrong_session_setting_is_an_error(session: None, statement: str, check_id: str) -> None:
     execute(statement)
 
-    assert found() == [wrong]
+    assert found() == [check_id]
 
 
 @mysql
@@ -102,20 +102,20 @@ def test_binary_log_not_flushed_with_each_commit_is_an_error() -> None:
 
 @mysql
 @pytest.mark.parametrize(
-    ("definition", "wrong"),
+    ("definition", "check_id"),
     [
         ("(id INT) ENGINE = MyISAM", "ledger.E001"),
         ("(document_number VARCHAR(255) CHARACTER SET latin1)", "ledger.E005"),
     ],
 )
-def test_table_with_wrong_engine_or_charset_is_an_error(definition: str, wrong: str) -> None:
-    execute(f"CREATE TABLE made_wrongly {definition}")
+def test_table_with_wrong_engine_or_charset_is_an_error(definition: str, check_id: str) -> None:
+    execute(f"CREATE TABLE wrong_table {definition}")
     try:
         (message,) = check_database_server(["default"])
     finally:
-        execute("DROP TABLE made_wrongly")
-    assert message.id == wrong
-    assert "made_wrongly" in message.msg
+        execute("DROP TABLE wrong_table")
+    assert message.id == check_id
+    assert "wrong_table" in message.msg
 
 
 @mysql

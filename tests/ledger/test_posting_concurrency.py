@@ -1,4 +1,4 @@
-"""Posting in many sessions at once; nothing here posts a second time, so no fault is hidden."""
+"""Posting from concurrent sessions, without retries, so that no error is hidden."""
 
 from collections.abc import Callable
 
@@ -26,7 +26,7 @@ ROUNDS = 15
 
 
 def poster(inns: list[str]) -> Callable[[], None]:
-    """Posts ROUNDS batches of one ruble for each of `inns`, in this order."""
+    """Return a function that posts ROUNDS batches of one ruble for each of `inns`, in this order."""
 
     def post_batches() -> None:
         for _ in range(ROUNDS):
@@ -47,23 +47,31 @@ def test_batches_in_opposite_orders_do_not_deadlock() -> None:
 
 
 def test_first_payments_of_new_organizations_do_not_deadlock() -> None:
-    """Inserting organizations under locks can deadlock; posting to those that were opened before must not.
+    """Inserting organizations under locks can deadlock; posting to organizations created before must not.
 
-    Opening the same ones may itself, as every INSERT of one unique key by three sessions: a row that gives
-    way leaves its lock to the gap. So it is opened again, as the worker does.
+    Creating the same ones may deadlock, like any INSERT of one unique key by three sessions, since the locks
+    of a row that is rolled back pass to the gap. So creating is retried, as in the worker.
     """
     inns = [f"77{number:08}" for number in range(300)]
 
-    def open_and_post(mine: list[str]) -> Callable[[], None]:
+    def create_and_post(own_inns: list[str]) -> Callable[[], None]:
         def action() -> None:
-            transactions.run_with_retries(lambda: create_organizations(mine))
+            transactions.run_with_retries(lambda: create_organizations(own_inns))
             with transaction.atomic():
-                post(posting_source(*(terms(1_00, inn=inn) for inn in mine)), lock_organizations(set(mine)))
+                post(
+                    posting_source(*(terms(1_00, inn=inn) for inn in own_inns)),
+                    lock_organizations(set(own_inns)),
+                )
 
         return action
 
     run_concurrently(
-        [open_and_post(inns), open_and_post(inns[::-1]), open_and_post(inns[5:]), open_and_post(inns[:15])]
+        [
+            create_and_post(inns),
+            create_and_post(inns[::-1]),
+            create_and_post(inns[5:]),
+            create_and_post(inns[:15]),
+        ]
         * 2
     )
 

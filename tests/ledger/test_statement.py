@@ -56,7 +56,7 @@ def test_days_start_and_end_at_midnight_of_the_viewers_zone() -> None:
 
 
 def test_day_of_a_clock_change_has_its_own_length() -> None:
-    """On 31 March 2024 Berlin's had 23 hours."""
+    """31 March 2024 had 23 hours in Berlin."""
     period = Period(date(2024, 3, 31), date(2024, 3, 31), ZoneInfo("Europe/Berlin"))
 
     assert period.since == datetime(2024, 3, 30, 23, tzinfo=UTC)

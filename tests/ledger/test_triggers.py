@@ -154,7 +154,7 @@ def test_refused_change_rolls_back_its_transaction(payment: Payment) -> None:
 def test_sqlite_replace_by_any_key_is_refused(
     payment: Payment, table: str, changed: dict[str, object]
 ) -> None:
-    """REPLACE with all but one of the keys changed, from a session without our settings or foreign keys."""
+    """REPLACE with all but one of the keys changed, from a session that checks no foreign keys."""
     before = rows()
     with connection.cursor() as cursor:
         cursor.execute(f"SELECT * FROM {table} LIMIT 1")
@@ -182,7 +182,7 @@ def test_create_adds_missing_triggers() -> None:
 
 @pytest.fixture
 def clerk(transactional_db: None) -> Iterator[BaseDatabaseWrapper]:
-    """A session of a user who owns the database and nothing else, on a server that trusts only SUPER."""
+    """Open a session of a user without SUPER on a server whose binary log requires it for triggers."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT @@log_bin, @@log_bin_trust_function_creators")
         binary_log, trust = cursor.fetchone()

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.django_db
 
 
 def get(client: Client, path: str, expected_status: int = 200) -> Any:
-    """The response's JSON, numbers with a point as Decimal."""
+    """Return the response's JSON, with decimal numbers as Decimal."""
     response = client.get(path)
     assert (response.status_code, response["Content-Type"]) == (expected_status, "application/json")
     return json.loads(response.content, parse_float=Decimal)
@@ -82,7 +82,7 @@ def test_history_limit_defaults_to_ten_and_is_at_most_a_hundred(client: Client) 
     post_payments(*(terms() for _ in range(120)))
 
     def seqs(query: str) -> list[int]:
-        return [line["seq"] for line in get(client, history_path(ROMASHKA, query))["history"]]
+        return [entry["seq"] for entry in get(client, history_path(ROMASHKA, query))["history"]]
 
     assert seqs("") == list(range(120, 110, -1))
     assert seqs("?limit=3") == [120, 119, 118]
@@ -143,7 +143,7 @@ def test_each_read_takes_index_lookups_only(client: Client, path: str) -> None:
 @requires_mysql_explain
 @pytest.mark.django_db(transaction=True)
 def test_history_page_reads_few_rows_at_any_depth(client: Client) -> None:
-    """MariaDB chose to read a whole log for a page in its middle while EXPLAIN looked innocent."""
+    """Count rows, since MariaDB once read a whole log for a page although EXPLAIN showed an index lookup."""
     for _ in range(4):
         post_payments(*(terms() for _ in range(500)))
 
