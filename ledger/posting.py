@@ -74,7 +74,7 @@ def try_lock(inns: set[str]) -> dict[str, int]:
     keys = dict(Organization.objects.filter(inn__in=inns).values_list("inn", "id"))
     if missing := inns - keys.keys():
         raise MissingOrganizations(frozenset(missing))
-    # By primary key: by INN the server might read, and lock, other rows on its way. The third column is not
+    # By primary key: by INN the server might read, and lock, other rows on the way. The third column is not
     # in the index on the INN, which keeps the server from using that index.
     locked = Organization.objects.select_for_update(skip_locked=True).filter(id__in_literals=keys.values())
     return {inn: key for inn, key, _ in locked.values_list("inn", "id", "last_seq")}
@@ -91,7 +91,7 @@ def post(payments: QuerySet[Any], organizations: Mapping[str, int]) -> None:
     Either way the transaction is lost.
     """
     if not connection.in_atomic_block:
-        raise TransactionManagementError("posting belongs into its caller's transaction")
+        raise TransactionManagementError("posting must run inside its caller's transaction")
     # The organizations are locked, so no other session adds payments to them: higher keys are of this batch.
     max_pk_before = Payment.objects.aggregate(key=Max("pk", default=-1))["key"]
     inserted = _insert_payments(payments)
