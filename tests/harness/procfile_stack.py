@@ -33,7 +33,7 @@ DATABASE_ERRORS: tuple[type[Exception], ...] = (sqlite3.Error, *([MySQLdb.Error]
 EXIT_SECONDS_MAX = 60.0
 # Production's delays of minutes become seconds; their order stays the same.
 SHORT_TIMES = {
-    "ATTEMPT_DELAY_SECONDS": "0.1",
+    "RETRY_BACKOFF_SECONDS": "0.1",
     "SWEEP_INTERVAL_SECONDS": "1",
     "STALLED_AFTER_SECONDS": "4",
 }
