@@ -390,13 +390,13 @@ class OperatorActionItem(models.Model):
     """One webhook of an operator action; its outcome is written once and never changed."""
 
     class Outcome(models.TextChoices):
-        PENDING = "", _("not yet reached")
+        PENDING = "", _("pending")
         DONE = "done", _("done")
         # Skipped, because by then it was:
-        APPLIED = "applied", _("applied already")
-        RECEIVED = "received", _("waiting to be applied anyway")
+        APPLIED = "applied", _("already applied")
+        RECEIVED = "received", _("already queued")
         FAILED = "failed", _("failed again meanwhile")
-        DISMISSED = "dismissed", _("dismissed already")
+        DISMISSED = "dismissed", _("already dismissed")
         RESOLVED = "resolved", _("without an open conflict")
         UNKNOWN = "unknown", _("unknown")
 

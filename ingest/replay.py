@@ -12,8 +12,8 @@ from ingest.models import OperatorAction, OperatorActionItem, Webhook
 UNKNOWN = OperatorActionItem.Outcome.UNKNOWN
 _SKIP_REASONS = {
     Webhook.Status.APPLIED: "already applied",
-    Webhook.Status.RECEIVED: "already pending",
-    Webhook.Status.DISMISSED: "dismissed",
+    Webhook.Status.RECEIVED: "already queued",
+    Webhook.Status.DISMISSED: "already dismissed",
     Webhook.Status.FAILED: "failed again meanwhile",
     UNKNOWN: "unknown",
 }

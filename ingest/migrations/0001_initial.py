@@ -509,12 +509,12 @@ class Migration(migrations.Migration):
                     models.CharField(
                         blank=True,
                         choices=[
-                            ("", "not yet reached"),
+                            ("", "pending"),
                             ("done", "done"),
-                            ("applied", "applied already"),
-                            ("received", "waiting to be applied anyway"),
+                            ("applied", "already applied"),
+                            ("received", "already queued"),
                             ("failed", "failed again meanwhile"),
-                            ("dismissed", "dismissed already"),
+                            ("dismissed", "already dismissed"),
                             ("resolved", "without an open conflict"),
                             ("unknown", "unknown"),
                         ],

@@ -54,11 +54,11 @@ def test_selected_webhooks_are_replayed_after_confirmation(admin_client: Client)
     assert statuses() == [FAILED, FAILED, APPLIED, DISMISSED]  # the page changes nothing
     content = page.content.decode()
     assert "<strong>2 failed webhooks</strong>" in content
-    assert "1 applied already" in content
-    assert "1 dismissed already" in content
+    assert "1 already applied" in content
+    assert "1 already dismissed" in content
     assert str(one) in content
     assert str(done) not in content
-    assert confirm(admin_client, page) == ["2 done", "1 applied already", "1 dismissed already"]
+    assert confirm(admin_client, page) == ["2 done", "1 already applied", "1 already dismissed"]
     assert statuses() == [RECEIVED, RECEIVED, APPLIED, DISMISSED]
 
 
@@ -171,13 +171,13 @@ def test_failed_webhook_page_has_replay_button(admin_client: Client) -> None:
     assert f'href="{REPLAY}' not in page_of(admin_client, webhook)  # it is pending again
 
 
-def test_second_of_two_admins_sees_webhook_already_pending(admin_client: Client) -> None:
+def test_second_of_two_admins_sees_webhook_already_queued(admin_client: Client) -> None:
     webhook = failed()
     boris = superuser_client("boris")
     page, other_page = select(admin_client, webhook), select(boris, webhook)
 
     assert confirm(admin_client, page) == ["1 done"]
-    assert confirm(boris, other_page) == ["1 waiting to be applied anyway"]
+    assert confirm(boris, other_page) == ["1 already queued"]
 
 
 def test_webhook_page_shows_who_replayed_and_why(admin_client: Client) -> None:
@@ -298,7 +298,7 @@ def test_large_action_runs_in_background_and_its_page_refreshes(
     monkeypatch.setattr(operator_actions, "CHUNK_WEBHOOKS", 2)
     webhooks = [failed() for _ in range(5)]
 
-    assert confirm(admin_client, select(admin_client, *webhooks)) == ["3 not yet reached", "2 done"]
+    assert confirm(admin_client, select(admin_client, *webhooks)) == ["3 pending", "2 done"]
 
     action = OperatorAction.objects.get()
     assert "2 of 5 webhooks processed" in page_of(admin_client, action)

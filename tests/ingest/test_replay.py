@@ -96,7 +96,7 @@ def test_result_counts_skipped_webhooks_by_status(anna: User) -> None:
 
     text = str(replay([*(webhook.pk for webhook in webhooks), 10**9], by=anna, reason=REASON))
 
-    assert text == ("2 replayed, 1 already applied, 1 already pending, 1 dismissed, 1 unknown")
+    assert text == ("2 replayed, 1 already applied, 1 already queued, 1 already dismissed, 1 unknown")
 
 
 def test_repeated_key_counts_once(anna: User) -> None:

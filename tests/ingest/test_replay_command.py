@@ -45,7 +45,7 @@ def test_several_ids_are_replayed_and_skipped_ones_counted() -> None:
 
     output = replay(*(word for webhook in webhooks for word in ("--id", webhook.operation_id.hex)))
 
-    assert output == ("Webhooks: 2 replayed, 1 already applied, 1 already pending.\n")
+    assert output == ("Webhooks: 2 replayed, 1 already applied, 1 already queued.\n")
 
 
 def test_failed_option_replays_all_failed() -> None:
@@ -71,7 +71,7 @@ def test_dry_run_prints_counts_and_changes_nothing() -> None:
 
     output = replay("--dry-run", "--id", str(one.operation_id), "--id", str(other.operation_id))
 
-    assert output == "Dry run: 1 replayed, 1 already pending.\n"
+    assert output == "Dry run: 1 replayed, 1 already queued.\n"
     assert statuses() == [FAILED, RECEIVED]
     assert not OperatorAction.objects.exists()
 

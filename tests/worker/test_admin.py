@@ -58,11 +58,11 @@ def test_replay_of_results_confirms_then_replays_their_webhooks(admin_client: Cl
     assert statuses() == [FAILED, FAILED, APPLIED]
     content = asked.content.decode()
     assert "<strong>2 failed webhooks</strong>" in content
-    assert "1 applied already" in content
+    assert "1 already applied" in content
     button = re.search(r'action="([^"]*)" class="confirmation"', content)
     assert button
     response = admin_client.post(button[1], {**hidden_fields(asked), "reason": "it is repaired"}, follow=True)
-    assert response.context["outcomes"] == [(2, "done"), (1, "applied already")]
+    assert response.context["outcomes"] == [(2, "done"), (1, "already applied")]
     assert statuses() == [RECEIVED, RECEIVED, APPLIED]
 
 
