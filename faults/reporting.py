@@ -76,7 +76,7 @@ def _scenarios_table(saved: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _bugs_table(runs: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    yield _row("seeded bug", "what it does", "detected by")
+    yield _row("bug", "effect", "detected by")
     yield "|---|---|---|"
     for each in runs:
         yield _row(f"`{each['bug']}`", each["description"], each["detected_by"] or "NOT DETECTED")
