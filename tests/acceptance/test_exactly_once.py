@@ -67,9 +67,9 @@ def test_simultaneous_deliveries_of_one_operation_credit_once(stack: LauncherSta
     delivery = webhook(123.45, inn=VASILEK)
 
     with ThreadPoolExecutor(20) as pool:
-        answers = list(pool.map(lambda _: stack.deliver(delivery), range(100)))
+        responses = list(pool.map(lambda _: stack.deliver(delivery), range(100)))
 
-    assert sorted(answer["status"] for _, answer in answers) == ["already processed"] * 99 + ["success"]
+    assert sorted(answer["status"] for _, answer in responses) == ["already processed"] * 99 + ["success"]
     # A later payment of the same organization: once it is applied, all earlier ones are too.
     stack.deliver(webhook(0.55, inn=VASILEK))
     stack.wait_for_balance(VASILEK, 124)
@@ -84,11 +84,11 @@ def test_killed_pool_processes_neither_lose_nor_double_a_payment(new_stack: Stac
         main, *_ = stack.pids("celery\0--quiet\0-A\0worker\0worker")
         for _ in range(3):
             with ThreadPoolExecutor(4) as pool:
-                answers = pool.map(lambda _: stack.deliver(webhook(1)), range(40))
+                responses = pool.map(lambda _: stack.deliver(webhook(1)), range(40))
                 for pid in stack.pids("celery\0--quiet\0-A\0worker\0worker"):
                     if pid != main:
                         os.kill(pid, signal.SIGKILL)
-                assert {status for status, _ in answers} == {200}
+                assert {status for status, _ in responses} == {200}
 
         stack.wait_for_balance(ROMASHKA, 120)
         assert stack.manage("verify_ledger").returncode == 0
@@ -132,14 +132,14 @@ def test_unavailable_redis_neither_fails_nor_delays_a_delivery(
         process = subprocess.Popen(web, shell=True, cwd=ROOT, env=stack.environment, stdout=log, stderr=log)
     try:
         stack.wait_until(stack.is_ready)
-        begun = time.monotonic()
-        answers = [stack.deliver(webhook(1)) for _ in range(50)]
-        seconds = time.monotonic() - begun
+        start = time.monotonic()
+        responses = [stack.deliver(webhook(1)) for _ in range(50)]
+        seconds = time.monotonic() - start
     finally:
         process.terminate()
         process.wait(timeout=60)
 
-    assert answers == [(200, {"status": "success"})] * 50
+    assert responses == [(200, {"status": "success"})] * 50
     # One publication to this Redis in each request would take 50 seconds or more.
     assert seconds < 25
     assert json.loads(stack.manage("shell", "-v0", "-c", COUNT_RECEIVED).stdout) == 50

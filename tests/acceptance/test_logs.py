@@ -69,11 +69,14 @@ def test_operation_id_finds_its_log_events_without_confidential_data(
     assert [event for event in events if not event[1].startswith("Task ")] == [
         *[("worker", "attempt failed"), ("worker", "webhook failed"), ("worker", "balance changed")],
     ]
-    begun = next(
+    created = next(
         json.loads(text) for text in replayed.stderr.splitlines() if "operator action created" in text
     )
-    assert (begun["event"], begun["operation_ids"]) == ("operator action created", [poison["operation_id"]])
-    assert begun["by"].endswith("(command-line)")
+    assert (created["event"], created["operation_ids"]) == (
+        "operator action created",
+        [poison["operation_id"]],
+    )
+    assert created["by"].endswith("(command-line)")
 
 
 def test_production_processes_log_one_json_object_per_line(

@@ -85,9 +85,9 @@ def test_slow_connections_do_not_block_valid_requests(name: str, stack: Launcher
 def test_incomplete_request_is_closed_after_the_read_timeout(stack: LauncherStack) -> None:
     with socket.create_connection(("127.0.0.1", stack.port), timeout=60) as slow:
         slow.sendall(HEAD)
-        begun = time.monotonic()
+        start = time.monotonic()
         assert slow.recv(1) == b""
-    assert time.monotonic() - begun >= gunicorn_worker.REQUEST_READ_SECONDS_MAX / 2
+    assert time.monotonic() - start >= gunicorn_worker.REQUEST_READ_SECONDS_MAX / 2
 
 
 def test_body_in_small_chunks_is_accepted(stack: LauncherStack) -> None:
@@ -157,12 +157,12 @@ def test_slow_statement_downloads_do_not_block_deliveries(stack: LauncherStack) 
             reader.settimeout(VALID_REQUEST_SECONDS_MAX)
             reader.connect(("127.0.0.1", stack.port))
             reader.sendall(download)
-        begun = [readers[0].recv(13)]  # and read no more
+        status_lines = [readers[0].recv(13)]  # and read no more
         for _ in range(10):
             assert deliver(stack.port, valid_body(rng, 100)) == (200, b'{"status":"success"}')
-        begun += [reader.recv(13) for reader in readers[1:]]
-    assert 1 <= begun.count(b"HTTP/1.1 200 ") <= WEB_PROCESSES
-    assert set(begun) <= {b"HTTP/1.1 200 ", b"HTTP/1.1 302 "}
+        status_lines += [reader.recv(13) for reader in readers[1:]]
+    assert 1 <= status_lines.count(b"HTTP/1.1 200 ") <= WEB_PROCESSES
+    assert set(status_lines) <= {b"HTTP/1.1 200 ", b"HTTP/1.1 302 "}
 
 
 # Must be last: connections left in the kernel's queue would evict one of the next test.
