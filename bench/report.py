@@ -24,7 +24,7 @@ HEADLINE_COLUMNS = (
     ("Prihod", "Prihod"),
     ("baseline", "эталон"),
     ("ratio or value", "отношение или значение"),
-    ("must", "граница"),
+    ("bound", "граница"),
 )
 # The rows of the README, and their labels in English and in Russian.
 HEADLINES = {
