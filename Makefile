@@ -10,7 +10,7 @@ SET_UP := +$(ONE_AT_A_TIME) $(MAKE) --no-print-directory
 SET_UP_MYSQLCLIENT := $(SET_UP) .venv/.mysql 2>/dev/null || true
 
 .SILENT:
-.PHONY: help run test test-mysql test-all faults bench lint messages audit lock clean
+.PHONY: help run test test-mysql test-all faults bench lint messages audit lock screenshots clean
 
 help: ## list the targets
 	awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
