@@ -205,6 +205,12 @@ def test_each_module_is_in_the_tree(package: str) -> None:
     assert module_names(ROOT / package) == set(MODULES[package].split())
 
 
+def test_no_top_level_package_is_outside_the_tree() -> None:
+    packages = {path.parent.name for path in ROOT.glob("*/__init__.py")}
+
+    assert packages == {*PACKAGES, "tests", "bench", "faults"}
+
+
 def test_no_package_is_outside_the_tree() -> None:
     without_list = {"management", "migrations", "formats"}
     packages = {
