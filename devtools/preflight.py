@@ -131,8 +131,20 @@ def run_system_checks() -> None:
 
 
 def migrate() -> None:
+    """Apply the missing migrations. Raise StartupError if the database has some that this version lacks."""
     executor = MigrationExecutor(connection)
-    missing = len(executor.migration_plan(executor.loader.graph.leaf_nodes()))
+    loader = executor.loader
+    unknown = [
+        f"{app}.{name}"
+        for app, name in loader.applied_migrations
+        if app in loader.migrated_apps and (app, name) not in loader.disk_migrations
+    ]
+    if unknown:
+        raise StartupError(
+            f"the database is of another version: it has the migration {min(unknown)}; run that version, or "
+            "start with another DATA_DIR or DATABASE_URL"
+        )
+    missing = len(executor.migration_plan(loader.graph.leaf_nodes()))
     try:
         call_command("migrate", verbosity=0, interactive=False)
     except (CommandError, DatabaseError) as exc:
