@@ -26,6 +26,7 @@ INSTALLED_APPS = [
     "ledger",
     "ingest",
     "worker",
+    "statements",
     "monitoring",
     "devtools",
 ]

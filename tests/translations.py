@@ -21,7 +21,7 @@ from django.utils.translation.template import templatize
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = (
-    *("config", "devtools", "web", "backoffice", "monitoring"),
+    *("config", "devtools", "web", "backoffice", "monitoring", "statements"),
     *("worker", "ingest", "ledger", "api", "core"),
 )
 SOURCE = ROOT / "config/locale/ru/LC_MESSAGES/django.po"

@@ -1,0 +1,80 @@
+"""Read bank statements and print what they say."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandParser
+
+from ledger.money import format_rubles
+from statements.field_values import currency_of
+from statements.proof import AccountProof
+from statements.reading import BODY_BYTES_MAX, StatementFile, read
+from statements.report import as_json
+
+EXIT_CODES = {"ok": 0, "unproven": 1, "partial": 1, "refused": 2}
+
+
+class Command(BaseCommand):
+    help = (
+        "Read bank statements in the format 1CClientBankExchange (kl_to_1c.txt) and print, for each file, "
+        "the verdict and the proof by its balances. Needs --dry-run and changes nothing. Exit code, of the "
+        "worst file: 0 ok, 1 partial or unproven, 2 refused or no such file."
+    )
+    requires_system_checks = []  # it reads no database
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("files", nargs="+", metavar="FILE", type=Path)
+        parser.add_argument(
+            "--dry-run", action="store_true", required=True, help="read and print, store nothing"
+        )
+        parser.add_argument(
+            "--json", action="store_true", help="print one JSON object per file and line; amounts are kopecks"
+        )
+
+    def handle(self, *_: Any, **options: Any) -> None:
+        exit_codes = {0}
+        for path in options["files"]:
+            try:
+                file = read(_body_of(path))
+            except OSError as exc:
+                self.stderr.write(f"{path} could not be read: {exc.strerror}")
+                exit_codes.add(2)
+                continue
+            text = json.dumps(as_json(file), ensure_ascii=False) if options["json"] else _as_text(path, file)
+            self.stdout.write(text)
+            exit_codes.add(EXIT_CODES[file.verdict])
+        if exit_code := max(exit_codes):
+            sys.exit(exit_code)
+
+
+def _body_of(path: Path) -> bytes:
+    """Return the bytes of a file, at most one more than a statement may have."""
+    with path.open("rb") as stream:
+        return stream.read(BODY_BYTES_MAX + 1)
+
+
+def _as_text(path: Path, file: StatementFile) -> str:
+    unreadable = [document for document in file.documents if document.errors]
+    lines = [f"{path}: {file.verdict}, {len(file.documents)} documents, {len(unreadable)} of them unreadable"]
+    lines += [_account_text(account) for account in file.accounts]
+    for kind, findings in (("error", file.errors), ("warning", file.warnings)):
+        for finding in findings:
+            at_line = "" if finding.line is None else f" in line {finding.line}"
+            lines.append(f"  {kind}{at_line}: {finding.code}: {finding.reason}")
+    for document in unreadable:
+        codes = ", ".join(f"{error.code} {error.key or ''}".strip() for error in document.errors)
+        lines.append(f"  document {document.index} in line {document.terms.line}: {codes}")
+    return "\n".join(lines)
+
+
+def _account_text(account: AccountProof) -> str:
+    opening, credited, debited, closing = (
+        "?" if amount is None else format_rubles(amount).removesuffix("\N{NO-BREAK SPACE}₽")
+        for amount in (account.opening, account.credited, account.debited, account.closing)
+    )
+    broken = f" ({', '.join(account.broken)})" if account.broken else ""
+    sums = f"opening {opening} + in {credited} − out {debited} = closing {closing}"
+    currency = currency_of(account.account) or "unknown currency"
+    return f"  {account.account}, {currency}: {sums}: proof {account.proof}{broken}"
