@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 from celery import current_app
 from django.conf import settings
@@ -14,6 +15,11 @@ from django.db import connection
 from django.test import TransactionTestCase
 
 from ledger import triggers
+
+# The same examples in each run, so that a red test is caused by the change; no deadline: the machine may
+# be busy.
+hypothesis.settings.register_profile("suite", deadline=None, derandomize=True)
+hypothesis.settings.load_profile("suite")
 
 
 @pytest.fixture(scope="session")
