@@ -9,7 +9,7 @@ from django.utils.translation import gettext_lazy as _
 # Model names by section. Models that an installation lacks are skipped; unlisted models go to SYSTEM.
 SYSTEM = "system"
 FAILURES = "Failures"  # no model, but a page of the webhooks
-NAMED_BY_APP = {"otp_static", "otp_totp"}  # backoffice/otp.py gives these apps telling names
+NAMED_BY_APP = {"otp_static", "otp_totp"}  # backoffice/otp.py gives these apps descriptive names
 SECTIONS: dict[str, tuple[str | Promise, list[str]]] = {
     "money": (_("Money"), ["Organization", "Payment", "BalanceLog", "Suspense", "Statement"]),
     "inbox": (

@@ -24,7 +24,7 @@ from ingest.exceptions import Setting
 from ingest.models import ConflictingDelivery, LedgerVerification, UnrecognizedDelivery, Webhook
 from ledger.money import group_digits
 from monitoring.format_duration import format_age, format_duration
-from monitoring.stats import HeartbeatStatus, Stats
+from monitoring.stats import CappedCount, HeartbeatStatus, Stats
 from monitoring.throughput import DAY
 from worker.models import Heartbeat
 from worker.trial_posting import trial_error
@@ -212,6 +212,11 @@ def heartbeat_remedy(status: HeartbeatStatus) -> str:
     return _("check whether the process is running, and read its log") if status.is_stale else ""
 
 
+def _backlog_problem(cause: str, count: CappedCount, text: str, remedy: str, url: str) -> Problem:
+    """Return the problem that `count` rows require an operator; `text` has {n} for the number."""
+    return Problem(cause, Severity.WARNING, text.format(n=count), remedy, url, magnitude=count.number)
+
+
 def _failed(stats: Stats) -> Iterator[Problem]:
     if stats.failed:
         text = ngettext(
@@ -219,14 +224,8 @@ def _failed(stats: Stats) -> Iterator[Problem]:
             "{n} webhooks have failed and need an operator",
             stats.failed.number,
         )
-        yield Problem(
-            "failed",
-            Severity.WARNING,
-            text.format(n=stats.failed),
-            _("read the error in the admin, fix its cause, then run manage.py replay --failed"),
-            webhooks_url(Webhook.Status.FAILED),
-            magnitude=stats.failed.number,
-        )
+        remedy = _("read the error in the admin, fix its cause, then run manage.py replay --failed")
+        yield _backlog_problem("failed", stats.failed, text, remedy, webhooks_url(Webhook.Status.FAILED))
 
 
 def _conflicts(stats: Stats) -> Iterator[Problem]:
@@ -236,14 +235,8 @@ def _conflicts(stats: Stats) -> Iterator[Problem]:
             "{n} conflicting deliveries are not resolved",
             stats.conflicts.number,
         )
-        yield Problem(
-            "conflicts",
-            Severity.WARNING,
-            text.format(n=stats.conflicts),
-            _("compare both deliveries in the admin, ask the bank, then resolve the conflict"),
-            conflicts_url(),
-            magnitude=stats.conflicts.number,
-        )
+        remedy = _("compare both deliveries in the admin, ask the bank, then resolve the conflict")
+        yield _backlog_problem("conflicts", stats.conflicts, text, remedy, conflicts_url())
 
 
 def _unrecognized(stats: Stats) -> Iterator[Problem]:
@@ -253,14 +246,8 @@ def _unrecognized(stats: Stats) -> Iterator[Problem]:
             "{n} unrecognized deliveries are open and may be payments missing from a balance",
             stats.unrecognized.number,
         )
-        yield Problem(
-            "unrecognized",
-            Severity.WARNING,
-            text.format(n=stats.unrecognized),
-            _("read the reason in the admin; process again once the adapter supports it, or dismiss"),
-            unrecognized_url(),
-            magnitude=stats.unrecognized.number,
-        )
+        remedy = _("read the reason in the admin; process again once the adapter supports it, or dismiss")
+        yield _backlog_problem("unrecognized", stats.unrecognized, text, remedy, unrecognized_url())
 
 
 def _verification_overdue(stats: Stats) -> Iterator[Problem]:

@@ -95,6 +95,20 @@ def lock_organizations(inns: set[str]) -> dict[str, int]:
     return locked
 
 
+def unsaved_webhook(payment: PaymentTerms | None = None, **fields: Any) -> Webhook:
+    """Return a webhook for bulk_create."""
+    payment = payment or terms()
+    content = {
+        "operation_id": payment.operation_id,
+        "payer_inn": payment.inn,
+        "amount_kopecks": payment.amount_kopecks,
+        "document_number": payment.document_number,
+        "document_date": payment.document_date,
+        "body": b"{}",
+    }
+    return Webhook(**{**content, **fields})
+
+
 def make_webhook(payment: PaymentTerms | None = None, **fields: Any) -> Webhook:
     """Store a webhook in the inbox as the endpoint does, then set `fields` on it."""
     payment = payment or terms()

@@ -11,7 +11,7 @@ from pytest_django import DjangoCaptureOnCommitCallbacks
 from ingest import doorbell, operator_actions
 from ingest.models import OperatorAction, OperatorActionItem, Webhook
 from ingest.replay import ReplayResult, count_by_status, replay
-from tests.factories import ROMASHKA, balances, make_webhook, terms
+from tests.factories import ROMASHKA, balances, make_webhook, terms, unsaved_webhook
 from worker import applying
 
 pytestmark = pytest.mark.django_db
@@ -181,19 +181,7 @@ def test_concurrent_replays_move_each_webhook_once(anna: User, rings: list[str])
 @pytest.mark.skipif("sqlite" in settings.DATABASES["default"]["ENGINE"], reason="it has no row locks")
 def test_concurrent_overlapping_replays_do_not_deadlock(anna: User, rings: list[str]) -> None:
     """Replay a few failed webhooks among many: the server finds some sets by status, others by id."""
-    payments = [terms() for _ in range(3000)]
-    Webhook.objects.bulk_create(
-        Webhook(
-            operation_id=payment.operation_id,
-            payer_inn=payment.inn,
-            amount_kopecks=payment.amount_kopecks,
-            document_number=payment.document_number,
-            document_date=payment.document_date,
-            body=b"",
-            status=APPLIED,
-        )
-        for payment in payments
-    )
+    Webhook.objects.bulk_create(unsaved_webhook(body=b"", status=APPLIED) for _ in range(3000))
     applied = list(Webhook.objects.values_list("id", flat=True))
     broken = Webhook.objects.filter(id__in=applied[::250])
     ids = list(broken.values_list("id", flat=True))

@@ -12,7 +12,7 @@ from monitoring import stats
 from monitoring.models import MinuteThroughput
 from monitoring.stats import CappedCount, Stats
 from monitoring.throughput import DAY, MINUTE, floor_to_minute, record_throughput
-from tests.factories import make_webhook, payment_body, post_payments, terms
+from tests.factories import make_webhook, payment_body, post_payments, terms, unsaved_webhook
 from tests.query_plans import assert_index_lookups_only, requires_mysql_explain
 from worker.heartbeats import record_heartbeat
 from worker.models import Heartbeat
@@ -149,19 +149,12 @@ def test_last_verification_is_the_newest() -> None:
 def test_no_statistic_reads_a_large_table() -> None:
     now = clock.database_now()
     Webhook.objects.bulk_create(
-        Webhook(
-            operation_id=payment.operation_id,
-            payer_inn=payment.inn,
-            amount_kopecks=payment.amount_kopecks,
-            document_number=payment.document_number,
-            document_date=payment.document_date,
-            body=b"{}",
+        unsaved_webhook(
             received_at=now - (4400 - n) * SECOND,
             status=status,
             applied_at=now if status == APPLIED else None,
         )
         for n, status in enumerate(["applied"] * 4000 + ["failed"] * 100 + ["received"] * 300)
-        for payment in [terms()]
     )
     post_payments(*(terms() for _ in range(500)))
     UnrecognizedDelivery.objects.bulk_create(

@@ -12,7 +12,7 @@ from monitoring import throughput
 from monitoring.models import MinuteThroughput
 from monitoring.throughput import MINUTE, count_throughput, floor_to_minute, record_throughput
 from tests.corruption import without_triggers
-from tests.factories import MIDNIGHT_IN_MOSCOW, make_webhook, post_payments, terms
+from tests.factories import make_webhook, post_payments, terms, unsaved_webhook
 from tests.row_counts import count_rows_read
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -21,19 +21,7 @@ NOON = datetime(2026, 3, 4, 12, tzinfo=UTC)
 
 def webhooks(*times: datetime) -> list[Webhook]:
     """Insert webhooks received at these times, in this order."""
-    Webhook.objects.bulk_create(
-        Webhook(
-            operation_id=payment.operation_id,
-            payer_inn=payment.inn,
-            amount_kopecks=payment.amount_kopecks,
-            document_number=payment.document_number,
-            document_date=MIDNIGHT_IN_MOSCOW,
-            body=b"{}",
-            received_at=time,
-        )
-        for time in times
-        for payment in [terms()]
-    )
+    Webhook.objects.bulk_create(unsaved_webhook(received_at=time) for time in times)
     return list(Webhook.objects.order_by("pk"))
 
 
