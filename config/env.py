@@ -43,6 +43,8 @@ NUMBERS: dict[str, tuple[float, float, float]] = {
     "WORKER_PROCESSES": (2, 1, 128),
     "METRICS_PORT": (0, 0, 65_535),
     "TRUSTED_PROXIES": (0, 0, 16),
+    "WAITING_DELIVERIES_MAX": (4000, 1, 1_000_000),
+    "WAITING_BYTES_MAX": (67_108_864, 65_536, 999_999_999),
     "WEBHOOK_TOLERANCE_SECONDS": (300, 1, 86_400),
     "ALERT_REPEAT_HOURS": (24.0, 0.1, 8760.0),
     "BATCH_SIZE_MAX": (500, 1, 10_000),

@@ -75,6 +75,10 @@ ENDPOINT_AUTH = delivery_auth.endpoint_auth(
     WEBHOOK_AUTH, debug=DEBUG, bank=BANK_AUTH, tochka=TOCHKA_AUTH, tbank=TBANK_AUTH
 )
 
+# Deliveries of one web process that wait for their commit (ingest/group_commit.py); more are answered 503.
+WAITING_DELIVERIES_MAX = env.integer("WAITING_DELIVERIES_MAX")
+WAITING_BYTES_MAX = env.integer("WAITING_BYTES_MAX")  # of their bodies
+
 # Read access: "key" requires an API key, "none" also serves requests without one.
 READ_AUTH: str = env.get_value("READ_AUTH", cast=environment.read_auth, default="none" if DEBUG else "key")
 

@@ -1,6 +1,6 @@
 """JSON responses, for successes and for every kind of failure in a view."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Sequence
 from datetime import datetime
 from functools import wraps
 from typing import Annotated, Any
@@ -18,6 +18,7 @@ INCOMPLETE = "body: arrived incomplete, please send it again"
 
 AwareDatetime = Annotated[datetime, msgspec.Meta(tz=True)]  # serialized with its UTC offset
 View = Callable[..., HttpResponse]
+AsyncView = Callable[..., Coroutine[Any, Any, HttpResponse]]
 _encode = msgspec.json.Encoder(decimal_format="number").encode
 
 
@@ -58,19 +59,47 @@ def json_view(*methods: str) -> Callable[[View], View]:
         @wraps(view)
         def wrapper(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
             if request.method not in methods:
-                return error_response(405, f"use {' or '.join(methods)}", Allow=", ".join(methods))
+                return _method_not_allowed(methods)
             try:
                 return view(request, *args, **kwargs)
-            except (BadRequest, SuspiciousOperation):
-                return error_response(400, "malformed request")
-            except UnreadablePostError:
-                return service_unavailable(INCOMPLETE)
-            except (DatabaseError, InterfaceError) as exc:
-                log.error("database error in request", path=request.path, error=repr(exc))
-            except Exception:
-                log.exception("request failed", path=request.path)
-            return service_unavailable("temporarily unavailable, please try again")
+            except Exception as exc:  # noqa: BLE001 logged there
+                return _response_to(exc, request)
 
         return csrf_exempt(wrapper)  # none of these views authenticates by a session cookie
 
     return decorate
+
+
+def async_json_view(*methods: str) -> Callable[[AsyncView], AsyncView]:
+    """Do as json_view does, for a coroutine."""
+
+    def decorate(view: AsyncView) -> AsyncView:
+        @wraps(view)
+        async def wrapper(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+            if request.method not in methods:
+                return _method_not_allowed(methods)
+            try:
+                return await view(request, *args, **kwargs)
+            except Exception as exc:  # noqa: BLE001 logged there
+                return _response_to(exc, request)
+
+        return csrf_exempt(wrapper)
+
+    return decorate
+
+
+def _method_not_allowed(methods: Sequence[str]) -> HttpResponse:
+    return error_response(405, f"use {' or '.join(methods)}", Allow=", ".join(methods))
+
+
+def _response_to(exc: Exception, request: HttpRequest) -> HttpResponse:
+    """Return the response to an exception that is being handled."""
+    if isinstance(exc, BadRequest | SuspiciousOperation):
+        return error_response(400, "malformed request")
+    if isinstance(exc, UnreadablePostError):
+        return service_unavailable(INCOMPLETE)
+    if isinstance(exc, DatabaseError | InterfaceError):
+        log.error("database error in request", path=request.path, error=repr(exc))
+    else:
+        log.error("request failed", path=request.path, exc_info=exc)
+    return service_unavailable("temporarily unavailable, please try again")

@@ -8,6 +8,14 @@ class InvalidDelivery(Exception):
         super().__init__(f"{field}: {problem}")
 
 
+class LengthRequired(Exception):
+    """The delivery doesn't announce the length of its body."""
+
+
+class BodyTooLong(Exception):
+    """The delivery announces more than BODY_BYTES_MAX."""
+
+
 class NotJson(InvalidDelivery):
     """The body is no JSON: it was damaged in transit."""
 
@@ -33,6 +41,10 @@ class Misconfigured(Exception):
     def __init__(self, setting: Setting, detail: str) -> None:
         super().__init__(f"{setting}: {detail}")
         self.setting, self.detail = setting, detail
+
+
+class Overloaded(Exception):
+    """Too many deliveries wait to be stored; a retry can succeed."""
 
 
 class NothingToDo(Exception):

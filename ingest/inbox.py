@@ -5,23 +5,21 @@ from dataclasses import asdict, dataclass, fields, replace
 from enum import Enum
 from functools import cache
 from hashlib import sha256
-from random import randrange
 from typing import Any, NamedTuple
 from uuid import UUID, uuid4
 
 import structlog
-from django.conf import settings
 from django.db import IntegrityError, connection, transaction
 from django.db.models import Field
 from django.utils import timezone
 
-from ingest.banks.events import BankReference
+from ingest import delivery_records
+from ingest.banks.events import BankEvent, BankReference, CreditEvent, UnrecognizedEvent
 from ingest.metrics import CONFLICTS, UNRECOGNIZED
 from ingest.models import (
     DEFAULT_SOURCE,
     REASON_CHARS_MAX,
     ConflictingDelivery,
-    DeliveryRecord,
     DuplicateDelivery,
     IgnoredDelivery,
     OperationAlias,
@@ -37,7 +35,10 @@ log = structlog.get_logger(__name__)
 # enough to need no pages of its own: MariaDB 10.11 crashed when it found none for them.
 PROBE_BODY_BYTES = 1024
 OPEN_CONFLICTS_MAX = 100  # per webhook; further ones are only counted and logged
-EVICTED_AT_ONCE_MAX = 1000  # deliveries
+_GIVEN = (  # the fields of _column_values
+    *("operation_id", "payer_inn", "amount_kopecks", "document_number", "document_date"),
+    *("received_at", "body", "source", "client_ip"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +54,38 @@ class StoreResult(Enum):
     CREATED = "created"
     DUPLICATE = "duplicate"  # the operation id is already stored with the same content
     CONFLICT = "conflict"  # … with other content
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """The delivery was authentic, but can never become valid."""
+
+    reason: str
+
+
+class Arrival(NamedTuple):
+    """A delivery that passed authentication, with its meaning; `payload` is the verified part of its body."""
+
+    delivery: Delivery
+    event: BankEvent | Rejection
+    payload: bytes
+
+
+def store_arrival(arrival: Arrival) -> StoreResult | None:
+    """Store or record a delivery by its meaning; return None if it is no payment to credit.
+
+    Raise django.db.DatabaseError if nothing was stored.
+    """
+    delivery, event, payload = arrival
+    if isinstance(event, CreditEvent):
+        return store(event.terms, delivery, event.bank_reference)
+    if isinstance(event, UnrecognizedEvent):
+        record_unrecognized(delivery, payload, event.reason)
+    elif isinstance(event, Rejection):
+        record_rejected(delivery, event.reason)
+    else:
+        record_ignored(delivery, event.reason)
+    return None
 
 
 def store(
@@ -100,66 +133,86 @@ def _register_alias(bank_reference: BankReference, operation_id: UUID) -> UUID |
 def _store(terms: PaymentTerms, delivery: Delivery, alias_conflict: str = "") -> StoreResult:
     """Insert first and let the unique key deduplicate: a SELECT before it would race with other requests."""
     try:
-        _insert(
-            operation_id=terms.operation_id,
-            payer_inn=terms.inn,
-            amount_kopecks=terms.amount_kopecks,
-            document_number=terms.document_number,
-            document_date=terms.document_date,
-            received_at=timezone.now(),
-            body=delivery.body,
-            source=delivery.source,
-            client_ip=delivery.client_ip,
-        )
+        insert_webhooks([(terms, delivery)])
     except IntegrityError:
         webhook = Webhook.objects.filter(operation_id=terms.operation_id).first()
         if webhook is None:  # another constraint than the unique key
             raise
-        source_conflict = "" if webhook.source == delivery.source else "source"
-        conflicts = (alias_conflict, source_conflict, _difference(webhook.terms, terms))
-        return _record_redelivery(webhook, ", ".join(filter(None, conflicts)), delivery)
+        differences = (alias_conflict, redelivery_difference(webhook, terms, delivery))
+        if difference := ", ".join(filter(None, differences)):
+            record_conflict(webhook, difference, delivery)
+            return StoreResult.CONFLICT
+        delivery_records.save_bounded(duplicate(webhook, delivery))
+        return StoreResult.DUPLICATE
     return StoreResult.CREATED
 
 
-def _insert(**values: Any) -> None:
-    """Insert a webhook with these values, and the model's defaults for all other fields.
+def insert_webhooks(deliveries: Sequence[tuple[PaymentTerms, Delivery]]) -> None:
+    """Insert a webhook for each delivery in one statement, with the model's defaults for all other fields.
 
     Webhook.objects.create() would rebuild the same statement for each request, half of the request's time.
     """
-    insert = _prepared_insert(tuple(values))
-    parameters = [field.get_db_prep_save(values[field.name], connection) for field in insert.fields]
+    insert = _prepared_insert()
+    parameters: list[Any] = []
+    for terms, delivery in deliveries:
+        values = _column_values(terms, delivery)
+        parameters += [field.get_db_prep_save(values[field.name], connection) for field in insert.fields]
+        parameters += insert.defaults
     with connection.cursor() as cursor:
-        cursor.execute(insert.sql, [*parameters, *insert.defaults])
+        cursor.execute(insert.head + ", ".join([insert.row] * len(deliveries)), parameters)
+
+
+def _column_values(terms: PaymentTerms, delivery: Delivery) -> dict[str, Any]:
+    return {
+        "operation_id": terms.operation_id,
+        "payer_inn": terms.inn,
+        "amount_kopecks": terms.amount_kopecks,
+        "document_number": terms.document_number,
+        "document_date": terms.document_date,
+        "received_at": timezone.now(),
+        "body": delivery.body,
+        "source": delivery.source,
+        "client_ip": delivery.client_ip,
+    }
 
 
 class _Insert(NamedTuple):
-    sql: str  # with a placeholder for each of `fields`, then one for each of `defaults`
+    head: str  # up to VALUES
+    row: str  # with a placeholder for each of `fields`, then one for each of `defaults`
     fields: Sequence["Field[Any, Any]"]
     defaults: Sequence[Any]  # as database parameters
 
 
 @cache
-def _prepared_insert(names: tuple[str, ...]) -> _Insert:
-    """Build a webhook's INSERT for the fields of these names; columns and conversions are the model's."""
+def _prepared_insert() -> _Insert:
+    """Build the INSERT of webhooks; columns and conversions are the model's."""
     writable = [
         field for field in Webhook._meta.concrete_fields if not field.primary_key and not field.generated
     ]
-    others = {field.name: field for field in writable}
-    given = [others.pop(name) for name in names]
-    columns = ", ".join(connection.ops.quote_name(str(field.column)) for field in [*given, *others.values()])
-    placeholders = ", ".join(["%s"] * (len(given) + len(others)))
+    given = [field for field in writable if field.name in _GIVEN]
+    others = [field for field in writable if field.name not in _GIVEN]
+    columns = ", ".join(connection.ops.quote_name(str(field.column)) for field in [*given, *others])
     return _Insert(
-        sql=f"INSERT INTO {Webhook._meta.db_table} ({columns}) VALUES ({placeholders})",  # noqa: S608 no input
+        head=f"INSERT INTO {Webhook._meta.db_table} ({columns}) VALUES ",  # noqa: S608 no input
+        row=f"({', '.join(['%s'] * len(writable))})",
         fields=given,
-        defaults=[field.get_db_prep_save(field.get_default(), connection) for field in others.values()],
+        defaults=[field.get_db_prep_save(field.get_default(), connection) for field in others],
     )
 
 
-def _record_redelivery(webhook: Webhook, difference: str, delivery: Delivery) -> StoreResult:
-    if not difference:
-        row = DuplicateDelivery(webhook=webhook, source=delivery.source, client_ip=delivery.client_ip)
-        _save_bounded(row)
-        return StoreResult.DUPLICATE
+def redelivery_difference(webhook: Webhook, terms: PaymentTerms, delivery: Delivery) -> str:
+    """Return the names of what differs between a webhook and its redelivery; empty for a duplicate."""
+    names = [] if webhook.source == delivery.source else ["source"]
+    stored, all_names = webhook.terms, [field.name for field in fields(terms)]
+    return ", ".join([*names, *(name for name in all_names if getattr(stored, name) != getattr(terms, name))])
+
+
+def duplicate(webhook: Webhook, delivery: Delivery) -> DuplicateDelivery:
+    return DuplicateDelivery(webhook=webhook, source=delivery.source, client_ip=delivery.client_ip)
+
+
+def record_conflict(webhook: Webhook, difference: str, delivery: Delivery) -> None:
+    """Record a redelivery that differs, and log it."""
     CONFLICTS.inc()
     is_new = _is_new_conflict(webhook, delivery)
     if is_new:
@@ -171,7 +224,6 @@ def _record_redelivery(webhook: Webhook, difference: str, delivery: Delivery) ->
         difference=difference,
         kept=is_new,
     )
-    return StoreResult.CONFLICT
 
 
 def _is_new_conflict(webhook: Webhook, delivery: Delivery) -> bool:
@@ -186,12 +238,12 @@ def _is_new_conflict(webhook: Webhook, delivery: Delivery) -> bool:
 
 def record_rejected(delivery: Delivery, reason: str) -> None:
     """Record a delivery that was answered 400."""
-    _save_bounded(RejectedDelivery(**_columns(delivery, reason)))
+    delivery_records.save_bounded(RejectedDelivery(**reason_columns(delivery, reason)))
 
 
 def record_ignored(delivery: Delivery, reason: str) -> None:
     """Record a delivery that is no payment to credit."""
-    _save_bounded(IgnoredDelivery(**_columns(delivery, reason)))
+    delivery_records.save_bounded(IgnoredDelivery(**reason_columns(delivery, reason)))
 
 
 def record_unrecognized(delivery: Delivery, payload: bytes, reason: str) -> None:
@@ -199,7 +251,7 @@ def record_unrecognized(delivery: Delivery, payload: bytes, reason: str) -> None
 
     `payload` is the verified part of the body. Skip a payload that is already recorded for this source.
     """
-    row = UnrecognizedDelivery(**_columns(delivery, reason), digest=sha256(payload).hexdigest())
+    row = UnrecognizedDelivery(**reason_columns(delivery, reason), digest=sha256(payload).hexdigest())
     try:
         with transaction.atomic():
             row.save(force_insert=True)
@@ -211,30 +263,6 @@ def record_unrecognized(delivery: Delivery, payload: bytes, reason: str) -> None
     log.warning("delivery unrecognized", endpoint=row.source, reason=row.reason)
 
 
-def _columns(delivery: Delivery, reason: str) -> dict[str, Any]:
+def reason_columns(delivery: Delivery, reason: str) -> dict[str, Any]:
+    """Return the columns of a delivery that is recorded with its reason."""
     return asdict(delivery) | {"reason": reason[:REASON_CHARS_MAX]}
-
-
-def _save_bounded(row: DeliveryRecord) -> None:
-    """Save `row` and sometimes delete the oldest of its model and source beyond DELIVERY_RECORDS_MAX.
-
-    Finding the oldest walks the source's index, so only one save in DELIVERY_RECORDS_MAX / 100 does it; the
-    bound may be exceeded by a few per cent. Keys can't tell the count: auto_increment_increment and rows of
-    other sources leave gaps.
-    """
-    row.save(force_insert=True)
-    if randrange(max(settings.DELIVERY_RECORDS_MAX // 100, 1)) == 0:
-        _evict(type(row), row.source)
-
-
-def _evict(model: type[DeliveryRecord], source: str) -> None:
-    """Delete by primary key, so that concurrent evictions wait for each other instead of deadlocking."""
-    newest_first = model.objects.filter(source=source).order_by("-pk").values_list("pk", flat=True)
-    limit = settings.DELIVERY_RECORDS_MAX
-    excess = list(newest_first[limit : limit + EVICTED_AT_ONCE_MAX])
-    model.objects.filter(pk__in=excess).delete()
-
-
-def _difference(first: PaymentTerms, second: PaymentTerms) -> str:
-    names = [field.name for field in fields(PaymentTerms)]
-    return ", ".join(name for name in names if getattr(first, name) != getattr(second, name))

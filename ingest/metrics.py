@@ -1,7 +1,6 @@
 """Prometheus metrics of the webhook endpoints and of the doorbell."""
 
 import time
-from collections.abc import Callable
 from functools import wraps
 from typing import Any
 
@@ -9,6 +8,7 @@ from django.http import HttpRequest, HttpResponse
 from prometheus_client import Counter, Histogram
 
 # Imported before any metric is created: it decides where values are stored.
+from core.http import AsyncView
 from core.observability import prometheus_multiprocess  # noqa: F401
 from ingest.exceptions import Setting
 
@@ -31,13 +31,13 @@ RINGS = Counter("prihod_doorbell_rings", "Rings that the broker took or did not 
 RING_FAILURES = Counter("prihod_doorbell_ring_failures", "Rings that the broker did not take")
 
 
-def instrumented(view: Callable[..., HttpResponse]) -> Callable[..., HttpResponse]:
+def instrumented(view: AsyncView) -> AsyncView:
     """Count the responses of `view` by status, and measure their duration."""
 
     @wraps(view)
-    def wrapper(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+    async def wrapper(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
         started_at = time.perf_counter()
-        response = view(request, *args, **kwargs)
+        response = await view(request, *args, **kwargs)
         DELIVERY_DURATION.observe(time.perf_counter() - started_at)
         DELIVERIES.labels(response.status_code).inc()
         return response

@@ -1,18 +1,36 @@
 """The banks' webhook endpoints, and the status of an operation."""
 
 import structlog
+from asgiref.sync import sync_to_async
+from django.core.handlers.asgi import ASGIRequest
+from django.db import close_old_connections
 from django.http import HttpRequest, HttpResponse
 from structlog.contextvars import bind_contextvars
 
 from api.authentication import NotFound, require_api_key
 from api.models import ApiKey
 from core.client_ip import client_ip, format_ip
-from core.http import INCOMPLETE, error_response, json_response, json_view, service_unavailable
+from core.http import (
+    INCOMPLETE,
+    async_json_view,
+    error_response,
+    json_response,
+    json_view,
+    service_unavailable,
+)
 from ingest import authentication, doorbell, inbox, misconfiguration
-from ingest.banks.events import BankEvent, IgnoredEvent, UnrecognizedEvent
+from ingest.banks.events import CreditEvent, IgnoredEvent, UnrecognizedEvent
 from ingest.banks.registry import BankEndpoint
-from ingest.exceptions import InvalidDelivery, Misconfigured, NotAuthorized
-from ingest.inbox import Delivery, StoreResult
+from ingest.exceptions import (
+    BodyTooLong,
+    InvalidDelivery,
+    LengthRequired,
+    Misconfigured,
+    NotAuthorized,
+    Overloaded,
+)
+from ingest.group_commit import group_commit
+from ingest.inbox import Arrival, Delivery, Rejection, StoreResult
 from ingest.metrics import instrumented
 from ingest.models import Webhook
 from ingest.schemas import AckStatus, DeliveryAck, OperationStatus
@@ -27,31 +45,39 @@ CHALLENGE = 'Basic realm="webhook", charset="UTF-8", Bearer realm="webhook"'
 
 
 @instrumented
-@json_view("POST")
-def webhook(request: HttpRequest, endpoint: BankEndpoint) -> HttpResponse:
+@async_json_view("POST")
+async def webhook(request: HttpRequest, endpoint: BankEndpoint) -> HttpResponse:
     """Store a delivery; a worker posts it to the ledger.
 
     Answer 503 if our own settings prevent it: the delivery is valid, and the bank retries.
     """
     try:
-        return _receive(request, endpoint)
+        return await _receive(request, endpoint)
     except Misconfigured as exc:
-        misconfiguration.report(exc)
+        await sync_to_async(_report)(exc)
         return service_unavailable("not configured for this delivery yet, please send it again")
+    except Overloaded:
+        return service_unavailable("too busy, please send again")
 
 
-def _receive(request: HttpRequest, endpoint: BankEndpoint) -> HttpResponse:
+def _report(exc: Misconfigured) -> None:
+    close_old_connections()  # Django does so for WSGI requests only
+    misconfiguration.report(exc)
+
+
+async def _receive(request: HttpRequest, endpoint: BankEndpoint) -> HttpResponse:
     auth = authentication.auth_for(endpoint.name)
-    length: str = request.META.get("CONTENT_LENGTH", "")
-    if not length.isdecimal():  # a chunked body arrives empty
+    try:
+        length = body_length(request.META.get("CONTENT_LENGTH", ""))
+    except LengthRequired:  # a chunked body arrives empty
         return error_response(411, "Content-Length is required")
-    if len(length.lstrip("0")) > LENGTH_DIGITS_MAX or int(length) > BODY_BYTES_MAX:
+    except BodyTooLong:
         return error_response(413, f"body: must not be longer than {BODY_BYTES_MAX} bytes")
     address = client_ip(request)
     try:
         authentication.check_network(address, auth)
         delivery = Delivery(request.body, endpoint.name, format_ip(address))
-        if len(delivery.body) < int(length):  # truncated in transit: the whole body may be valid
+        if len(delivery.body) < length:  # truncated in transit: the whole body may be valid
             authentication.log_denied(endpoint.name, "incomplete body", address)
             return service_unavailable(INCOMPLETE)
         payload = authentication.verified_payload(delivery.body, request.headers, auth)
@@ -61,27 +87,44 @@ def _receive(request: HttpRequest, endpoint: BankEndpoint) -> HttpResponse:
         authentication.log_denied(endpoint.name, str(exc), address)
         return error_response(401, "not authorized", WWW_Authenticate=CHALLENGE)
     except InvalidDelivery as exc:
-        inbox.record_rejected(delivery, str(exc))
+        await _store(request, Arrival(delivery, Rejection(str(exc)), b""))
         log.info("delivery rejected", endpoint=endpoint.name, reason=str(exc))
         return error_response(400, str(exc))
-    return json_response(DeliveryAck(_store(event, delivery, payload)))
+    return json_response(DeliveryAck(await _acknowledge(request, Arrival(delivery, event, payload))))
 
 
-def _store(event: BankEvent, delivery: Delivery, payload: bytes) -> AckStatus:
+def body_length(header: str) -> int:
+    """Return the bytes that a Content-Length announces. Raise LengthRequired or BodyTooLong."""
+    if not header.isdecimal():
+        raise LengthRequired
+    if len(header.lstrip("0")) > LENGTH_DIGITS_MAX or int(header) > BODY_BYTES_MAX:
+        raise BodyTooLong
+    return int(header)
+
+
+async def _acknowledge(request: HttpRequest, arrival: Arrival) -> AckStatus:
+    event, source = arrival.event, arrival.delivery.source
+    if isinstance(event, CreditEvent):
+        bind_contextvars(operation_id=str(event.terms.operation_id))
+    result = await _store(request, arrival)
     if isinstance(event, UnrecognizedEvent):
-        inbox.record_unrecognized(delivery, payload, event.reason)
         return "unrecognized"
     if isinstance(event, IgnoredEvent):
-        inbox.record_ignored(delivery, event.reason)
-        log.debug("delivery ignored", endpoint=delivery.source, reason=event.reason)
+        log.debug("delivery ignored", endpoint=source, reason=event.reason)
         return "ignored"
-    bind_contextvars(operation_id=str(event.terms.operation_id))
-    result = inbox.store(event.terms, delivery, event.bank_reference)
-    log.debug("delivery stored", endpoint=delivery.source, result=result.value)  # INFO would cost too much
+    if result is not None:
+        log.debug("delivery stored", endpoint=source, result=result.value)  # INFO would cost too much
     if result is not StoreResult.CREATED:
         return "already processed"
     doorbell.ring()
     return "success"
+
+
+async def _store(request: HttpRequest, arrival: Arrival) -> StoreResult | None:
+    """Store with all that arrive at the same time, or under WSGI alone, in the request's thread."""
+    if isinstance(request, ASGIRequest):
+        return await group_commit.store(arrival)
+    return await sync_to_async(inbox.store_arrival)(arrival)
 
 
 @json_view("GET", "HEAD")

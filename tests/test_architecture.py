@@ -32,9 +32,9 @@ MODULES = {
         "metrics models nightly_verification retention retries sweeper tasks trial_posting"
     ),
     "ingest": (
-        "append_only apps authentication body_verification checks confirmation doorbell "
-        "error_fingerprint exceptions field_rules inbox metrics misconfiguration models "
-        "operator_actions parsing reconciliation replay schemas signatures terms_diff unrecognized "
+        "append_only apps authentication batch body_verification checks confirmation delivery_records "
+        "doorbell error_fingerprint exceptions field_rules group_commit inbox metrics misconfiguration "
+        "models operator_actions parsing reconciliation replay schemas signatures terms_diff unrecognized "
         "verification views"
     ),
     "ingest/admin": (
@@ -126,6 +126,7 @@ MONEY_MODULES = [
         "ingest/parsing.py",
         "ingest/field_rules.py",
         "ingest/inbox.py",
+        "ingest/batch.py",
     ),
     *("ingest/models.py", "ingest/schemas.py", "ingest/views.py"),
     *("ingest/banks/events.py", "ingest/banks/tbank.py", "ingest/banks/tochka.py"),

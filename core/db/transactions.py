@@ -15,13 +15,15 @@ TRIES_MAX = 5
 BACKOFF_SECONDS = 0.05  # before the first retry; doubles, with jitter
 
 LOCK_WAIT_TIMEOUT = 1205
+DEADLOCK = 1213
+RECORD_CHANGED = 1020  # MariaDB ≥ 11.6: the record has changed since the last read
 
 _NOT_NOW = {
     1030,  # storage engine error, such as a full disk for a temporary table
     1317,  # the query was killed
     1969,  # MariaDB: statement timeout
     3024,  # MySQL: statement timeout
-    1020,  # MariaDB ≥ 11.6: record has changed since last read
+    RECORD_CHANGED,
     1021,  # disk full
     1026,  # a file write failed, such as the binary log at COMMIT
     1180,  # error during COMMIT
@@ -30,7 +32,7 @@ _NOT_NOW = {
     1114,  # table full: InnoDB's error for a full disk
     1203,  # too many connections of this user
     LOCK_WAIT_TIMEOUT,
-    1213,  # deadlock
+    DEADLOCK,
     1226,  # a limit of this user is reached
     1290,  # the server is read-only, as during a failover
     1836,  # likewise
@@ -63,6 +65,15 @@ def is_transient(exc: BaseException) -> bool:
     if connection.vendor == "sqlite":
         return any(words in str(exc) for words in ("locked", "busy", "is full", "disk I/O error"))
     return exc.args[0] in _NOT_NOW | _CONNECTION_LOST
+
+
+def was_rolled_back(exc: BaseException) -> bool:
+    """Return whether the server rolled the transaction back for another one: it can run again at once."""
+    return (
+        connection.vendor != "sqlite"
+        and isinstance(exc, OperationalError)
+        and exc.args[:1] in {(DEADLOCK,), (RECORD_CHANGED,)}
+    )
 
 
 def run_with_retries(transaction: Callable[[], T], tries_max: int = TRIES_MAX) -> T:

@@ -173,7 +173,7 @@ def test_alias_is_rolled_back_with_its_webhook(from_tbank: Deliver, monkeypatch:
         raise ZeroDivisionError
 
     with monkeypatch.context() as patch:
-        patch.setattr(inbox, "_insert", fail)
+        patch.setattr(inbox, "insert_webhooks", fail)
         assert from_tbank(load_sample("tbank_transaction"))[0] == 503
     assert not OperationAlias.objects.exists()
 
