@@ -15,19 +15,13 @@ env = Environment()
 try:
     bind = f"{in_url(host(env.str('HOST', default=LOOPBACK)))}:{env.integer('PORT')}"
     workers = env.integer("WEB_PROCESSES")
-    threads = env.integer("WEB_THREADS")
+    env.integer("WEB_THREADS")  # of the application, in each process
 except ImproperlyConfigured as exc:
     sys.exit(f"Prihod can't start: {exc}")
 
-worker_class = "web.gunicorn_worker.BufferedThreadWorker"
-logger_class = "web.gunicorn_worker.JsonLogger"
+worker_class = "web.uvicorn_worker.Worker"
+logger_class = "web.uvicorn_worker.JsonLogger"
 loglevel = "warning"
 keepalive = 75  # seconds
-graceful_timeout = 8  # seconds
+graceful_timeout = 9  # seconds; more than the workers take
 control_socket_disable = True
-
-# A proxy may set the scheme by one header, and nothing else. By default gunicorn accepts SCRIPT_NAME and
-# PATH_INFO headers, with which a client could bypass a proxy's path rules, and answers 400 if two headers for
-# the scheme disagree.
-forwarder_headers = ""
-secure_scheme_headers = {"X-FORWARDED-PROTO": "https"}

@@ -16,10 +16,9 @@ with exit_on_misconfiguration(status=Arbiter.WORKER_BOOT_ERROR):  # which ends g
     django_application = get_wsgi_application()
 
 # Imported after the settings, because they create metrics, whose directory the settings choose.
-from web.load_shedding import load_shedding
 from web.password_limit import limit_password_forms
 from web.request_id import request_id_middleware
 
 application = request_id_middleware(
-    load_shedding(limit_password_forms(django_application)), trust_proxy=settings.TRUSTED_PROXIES > 0
+    limit_password_forms(django_application), trust_proxy=settings.TRUSTED_PROXIES > 0
 )

@@ -63,7 +63,7 @@ class GroupCommit:
 
     def close(self) -> None:
         """Store what waits, and end the thread."""
-        if self._thread:
+        if self._thread and self._thread.is_alive():
             self._queue.put(None)
             self._thread.join()
 
@@ -93,11 +93,12 @@ class GroupCommit:
         # A request that gave up has been answered 503.
         wanted = [waiting for waiting in batch if not waiting.future.done()]
         try:
-            _resolve(wanted, _store([waiting.arrival for waiting in wanted]))
+            results = _store([waiting.arrival for waiting in wanted])
         finally:
             with self._lock:
                 self._deliveries_waiting -= len(batch)
                 self._bytes_waiting -= sum(waiting.size for waiting in batch)
+        _resolve(wanted, results)
 
     def _take_batch(self) -> list[_Waiting]:
         """Wait for a delivery, and take all that are there, up to a limit. Return none at the end."""

@@ -54,14 +54,18 @@ async def webhook(request: HttpRequest, endpoint: BankEndpoint) -> HttpResponse:
     try:
         return await _receive(request, endpoint)
     except Misconfigured as exc:
-        await sync_to_async(_report)(exc)
+        await sync_to_async(_report)(request, exc)
         return service_unavailable("not configured for this delivery yet, please send it again")
     except Overloaded:
         return service_unavailable("too busy, please send again")
+    except TimeoutError:
+        log.error("delivery not stored in time", endpoint=endpoint.name)
+        return service_unavailable("temporarily unavailable, please try again")
 
 
-def _report(exc: Misconfigured) -> None:
-    close_old_connections()  # Django does so for WSGI requests only
+def _report(request: HttpRequest, exc: Misconfigured) -> None:
+    if isinstance(request, ASGIRequest):  # under WSGI Django does so at each request
+        close_old_connections()
     misconfiguration.report(exc)
 
 

@@ -12,12 +12,12 @@ ROOT = Path(__file__).resolve().parent.parent
 # Every package of the product, from top to bottom, and its modules. A new module belongs where the package's
 # line in the README says what lives there; then it is added here.
 MODULES = {
-    "config": "celery_settings components env gunicorn settings urls wsgi",
+    "config": "asgi celery_settings components env gunicorn settings urls wsgi",
     "devtools": "preflight run supervisor",
     "devtools/simulator": "client sender verifier workload",
     "web": (
-        "gunicorn_worker health host_check load_shedding notice_page openapi password_limit "
-        "request_id security"
+        "health host_check notice_page openapi password_limit request_id security uvicorn_worker "
+        "webhook_application"
     ),
     "backoffice": "apps locale login middleware otp sections site users",
     "monitoring": (

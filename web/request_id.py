@@ -2,7 +2,7 @@
 
 import re
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from types import TracebackType
 from typing import Any
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
@@ -23,9 +23,9 @@ def request_id_middleware(application: WSGIApplication, *, trust_proxy: bool) ->
     """
 
     def wrapper(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        request_id = (trust_proxy and _from_headers(environ)) or secrets.token_hex(16)
+        identifier = request_id(environ, trust_proxy=trust_proxy)
         clear_contextvars()  # of this thread's previous request
-        bind_contextvars(request_id=request_id)
+        bind_contextvars(request_id=identifier)
 
         def start(
             status: str,
@@ -33,16 +33,21 @@ def request_id_middleware(application: WSGIApplication, *, trust_proxy: bool) ->
             exc_info: tuple[type[BaseException], BaseException, TracebackType] | None = None,
             /,
         ) -> Any:
-            return start_response(status, [*headers, (HEADER, request_id)], exc_info)
+            return start_response(status, [*headers, (HEADER, identifier)], exc_info)
 
         return application(environ, start)  # type: ignore[arg-type]  # which never passes (None, None, None)
 
     return wrapper
 
 
-def _from_headers(environ: WSGIEnvironment) -> str | None:
-    request_id: str = environ.get("HTTP_X_REQUEST_ID", "")
-    if _VALID.fullmatch(request_id):
-        return request_id
+def request_id(environ: Mapping[str, Any], *, trust_proxy: bool) -> str:
+    """Return the id of the request with these headers."""
+    return (trust_proxy and _from_headers(environ)) or secrets.token_hex(16)
+
+
+def _from_headers(environ: Mapping[str, Any]) -> str | None:
+    identifier: str = environ.get("HTTP_X_REQUEST_ID", "")
+    if _VALID.fullmatch(identifier):
+        return identifier
     trace = _TRACEPARENT.fullmatch(environ.get("HTTP_TRACEPARENT", ""))
     return trace and trace[1]

@@ -23,7 +23,15 @@ class ThrottleFilter(logging.Filter):
     disk. Django's lines about suspicious requests lose their tracebacks; those of our errors keep them.
     """
 
-    LOGGERS = ("django.security.", "django.request", "gunicorn.error", "axes.", "core.http")
+    LOGGERS = (
+        "django.security.",
+        "django.request",
+        "gunicorn.error",
+        "uvicorn.error",
+        "axes.",
+        "core.http",
+        "ingest.views",
+    )
 
     def __init__(self) -> None:
         super().__init__()
@@ -126,6 +134,7 @@ def configure(level: str, *, as_json: bool) -> dict[str, Any]:
             "multiprocessing": {"handlers": ["console"], "propagate": False},
             # Instead of gunicorn's own handlers. gunicorn's settings choose the level and the access log.
             "gunicorn.error": {"handlers": ["console"], "propagate": False},
+            "uvicorn.error": {"handlers": ["console"], "propagate": False},
             "gunicorn.access": {"handlers": ["console"], "propagate": False},
             "axes": {"level": "WARNING"},  # failed logins and lockouts, without its housekeeping
         },

@@ -257,7 +257,7 @@ def test_public_key_rotates_by_reload(new_stack: StackBuilder, tmp_path: Path) -
 
 def reload(stack: LauncherStack) -> None:
     """Send SIGHUP to gunicorn; wait until all old worker processes are gone and new ones respond."""
-    main, *workers = stack.pids("config.wsgi")
+    main, *workers = stack.pids("config.asgi")
     os.kill(main, signal.SIGHUP)
-    stack.wait_until(lambda: not set(workers) & set(stack.pids("config.wsgi")))
+    stack.wait_until(lambda: not set(workers) & set(stack.pids("config.asgi")))
     stack.wait_until(stack.is_ready)

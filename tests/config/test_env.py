@@ -36,7 +36,7 @@ MALFORMED = [
 ]
 # A process of each kind that reads variables.
 PROGRAMS = {
-    "gunicorn": ["gunicorn", "--config", "python:config.gunicorn", "config.wsgi"],
+    "gunicorn": ["gunicorn", "--config", "python:config.gunicorn", "config.asgi"],
     "worker": ["celery", "--quiet", "-A", "worker", "worker"],
     "beat": ["celery", "--quiet", "-A", "worker", "beat"],
     "manage.py": ["manage.py", "prune", "--dry-run"],

@@ -13,7 +13,7 @@ from tests.fuzz.attacker import deliver, valid_body
 from tests.fuzz.corpus import WEBHOOK, request
 from tests.harness.launcher_stack import LauncherStack
 from tests.markers import sqlite_run_only
-from web import gunicorn_worker
+from web import uvicorn_worker
 
 pytestmark = sqlite_run_only
 # Limit for a valid request. Stock gthread workers delayed it by more than 15 s.
@@ -87,7 +87,7 @@ def test_incomplete_request_is_closed_after_the_read_timeout(stack: LauncherStac
         slow.sendall(HEAD)
         start = time.monotonic()
         assert slow.recv(1) == b""
-    assert time.monotonic() - start >= gunicorn_worker.REQUEST_READ_SECONDS_MAX / 2
+    assert time.monotonic() - start >= uvicorn_worker.REQUEST_READ_SECONDS_MAX / 2
 
 
 def test_body_in_small_chunks_is_accepted(stack: LauncherStack) -> None:

@@ -18,12 +18,12 @@ from schemathesis.specs.openapi.definitions import OPENAPI_31
 
 from core.delivery_auth import DeliveryAuth
 from core.http import json_response
+from ingest import inbox
 from ingest.banks.registry import ENDPOINTS
-from ingest.exceptions import InvalidDelivery
+from ingest.exceptions import InvalidDelivery, Overloaded
 from ingest.parsing import parse
 from ingest.views import BODY_BYTES_MAX
 from tests.factories import MIDNIGHT_IN_MOSCOW, make_webhook, payment_body, post_payments, terms
-from web import load_shedding
 from web.openapi import FIRST, SAMPLE_DELIVERIES, document
 
 DOCUMENT: dict[str, Any] = document()
@@ -88,15 +88,12 @@ def ask_a_broken_database(path: str, method: str) -> HttpResponse:
 
 
 def too_busy(path: str, method: str) -> HttpResponse:
-    response: dict[str, Any] = {}
-
-    def start_response(status: str, headers: list[tuple[str, str]]) -> None:
-        response.update(status=int(status[:3]), headers=dict(headers))
+    def fail(_: object) -> None:
+        raise Overloaded
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(load_shedding, "queue_seconds", lambda: 1.0)
-        content = b"".join(load_shedding.load_shedding(Any)({"PATH_INFO": path}, start_response))  # type: ignore[arg-type]
-    return HttpResponse(content, **response)
+        patch.setattr(inbox, "store_arrival", fail)
+        return ask(path, method, sent(0))
 
 
 def without_a_migration(path: str, method: str) -> HttpResponse:

@@ -1,0 +1,12 @@
+"""The ASGI application: deliveries go to their coroutine, all other requests to the WSGI application."""
+
+from a2wsgi import WSGIMiddleware
+from django.conf import settings
+
+from config.wsgi import application as wsgi_application
+from web.webhook_application import WebhookApplication
+
+application = WebhookApplication(
+    WSGIMiddleware(wsgi_application, workers=settings.WEB_THREADS),  # type: ignore[arg-type]
+    trust_proxy=settings.TRUSTED_PROXIES > 0,
+)

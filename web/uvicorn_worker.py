@@ -1,0 +1,164 @@
+"""uvicorn as gunicorn's worker, hardened against slow clients (slowloris), and JSON lines for gunicorn.
+
+uvicorn limits neither the size of a head nor the time of a request. Its protocol class is an argument, and
+here a subclass adds the limits, by the methods of asyncio.Protocol and of httptools' parser.
+
+gunicorn loads this module in its main process, whose modules survive a reload. Therefore it imports nothing
+else of this project.
+"""
+
+import asyncio
+import json
+import os
+import signal
+import socket
+from http import HTTPStatus
+from typing import Any
+
+import structlog
+from gunicorn.glogging import Logger
+from structlog.stdlib import ProcessorFormatter
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn_worker import UvicornWorker
+
+REQUEST_READ_SECONDS_MAX = 10.0  # for a complete request, from its first byte or the accepted connection
+LINGER_SECONDS_MAX = 2.0  # for a client to close the connection after a refusal (RFC 9112, 9.6)
+SEND_SECONDS_MAX = 10  # for a client to acknowledge what it was sent
+SEND_BUFFER_BYTES = 512 * 1024  # larger than any response to an unauthenticated client
+URL_BYTES_MAX = 4094
+HEADER_BYTES_MAX = 8190
+HEADERS_MAX = 100
+HEAD_BYTES_MAX = 32 * 1024
+CONNECTIONS_MAX = 1000  # per process; below the usual limit of 1024 open files
+SHUTDOWN_SECONDS_MAX = 8  # for requests in progress
+
+
+class _Refused(Exception):
+    """Ends the parser's work on a request; the protocol has the status."""
+
+
+class BoundedProtocol(HttpToolsProtocol):
+    """Closes the connection of a client that is slow, sends too much, or doesn't read its responses."""
+
+    _reading: dict["BoundedProtocol", None] = {}  # whose request is incomplete, the oldest first
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._deadline: asyncio.TimerHandle | None = None  # None: no request has begun
+        self._head_bytes = 0
+        self._refusal = HTTPStatus.BAD_REQUEST
+        self._is_refused = False
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        transport.set_write_buffer_limits(high=SEND_BUFFER_BYTES)
+        connected: socket.socket = transport.get_extra_info("socket")
+        if connected.family in {socket.AF_INET, socket.AF_INET6}:
+            connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, SEND_SECONDS_MAX * 1000)
+        self._start_reading()
+        if len(self.connections) > CONNECTIONS_MAX:  # drop the slowest connection, not the next one
+            next(iter(self._reading)).transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_reading()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self._is_refused:  # lingering: an earlier close could reset the unread response
+            return
+        self._start_reading()
+        self._head_bytes += len(data)
+        super().data_received(data)
+        if self._deadline and self._head_bytes > HEAD_BYTES_MAX and not self._is_refused:
+            self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
+
+    def on_headers_complete(self) -> None:
+        self._head_bytes = -(1 << 62)  # of a body, which the application limits
+        if len(self.url) > URL_BYTES_MAX:
+            self._refusal = HTTPStatus.REQUEST_URI_TOO_LONG
+        elif len(self.headers) > HEADERS_MAX or any(
+            len(name) + len(value) > HEADER_BYTES_MAX for name, value in self.headers
+        ):
+            self._refusal = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
+        else:
+            super().on_headers_complete()
+            return
+        raise _Refused
+
+    def on_message_complete(self) -> None:
+        self._stop_reading()
+        super().on_message_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer malformed HTTP in JSON; uvicorn calls this for every exception of the parser."""
+        self._refuse(self._refusal)
+
+    def _refuse(self, status: HTTPStatus) -> None:
+        self._is_refused = True
+        body = json.dumps({"error": status.phrase.lower()})
+        self.transport.write(
+            f"HTTP/1.1 {status} {status.phrase}\r\nConnection: close\r\nContent-Type: application/json\r\n"
+            f"Content-Length: {len(body)}\r\n\r\n{body}".encode()
+        )
+        self.transport.write_eof()
+        self.loop.call_later(LINGER_SECONDS_MAX, self.transport.abort)
+
+    def _start_reading(self) -> None:
+        if self._deadline is None:
+            self._head_bytes = 0
+            self._deadline = self.loop.call_later(REQUEST_READ_SECONDS_MAX, self._give_up)
+            self._reading[self] = None
+
+    def _stop_reading(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+            del self._reading[self]
+
+    def _give_up(self) -> None:
+        self.transport.abort()
+
+
+class Worker(UvicornWorker):  # type: ignore[misc]  # untyped
+    CONFIG_KWARGS = {
+        "http": BoundedProtocol,
+        "loop": "uvloop",
+        "ws": "none",
+        "lifespan": "off",
+        "access_log": False,
+        "server_header": False,
+        # The settings say how many proxies there are (core/client_ip.py).
+        "proxy_headers": False,
+        "timeout_graceful_shutdown": SHUTDOWN_SECONDS_MAX,
+        "timeout_notify": 1,
+    }
+
+    async def callback_notify(self) -> None:
+        """Report to the main process, and end if it is gone: another one may want the port."""
+        self.notify()
+        if os.getppid() != self.ppid:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+class JsonLogger(Logger):  # type: ignore[misc]  # untyped
+    """Logs gunicorn's lines as JSON, because its main process has no settings.
+
+    In a web process core/observability/logging.py takes over when Django is set up.
+    """
+
+    def setup(self, cfg: Any) -> None:
+        super().setup(cfg)
+        formatter = ProcessorFormatter(
+            foreign_pre_chain=[
+                structlog.stdlib.add_logger_name,
+                structlog.stdlib.add_log_level,
+                structlog.processors.TimeStamper(fmt="iso", utc=True),
+            ],
+            processors=[
+                ProcessorFormatter.remove_processors_meta,
+                structlog.processors.format_exc_info,
+                structlog.processors.JSONRenderer(),
+            ],
+        )
+        for handler in self.error_log.handlers:
+            handler.setFormatter(formatter)

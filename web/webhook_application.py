@@ -1,0 +1,120 @@
+"""The webhook endpoint as an ASGI application of its own, in front of all others.
+
+Django's ASGI handler would take a thread, several signals and a database connection for each delivery. Here a
+delivery costs a request object, the view's coroutine and a response. docs/architecture.md lists what replaces
+Django's middleware.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, MutableMapping
+from io import BytesIO
+from typing import Any
+
+from django.core.handlers.asgi import ASGIRequest
+from django.http import HttpResponse
+from django.middleware.clickjacking import XFrameOptionsMiddleware
+from django.middleware.security import SecurityMiddleware
+from structlog.contextvars import bind_contextvars, clear_contextvars
+
+from core.http import error_response
+from ingest.banks.registry import ENDPOINTS, BankEndpoint
+from ingest.exceptions import BodyTooLong, LengthRequired
+from ingest.views import body_length, webhook
+from web.request_id import HEADER, request_id
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+Application = Callable[[Message, Receive, Send], Awaitable[None]]
+
+BODY_SECONDS_MAX = 10.0
+# Also without the final slash, because a bank configured with that URL would take a 404 for final.
+ENDPOINTS_BY_PATH = {
+    f"/api/webhook/{endpoint.name}{slash}": endpoint for endpoint in ENDPOINTS for slash in ("/", "")
+}
+
+
+class WebhookApplication:
+    """Answers deliveries, and passes all other requests to `other`."""
+
+    def __init__(self, other: Application, *, trust_proxy: bool) -> None:
+        self._other = other
+        self._trust_proxy = trust_proxy
+        self._process_response = (
+            SecurityMiddleware(_no_view).process_response,
+            XFrameOptionsMiddleware(_no_view).process_response,
+        )
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        endpoint = ENDPOINTS_BY_PATH.get(scope["path"]) if scope["type"] == "http" else None
+        if endpoint is None:
+            await self._other(_without_ambiguous_headers(scope), receive, send)
+            return
+        clear_contextvars()
+        try:
+            response = await self._respond(endpoint, scope, receive)
+        except ConnectionAbortedError:
+            return  # no one is left to answer
+        await _send(response, send)
+
+    async def _respond(self, endpoint: BankEndpoint, scope: Message, receive: Receive) -> HttpResponse:
+        """Raise ConnectionAbortedError if the client closes the connection before its body is complete."""
+        stream = BytesIO()
+        try:
+            request = ASGIRequest(scope, stream)
+            response: HttpResponse | None = None
+        except UnicodeDecodeError:
+            request = ASGIRequest({**scope, "query_string": b""}, stream)
+            response = error_response(400, "malformed request")
+        identifier = request_id(request.META, trust_proxy=self._trust_proxy)
+        bind_contextvars(request_id=identifier)
+        if response is None:
+            stream.write(await _receive_body(request, receive))
+            stream.seek(0)
+            response = await webhook(request, endpoint)
+        response[HEADER] = identifier
+        for process_response in self._process_response:
+            process_response(request, response)  # which only sets headers
+        return response
+
+
+def _no_view(_: object) -> HttpResponse:
+    """Stand in for the next middleware of one whose response headers alone are used."""
+    raise AssertionError("not called")
+
+
+def _without_ambiguous_headers(scope: Message) -> Message:
+    """Drop headers with an underscore, which WSGI can't tell from a hyphen, as Django does under ASGI."""
+    if scope["type"] != "http":
+        return scope
+    return {**scope, "headers": [header for header in scope["headers"] if b"_" not in header[0]]}
+
+
+async def _receive_body(request: ASGIRequest, receive: Receive) -> bytes:
+    """Return the body, as far as it arrived within BODY_SECONDS_MAX; nothing if it would be refused."""
+    try:
+        missing = body_length(request.META.get("CONTENT_LENGTH", ""))
+    except (LengthRequired, BodyTooLong):
+        return b""
+    chunks: list[bytes] = []
+    try:
+        async with asyncio.timeout(BODY_SECONDS_MAX):
+            while missing > 0:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise ConnectionAbortedError
+                chunks.append(message.get("body", b""))
+                missing -= len(chunks[-1])
+                if not message.get("more_body"):
+                    break
+    except TimeoutError:
+        pass  # the view answers an incomplete body 503
+    return b"".join(chunks)
+
+
+async def _send(response: HttpResponse, send: Send) -> None:
+    content = response.content
+    headers = [(name.lower().encode(), value.encode("latin-1")) for name, value in response.items()]
+    headers.append((b"content-length", b"%d" % len(content)))
+    await send({"type": "http.response.start", "status": response.status_code, "headers": headers})
+    await send({"type": "http.response.body", "body": content})
