@@ -11,7 +11,7 @@ import random
 import signal
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
@@ -21,12 +21,13 @@ from celery import current_app
 from django.db import connection, transaction
 from django.db.models import QuerySet
 
-from ingest import doorbell, inbox
+from ingest import doorbell, group_commit
+from ingest.batch import Stored
+from ingest.inbox import Arrival, StoreResult
 from ingest.models import Webhook
 from ledger import posting
 from ledger.exceptions import MissingOrganizations
 from ledger.models import Organization
-from ledger.terms import PaymentTerms
 from worker import applying, claiming, retries
 
 FOLDER = Path(os.environ["FAULTS_FOLDER"])
@@ -50,7 +51,7 @@ ACTIONS: dict[str, Callable[[], object]] = {
 }
 # Step, module, function, and whether the failpoint is before or after the call.
 FAILPOINTS: list[tuple[str, Any, str, str]] = [
-    ("stored", inbox, "store", "after"),  # committed; not rung, no response
+    ("stored", group_commit, "store_batch", "after"),  # committed; not rung, no response
     ("rung", doorbell, "ring", "after"),  # no response
     ("locked", claiming, "try_lock", "after"),
     ("claimed", claiming, "_lock_webhooks", "after"),
@@ -131,15 +132,23 @@ def _no_organization_lock() -> None:
 
 
 def _acknowledge_before_commit() -> None:
-    store = inbox.store
+    store_batch = group_commit.store_batch
 
-    def store_later(terms: PaymentTerms, *rest: Any) -> inbox.StoreResult:
-        if Webhook.objects.filter(operation_id=terms.operation_id).exists():
-            return store(terms, *rest)
-        threading.Timer(0.2, store, [terms, *rest]).start()
-        return inbox.StoreResult.CREATED
+    def store_later(arrivals: Sequence[Arrival]) -> list[Stored | Exception]:
+        threading.Timer(0.2, store_batch, [arrivals]).start()
+        return [StoreResult.CREATED] * len(arrivals)
 
-    inbox.store = store_later
+    group_commit.store_batch = store_later
+
+
+def _batch_failure_acknowledged() -> None:
+    store_batch = group_commit.store_batch
+
+    def store_and_hide_failures(arrivals: Sequence[Arrival]) -> list[Stored | Exception]:
+        results = store_batch(arrivals)
+        return [StoreResult.CREATED if isinstance(result, Exception) else result for result in results]
+
+    group_commit.store_batch = store_and_hide_failures
 
 
 def _mark_in_own_transaction() -> None:
@@ -192,6 +201,7 @@ def _retry_posts_again() -> None:
 BUG_INSTALLERS: dict[str, Callable[[], None]] = {
     "no_organization_lock": _no_organization_lock,
     "acknowledge_before_commit": _acknowledge_before_commit,
+    "batch_failure_acknowledged": _batch_failure_acknowledged,
     "mark_in_own_transaction": _mark_in_own_transaction,
     "doorbell_blocks": _doorbell_blocks,
     "retry_posts_again": _retry_posts_again,

@@ -60,6 +60,12 @@ SEEDED_BUGS = [
         "acknowledged operation .* is lost",
     ),
     SeededBug(
+        "batch_failure_acknowledged",
+        "the bank gets 200 although its batch failed",
+        "mariadb_restarted",
+        "acknowledged operation .* is lost",
+    ),
+    SeededBug(
         "mark_in_own_transaction",
         "webhooks are marked applied in a transaction before the one that posts them",
         "failpoints_in_worker",

@@ -1,4 +1,4 @@
-"""Group commit: one thread per process stores whatever arrived while its previous transaction committed.
+"""Group commit: one thread per process stores all that arrived while its previous transaction committed.
 
 There is no timer: a delivery that arrives alone is stored alone, at once. Under load the batches grow by
 themselves, and with them the throughput.

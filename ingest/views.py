@@ -77,6 +77,7 @@ async def _receive(request: HttpRequest, endpoint: BankEndpoint) -> HttpResponse
         return error_response(411, "Content-Length is required")
     except BodyTooLong:
         return error_response(413, f"body: must not be longer than {BODY_BYTES_MAX} bytes")
+    request.META["CONTENT_LENGTH"] = str(length)  # Django's int() refuses thousands of leading zeros
     address = client_ip(request)
     try:
         authentication.check_network(address, auth)
@@ -101,9 +102,10 @@ def body_length(header: str) -> int:
     """Return the bytes that a Content-Length announces. Raise LengthRequired or BodyTooLong."""
     if not header.isdecimal():
         raise LengthRequired
-    if len(header.lstrip("0")) > LENGTH_DIGITS_MAX or int(header) > BODY_BYTES_MAX:
+    digits = header.lstrip("0") or "0"
+    if len(digits) > LENGTH_DIGITS_MAX or int(digits) > BODY_BYTES_MAX:
         raise BodyTooLong
-    return int(header)
+    return int(digits)
 
 
 async def _acknowledge(request: HttpRequest, arrival: Arrival) -> AckStatus:

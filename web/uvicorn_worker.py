@@ -8,10 +8,13 @@ else of this project.
 """
 
 import asyncio
+import fcntl
 import json
 import os
 import signal
 import socket
+import struct
+import termios
 from http import HTTPStatus
 from typing import Any
 
@@ -25,6 +28,7 @@ REQUEST_READ_SECONDS_MAX = 10.0  # for a complete request, from its first byte o
 LINGER_SECONDS_MAX = 2.0  # for a client to close the connection after a refusal (RFC 9112, 9.6)
 SEND_SECONDS_MAX = 10  # for a client to acknowledge what it was sent
 SEND_BUFFER_BYTES = 512 * 1024  # larger than any response to an unauthenticated client
+UNREAD_BYTES_MAX = 64 * 1024  # of earlier responses, when the next pipelined request begins
 URL_BYTES_MAX = 4094
 HEADER_BYTES_MAX = 8190
 HEADERS_MAX = 100
@@ -88,6 +92,29 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         self._stop_reading()
         super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """Start the next pipelined request only if the client reads its responses."""
+        if self.pipeline and self._bytes_unread() > UNREAD_BYTES_MAX:
+            self.transport.abort()
+        super().on_response_complete()
+
+    def _bytes_unread(self) -> int:
+        """Return the bytes that the client has not acknowledged; SIOCOUTQ in tcp(7) are the kernel's."""
+        in_kernel: int = struct.unpack(
+            "i", fcntl.ioctl(self.transport.get_extra_info("socket"), termios.TIOCOUTQ, bytes(4))
+        )[0]
+        return in_kernel + self.transport.get_write_buffer_size()
+
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """Keep the connection of a client that only ended its sending, until it has its response."""
+        if self._is_refused or self.cycle is None or self.cycle.response_complete:
+            return False
+        self.cycle.keep_alive = False
+        self.cycle.more_body = False  # a truncated body is answered, too
+        self.cycle.message_event.set()
+        self._stop_reading()
+        return True
 
     def send_400_response(self, msg: str) -> None:
         """Answer malformed HTTP in JSON; uvicorn calls this for every exception of the parser."""
