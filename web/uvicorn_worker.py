@@ -122,6 +122,9 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _refuse(self, status: HTTPStatus) -> None:
         self._is_refused = True
+        if self.cycle is not None:  # the application may have the head of this request, but answers no more
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
         body = json.dumps({"error": status.phrase.lower()})
         self.transport.write(
             f"HTTP/1.1 {status} {status.phrase}\r\nConnection: close\r\nContent-Type: application/json\r\n"
