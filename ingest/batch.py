@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from uuid import UUID
 
 from django.db import IntegrityError, OperationalError, transaction
+from structlog.contextvars import bound_contextvars
 
 from core.best_effort import best_effort_write
 from core.db.transactions import is_transient, was_rolled_back
@@ -48,7 +49,7 @@ def _run_again_if_rolled_back(arrivals: Sequence[Arrival]) -> Sequence[Stored]:
     for tries in range(1, ROLLED_BACK_TRIES_MAX + 1):
         try:
             if len(arrivals) == 1:
-                return [store_arrival(arrivals[0])]
+                return [_store_arrival(arrivals[0])]
             return _insert_if_all_new(arrivals) or _store_in_transaction(arrivals)
         except OperationalError as exc:
             if tries == ROLLED_BACK_TRIES_MAX or not was_rolled_back(exc):
@@ -85,18 +86,17 @@ def _insert(credits_: Iterable[Credit]) -> None:
 def _store_in_transaction(arrivals: Sequence[Arrival]) -> Sequence[Stored]:
     """Store arrivals of all kinds. Raise IntegrityError if another process stored one of them meanwhile."""
     results: list[Stored] = [None] * len(arrivals)
-    credits_ = _plain_credits(arrivals)
-    plain = {position for position, _, _ in credits_}
+    plain = {position for position, _, _ in _plain_credits(arrivals)}
     records: list[DeliveryRecord] = []
     with transaction.atomic():
-        records += _store_credits(credits_, results)
+        records += _store_credits(arrivals, results)
         for position, arrival in enumerate(arrivals):
             if isinstance(arrival.event, Rejection):
                 records.append(RejectedDelivery(**reason_columns(arrival.delivery, arrival.event.reason)))
             elif isinstance(arrival.event, IgnoredEvent):
                 records.append(IgnoredDelivery(**reason_columns(arrival.delivery, arrival.event.reason)))
             elif position not in plain:
-                results[position] = store_arrival(arrival)
+                results[position] = _store_arrival(arrival)
         delivery_records.insert(records)
     # After the commit: its row locks would outlast the statement.
     with best_effort_write("old delivery records not deleted"):
@@ -104,11 +104,17 @@ def _store_in_transaction(arrivals: Sequence[Arrival]) -> Sequence[Stored]:
     return results
 
 
-def _store_credits(credits_: Sequence[Credit], results: list[Stored]) -> list[DeliveryRecord]:
-    """Store credits; the first of several with one operation id becomes the webhook.
+def _store_arrival(arrival: Arrival) -> Stored:
+    with bound_contextvars(**arrival.log_context):
+        return store_arrival(arrival)
+
+
+def _store_credits(arrivals: Sequence[Arrival], results: list[Stored]) -> list[DeliveryRecord]:
+    """Store plain credits; the first of several with one operation id becomes the webhook.
 
     Return the duplicates, not yet inserted.
     """
+    credits_ = _plain_credits(arrivals)
     known = _webhooks({terms.operation_id for _, terms, _ in credits_})
     new: dict[UUID, Credit] = {}
     later: list[Credit] = []
@@ -125,7 +131,8 @@ def _store_credits(credits_: Sequence[Credit], results: list[Stored]) -> list[De
     for position, terms, delivery in later:
         webhook = known[terms.operation_id]
         if difference := redelivery_difference(webhook, terms, delivery):
-            record_conflict(webhook, difference, delivery)
+            with bound_contextvars(**arrivals[position].log_context):
+                record_conflict(webhook, difference, delivery)
             results[position] = StoreResult.CONFLICT
         else:
             duplicates.append(duplicate(webhook, delivery))

@@ -1,10 +1,11 @@
 """Durable storage of deliveries. When a function here returns, the row is committed."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from enum import Enum
 from functools import cache
 from hashlib import sha256
+from types import MappingProxyType
 from typing import Any, NamedTuple
 from uuid import UUID, uuid4
 
@@ -64,11 +65,15 @@ class Rejection:
 
 
 class Arrival(NamedTuple):
-    """A delivery that passed authentication, with its meaning; `payload` is the verified part of its body."""
+    """A delivery that passed authentication, with its meaning.
+
+    `payload` is the verified part of its body; `log_context` is for log lines in the writer's thread.
+    """
 
     delivery: Delivery
     event: BankEvent | Rejection
     payload: bytes
+    log_context: Mapping[str, Any] = MappingProxyType({})
 
 
 def store_arrival(arrival: Arrival) -> StoreResult | None:
@@ -76,7 +81,7 @@ def store_arrival(arrival: Arrival) -> StoreResult | None:
 
     Raise django.db.DatabaseError if nothing was stored.
     """
-    delivery, event, payload = arrival
+    delivery, event, payload, _ = arrival
     if isinstance(event, CreditEvent):
         return store(event.terms, delivery, event.bank_reference)
     if isinstance(event, UnrecognizedEvent):

@@ -5,7 +5,7 @@ from asgiref.sync import sync_to_async
 from django.core.handlers.asgi import ASGIRequest
 from django.db import close_old_connections
 from django.http import HttpRequest, HttpResponse
-from structlog.contextvars import bind_contextvars
+from structlog.contextvars import bind_contextvars, get_contextvars
 
 from api.authentication import NotFound, require_api_key
 from api.models import ApiKey
@@ -129,7 +129,7 @@ async def _acknowledge(request: HttpRequest, arrival: Arrival) -> AckStatus:
 async def _store(request: HttpRequest, arrival: Arrival) -> StoreResult | None:
     """Store with all that arrive at the same time, or under WSGI alone, in the request's thread."""
     if isinstance(request, ASGIRequest):
-        return await group_commit.store(arrival)
+        return await group_commit.store(arrival._replace(log_context=get_contextvars()))
     return await sync_to_async(inbox.store_arrival)(arrival)
 
 

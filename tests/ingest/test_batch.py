@@ -7,6 +7,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
+import structlog
 from django.db import DataError, OperationalError, connection
 from pytest_django import Settings
 
@@ -41,7 +42,7 @@ def test_batch_of_new_operations_costs_one_statement(django_assert_num_queries: 
         assert store_batch(arrivals) == [CREATED] * 100
 
     stored = {webhook.operation_id: webhook for webhook in Webhook.objects.all()}
-    for delivery, event, _ in arrivals:
+    for delivery, event, *_ in arrivals:
         assert isinstance(event, CreditEvent)
         webhook = stored[event.terms.operation_id]
         assert (webhook.terms, bytes(webhook.body)) == (event.terms, delivery.body)
@@ -50,13 +51,16 @@ def test_batch_of_new_operations_costs_one_statement(django_assert_num_queries: 
 def test_duplicates_and_conflicts_in_one_batch_keep_the_first() -> None:
     known, new = make_webhook().terms, terms(1_00)
     other = terms(2_00, operation_id=new.operation_id)
+    conflicting = arrival(other, b"other")._replace(log_context={"request_id": "of-the-other"})
     arrivals = [
-        *(arrival(new), arrival(known), arrival(new), arrival(other, b"other"), arrival()),
+        *(arrival(new), arrival(known), arrival(new), conflicting, arrival()),
         arrival(new, source="tbank"),
     ]
 
-    results = store_batch(arrivals)
+    with structlog.testing.capture_logs([structlog.contextvars.merge_contextvars]) as events:
+        results = store_batch(arrivals)
 
+    assert [event.get("request_id") for event in events] == ["of-the-other", None]
     assert results == [CREATED, DUPLICATE, DUPLICATE, CONFLICT, CREATED, CONFLICT]
     assert Webhook.objects.get(operation_id=new.operation_id).terms == new
     assert DuplicateDelivery.objects.count() == 2
