@@ -14,6 +14,7 @@ from django.core.handlers.asgi import ASGIRequest
 from django.http import HttpResponse
 from django.middleware.clickjacking import XFrameOptionsMiddleware
 from django.middleware.security import SecurityMiddleware
+from django.urls import is_valid_path, resolve
 from structlog.contextvars import bind_contextvars, clear_contextvars
 
 from core.http import error_response
@@ -28,10 +29,6 @@ Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[Message, Receive, Send], Awaitable[None]]
 
 BODY_SECONDS_MAX = 10.0
-# Also without the final slash, because a bank configured with that URL would take a 404 for final.
-ENDPOINTS_BY_PATH = {
-    f"/api/webhook/{endpoint.name}{slash}": endpoint for endpoint in ENDPOINTS for slash in ("/", "")
-}
 
 
 class WebhookApplication:
@@ -39,6 +36,7 @@ class WebhookApplication:
 
     def __init__(self, other: Application, *, trust_proxy: bool) -> None:
         self._other = other
+        self._endpoints = endpoints_by_path()
         self._trust_proxy = trust_proxy
         self._process_response = (
             SecurityMiddleware(_no_view).process_response,
@@ -46,7 +44,7 @@ class WebhookApplication:
         )
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
-        endpoint = ENDPOINTS_BY_PATH.get(scope["path"]) if scope["type"] == "http" else None
+        endpoint = self._endpoints.get(scope["path"]) if scope["type"] == "http" else None
         if endpoint is None:
             await self._other(_without_ambiguous_headers(scope), receive, send)
             return
@@ -76,6 +74,13 @@ class WebhookApplication:
         for process_response in self._process_response:
             process_response(request, response)  # which only sets headers
         return response
+
+
+def endpoints_by_path() -> dict[str, BankEndpoint]:
+    """Return the endpoints that the URLconf routes to the webhook view, by their paths."""
+    paths = [f"/api/webhook/{endpoint.name}{slash}" for endpoint in ENDPOINTS for slash in ("/", "")]
+    matches = {path: resolve(path) for path in paths if is_valid_path(path)}
+    return {path: match.kwargs["endpoint"] for path, match in matches.items() if match.func is webhook}
 
 
 def _no_view(_: object) -> HttpResponse:
