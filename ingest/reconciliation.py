@@ -1,6 +1,7 @@
 """Reconciliation of the inbox with the ledger: every payment has a cause, every applied webhook its effect.
 
-* A payment has an applied webhook with the same operation id and the same terms.
+* A payment has an applied webhook with the same operation id and the same terms. Corrections have none: a
+  reversal follows from the payment that it takes back, and a replacement is recorded as one.
 * An applied webhook has a payment.
 * A webhook has the terms of its stored body (ingest/body_verification.py).
 
@@ -43,7 +44,7 @@ def reconcile(
         document_date=OuterRef("document_date"),
     ).alias(number=_Hex("document_number"))
     has_cause = Exists(applied.filter(number=_Hex(OuterRef("document_number"))))
-    without_cause = Payment.objects.filter(~has_cause)
+    without_cause = Payment.objects.filter(~has_cause, reverses__isnull=True, replaces__isnull=True)
     for pk in failing_pks(without_cause, "payments against the inbox", progress, payments_after):
         yield _drift_of_payment(Payment.objects.select_related("organization").get(pk=pk))
 

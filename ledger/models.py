@@ -40,8 +40,23 @@ class Organization(models.Model):
 
 
 class Payment(models.Model):
-    """A posted operation of the bank."""
+    """A posted operation: a payment that the bank reported, or the reversal that takes one back in whole."""
 
+    class Kind(models.TextChoices):
+        PAYMENT = "payment", _("payment")
+        REVERSAL = "reversal", _("reversal")
+
+    # Both have a default in the database, so that posting a payment does not name them.
+    kind = models.CharField(
+        _("kind"), max_length=8, choices=Kind, default=Kind.PAYMENT, db_default=Kind.PAYMENT
+    )
+    reverses = models.OneToOneField(
+        "self",
+        on_delete=models.PROTECT,
+        null=True,
+        related_name="reversal",
+        verbose_name=_("reversed payment"),
+    )
     operation_id = OperationIdField(_("operation id"), unique=True)
     organization = models.ForeignKey(
         Organization, on_delete=models.PROTECT, related_name="payments", verbose_name=_("organization")
@@ -56,6 +71,11 @@ class Payment(models.Model):
         verbose_name_plural = _("payments")
         constraints = [
             models.CheckConstraint(condition=Q(amount_kopecks__gt=0), name="payment_positive"),
+            models.CheckConstraint(
+                condition=Q(kind="payment", reverses__isnull=True)
+                | Q(kind="reversal", reverses__isnull=False),
+                name="payment_kind",
+            ),
         ]
 
     def __str__(self) -> str:
@@ -72,8 +92,26 @@ class Payment(models.Model):
         )
 
 
+class Replacement(models.Model):
+    """The payment that was posted in place of a reversed one: other terms, or the same ones again."""
+
+    replaced = models.OneToOneField(
+        Payment, on_delete=models.PROTECT, related_name="replaced_by", verbose_name=_("replaced payment")
+    )
+    payment = models.OneToOneField(
+        Payment, on_delete=models.PROTECT, related_name="replaces", verbose_name=_("payment")
+    )
+
+    class Meta:
+        verbose_name = _("replacement")
+        verbose_name_plural = _("replacements")
+
+    def __str__(self) -> str:
+        return gettext("replacement {id}").format(id=self.pk)
+
+
 class BalanceLog(models.Model):
-    """One entry of an organization's log: the amount credited, and the balance right after.
+    """One entry of an organization's log: the amount, negative for a reversal, and the balance right after.
 
     `seq` runs 1..n for each organization, without a gap.
     """

@@ -2,7 +2,7 @@
 
 import re
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid5
 
 from django.db import models
 from django.db.backends.base.base import BaseDatabaseWrapper
@@ -11,6 +11,14 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 _UUID = re.compile(
     r"(?:urn:uuid:)?(\{)?[0-9a-f]{8}(-?)(?:[0-9a-f]{4}\2){3}[0-9a-f]{12}(?(1)\})", re.IGNORECASE
 )
+
+
+_NAMESPACE_REVERSAL = UUID("7b0f3f0e-6a52-4c55-9d1c-2f6f0f5a9e11")
+
+
+def reversal_id(operation_id: UUID) -> UUID:
+    """Return the operation id of the reversal of this operation: there is only one."""
+    return uuid5(_NAMESPACE_REVERSAL, str(operation_id))
 
 
 def parse_operation_id(text: str) -> UUID | None:

@@ -17,6 +17,11 @@ Settled = Annotated[
 ]
 
 
+Reverses = Annotated[
+    UUID, Meta(description="The operation whose payment this entry takes back; only in a reversal")
+]
+
+
 class Balance(Struct):
     inn: str
     balance: Rubles
@@ -24,7 +29,7 @@ class Balance(Struct):
 
 
 class HistoryEntry(Struct):
-    """One change of a balance."""
+    """One change of a balance; the amount of a reversal is negative."""
 
     amount: Rubles
     created_at: AwareDatetime
@@ -33,6 +38,7 @@ class HistoryEntry(Struct):
     operation_id: UUID
     document_number: str
     document_date: AwareDatetime
+    reverses: Reverses | UnsetType = UNSET
 
 
 class History(Struct):

@@ -49,6 +49,7 @@ class Statement:
     last_seq: int
     opening: int
     closing: int
+    reversed: int  # the sum of the reversals, as a positive amount
     read_at: datetime  # by the database's clock
     is_settled: bool  # no entry can be added to the period any more
 
@@ -56,6 +57,10 @@ class Statement:
     def turnover(self) -> int:
         """The sum of the amounts, as the difference of the balances (verify_ledger proves they agree)."""
         return self.closing - self.opening
+
+    @property
+    def credited(self) -> int:
+        return self.turnover + self.reversed
 
     @property
     def count(self) -> int:
@@ -112,6 +117,7 @@ def make_statement(organization: Organization, period: Period) -> Statement:
         last,
         opening=queries.balance_after(organization, first - 1),
         closing=queries.balance_after(organization, last),
+        reversed=queries.reversed_sum(organization, first, last),
         read_at=now,
         is_settled=is_settled,
     )

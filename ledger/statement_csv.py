@@ -65,8 +65,9 @@ def _encode(rows: Iterator[Row], encoding: str) -> Iterator[bytes]:
 
 
 def rows(statement: Statement) -> Iterator[Row]:
-    """Return header, opening balance, entries, turnover (summed from the entries) and closing balance."""
-    return chain(header_rows(statement), _entries_and_totals(statement, _("Turnover"), _("Closing balance")))
+    """Return header, opening balance, entries, their totals (summed from the entries) and closing balance."""
+    names = _("Credited"), _("Reversed"), _("Turnover"), _("Closing balance")
+    return chain(header_rows(statement), _entries_and_totals(statement, names))
 
 
 def header_rows(statement: Statement) -> list[Row]:
@@ -78,19 +79,23 @@ def header_rows(statement: Statement) -> list[Row]:
         [_("From"), statement.first_day, _("to"), statement.last_day],
         [
             *(_("No."), _("Day"), _("Time"), _("Document number"), _("Document date"), _("Amount, RUB")),
-            *(_("Balance after, RUB"), _("Operation id")),
+            *(_("Balance after, RUB"), _("Operation id"), _("Reversed operation")),
         ],
         _total(_("Opening balance"), statement.opening),
     ]
 
 
-def _entries_and_totals(statement: Statement, turnover_name: str, closing_name: str) -> Iterator[Row]:
-    turnover = 0
+def _entries_and_totals(statement: Statement, names: tuple[str, str, str, str]) -> Iterator[Row]:
+    credited = reversed_kopecks = 0
     for entry in statement.entries():
-        turnover += entry.amount_kopecks
+        if entry.amount_kopecks > 0:
+            credited += entry.amount_kopecks
+        else:
+            reversed_kopecks += entry.amount_kopecks
         yield _row(entry, statement)
-    yield _total(turnover_name, turnover)
-    yield _total(closing_name, statement.closing)
+    totals = credited, reversed_kopecks, credited + reversed_kopecks, statement.closing
+    # Without a reversal what was credited is the turnover.
+    yield from list(map(_total, names, totals))[0 if reversed_kopecks else 2 :]
 
 
 def _total(name: str, kopecks: int) -> Row:
@@ -100,6 +105,7 @@ def _total(name: str, kopecks: int) -> Row:
 
 def _row(entry: BalanceLog, statement: Statement) -> Row:
     posted_at = entry.created_at.astimezone(statement.period.zone)
+    reversed_payment = entry.payment.reverses
     return [
         entry.seq,
         posted_at.date(),
@@ -109,6 +115,7 @@ def _row(entry: BalanceLog, statement: Statement) -> Row:
         _rubles(entry.amount_kopecks),
         _rubles(entry.balance_after_kopecks),
         str(entry.payment.operation_id),
+        str(reversed_payment.operation_id) if reversed_payment else "",
     ]
 
 

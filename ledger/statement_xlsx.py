@@ -20,7 +20,7 @@ ENTRIES_MAX = 50_000  # 9 s of CPU and 31 MiB of temporary files, before the fir
 CHUNK_BYTES = 64 * 1024
 _YEAR_MIN = 1900  # the format has no earlier date
 _EXACT_BELOW = Decimal(10) ** 13  # rubles: numbers of the format have 15 digits
-_WIDTHS = (8, 11, 9, 32, 15, 20, 22, 38)  # of the columns, in characters
+_WIDTHS = (8, 11, 9, 32, 15, 20, 22, 38, 38)  # of the columns, in characters
 _FORMATS = {
     "text": {"num_format": "@"},
     "date": {"num_format": "dd.mm.yyyy"},
@@ -58,7 +58,7 @@ def _write(workbook: Workbook, rows: Iterator[Row], header_count: int, title: st
         sheet.set_column(column, column, width)
     column_names = header_count - 2
     sheet.freeze_panes(column_names + 1, 0)
-    sheet.ignore_errors({"number_stored_as_text": "A1:H1048576"})
+    sheet.ignore_errors({"number_stored_as_text": "A1:I1048576"})
     for number, row in enumerate(rows):
         for column, cell in enumerate(row):
             style = formats["column_names"] if number == column_names else None

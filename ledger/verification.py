@@ -2,7 +2,9 @@
 
 For each organization, entries are numbered 1..n, each balance is the balance before plus the amount, and
 the organization's balance and last_seq are those of its last entry; so the balance is the sum of the amounts.
-Each entry has the organization, the amount and the time of its payment, and each payment has one entry.
+Each entry has the organization, the time and the amount of its payment, negative for a reversal, and each
+payment has one entry. No balance is ever negative. A reversal takes back an earlier payment of the same
+organization, in whole, and no payment is taken back twice.
 
 A wrong time is found only if an entry and its payment disagree: nothing else in the ledger says when a
 payment was posted.
@@ -65,6 +67,7 @@ def verify(progress: Progress = no_progress) -> Iterator[Drift]:
     """Yield every drift inside the ledger as it is found."""
     yield from _organizations(progress)
     yield from _payments(progress, PK_MIN)
+    yield from _reversals(PK_MIN)
 
 
 def verify_new(progress: Progress, entries_after: int, payments_after: int) -> Iterator[Drift]:
@@ -77,14 +80,16 @@ def verify_new(progress: Progress, entries_after: int, payments_after: int) -> I
         progress("organizations", len(page))
     before = BalanceLog.objects.filter(organization_id=OuterRef("organization_id"), seq=OuterRef("seq") - 1)
     entries = BalanceLog.objects.alias(before=Subquery(before.values("balance_after_kopecks")))
-    is_first = Q(seq=1, balance_after_kopecks=F("amount_kopecks"))
-    follows = Q(seq__gt=1, before__isnull=False, balance_after_kopecks=F("before") + F("amount_kopecks"))
+    is_first = Q(seq=1, amount_kopecks__gt=0, balance_after_kopecks=F("amount_kopecks"))
+    balance = Q(balance_after_kopecks=F("before") + F("amount_kopecks"), balance_after_kopecks__gte=0)
+    follows = Q(balance, seq__gt=1, before__isnull=False)
     parent = Organization.objects.filter(pk=OuterRef("organization_id"))
     valid = Q(Exists(parent)) & Q(Exists(_agreeing_payments())) & (is_first | follows)
     failing = entries.alias(valid=Case(When(valid, then=1), default=0)).filter(valid=0)
     for pk in failing_pks(failing, "entries", progress, entries_after):
         yield _new_entry_drift(BalanceLog.objects.get(pk=pk))
     yield from _payments(progress, payments_after)
+    yield from _reversals(payments_after)
 
 
 def _payments(progress: Progress, after: int) -> Iterator[Drift]:
@@ -93,6 +98,23 @@ def _payments(progress: Progress, after: int) -> Iterator[Drift]:
         payment, entries = Payment.objects.get(pk=pk), BalanceLog.objects.filter(payment_id=pk).count()
         inn, rule = _inn(payment.organization_id), "a payment has exactly one entry"
         yield Drift("entries_of_payment", rule, 1, entries, inn, operation_id=payment.operation_id)
+
+
+def _reversals(after: int) -> Iterator[Drift]:
+    """Verify the reversals above this primary key, through their index: they are few."""
+    original = Payment.objects.filter(
+        pk=OuterRef("reverses_id"),
+        kind=Payment.Kind.PAYMENT,
+        organization_id=OuterRef("organization_id"),
+        amount_kopecks=OuterRef("amount_kopecks"),
+        log_entry__seq__lt=OuterRef("log_entry__seq"),
+    )
+    others = Payment.objects.filter(reverses_id=OuterRef("reverses_id")).exclude(pk=OuterRef("pk"))
+    reversals = Payment.objects.filter(reverses__isnull=False, pk__gt=after)
+    for reversal in reversals.filter(~Exists(original) | Exists(others)).order_by("pk"):
+        rule = "a reversal takes back an earlier payment of its organization, in whole and once"
+        inn, operation_id = _inn(reversal.organization_id), reversal.operation_id
+        yield Drift("reversal", rule, None, reversal.reverses_id, inn, operation_id=operation_id)
 
 
 def failing_pks(
@@ -161,7 +183,7 @@ def _logs(after: int, last: int, known: Collection[int], progress: Progress) -> 
                     yield _no_organization(current, found_seq)
             seq += 1
             balance += amount
-            if found_seq != seq or found_balance != balance or not agrees:
+            if found_seq != seq or found_balance != balance or balance < 0 or not agrees:
                 yield _explain(entry, seq, balance)
                 seq, balance = found_seq, found_balance
 
@@ -188,10 +210,13 @@ def _pages_of_entries(after: int, last: int) -> Iterator[list[Entry]]:
 
 def _agreeing_payments() -> QuerySet[Payment]:
     """Return a subquery for an entry's payment, empty if the two disagree."""
+    amount = OuterRef("amount_kopecks")
+    credited = Q(kind=Payment.Kind.PAYMENT, reverses__isnull=True, amount_kopecks=amount)
+    taken_back = Q(kind=Payment.Kind.REVERSAL, reverses__isnull=False, amount_kopecks=0 - amount)
     return Payment.objects.filter(
+        credited | taken_back,
         pk=OuterRef("payment_id"),
         organization_id=OuterRef("organization_id"),
-        amount_kopecks=OuterRef("amount_kopecks"),
         created_at=OuterRef("created_at"),
     )
 
@@ -220,6 +245,8 @@ def _explain(entry: Entry, seq: int, balance: int) -> Drift:
         return Drift("duplicate_seq", "no two entries have the same seq", seq, found_seq, inn, found_seq)
     if not agrees:
         return _disagreement(BalanceLog.objects.get(organization_id=organization_id, seq=seq), inn)
+    if found_balance == balance < 0:
+        return Drift("negative_kopecks", "no balance is negative", 0, balance, inn, seq)
     rule = "the balance after an entry is the balance before, plus its amount"
     return Drift("balance_after_kopecks", rule, balance, found_balance, inn, seq)
 
@@ -236,7 +263,7 @@ def _new_entry_drift(entry: BalanceLog) -> Drift:
     before = BalanceLog.objects.filter(organization_id=entry.organization_id, seq=entry.seq - 1).first()
     balance = (before.balance_after_kopecks if before else 0) + entry.amount_kopecks
     found = entry.balance_after_kopecks
-    agrees = 0 if found == balance else 1  # with the right balance, it is the payment that disagrees
+    agrees = 0 if found == balance >= 0 else 1  # with the right balance, it is the payment that disagrees
     values = (entry.organization_id, entry.seq, entry.amount_kopecks, found, agrees)
     return _explain(values, entry.seq if before else 1, balance)
 
@@ -251,9 +278,15 @@ def _disagreement(entry: BalanceLog, inn: str) -> Drift:
     if payment.organization_id != entry.organization_id:
         rule = "an entry is in the log of its payment's organization"
         return Drift("organization", rule, _inn(payment.organization_id), inn, *where)
-    if payment.amount_kopecks != entry.amount_kopecks:
-        rule = "the amount of an entry is that of its payment"
-        return Drift("amount_kopecks", rule, payment.amount_kopecks, entry.amount_kopecks, *where)
+    is_reversal = payment.kind == Payment.Kind.REVERSAL
+    if is_reversal != (payment.reverses_id is not None):
+        return Drift(
+            "kind", "a reversal, and only a reversal, reverses a payment", None, payment.kind, *where
+        )
+    amount = -payment.amount_kopecks if is_reversal else payment.amount_kopecks
+    if amount != entry.amount_kopecks:
+        rule = "the amount of an entry is that of its payment, negative for a reversal"
+        return Drift("amount_kopecks", rule, amount, entry.amount_kopecks, *where)
     rule = "the time of an entry is that of its payment"
     return Drift("created_at", rule, str(payment.created_at), str(entry.created_at), *where)
 

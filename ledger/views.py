@@ -99,6 +99,7 @@ def _datetime_parameter(request: HttpRequest, name: str) -> datetime | None:
 
 
 def _history_entry(entry: BalanceLog) -> HistoryEntry:
+    reversed_payment = entry.payment.reverses
     return HistoryEntry(
         amount=rubles(entry.amount_kopecks),
         created_at=entry.created_at,
@@ -107,4 +108,5 @@ def _history_entry(entry: BalanceLog) -> HistoryEntry:
         operation_id=entry.payment.operation_id,
         document_number=entry.payment.document_number,
         document_date=entry.payment.document_date,
+        reverses=reversed_payment.operation_id if reversed_payment else UNSET,
     )

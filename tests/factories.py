@@ -12,9 +12,9 @@ from django.db import connection, models, transaction
 
 from ingest import inbox
 from ingest.models import Webhook
-from ledger.models import Organization
+from ledger.models import Organization, Payment
 from ledger.operation_id import OperationIdField
-from ledger.posting import PriorPosting, find_posted, post, try_lock
+from ledger.posting import PriorPosting, find_posted, post, replace, reverse, try_lock
 from ledger.terms import PaymentTerms
 from tests.payloads import payment_body
 
@@ -84,6 +84,18 @@ def post_payments(*batch: PaymentTerms) -> list[PriorPosting | None]:
         before = find_posted(source)
         post(source.exclude(operation_id__in=before), organizations)
     return [before.get(t.operation_id) for t in batch]
+
+
+def correct(payment: PaymentTerms, replacement: PaymentTerms | None = None) -> None:
+    """Reverse the posted operation of `payment`, and post `replacement` in its place."""
+    inns = {payment.inn, replacement.inn if replacement else payment.inn}
+    make_organizations(*inns)
+    with transaction.atomic():
+        organizations = lock_organizations(inns)
+        posted = Payment.objects.get(operation_id=payment.operation_id)
+        reverse(posted, organizations)
+        if replacement:
+            replace(posted, replacement, organizations)
 
 
 def lock_organizations(inns: set[str]) -> dict[str, int]:

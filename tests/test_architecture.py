@@ -82,7 +82,7 @@ WRITES = {
     *("create", "bulk_create", "get_or_create", "update_or_create", "save", "asave", "acreate"),
     *("update", "bulk_update", "delete", "raw", "_raw_delete"),
 }
-MONEY = re.compile(r"\b(Payment|BalanceLog|Organization|log_entry|payments)\b")
+MONEY = re.compile(r"\b(Payment|BalanceLog|Replacement|Organization|log_entry|payments)\b")
 MONEY_IN_SQL = re.compile(r"\b(INSERT|UPDATE|DELETE|REPLACE)\b[^;]*\bledger_", re.IGNORECASE)
 
 

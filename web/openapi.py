@@ -22,6 +22,7 @@ from ingest.schemas import DeliveryAck, OperationStatus
 from ingest.views import BODY_BYTES_MAX, CHALLENGE
 from ledger.inn import PATTERN as INN_PATTERN
 from ledger.money import rubles
+from ledger.operation_id import reversal_id
 from ledger.schemas import Balance, History, HistoryEntry
 from ledger.views import HISTORY_LIMIT_DEFAULT, HISTORY_LIMIT_MAX
 from web.health import Healthy
@@ -81,6 +82,18 @@ OLDEST = HistoryEntry(
     operation_id=FIRST,
     document_number="PAY-328",
     document_date=datetime(2024, 4, 27, 21, tzinfo=UTC),
+)
+
+
+REVERSAL = HistoryEntry(
+    amount=rubles(-100_50),
+    created_at=_time(9, 111111),
+    balance_after=rubles(145_000_00),
+    seq=3,
+    operation_id=reversal_id(SECOND),
+    document_number="PAY-329",
+    document_date=datetime(2024, 4, 28, 9, 30, tzinfo=UTC),
+    reverses=SECOND,
 )
 
 
@@ -323,7 +336,13 @@ BALANCE = _read(
 )
 HISTORY = _read(
     {
-        200: _response("The entries, newest first", {"Two payments": History(SAMPLE_INN, [NEWEST, OLDEST])}),
+        200: _response(
+            "The entries, newest first",
+            {
+                "Two payments": History(SAMPLE_INN, [NEWEST, OLDEST]),
+                "A reversal": History(SAMPLE_INN, [REVERSAL, NEWEST, OLDEST]),
+            },
+        ),
         400: _errors(
             "Malformed or contradictory parameters, or malformed request",
             "limit: must be a positive whole number",

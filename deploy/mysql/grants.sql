@@ -10,6 +10,7 @@
 
 -- The ledger is append-only: no UPDATE and no DELETE, even without its triggers.
 GRANT SELECT, INSERT, CREATE ON ledger_payment TO 'prihod'@'%';
+GRANT SELECT, INSERT, CREATE ON ledger_replacement TO 'prihod'@'%';
 GRANT SELECT, INSERT, CREATE ON ledger_balancelog TO 'prihod'@'%';
 GRANT SELECT, INSERT, UPDATE, CREATE ON ledger_organization TO 'prihod'@'%';
 
@@ -73,6 +74,7 @@ GRANT SELECT, CREATE ON auth_permission TO 'prihod'@'%';
 
 -- These processes create no tables.
 REVOKE CREATE ON ledger_payment FROM 'prihod'@'%';
+REVOKE CREATE ON ledger_replacement FROM 'prihod'@'%';
 REVOKE CREATE ON ledger_balancelog FROM 'prihod'@'%';
 REVOKE CREATE ON ledger_organization FROM 'prihod'@'%';
 REVOKE CREATE ON ingest_webhook FROM 'prihod'@'%';

@@ -35,7 +35,8 @@ def render(points: Sequence[Point], end: datetime) -> SafeString:
     def x(at: datetime) -> float:
         return round(LEFT + (RIGHT - LEFT) * min(max((at - begin) / span, 0), 1), 2)
 
-    levels = levels_between(points[0].kopecks, points[-1].kopecks)
+    balances = [point.kopecks for point in points]
+    levels = levels_between(min(balances), max(balances))
 
     def y(kopecks: int) -> float:
         return round(BOTTOM - (BOTTOM - TOP) * (kopecks - levels[0]) / (levels[-1] - levels[0]), 2)

@@ -1,5 +1,6 @@
 """The admin page of an organization: its balance, its log, and a period's statement to download."""
 
+from collections.abc import Iterator
 from datetime import date
 from typing import Any
 from urllib.parse import urlencode
@@ -98,11 +99,12 @@ def _statement_context(request: HttpRequest, organization: Organization) -> dict
         "statement": statement,
         "totals": [
             (_("Opening balance"), format_rubles(statement.opening)),
+            *(_credited_and_reversed(statement) if statement.reversed else ()),
             (_("Turnover"), format_rubles(statement.turnover)),
             (_("Closing balance"), format_rubles(statement.closing)),
             (_("Entries"), group_digits(statement.count)),
         ],
-        "chart": chart(statement) if statement.closing else "",
+        "chart": chart(statement) if statement.count or statement.closing else "",
         "entries": [_entry_context(entry, is_linked=links_to_payments) for entry in entries],
         "older": _query(statement.period, entries[-1].seq) if has_older else None,
         "newer": _newer(statement, entries),
@@ -113,6 +115,11 @@ def _statement_context(request: HttpRequest, organization: Organization) -> dict
         "is_full": not (statement.period.first or statement.period.last),
         "is_changing": statement.period.last and not statement.is_settled,
     }
+
+
+def _credited_and_reversed(statement: Statement) -> Iterator[tuple[str, str]]:
+    yield _("Credited"), format_rubles(statement.credited)
+    yield _("Reversed"), format_rubles(-statement.reversed)
 
 
 def _newer(statement: Statement, entries: list[BalanceLog]) -> str | None:
@@ -127,14 +134,19 @@ def _query(period: Period, before: int) -> str:
 
 
 def _entry_context(entry: BalanceLog, *, is_linked: bool) -> dict[str, Any]:
-    operation_id = entry.payment.operation_id
+    payment, reversed_payment = entry.payment, entry.payment.reverses
     return {
         "entry": entry,
         "seq": group_digits(entry.seq),
-        "operation": admin_link(entry.payment, operation_id) if is_linked else operation_id,
+        "operation": _operation(payment, is_linked=is_linked),
+        "reversed": reversed_payment and _operation(reversed_payment, is_linked=is_linked),
         "amount": format_rubles(entry.amount_kopecks),
         "balance_after": format_rubles(entry.balance_after_kopecks),
     }
+
+
+def _operation(payment: Payment, *, is_linked: bool) -> str:
+    return admin_link(payment, payment.operation_id) if is_linked else str(payment.operation_id)
 
 
 def chart(statement: Statement) -> SafeString:

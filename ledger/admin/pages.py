@@ -77,9 +77,13 @@ class PaymentAdmin(ReadOnlyAdmin):
         "document_number",
         "document_date",
         "created_at",
+        "kind",
     ]
     fields = [
         "operation_id",
+        "kind",
+        "reversed_payment",
+        "reversed_by",
         "organization",
         "amount",
         "document_number",
@@ -87,7 +91,7 @@ class PaymentAdmin(ReadOnlyAdmin):
         "entry",
         "created_at",
     ]
-    related_models = {"entry": BalanceLog}
+    related_models = {"entry": BalanceLog, "reversed_payment": Payment, "reversed_by": Payment}
     prefetched = ["organization"]
     linked_lookups = ["id__gte"]
     ordering = ["-id"]
@@ -103,6 +107,15 @@ class PaymentAdmin(ReadOnlyAdmin):
     @admin.display(description=gettext_lazy("amount"))
     def amount(self, payment: Payment) -> str:
         return format_rubles(payment.amount_kopecks)
+
+    @admin.display(description=gettext_lazy("reversed payment"))
+    def reversed_payment(self, payment: Payment) -> str:
+        return admin_link(payment.reverses, payment.reverses) if payment.reverses else "–"
+
+    @admin.display(description=gettext_lazy("reversed by"))
+    def reversed_by(self, payment: Payment) -> str:
+        reversal = Payment.objects.filter(reverses=payment).first()
+        return admin_link(reversal, reversal) if reversal else "–"
 
     @admin.display(description=gettext_lazy("balance log entry"))
     def entry(self, payment: Payment) -> str:

@@ -55,6 +55,26 @@ class Migration(migrations.Migration):
                     "operation_id",
                     ledger.operation_id.OperationIdField(unique=True, verbose_name="operation id"),
                 ),
+                (
+                    "kind",
+                    models.CharField(
+                        choices=[("payment", "payment"), ("reversal", "reversal")],
+                        db_default="payment",
+                        default="payment",
+                        max_length=8,
+                        verbose_name="kind",
+                    ),
+                ),
+                (
+                    "reverses",
+                    models.OneToOneField(
+                        null=True,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="reversal",
+                        to="ledger.payment",
+                        verbose_name="reversed payment",
+                    ),
+                ),
                 ("amount_kopecks", models.BigIntegerField(verbose_name="amount, kopecks")),
                 ("document_number", models.CharField(max_length=255, verbose_name="document number")),
                 ("document_date", models.DateTimeField(verbose_name="document date")),
@@ -72,6 +92,39 @@ class Migration(migrations.Migration):
             options={
                 "verbose_name": "payment",
                 "verbose_name_plural": "payments",
+            },
+        ),
+        migrations.CreateModel(
+            name="Replacement",
+            fields=[
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                (
+                    "replaced",
+                    models.OneToOneField(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="replaced_by",
+                        to="ledger.payment",
+                        verbose_name="replaced payment",
+                    ),
+                ),
+                (
+                    "payment",
+                    models.OneToOneField(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="replaces",
+                        to="ledger.payment",
+                        verbose_name="payment",
+                    ),
+                ),
+            ],
+            options={
+                "verbose_name": "replacement",
+                "verbose_name_plural": "replacements",
             },
         ),
         migrations.CreateModel(
@@ -116,6 +169,14 @@ class Migration(migrations.Migration):
             model_name="payment",
             constraint=models.CheckConstraint(
                 condition=models.Q(("amount_kopecks__gt", 0)), name="payment_positive"
+            ),
+        ),
+        migrations.AddConstraint(
+            model_name="payment",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("kind", "payment"), ("reverses__isnull", True))
+                | models.Q(("kind", "reversal"), ("reverses__isnull", False)),
+                name="payment_kind",
             ),
         ),
         migrations.AddConstraint(

@@ -55,7 +55,7 @@ def test_csv_format_is_read_by_excel_and_1c(encoding: str, codec: str) -> None:
     operation_id = str(organization.log.get(seq=1).payment.operation_id)
     assert first == [
         *("1", f"{written_at:%d.%m.%Y}", f"{written_at:%H:%M:%S}", "Счёт №1; «срочно»", "28.04.2024"),
-        *("145000,00", "145000,00", operation_id),
+        *("145000,00", "145000,00", operation_id, ""),
     ]
     assert second[3:7] == ['a"b', "28.04.2024", "0,50", "145000,50"]
     assert turnover[3:] == ["Turnover", "", "145000,50"]

@@ -108,7 +108,7 @@ def test_cells_are_typed() -> None:
     assert [cell.value for cell in rows[4]][3:6] == ["Opening balance", None, 0]
     assert [cell.value for cell in rows[5]] == [
         *(1, datetime.combine(posted_at, time()), posted_at.time(), "PAY-328", MIDNIGHT),
-        *(145_000.50, 145_000.50, str(entry.payment.operation_id)),
+        *(145_000.50, 145_000.50, str(entry.payment.operation_id), None),
     ]
     assert [row[3].value for row in rows[-2:]] == ["Turnover", "Closing balance"]
     assert [row[5].value for row in rows[-2:]] == [145_000.50, 145_000.50]

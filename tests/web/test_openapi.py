@@ -23,7 +23,7 @@ from ingest.banks.registry import ENDPOINTS
 from ingest.exceptions import InvalidDelivery, Overloaded
 from ingest.parsing import parse
 from ingest.views import BODY_BYTES_MAX
-from tests.factories import MIDNIGHT_IN_MOSCOW, make_webhook, payment_body, post_payments, terms
+from tests.factories import MIDNIGHT_IN_MOSCOW, correct, make_webhook, payment_body, post_payments, terms
 from web.openapi import FIRST, SAMPLE_DELIVERIES, document
 
 DOCUMENT: dict[str, Any] = document()
@@ -69,6 +69,10 @@ def sent(number: int) -> dict[str, Any]:
 def post(number: int) -> None:
     """Post a delivery of the document's examples, as a worker does."""
     post_payments(parse(json.dumps(sent(number)).encode()))
+
+
+def take_back(number: int) -> None:
+    correct(parse(json.dumps(sent(number)).encode()))
 
 
 def stored(**fields: Any) -> None:
@@ -164,6 +168,7 @@ SCENES: dict[str, Scene] = {
     "Rubles and kopecks": after(lambda: post(0), lambda: post(1)),
     "At a time before the first payment": before_the_first_payment,
     "Two payments": after(lambda: post(0), lambda: post(1)),
+    "A reversal": after(lambda: post(0), lambda: post(1), lambda: take_back(1)),
     "limit: must be a positive whole number": with_query("limit=0"),
     "before, after: give one of them": with_query("before=2&after=1"),
     f"from: {NO_DATE_TIME}": with_query("from=yesterday"),
