@@ -11,7 +11,7 @@ SYSTEM = "system"
 FAILURES = "Failures"  # no model, but a page of the webhooks
 NAMED_BY_APP = {"otp_static", "otp_totp"}  # backoffice/otp.py gives these apps descriptive names
 SECTIONS: dict[str, tuple[str | Promise, list[str]]] = {
-    "money": (_("Money"), ["Organization", "Payment", "BalanceLog", "Suspense", "Statement"]),
+    "money": (_("Money"), ["Organization", "Payment", "BalanceLog", "UnassignedPayment", "Statement"]),
     "inbox": (
         _("Inbox"),
         [

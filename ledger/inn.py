@@ -11,6 +11,23 @@ PATTERN = "^(?:[0-9]{10}|[0-9]{12})$"  # in the syntax of JSON Schema
 _SHAPE = re.compile(PATTERN)
 
 
+# A suspense account takes the place of an organization for money whose payer names no INN: невыясненные
+# поступления. Its key stands where an INN would: @ and our account that the money came to.
+SUSPENSE_PREFIX = "@"
+KEY_CHARS_MAX = 21
+_ACCOUNT = re.compile("[0-9]{20}")
+
+
+def suspense_key(account: object) -> str:
+    """Return the key of the suspense account for our `account`, or of the one for unknown accounts."""
+    known = isinstance(account, str) and _ACCOUNT.fullmatch(account)
+    return f"{SUSPENSE_PREFIX}{account if known else 'unknown'}"
+
+
+def is_suspense(key: str) -> bool:
+    return key.startswith(SUSPENSE_PREFIX)
+
+
 def is_inn(text: str) -> bool:
     """Return whether `text` has the shape of an INN: exactly 10 or 12 ASCII digits."""
     return _SHAPE.fullmatch(text) is not None

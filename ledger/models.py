@@ -6,16 +6,26 @@ from django.db.models import Q
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
-from ledger.inn import is_checksum_valid
+from ledger.inn import KEY_CHARS_MAX, SUSPENSE_PREFIX, is_checksum_valid
 from ledger.money import BALANCE_KOPECKS_MAX
 from ledger.operation_id import OperationIdField
 from ledger.terms import PaymentTerms
 
 
 class Organization(models.Model):
-    """A payee, identified by its INN. Its row is the lock under which its log grows."""
+    """A payee, identified by its INN, or a suspense account (ledger/inn.py).
 
-    inn = models.CharField(_("INN"), max_length=12, unique=True)
+    Its row is the lock under which its log grows.
+    """
+
+    class Kind(models.TextChoices):
+        ORGANIZATION = "organization", _("organization")
+        SUSPENSE = "suspense", _("suspense account")
+
+    kind = models.CharField(
+        _("kind"), max_length=12, choices=Kind, default=Kind.ORGANIZATION, db_default=Kind.ORGANIZATION
+    )
+    inn = models.CharField(_("INN"), max_length=KEY_CHARS_MAX, unique=True)
     balance_kopecks = models.BigIntegerField(_("balance, kopecks"), default=0)
     last_seq = models.BigIntegerField(_("last entry"), default=0)
     opened_at = models.DateTimeField(_("opened"))
@@ -29,6 +39,11 @@ class Organization(models.Model):
             models.CheckConstraint(
                 condition=Q(balance_kopecks__lte=BALANCE_KOPECKS_MAX), name="balance_not_overflowing"
             ),
+            models.CheckConstraint(
+                condition=Q(~Q(inn__startswith=SUSPENSE_PREFIX), kind="organization")
+                | Q(kind="suspense", inn__startswith=SUSPENSE_PREFIX),
+                name="organization_kind",
+            ),
         ]
 
     def __str__(self) -> str:
@@ -36,7 +51,7 @@ class Organization(models.Model):
 
     @property
     def inn_checksum_valid(self) -> bool:
-        return is_checksum_valid(self.inn)
+        return self.kind == self.Kind.ORGANIZATION and is_checksum_valid(self.inn)
 
 
 class Payment(models.Model):
@@ -90,6 +105,15 @@ class Payment(models.Model):
             document_number=self.document_number,
             document_date=self.document_date,
         )
+
+
+class UnassignedPayment(Payment):
+    """A payment that is in a suspense account still, for its page in the admin."""
+
+    class Meta:
+        proxy = True
+        verbose_name = _("unassigned payment")
+        verbose_name_plural = _("unassigned payments")
 
 
 class Replacement(models.Model):

@@ -28,6 +28,7 @@ from django.db.transaction import TransactionManagementError
 from core.db import clock
 from core.db.insert_select import insert_select
 from ledger.exceptions import MissingOrganizations
+from ledger.inn import is_suspense
 from ledger.models import BalanceLog, Organization, Payment, Replacement
 from ledger.operation_id import OperationIdField, reversal_id
 from ledger.queries import last_entry
@@ -66,13 +67,18 @@ def create_organizations(inns: Collection[str]) -> None:
     if connection.in_atomic_block:
         raise TransactionManagementError("organizations are created before the posting transaction")
     now = clock.database_now()
-    organizations = [Organization(inn=inn, opened_at=now) for inn in sorted(inns)]
+    kinds = Organization.Kind
+    organizations = [
+        Organization(inn=inn, kind=kinds.SUSPENSE if is_suspense(inn) else kinds.ORGANIZATION, opened_at=now)
+        for inn in sorted(inns)
+    ]
     Organization.objects.bulk_create(organizations, ignore_conflicts=True)
 
 
-def try_lock(inns: set[str]) -> dict[str, int]:
+def try_lock(inns: set[str], *, wait: bool = False) -> dict[str, int]:
     """Lock the organizations that are unlocked, without waiting; return their primary keys by INN.
 
+    With `wait`, wait for the others, in primary-key order: batches never wait, so there is no deadlock.
     Raise MissingOrganizations if any of `inns` does not exist.
     """
     keys = dict(Organization.objects.filter(inn__in=inns).values_list("inn", "id"))
@@ -80,7 +86,10 @@ def try_lock(inns: set[str]) -> dict[str, int]:
         raise MissingOrganizations(frozenset(missing))
     # By primary key: by INN the server might read, and lock, other rows on the way. The third column is not
     # in the index on the INN, which keeps the server from using that index.
-    locked = Organization.objects.select_for_update(skip_locked=True).filter(id__in_literals=keys.values())
+    locking = Organization.objects.select_for_update(skip_locked=not wait)
+    locked = locking.filter(id__in_literals=keys.values())
+    if wait:
+        locked = locked.order_by("id")
     return {inn: key for inn, key, _ in locked.values_list("inn", "id", "last_seq")}
 
 

@@ -32,7 +32,7 @@ LEDGER_TABLES = {
     "ledger_payment": AppendOnlyTable(_INITIAL, [("id",), ("operation_id",), ("reverses_id",)]),
     "ledger_replacement": AppendOnlyTable(_INITIAL, [("id",), ("replaced_id",), ("payment_id",)]),
     "ledger_balancelog": AppendOnlyTable(_INITIAL, [("id",), ("payment_id",), ("organization_id", "seq")]),
-    "ledger_organization": AppendOnlyTable(_INITIAL, fixed=["id", "inn", "opened_at"]),
+    "ledger_organization": AppendOnlyTable(_INITIAL, fixed=["id", "kind", "inn", "opened_at"]),
 }
 _registered = dict(LEDGER_TABLES)
 

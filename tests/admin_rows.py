@@ -17,7 +17,7 @@ from api.keys import issue
 from ingest import inbox, operator_actions
 from ingest.models import ConflictingDelivery, LedgerVerification, OperatorAction, Webhook
 from monitoring.models import Alert
-from tests.factories import make_webhook, payment_body, post_payments, terms
+from tests.factories import SUSPENSE, make_webhook, payment_body, post_payments, terms
 from worker.models import Heartbeat
 
 _ARGUMENT = re.compile(r"<(?:\w+:)?(\w+)>")
@@ -30,6 +30,7 @@ def create_one_of_each() -> None:
     """
     payment = terms(328_17)
     post_payments(payment)
+    post_payments(terms(7_00, inn=SUSPENSE))
     webhook = make_webhook(
         payment, status=Webhook.Status.FAILED, attempts=5, last_error="it broke", error_fingerprint="it broke"
     )

@@ -12,6 +12,7 @@ from django.db import connection, models, transaction
 
 from ingest import inbox
 from ingest.models import Webhook
+from ledger.inn import is_suspense
 from ledger.models import Organization, Payment
 from ledger.operation_id import OperationIdField
 from ledger.posting import PriorPosting, find_posted, post, replace, reverse, try_lock
@@ -21,6 +22,7 @@ from tests.payloads import payment_body
 ROMASHKA = "7707083893"
 VASILEK = "7719617469"
 IVANOV = "500100732259"
+SUSPENSE = "@40702810000000000002"  # of our account in the samples of Tochka
 SAMPLE = "1234567890"
 
 MIDNIGHT_IN_MOSCOW = datetime(2024, 4, 27, 21, tzinfo=UTC)
@@ -41,7 +43,10 @@ def make_organizations(*inns: str) -> None:
     """Create organizations, also inside a test's transaction, where ledger.posting refuses to."""
     known = set(Organization.objects.values_list("inn", flat=True))
     Organization.objects.bulk_create(
-        Organization(inn=inn, opened_at=MIDNIGHT_IN_MOSCOW) for inn in sorted(set(inns) - known)
+        Organization(
+            inn=inn, kind="suspense" if is_suspense(inn) else "organization", opened_at=MIDNIGHT_IN_MOSCOW
+        )
+        for inn in sorted(set(inns) - known)
     )
 
 
@@ -49,7 +54,7 @@ class PostingSource(models.Model):
     """Terms to post, in a temporary table of this session, with no key other than their number."""
 
     operation_id = OperationIdField()
-    inn = models.CharField(max_length=12)
+    inn = models.CharField(max_length=21)
     amount_kopecks = models.BigIntegerField()
     document_number = models.CharField(max_length=255)
     document_date = models.DateTimeField()
@@ -64,7 +69,7 @@ def posting_source(*batch: PaymentTerms) -> models.QuerySet[PostingSource]:
     with connection.cursor() as cursor:
         cursor.execute(
             "CREATE TEMPORARY TABLE IF NOT EXISTS tests_postingsource (id BIGINT PRIMARY KEY,"
-            " operation_id CHAR(32), inn VARCHAR(12), amount_kopecks BIGINT,"
+            " operation_id CHAR(32), inn VARCHAR(21), amount_kopecks BIGINT,"
             " document_number VARCHAR(255), document_date DATETIME(6))"
         )
         cursor.execute("DELETE FROM tests_postingsource")

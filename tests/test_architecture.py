@@ -43,8 +43,8 @@ MODULES = {
     ),
     "ingest/banks": "events json_fields registry tbank tochka vocabulary",
     "ledger": (
-        "apps checks download_slot exceptions inn models money operation_id posting queries schemas "
-        "statement statement_csv statement_xlsx terms triggers verification views"
+        "apps checks corrections download_slot exceptions inn models money operation_id posting queries "
+        "schemas statement statement_csv statement_xlsx terms triggers verification views"
     ),
     "ledger/admin": "balance_chart organization_page pages",
     "api": "admin apps authentication checks keys models throttling",

@@ -294,7 +294,7 @@ def _other_bank(name: str, source: str, media_type: str, schema: Json, security:
             "operationId": f"deliver_{source}",
             "summary": f"Deliver an event of {name}",
             "description": "The body has the bank's own format. An event that credits no payment is answered "
-            "`ignored`. An event that may credit one but is not recognized, or names no INN to credit, is "
+            "`ignored`. An event that may credit one but is not recognized is "
             "answered `unrecognized`, and stored until an operator processes it again or dismisses it. The "
             "endpoint exists if the bank's secrets are configured.",
             "security": security,

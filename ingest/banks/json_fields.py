@@ -14,7 +14,7 @@ import msgspec
 from ingest import field_rules
 from ingest.exceptions import InvalidDelivery, NotJson
 from ingest.field_rules import FIELD_CHARS_SHOWN
-from ledger.inn import is_inn
+from ledger.inn import is_inn, suspense_key
 
 KIO_CHARS = 5  # of a foreign organization, in the payer's INN (field 60) of its payment orders
 INTEGER_CHARS_MAX = 64
@@ -72,21 +72,21 @@ class JsonObject:
         raw = value.encode() if isinstance(value, JsonNumber) else msgspec.json.encode(str(value))
         return field_rules.amount_kopecks(raw, self.full_name(name))
 
-    def inn(self, name: str) -> str:
-        """Return an INN that can be credited."""
+    def inn_or_suspense(self, name: str, account: object) -> str:
+        """Return the INN to credit, or the suspense account of our `account` if the payer has none.
+
+        A private person has none, or zeros; a foreign organization has a KIO.
+        """
         value = self.fields.get(name)
         text = value.strip() if isinstance(value, str) else value
         if text is None or (isinstance(text, str) and not text.strip("0")):
-            raise InvalidDelivery(self.full_name(name), "names no INN, so there is no balance to credit")
+            return suspense_key(account)
         if not isinstance(value, str) or isinstance(value, JsonNumber):
             self._refuse_type(name, value, "a string of 10 or 12 digits")
         if is_inn(value):
             return value
-        if len(value) == KIO_CHARS and value.isdecimal():
-            raise InvalidDelivery(
-                self.full_name(name),
-                "is the 5-digit code (KIO) of a foreign organization, which has no INN to credit",
-            )
+        if len(value) == KIO_CHARS and value.isascii() and value.isdecimal():
+            return suspense_key(account)
         raise InvalidDelivery(self.full_name(name), "is no INN: it must have exactly 10 or 12 digits")
 
     def _value(self, name: str) -> Any:

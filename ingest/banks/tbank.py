@@ -89,7 +89,7 @@ def _credit(operation: JsonObject) -> CreditEvent:
     date = field_rules.document_date(operation.text("docDate"), "docDate")
     terms = PaymentTerms(
         operation_id=_operation_id(account, payer_account, number, date),
-        inn=payer.inn("inn"),
+        inn=payer.inn_or_suspense("inn", account),
         amount_kopecks=operation.kopecks("accountAmount"),
         document_number=number,
         document_date=date,

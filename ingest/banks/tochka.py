@@ -112,7 +112,9 @@ def _credit(event: JsonObject) -> CreditEvent:
     return CreditEvent(
         PaymentTerms(
             operation_id=operation_id(payment_id),
-            inn=event.nested("SidePayer").inn("inn"),
+            inn=event.nested("SidePayer").inn_or_suspense(
+                "inn", event.nested("SideRecipient").fields.get("account")
+            ),
             amount_kopecks=event.nested("SideRecipient").kopecks("amount"),
             document_number=field_rules.document_number(
                 event.text_or_integer("documentNumber"), "documentNumber"

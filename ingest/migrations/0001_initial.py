@@ -225,7 +225,7 @@ class Migration(migrations.Migration):
                     "operation_id",
                     ledger.operation_id.OperationIdField(unique=True, verbose_name="operation id"),
                 ),
-                ("payer_inn", models.CharField(max_length=12, verbose_name="payer INN")),
+                ("payer_inn", models.CharField(max_length=21, verbose_name="payer INN")),
                 ("amount_kopecks", models.BigIntegerField(verbose_name="amount, kopecks")),
                 ("document_number", models.CharField(max_length=255, verbose_name="document number")),
                 ("document_date", models.DateTimeField(verbose_name="document date")),
@@ -279,7 +279,7 @@ class Migration(migrations.Migration):
                         expression=models.Case(
                             models.When(next_attempt_at=None, status="received", then=models.F("payer_inn"))
                         ),
-                        output_field=models.CharField(max_length=12, null=True),
+                        output_field=models.CharField(max_length=21, null=True),
                     ),
                 ),
             ],

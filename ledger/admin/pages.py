@@ -14,17 +14,17 @@ from django.utils.translation import gettext_lazy
 
 from core.admin import ReadOnlyAdmin, admin_link
 from ledger.admin import organization_page
-from ledger.models import BalanceLog, Organization, Payment
+from ledger.models import BalanceLog, Organization, Payment, UnassignedPayment
 from ledger.money import format_rubles
 from ledger.operation_id import parse_operation_id
 
 
 @admin.register(Organization)
 class OrganizationAdmin(ReadOnlyAdmin):
-    list_display = ["inn", "checksum", "balance", "last_seq", "opened_at"]
+    list_display = ["inn", "kind", "checksum", "balance", "last_seq", "opened_at"]
     ordering = ["-id"]
     search_fields = ["inn"]
-    search_help_text = gettext_lazy("an INN")
+    search_help_text = gettext_lazy("an INN, or @ and our account")
     change_form_template = "admin/ledger/organization/change_form.html"
 
     def search(self, rows: QuerySet[Organization], text: str) -> QuerySet[Organization]:
@@ -122,6 +122,27 @@ class PaymentAdmin(ReadOnlyAdmin):
         entry = payment.log_entry
         text = _("{entry}: {balance} after it")
         return admin_link(entry, text.format(entry=entry, balance=format_rubles(entry.balance_after_kopecks)))
+
+
+@admin.register(UnassignedPayment)
+class UnassignedPaymentAdmin(PaymentAdmin):
+    """The payments in suspense that wait for an organization, oldest first."""
+
+    list_display = [
+        "created_at",
+        "organization",
+        "amount",
+        "document_number",
+        "document_date",
+        "operation_id",
+    ]
+    ordering = ["id"]
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
+        suspense = Organization.objects.filter(kind=Organization.Kind.SUSPENSE).values_list("id", flat=True)
+        payments = super().get_queryset(request).filter(kind=Payment.Kind.PAYMENT, reversal__isnull=True)
+        # A list of keys: with a join the server could read all payments.
+        return payments.filter(organization_id__in=list(suspense))
 
 
 @admin.register(BalanceLog)

@@ -23,7 +23,17 @@ class Migration(migrations.Migration):
                         auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
                     ),
                 ),
-                ("inn", models.CharField(max_length=12, unique=True, verbose_name="INN")),
+                (
+                    "kind",
+                    models.CharField(
+                        choices=[("organization", "organization"), ("suspense", "suspense account")],
+                        db_default="organization",
+                        default="organization",
+                        max_length=12,
+                        verbose_name="kind",
+                    ),
+                ),
+                ("inn", models.CharField(max_length=21, unique=True, verbose_name="INN")),
                 ("balance_kopecks", models.BigIntegerField(default=0, verbose_name="balance, kopecks")),
                 ("last_seq", models.BigIntegerField(default=0, verbose_name="last entry")),
                 ("opened_at", models.DateTimeField(verbose_name="opened")),
@@ -38,6 +48,13 @@ class Migration(migrations.Migration):
                     models.CheckConstraint(
                         condition=models.Q(("balance_kopecks__lte", 9223372036854775807)),
                         name="balance_not_overflowing",
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(
+                            models.Q(("inn__startswith", "@"), _negated=True), ("kind", "organization")
+                        )
+                        | models.Q(("inn__startswith", "@"), ("kind", "suspense")),
+                        name="organization_kind",
                     ),
                 ],
             },
@@ -93,6 +110,18 @@ class Migration(migrations.Migration):
                 "verbose_name": "payment",
                 "verbose_name_plural": "payments",
             },
+        ),
+        migrations.CreateModel(
+            name="UnassignedPayment",
+            fields=[],
+            options={
+                "verbose_name": "unassigned payment",
+                "verbose_name_plural": "unassigned payments",
+                "proxy": True,
+                "indexes": [],
+                "constraints": [],
+            },
+            bases=("ledger.payment",),
         ),
         migrations.CreateModel(
             name="Replacement",

@@ -87,6 +87,7 @@ def test_posted_rows_cannot_be_changed_or_deleted(payment: Payment, subtests: py
 FIXED: dict[str, Callable[[], object]] = {
     "INN": lambda: Organization.objects.filter(inn=ROMASHKA).update(inn=IVANOV),
     "INN with a blank behind": lambda: Organization.objects.update(inn=Concat("inn", Value(" "))),
+    "kind": lambda: Organization.objects.update(kind="suspense"),
     "opening": lambda: Organization.objects.update(opened_at=datetime(2020, 1, 1, tzinfo=UTC)),
     "key": lambda: Organization.objects.update(id=F("id") + 1000),
     "no INN": lambda: execute("UPDATE ledger_organization SET inn = NULL"),
