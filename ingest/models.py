@@ -109,6 +109,7 @@ class Webhook(models.Model):
             ("replay_webhook", "Can replay failed webhooks"),
             ("dismiss_webhook", "Can dismiss failed webhooks"),
             ("resolve_conflict", "Can resolve conflicts"),
+            ("correct_payment", "Can correct posted payments"),
         ]
 
     def __str__(self) -> str:
@@ -372,12 +373,19 @@ class OperatorAction(models.Model):
         RESOLVE = "resolve", _("resolution of conflicts")
         PROCESS = "process", _("processing of unrecognized deliveries")
         DISCARD = "discard", _("dismissal of unrecognized deliveries")
+        REVERSE = "reverse", _("reversal of payments")
+        REPLACE = "replace", _("replacement of payments by their conflicting deliveries")
+        ASSIGN = "assign", _("assignment from suspense")
+        UNASSIGN = "unassign", _("return to suspense")
 
-    kind = models.CharField(_("kind"), max_length=7, choices=Kind.choices)
+    kind = models.CharField(_("kind"), max_length=8, choices=Kind.choices)
     at = models.DateTimeField(_("when"), default=timezone.now)
     by = models.ForeignKey(User, on_delete=models.PROTECT, related_name="+", verbose_name=_("user"))
     by_name = models.CharField(_("by"), max_length=255)  # at that time; names change
     reason = models.CharField(_("reason"), max_length=ACTION_REASON_CHARS_MAX)
+    inn = models.CharField(  # of an assignment
+        _("assigned to INN"), max_length=KEY_CHARS_MAX, blank=True, default="", db_default=""
+    )
 
     class Meta:
         verbose_name = _("operator action")
@@ -399,6 +407,7 @@ class OperatorActionItem(models.Model):
         FAILED = "failed", _("failed again meanwhile")
         DISMISSED = "dismissed", _("already dismissed")
         RESOLVED = "resolved", _("without an open conflict")
+        REFUSED = "refused", _("no longer possible")
         UNKNOWN = "unknown", _("unknown")
 
     action = models.ForeignKey(

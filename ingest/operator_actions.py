@@ -1,16 +1,15 @@
-"""Operator actions on webhooks: replay or dismiss failed ones, resolve conflicts; each with a reason.
+"""Operator actions on webhooks: replay or dismiss failed ones, resolve conflicts, correct posted payments.
 
 Creating an action commits its rows: who, why, and one item per webhook. `run_chunk` then processes the items
 in chunks, each in one transaction with its effects; the request, a worker or the sweeper may run it. So an
 action survives the process that runs it, processes each webhook once, and its rows are the audit trail. A
 webhook moves only if it is failed while its row is locked: of two concurrent actions on one webhook one wins,
-and the other records the status it found. Actions on unrecognized deliveries: ingest/unrecognized.py.
+and the other records the status it found. Actions on posted payments: ingest/correction_actions.py, on
+unrecognized deliveries: ingest/unrecognized.py.
 """
 
 import time
-from collections import Counter
 from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass, field
 from functools import partial
 
 import structlog
@@ -20,7 +19,7 @@ from django.db.models import Count, F, Q, QuerySet, Value
 
 from core.db import transactions
 from core.db.insert_select import insert_select
-from ingest import doorbell, unrecognized
+from ingest import correction_actions, doorbell, unrecognized
 from ingest.confirmation import digest
 from ingest.exceptions import NothingToDo, StaleConfirmation
 from ingest.models import (
@@ -31,6 +30,8 @@ from ingest.models import (
     UnrecognizedDelivery,
     Webhook,
 )
+from ledger.exceptions import MissingOrganizations
+from ledger.posting import create_organizations
 
 log = structlog.get_logger(__name__)
 
@@ -39,16 +40,19 @@ CHUNK_WEBHOOKS = 500  # per transaction
 INSERT_BATCH_ROWS = 1000
 OPERATIONS_LOGGED_MAX = 10  # per action; the audit trail has all of them
 Kind = OperatorAction.Kind
+_ON_CONFLICTS = {Kind.RESOLVE, Kind.REPLACE}  # these mark the open conflicts of their webhooks as resolved
 Outcome = OperatorActionItem.Outcome
 
 
 def eligible(kind: Kind, webhooks: QuerySet[Webhook]) -> QuerySet[Webhook]:
     """Return those of `webhooks` that an action of this kind would move now."""
-    if kind == Kind.RESOLVE:
+    if kind in correction_actions.KINDS:
+        webhooks = correction_actions.eligible(kind, webhooks)
+    if kind in _ON_CONFLICTS:
         # A list of keys, because MariaDB would scan all webhooks with a lookup in this table for each.
         open_conflicts = ConflictingDelivery.objects.filter(resolved_by=None).order_by()
         return webhooks.filter(id__in_literals=set(open_conflicts.values_list("webhook_id", flat=True)))
-    return webhooks.filter(status=Webhook.Status.FAILED)
+    return webhooks if kind in correction_actions.KINDS else webhooks.filter(status=Webhook.Status.FAILED)
 
 
 def state_digest(kind: Kind, webhooks: QuerySet[Webhook]) -> str:
@@ -63,9 +67,9 @@ def state_digest(kind: Kind, webhooks: QuerySet[Webhook]) -> str:
 def _affected(kind: Kind, webhooks: QuerySet[Webhook]) -> list[tuple[int, int]]:
     """Return (webhook key, number of actions that moved it before) of at most WEBHOOKS_MAX webhooks.
 
-    For a resolution: (webhook key, conflict key) of each of their open conflicts.
+    For a resolution or a replacement: (webhook key, conflict key) of each of their open conflicts.
     """
-    if kind == Kind.RESOLVE:
+    if kind in _ON_CONFLICTS:
         keys = set(eligible(kind, webhooks).order_by("id").values_list("id", flat=True)[:WEBHOOKS_MAX])
         conflicts = ConflictingDelivery.objects.filter(resolved_by=None).order_by("webhook_id", "id")
         return [pair for pair in conflicts.values_list("webhook_id", "id") if pair[0] in keys]
@@ -88,13 +92,20 @@ def create(
     confirmed. Raise ValueError without a reason, NothingToDo without webhooks, and StaleConfirmation if the
     action would now move other webhooks or conflicts than confirmed.
     """
+    action = OperatorAction(kind=kind, by=by, by_name=by_name or by.get_username())
+    return create_for_ids(action, webhook_ids, reason, confirmed)
+
+
+def create_for_ids(
+    action: OperatorAction, webhook_ids: Iterable[int], reason: str, confirmed: str | None = None
+) -> OperatorAction:
+    """Like `create`, with an action that is not saved yet."""
     ordered = sorted(set(webhook_ids))[:WEBHOOKS_MAX]
 
     def insert_items(action: OperatorAction) -> int:
         items = (OperatorActionItem(action=action, webhook_id=webhook_id) for webhook_id in ordered)
         return len(OperatorActionItem.objects.bulk_create(items, batch_size=INSERT_BATCH_ROWS))
 
-    action = OperatorAction(kind=kind, by=by, by_name=by_name or by.get_username())
     return _create(action, reason, insert_items, confirmed)
 
 
@@ -159,12 +170,12 @@ def _check_confirmation(action: OperatorAction, confirmed: str | None) -> None:
 
     A resolution marks its conflicts here, all at once, so that running it resolves no later one.
     """
-    if confirmed is None and action.kind != Kind.RESOLVE:
+    if confirmed is None and action.kind not in _ON_CONFLICTS:
         return
     affected = _affected(Kind(action.kind), Webhook.objects.filter(action_items__action=action))
     if confirmed is not None and affected and digest(affected) != confirmed:
         raise StaleConfirmation
-    if action.kind == Kind.RESOLVE:
+    if action.kind in _ON_CONFLICTS:
         _mark_resolved([conflict_id for _, conflict_id in affected], action)
 
 
@@ -182,6 +193,14 @@ def run_chunk(action_id: int, *, wait: bool = False) -> int:
 
     Return 0 if none is pending, or if another process has the action locked; with `wait`, wait for it.
     """
+    try:
+        return _run_chunk(action_id, wait=wait)
+    except MissingOrganizations as exc:  # of a correction
+        create_organizations(exc.inns)
+    return _run_chunk(action_id, wait=wait)
+
+
+def _run_chunk(action_id: int, *, wait: bool) -> int:
     with transaction.atomic():
         action = OperatorAction.objects.select_for_update(skip_locked=not wait).filter(pk=action_id).first()
         if action is None:
@@ -189,7 +208,10 @@ def run_chunk(action_id: int, *, wait: bool = False) -> int:
         if action.kind in unrecognized.KINDS:
             return unrecognized.run_chunk(action)
         pending = OperatorActionItem.objects.filter(action=action, outcome=Outcome.PENDING).order_by("id")
-        chunk = dict(pending.values_list("webhook_id", "id")[:CHUNK_WEBHOOKS])
+        size = (
+            correction_actions.CHUNK_WEBHOOKS if action.kind in correction_actions.KINDS else CHUNK_WEBHOOKS
+        )
+        chunk = dict(pending.values_list("webhook_id", "id")[:size])
         outcomes = _RUNNERS[Kind(action.kind)](action, chunk.keys())
         for outcome in set(outcomes.values()):
             item_ids = [chunk[webhook_id] for webhook_id, each in outcomes.items() if each == outcome]
@@ -244,6 +266,7 @@ _RUNNERS: dict[Kind, Callable[[OperatorAction, Collection[int]], dict[int, str]]
     Kind.REPLAY: _replay,
     Kind.DISMISS: _dismiss,
     Kind.RESOLVE: _resolve,
+    **dict.fromkeys(correction_actions.KINDS, correction_actions.run),
 }
 
 
@@ -261,39 +284,3 @@ def _move(action: OperatorAction, webhook_ids: Collection[int], **values: object
     failed -= set(later.values_list("webhook_id", flat=True))
     Webhook.objects.filter(id__in_literals=failed).update(**values)
     return dict.fromkeys(webhook_ids, Outcome.UNKNOWN) | statuses | dict.fromkeys(failed, Outcome.DONE)
-
-
-@dataclass
-class Progress:
-    """The progress of an action, counted in items."""
-
-    outcomes: Counter[str] = field(default_factory=Counter)  # items by outcome
-    current_statuses: Counter[str] = field(default_factory=Counter)  # replayed webhooks by status
-
-    @property
-    def total(self) -> int:
-        return self.outcomes.total()
-
-    @property
-    def processed(self) -> int:
-        return self.total - self.outcomes[Outcome.PENDING]
-
-    @property
-    def is_finished(self) -> bool:
-        """Whether no item is pending, and no replayed webhook is still to be applied."""
-        return not self.outcomes[Outcome.PENDING] and not self.current_statuses[Webhook.Status.RECEIVED]
-
-
-def progress(action: OperatorAction) -> Progress:
-    """Count the action's rows now. Later actions may have moved its webhooks since."""
-    if action.kind in unrecognized.KINDS:
-        deliveries = action.unrecognized_deliveries.values_list("outcome").annotate(Count("id")).order_by()
-        return Progress(Counter(dict(deliveries)))
-    # With every outcome named, the index on (outcome, action) covers the query.
-    items = OperatorActionItem.objects.filter(action=action, outcome__in=Outcome.values)
-    outcomes = Counter(dict(items.values_list("outcome").annotate(Count("id")).order_by()))
-    current_statuses: Counter[str] = Counter()
-    if action.kind == Kind.REPLAY:
-        done = items.filter(outcome=Outcome.DONE)
-        current_statuses.update(dict(done.values_list("webhook__status").annotate(Count("id")).order_by()))
-    return Progress(outcomes, current_statuses)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from django.contrib.auth.models import User
 
-from ingest import operator_actions
+from ingest import action_progress, operator_actions
 from ingest.models import OperatorAction, OperatorActionItem, Webhook
 
 UNKNOWN = OperatorActionItem.Outcome.UNKNOWN
@@ -51,7 +51,7 @@ def replay(
         action = operator_actions.create(OperatorAction.Kind.REPLAY, chunk, by, reason, by_name)
         while processed := operator_actions.run_chunk(action.pk, wait=True):
             on_progress(processed)
-        outcomes = operator_actions.progress(action).outcomes
+        outcomes = action_progress.progress(action).outcomes
         result.replayed += outcomes.pop(OperatorActionItem.Outcome.DONE, 0)
         result.skipped += outcomes
     return result

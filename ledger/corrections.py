@@ -1,23 +1,50 @@
 """Correct a posted operation: reverse it, replace it, assign it from suspense, or undo that.
 
 An operation may be corrected again and again; each replacement stands in place of the payment before it. A
-correction is of the operation's last payment, which is read again under the locks, and commits as a whole.
+correction is of the operation's last payment. It is planned without a lock, for a preview, and planned again
+under the locks; only if both plans are equal it is carried out, as a whole.
 """
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from uuid import UUID
 
-from django.db import transaction
+from django.db import connection, transaction
 
 from core.db import transactions
 from ledger import posting
 from ledger.exceptions import CorrectionRefused
 from ledger.inn import is_suspense
-from ledger.models import Payment
+from ledger.models import Organization, Payment
 from ledger.terms import PaymentTerms
 
+# Returns the terms to post in place of the payment, None to post none. Raises CorrectionRefused.
 Decide = Callable[[Payment], PaymentTerms | None]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a correction does: reverse `payment` unless it is reversed, then post `terms` in its place."""
+
+    payment: Payment
+    is_reversed: bool
+    terms: PaymentTerms | None
+
+    @property
+    def inns(self) -> set[str]:
+        inn = self.payment.organization.inn
+        return {inn, self.terms.inn if self.terms else inn}
+
+    def balances(self) -> list[tuple[str, int, int]]:
+        """Return (INN, balance before, balance after) of each organization, in kopecks."""
+        changes = dict.fromkeys(sorted(self.inns), 0)
+        if not self.is_reversed:
+            changes[self.payment.organization.inn] -= self.payment.amount_kopecks
+        if self.terms:
+            changes[self.terms.inn] += self.terms.amount_kopecks
+        organizations = Organization.objects.filter(inn__in=changes)
+        now = dict(organizations.values_list("inn", "balance_kopecks"))
+        return [(inn, now.get(inn, 0), now.get(inn, 0) + change) for inn, change in changes.items()]
 
 
 def last_payment(operation_id: UUID) -> Payment:
@@ -25,7 +52,7 @@ def last_payment(operation_id: UUID) -> Payment:
 
     Raise CorrectionRefused if the operation is not posted.
     """
-    payments = Payment.objects.select_related("organization", "reversal")
+    payments = Payment.objects.select_related("organization")
     payment = payments.filter(operation_id=operation_id, kind=Payment.Kind.PAYMENT).first()
     if payment is None:
         raise CorrectionRefused("the operation is not posted")
@@ -34,83 +61,69 @@ def last_payment(operation_id: UUID) -> Payment:
     return payment
 
 
-def is_reversed(payment: Payment) -> bool:
-    return Payment.objects.filter(reverses=payment).exists()
+def plan(operation_id: UUID, decide: Decide) -> Plan:
+    """Plan a correction. Raise CorrectionRefused if it would change nothing, or must not be."""
+    payment = last_payment(operation_id)
+    is_reversed, terms = Payment.objects.filter(reverses=payment).exists(), decide(payment)
+    if terms is None and is_reversed:
+        raise CorrectionRefused("the operation is reversed already")
+    if terms and not is_reversed and replace(terms, operation_id=payment.operation_id) == payment.terms:
+        raise CorrectionRefused("the operation stands under these terms already")
+    return Plan(payment, is_reversed, terms)
 
 
-def reverse(operation_id: UUID) -> Payment:
-    """Take the operation back; return the payment that was reversed. Raise CorrectionRefused."""
-    return _correct(operation_id, lambda payment: None)
+def correct(operation_id: UUID, decide: Decide) -> Plan:
+    """Carry out a correction in one transaction; return what was done.
 
-
-def replace_terms(operation_id: UUID, terms: PaymentTerms) -> Payment:
-    """Reverse the operation, unless it is reversed, and post `terms` in its place.
-
-    Return the payment that was replaced. The operation id in `terms` is of no account. Raise
-    CorrectionRefused, also if the operation stands under these terms already.
+    Raise CorrectionRefused as `plan` does, and MissingOrganizations inside the caller's transaction.
     """
-    return _correct(operation_id, lambda payment: terms)
+    planned = plan(operation_id, decide)
+    if not connection.in_atomic_block:  # inside a transaction it could deadlock
+        posting.create_organizations(planned.inns)
+
+    def carry_out() -> Plan:
+        with transaction.atomic():
+            organizations = posting.try_lock(planned.inns, wait=True)
+            locked = plan(operation_id, decide)
+            if locked != planned:
+                raise CorrectionRefused("the operation was corrected by someone else at this moment")
+            if not locked.is_reversed:
+                posting.reverse(locked.payment, organizations)
+            if locked.terms:
+                posting.replace(locked.payment, locked.terms, organizations)
+        return locked
+
+    return transactions.run_with_retries(carry_out)
 
 
-def assign(operation_id: UUID, inn: str) -> Payment:
-    """Move the operation from its suspense account to the organization `inn`; return the payment moved.
+def reversal(_payment: Payment) -> None:
+    """Decide to take the operation back."""
 
-    Raise CorrectionRefused unless it is in suspense.
-    """
 
-    def to_organization(payment: Payment) -> PaymentTerms:
+def replacement(terms: PaymentTerms) -> Decide:
+    """Decide to post `terms`, whose operation id is of no account, also if the operation was taken back."""
+    return lambda _payment: terms
+
+
+def assignment(inn: str) -> Decide:
+    """Decide to move the operation from suspense to the organization `inn`."""
+
+    def decide(payment: Payment) -> PaymentTerms:
         if not is_suspense(payment.organization.inn) or is_suspense(inn):
             raise CorrectionRefused("only a payment in suspense is assigned, and to an organization")
         return replace(payment.terms, inn=inn)
 
-    return _correct(operation_id, to_organization)
+    return decide
 
 
-def unassign(operation_id: UUID) -> Payment:
-    """Move an assigned operation back to its suspense account; return the payment moved.
+def return_to_suspense(operation_id: UUID) -> Decide:
+    """Decide to move the operation back to the suspense account where it was posted."""
+    first = Payment.objects.filter(operation_id=operation_id).values_list("organization__inn", flat=True)
+    key = first.first() or ""
 
-    Raise CorrectionRefused unless it came from suspense and left it.
-    """
-    key = (
-        Payment.objects.filter(operation_id=operation_id).values_list("organization__inn", flat=True).first()
-    )
-
-    def back(payment: Payment) -> PaymentTerms:
-        if not key or not is_suspense(key) or payment.organization.inn == key:
+    def decide(payment: Payment) -> PaymentTerms:
+        if not is_suspense(key) or payment.organization.inn == key:
             raise CorrectionRefused("the payment was not assigned from suspense")
         return replace(payment.terms, inn=key)
 
-    return _correct(operation_id, back)
-
-
-def _correct(operation_id: UUID, decide: Decide) -> Payment:
-    """Reverse the last payment of the operation, and post the terms that `decide` returns for it, if any."""
-    terms = decide(last_payment(operation_id))
-    if terms and not transaction.get_connection().in_atomic_block:
-        posting.create_organizations([terms.inn])  # inside the transaction it could deadlock
-
-    def correct() -> Payment:
-        with transaction.atomic():
-            payment = last_payment(operation_id)
-            terms = decide(payment)
-            inns = {payment.organization.inn, terms.inn if terms else payment.organization.inn}
-            organizations = posting.try_lock(inns, wait=True)
-            locked = last_payment(operation_id)
-            if locked != payment:
-                raise CorrectionRefused("the operation was corrected by someone else at this moment")
-            _apply(locked, terms, organizations)
-            return payment
-
-    return transactions.run_with_retries(correct)
-
-
-def _apply(payment: Payment, terms: PaymentTerms | None, organizations: dict[str, int]) -> None:
-    was_reversed = is_reversed(payment)
-    if terms is None and was_reversed:
-        raise CorrectionRefused("the operation is reversed already")
-    if terms and not was_reversed and replace(terms, operation_id=payment.operation_id) == payment.terms:
-        raise CorrectionRefused("the operation stands under these terms already")
-    if not was_reversed:
-        posting.reverse(payment, organizations)
-    if terms:
-        posting.replace(payment, terms, organizations)
+    return decide

@@ -1,7 +1,7 @@
 """The confirmation page of an operator action, which asks for its reason, and its submission."""
 
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from typing import cast
 
@@ -20,10 +20,13 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from core.admin import admin_link
-from ingest import operator_actions
+from ingest import correction_actions, operator_actions
 from ingest.exceptions import NothingToDo, StaleConfirmation
 from ingest.models import ACTION_REASON_CHARS_MAX, OperatorAction, Webhook
 from ingest.replay import count_by_status
+from ledger.exceptions import CorrectionRefused
+from ledger.inn import PATTERN as INN_PATTERN
+from ledger.inn import is_inn
 from ledger.money import format_rubles
 
 SELECTED_MAX = 10_000  # webhooks by their keys; of those that match a filter, operator_actions.WEBHOOKS_MAX
@@ -35,12 +38,17 @@ _PERMISSIONS = {
     Kind.REPLAY: "ingest.replay_webhook",
     Kind.DISMISS: "ingest.dismiss_webhook",
     Kind.RESOLVE: "ingest.resolve_conflict",
+    **dict.fromkeys(correction_actions.KINDS, "ingest.correct_payment"),
 }
 KINDS = tuple(_PERMISSIONS)  # of actions on webhooks
 _TITLES = {
     Kind.REPLAY: gettext_lazy("Replay webhooks"),
     Kind.DISMISS: gettext_lazy("Dismiss webhooks"),
     Kind.RESOLVE: gettext_lazy("Resolve conflicts"),
+    Kind.REVERSE: gettext_lazy("Reverse payments"),
+    Kind.REPLACE: gettext_lazy("Reverse payments and replace them"),
+    Kind.ASSIGN: gettext_lazy("Assign payments to an organization"),
+    Kind.UNASSIGN: gettext_lazy("Return payments to suspense"),
 }
 NOT_ELIGIBLE = gettext_lazy("Nothing to do: none of these webhooks is in the required state.")
 
@@ -50,7 +58,7 @@ def has_action_permission(user: User | AnonymousUser, kind: Kind) -> bool:
 
 
 def permission_context(user: User | AnonymousUser) -> dict[str, bool]:
-    """Return the template context can_replay, can_dismiss and can_resolve."""
+    """Return the template context can_replay, can_dismiss, can_resolve, can_reverse and so on."""
     return {f"can_{kind.value}": has_action_permission(user, kind) for kind in KINDS}
 
 
@@ -66,6 +74,21 @@ class ReasonForm(forms.Form):
         widget=forms.Textarea({"rows": 2, "cols": 80, "autofocus": True}),
         help_text=gettext_lazy("Recorded in the audit trail under your name. It cannot be changed later."),
     )
+
+
+class AssignmentForm(ReasonForm):
+    inn = forms.RegexField(INN_PATTERN, label=gettext_lazy("INN"), required=False)
+
+
+def submitted_inn(request: HttpRequest) -> str:
+    """Return the INN in the request, of an assignment; empty if it is none."""
+    inn = (request.POST.get("inn") or request.GET.get("inn") or "").strip()
+    return inn if is_inn(inn) else ""
+
+
+def is_previewed(request: HttpRequest, kind: Kind) -> bool:
+    """Return whether the page that was submitted showed what will happen: of an assignment, with this INN."""
+    return kind != Kind.ASSIGN or request.POST.get("previewed_inn") == submitted_inn(request) != ""
 
 
 def submitted_reason(request: HttpRequest) -> str | None:
@@ -85,7 +108,7 @@ def confirm(
         messages.error(request, text.format(max=SELECTED_MAX))
         return None
     selected = Webhook.objects.filter(id__in_literals=webhook_ids)
-    counts = {} if kind == Kind.RESOLVE else count_by_status(webhook_ids)
+    counts = count_by_status(webhook_ids) if kind in {Kind.REPLAY, Kind.DISMISS} else {}
     counts.pop(Webhook.Status.FAILED, None)
     labels = dict(operator_actions.Outcome.choices)
     extra_context = {
@@ -126,18 +149,46 @@ def _confirmation(
         "in_background": count > operator_actions.CHUNK_WEBHOOKS,
         "digest": digest,
         "first": [(admin_link(each, each), format_rubles(each.amount_kopecks), each) for each in first],
-        "form": ReasonForm(request.POST if "reason" in request.POST else None),
+        "inn": submitted_inn(request),
+        "is_correction": kind in correction_actions.KINDS,
+        "corrections": _previews(request, kind, first) if kind in correction_actions.KINDS else [],
+        "form": (AssignmentForm if kind == Kind.ASSIGN else ReasonForm)(
+            request.POST if "reason" in request.POST else None, initial={"inn": submitted_inn(request)}
+        ),
         "not_eligible": NOT_ELIGIBLE,
         **extra_context,
     }
     return TemplateResponse(request, "admin/ingest/webhook/confirm_action.html", context)
 
 
+def _previews(
+    request: HttpRequest, kind: Kind, webhooks: Iterable[Webhook]
+) -> list[tuple[str, list[tuple[str, str, str]], str]]:
+    """Return of each webhook its link, the balances before and after, and why it can't be corrected."""
+    inn = submitted_inn(request)
+    if kind == Kind.ASSIGN and not inn:
+        return []
+    previews = []
+    for webhook in webhooks:
+        balances, refusal = [], ""
+        try:
+            plan = correction_actions.plan(kind, webhook, inn)
+            balances = [
+                (inn, format_rubles(before), format_rubles(after)) for inn, before, after in plan.balances()
+            ]
+        except CorrectionRefused as exc:
+            refusal = str(exc)
+        previews.append((admin_link(webhook, webhook), balances, refusal))
+    return previews
+
+
 def submit(
     request: HttpRequest, site: AdminSite, kind: Kind, webhook_ids: Collection[int], reason: str
 ) -> HttpResponse:
     def create(by: User, confirmed: str) -> OperatorAction:
-        return operator_actions.create(kind, webhook_ids, by, reason, confirmed=confirmed)
+        inn = submitted_inn(request) if kind == Kind.ASSIGN else ""
+        action = OperatorAction(kind=kind, by=by, by_name=by.get_username(), inn=inn)
+        return operator_actions.create_for_ids(action, webhook_ids, reason, confirmed)
 
     def confirm_again() -> HttpResponse:
         return or_changelist(confirm(request, site, kind, webhook_ids))

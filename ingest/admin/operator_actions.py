@@ -8,7 +8,7 @@ from django.http import HttpRequest, HttpResponse
 from django.utils.translation import gettext_lazy as _
 
 from core.admin import ReadOnlyAdmin, may_view
-from ingest import operator_actions, unrecognized
+from ingest import action_progress, operator_actions, unrecognized
 from ingest.models import OperatorAction, OperatorActionItem, UnrecognizedDelivery, Webhook
 
 SHOWN_MAX = 20  # items of an action
@@ -22,7 +22,7 @@ _STATUS_LABELS = {
 class OperatorActionAdmin(ReadOnlyAdmin):
     list_display = ["at", "kind", "by_name", "reason"]
     list_filter = ["kind"]
-    fields = ["kind", "at", "by_name", "reason"]
+    fields = ["kind", "at", "by_name", "reason", "inn"]
     ordering = ["-id"]
     change_form_template = "admin/ingest/operatoraction/change_form.html"
 
@@ -46,7 +46,7 @@ class OperatorActionAdmin(ReadOnlyAdmin):
 
 
 def _webhooks_context(action: OperatorAction, *, may_view: bool) -> dict[str, Any]:
-    progress = operator_actions.progress(action)
+    progress = action_progress.progress(action)
     labels, statuses = dict(operator_actions.Outcome.choices), dict(Webhook.Status.choices)
     items = OperatorActionItem.objects.filter(action=action)
     failed_again = items.filter(outcome=operator_actions.Outcome.DONE, webhook__status=Webhook.Status.FAILED)
@@ -69,7 +69,7 @@ def _webhooks_context(action: OperatorAction, *, may_view: bool) -> dict[str, An
 
 
 def _deliveries_context(action: OperatorAction, *, may_view: bool) -> dict[str, Any]:
-    progress = operator_actions.progress(action)
+    progress = action_progress.progress(action)
     labels = dict(UnrecognizedDelivery.Outcome.choices) | {"": operator_actions.Outcome.PENDING.label}
     deliveries = action.unrecognized_deliveries.defer("body").order_by("id")
     return {

@@ -19,6 +19,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from core.admin import admin_link, format_datetime, list_link
+from ingest import correction_actions
 from ingest.admin import action_views, failures, search, timeline
 from ingest.admin.delivery_bodies import DeliveryBodyAdmin
 from ingest.models import DEFAULT_SOURCE, ConflictingDelivery, OperatorAction, Webhook
@@ -96,7 +97,7 @@ class WebhookAdmin(DeliveryBodyAdmin):
         "An operation id, ours or the bank's, finds any webhook. An INN, document number or amount in rubles "
         "finds failed and dismissed ones; an INN also the latest 200 applied. For older ones search Payments."
     )
-    actions = ["replay_selected", "dismiss_selected", "resolve_selected"]
+    actions = ["replay_selected", "dismiss_selected", "resolve_selected", "reverse_selected"]
 
     def search(self, rows: QuerySet[Webhook], text: str) -> QuerySet[Webhook]:
         return search.search(rows, text)
@@ -117,6 +118,13 @@ class WebhookAdmin(DeliveryBodyAdmin):
 
     def has_resolve_permission(self, request: HttpRequest) -> bool:
         return action_views.has_action_permission(request.user, Kind.RESOLVE)
+
+    def has_reverse_permission(self, request: HttpRequest) -> bool:
+        return action_views.has_action_permission(request.user, Kind.REVERSE)
+
+    @admin.action(permissions=["reverse"], description=gettext_lazy("Reverse the payment"))
+    def reverse_selected(self, request: HttpRequest, selected: QuerySet[Webhook]) -> HttpResponse | None:
+        return self._confirm(request, Kind.REVERSE, selected)
 
     @admin.action(permissions=["replay"], description=gettext_lazy("Replay"))
     def replay_selected(self, request: HttpRequest, selected: QuerySet[Webhook]) -> HttpResponse | None:
@@ -149,11 +157,12 @@ class WebhookAdmin(DeliveryBodyAdmin):
             raise Http404
         if not action_views.has_action_permission(request.user, Kind(kind)):
             raise PermissionDenied
-        if request.GET.get("all") == "1":
+        if request.GET.get("all") == "1" and kind != Kind.ASSIGN:  # that is confirmed payment by payment
             return self._action_on_all(request, Kind(kind))
         webhook_ids = action_views.submitted_ids(request.POST if request.method == "POST" else request.GET)
         reason = action_views.submitted_reason(request)
-        if reason is not None and len(webhook_ids) <= action_views.SELECTED_MAX:
+        is_previewed = action_views.is_previewed(request, Kind(kind))
+        if reason is not None and is_previewed and len(webhook_ids) <= action_views.SELECTED_MAX:
             return action_views.submit(request, self.admin_site, Kind(kind), webhook_ids, reason)
         page = action_views.confirm(request, self.admin_site, Kind(kind), webhook_ids)
         return action_views.or_changelist(page)
@@ -176,7 +185,11 @@ class WebhookAdmin(DeliveryBodyAdmin):
         conflicts = ConflictingDelivery.objects.filter(resolved_by=None)
         has_conflict = object_id.isdecimal() and conflicts.filter(webhook_id=object_id[:18]).exists()
         permissions = action_views.permission_context(request.user)
+        in_suspense = object_id.isdecimal() and correction_actions.eligible(
+            Kind.ASSIGN, Webhook.objects.filter(pk=object_id[:18])
+        )
         context = {**(extra_context or {}), **permissions, "has_conflict": has_conflict}
+        context["was_in_suspense"] = in_suspense and in_suspense.exists()
         return super().change_view(request, object_id, form_url, context)
 
     def get_object(

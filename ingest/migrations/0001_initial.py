@@ -23,6 +23,7 @@ OPERATED = [
     ("ingest", "webhook", "replay_webhook", "Can replay failed webhooks"),
     ("ingest", "webhook", "dismiss_webhook", "Can dismiss failed webhooks"),
     ("ingest", "webhook", "resolve_conflict", "Can resolve conflicts"),
+    ("ingest", "webhook", "correct_payment", "Can correct posted payments"),
     ("ingest", "unrecognizeddelivery", "process_unrecognized", "Can process unrecognized deliveries again"),
     ("ingest", "unrecognizeddelivery", "dismiss_unrecognized", "Can dismiss unrecognized deliveries"),
 ]
@@ -189,14 +190,28 @@ class Migration(migrations.Migration):
                             ("resolve", "resolution of conflicts"),
                             ("process", "processing of unrecognized deliveries"),
                             ("discard", "dismissal of unrecognized deliveries"),
+                            ("reverse", "reversal of payments"),
+                            ("replace", "replacement of payments by their conflicting deliveries"),
+                            ("assign", "assignment from suspense"),
+                            ("unassign", "return to suspense"),
                         ],
-                        max_length=7,
+                        max_length=8,
                         verbose_name="kind",
                     ),
                 ),
                 ("at", models.DateTimeField(default=django.utils.timezone.now, verbose_name="when")),
                 ("by_name", models.CharField(max_length=255, verbose_name="by")),
                 ("reason", models.CharField(max_length=500, verbose_name="reason")),
+                (
+                    "inn",
+                    models.CharField(
+                        blank=True,
+                        db_default="",
+                        default="",
+                        max_length=21,
+                        verbose_name="assigned to INN",
+                    ),
+                ),
                 (
                     "by",
                     models.ForeignKey(
@@ -290,6 +305,7 @@ class Migration(migrations.Migration):
                     ("replay_webhook", "Can replay failed webhooks"),
                     ("dismiss_webhook", "Can dismiss failed webhooks"),
                     ("resolve_conflict", "Can resolve conflicts"),
+                    ("correct_payment", "Can correct posted payments"),
                 ],
                 "indexes": [
                     models.Index(fields=["status", "next_attempt_at"], name="webhook_due"),
@@ -516,6 +532,7 @@ class Migration(migrations.Migration):
                             ("failed", "failed again meanwhile"),
                             ("dismissed", "already dismissed"),
                             ("resolved", "without an open conflict"),
+                            ("refused", "no longer possible"),
                             ("unknown", "unknown"),
                         ],
                         default="",

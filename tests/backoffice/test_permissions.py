@@ -72,7 +72,14 @@ def rows() -> None:
 
 PERMISSIONS = [
     *(f"view_{model._meta.model_name}" for model in admin_rows.registered_models()),
-    *("replay_webhook", "dismiss_webhook", "resolve_conflict", "add_apikey", "revoke_apikey"),
+    *(
+        "replay_webhook",
+        "dismiss_webhook",
+        "resolve_conflict",
+        "correct_payment",
+        "add_apikey",
+        "revoke_apikey",
+    ),
 ]
 
 

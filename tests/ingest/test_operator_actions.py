@@ -8,7 +8,7 @@ from django.apps import apps
 from django.contrib.auth.models import Group, Permission, User
 from django.db import DatabaseError, connection, transaction
 
-from ingest import doorbell, inbox, operator_actions
+from ingest import action_progress, doorbell, inbox, operator_actions
 from ingest.exceptions import NothingToDo, StaleConfirmation
 from ingest.models import ConflictingDelivery, OperatorAction, OperatorActionItem, Webhook
 from ledger import triggers
@@ -46,7 +46,7 @@ def run_action(kind: Kind, *webhooks: Webhook, by: User) -> dict[str, int]:
     action = operator_actions.create(kind, [webhook.pk for webhook in webhooks], by, REASON)
     while operator_actions.run_chunk(action.pk, wait=True):
         pass
-    return dict(operator_actions.progress(action).outcomes)
+    return dict(action_progress.progress(action).outcomes)
 
 
 def make_conflict(webhook: Webhook) -> ConflictingDelivery:
@@ -87,7 +87,7 @@ def test_conflict_received_after_resolution_is_created_stays_open(
     while operator_actions.run_chunk(action.pk):
         pass
 
-    assert operator_actions.progress(action).outcomes == {"done": 2}
+    assert action_progress.progress(action).outcomes == {"done": 2}
     assert list(ConflictingDelivery.objects.filter(resolved_by=None)) == later
     assert list(ConflictingDelivery.objects.filter(resolved_by=action)) == confirmed
 
@@ -137,7 +137,7 @@ def test_dismissal_skips_webhook_replayed_and_failed_again_before_its_chunk(anna
 
     operator_actions.run_chunk(dismissal.pk)
 
-    assert operator_actions.progress(dismissal).outcomes == {"failed": 1, "done": 1}
+    assert action_progress.progress(dismissal).outcomes == {"failed": 1, "done": 1}
     assert (status(webhook), status(other)) == ("failed", "dismissed")
 
 
@@ -155,7 +155,7 @@ def test_stale_confirmation_creates_no_action(anna: User) -> None:
         DISMISS, [webhook.pk for webhook in webhooks], anna, REASON, confirmed=confirmed
     )
     operator_actions.run_chunk(action.pk)
-    assert operator_actions.progress(action).outcomes == {"done": 2}
+    assert action_progress.progress(action).outcomes == {"done": 2}
 
 
 @pytest.mark.parametrize("reason", ["", "  \n"])
@@ -218,18 +218,18 @@ def _in_transaction(change: Callable[[], int]) -> int:
 def test_progress_counts_current_statuses_of_replayed_webhooks(anna: User) -> None:
     webhooks = [failed() for _ in range(4)]
     action = operator_actions.create(REPLAY, [webhook.pk for webhook in webhooks], anna, REASON)
-    progress = operator_actions.progress(action)
+    progress = action_progress.progress(action)
     assert (progress.processed, progress.is_finished) == (0, False)
 
     operator_actions.run_chunk(action.pk)
     for webhook, current in zip(webhooks, ["applied", "failed", "applied", "received"], strict=True):
         Webhook.objects.filter(pk=webhook.pk).update(status=current)
 
-    progress = operator_actions.progress(action)
+    progress = action_progress.progress(action)
     assert progress.current_statuses == {"applied": 2, "failed": 1, "received": 1}
     assert not progress.is_finished
     Webhook.objects.received().update(status="applied")
-    assert operator_actions.progress(action).is_finished
+    assert action_progress.progress(action).is_finished
 
 
 @requires_row_locks

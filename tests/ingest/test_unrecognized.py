@@ -14,7 +14,7 @@ from django.utils import timezone
 from pytest_django import Settings
 
 from core.delivery_auth import DeliveryAuth
-from ingest import doorbell, inbox, operator_actions, unrecognized
+from ingest import action_progress, doorbell, inbox, operator_actions, unrecognized
 from ingest.banks import tbank, vocabulary
 from ingest.banks.events import CreditEvent
 from ingest.exceptions import NothingToDo
@@ -285,7 +285,7 @@ def test_action_resumes_after_its_request_died(anna: User, monkeypatch: pytest.M
 
     assert operator_actions.pending_ids() == []
     assert outcomes() == [Outcome.STORED] * 3
-    assert operator_actions.progress(action).is_finished
+    assert action_progress.progress(action).is_finished
 
 
 def test_delivery_is_claimed_by_one_action(anna: User, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,10 +8,11 @@ from django.db import IntegrityError, transaction
 from django.test import Client
 
 from ledger import corrections, posting
-from ledger.corrections import assign, last_payment, replace_terms, reverse, unassign
+from ledger.corrections import last_payment
 from ledger.exceptions import CorrectionRefused
 from ledger.models import Organization, Payment
 from ledger.posting import create_organizations
+from ledger.terms import PaymentTerms
 from ledger.verification import verify
 from tests.admin_client import superuser_client
 from tests.concurrency import run_concurrently
@@ -30,6 +31,22 @@ from tests.ledger.test_posting import entries_of
 
 pytestmark = pytest.mark.django_db
 committed = pytest.mark.django_db(transaction=True)
+
+
+def assign(operation_id: UUID, inn: str) -> None:
+    corrections.correct(operation_id, corrections.assignment(inn))
+
+
+def unassign(operation_id: UUID) -> None:
+    corrections.correct(operation_id, corrections.return_to_suspense(operation_id))
+
+
+def reverse(operation_id: UUID) -> None:
+    corrections.correct(operation_id, corrections.reversal)
+
+
+def replace_terms(operation_id: UUID, other: PaymentTerms) -> None:
+    corrections.correct(operation_id, corrections.replacement(other))
 
 
 def in_suspense(kopecks: int = 100_50) -> UUID:
@@ -93,6 +110,16 @@ def test_correction_without_sense_is_refused(correct: Callable[[UUID], object]) 
 
     assert sum(balances().values()) in {100_50, 0}
     assert list(verify()) == []
+
+
+def test_preview_shows_both_balances_and_changes_nothing() -> None:
+    operation_id = in_suspense(100_50)
+
+    planned = corrections.plan(operation_id, corrections.assignment(VASILEK))
+
+    assert planned.balances() == [(VASILEK, 0, 100_50), (SUSPENSE, 100_50, 0)]
+    assert entries_of(SUSPENSE) == [(1, 100_50, 100_50)]
+    assert corrections.correct(operation_id, corrections.assignment(VASILEK)) == planned
 
 
 def test_reversed_operation_can_be_posted_again() -> None:
@@ -174,7 +201,7 @@ def test_suspense_is_not_reachable_by_the_read_api(client: Client) -> None:
 def test_page_of_unassigned_payments_shows_what_waits() -> None:
     waiting, assigned, other = in_suspense(1_11), in_suspense(2_22), terms(3_33)
     post_payments(other)
-    corrections.assign(assigned, VASILEK)
+    assign(assigned, VASILEK)
 
     page = superuser_client().get("/admin/ledger/unassignedpayment/").content.decode()
 

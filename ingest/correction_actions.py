@@ -1,0 +1,88 @@
+"""Operator actions that correct the posted payment of a webhook (ledger/corrections.py).
+
+* reverse: take it back
+* replace: reverse it, and post it by the terms of the newest conflicting delivery
+* assign: move it from suspense to an organization; unassign: move it back
+"""
+
+from collections.abc import Collection
+
+from django.db import IntegrityError
+from django.db.models import QuerySet
+
+from ingest.banks.events import CreditEvent
+from ingest.banks.registry import ENDPOINTS_BY_NAME
+from ingest.exceptions import InvalidDelivery, NotAuthorized
+from ingest.models import ConflictingDelivery, OperatorAction, OperatorActionItem, Webhook
+from ingest.signatures import unverified_payload
+from ledger import corrections
+from ledger.exceptions import CorrectionRefused
+from ledger.inn import SUSPENSE_PREFIX
+from ledger.terms import PaymentTerms
+
+# One per transaction: both its organizations are locked in order, and no other ones before.
+CHUNK_WEBHOOKS = 1
+Kind = OperatorAction.Kind
+Outcome = OperatorActionItem.Outcome
+KINDS = frozenset({Kind.REVERSE, Kind.REPLACE, Kind.ASSIGN, Kind.UNASSIGN})
+
+
+def eligible(kind: Kind, webhooks: QuerySet[Webhook]) -> QuerySet[Webhook]:
+    """Return those of `webhooks` that may be corrected; the ledger decides when the action runs."""
+    applied = webhooks.filter(status=Webhook.Status.APPLIED)
+    if kind in {Kind.ASSIGN, Kind.UNASSIGN}:
+        return applied.filter(payer_inn__startswith=SUSPENSE_PREFIX)
+    return applied
+
+
+def run(action: OperatorAction, webhook_ids: Collection[int]) -> dict[int, str]:
+    """Correct the payments of these webhooks; return the outcome of each."""
+    webhooks = Webhook.objects.filter(id__in=webhook_ids).in_bulk()
+    return {key: _run(action, webhooks[key]) for key in webhook_ids}
+
+
+def _run(action: OperatorAction, webhook: Webhook) -> str:
+    resolved = ConflictingDelivery.objects.filter(webhook=webhook, resolved_by=action)
+    try:
+        corrections.correct(
+            webhook.operation_id,
+            decision(Kind(action.kind), webhook, action.inn, resolved.order_by("id").last()),
+        )
+    except (CorrectionRefused, IntegrityError):  # the latter if a balance would overflow on SQLite
+        return Outcome.REFUSED
+    return Outcome.DONE
+
+
+def plan(kind: Kind, webhook: Webhook, inn: str) -> corrections.Plan:
+    """Return what the action would do to the webhook's payment now. Raise CorrectionRefused."""
+    still_open = ConflictingDelivery.objects.filter(webhook=webhook, resolved_by=None)
+    decide = decision(kind, webhook, inn, still_open.order_by("id").last())
+    return corrections.plan(webhook.operation_id, decide)
+
+
+def decision(
+    kind: Kind, webhook: Webhook, inn: str, conflict: ConflictingDelivery | None
+) -> corrections.Decide:
+    match kind:
+        case Kind.REPLACE:
+            return corrections.replacement(_terms(conflict))
+        case Kind.ASSIGN:
+            return corrections.assignment(inn)
+        case Kind.UNASSIGN:
+            return corrections.return_to_suspense(webhook.operation_id)
+        case _:
+            return corrections.reversal
+
+
+def _terms(conflict: ConflictingDelivery | None) -> PaymentTerms:
+    """Return the terms of a conflicting delivery by today's adapter. Raise CorrectionRefused."""
+    endpoint = ENDPOINTS_BY_NAME.get(conflict.source) if conflict else None
+    if conflict is None or endpoint is None:
+        raise CorrectionRefused("there is no conflicting delivery to read the terms from")
+    try:
+        event = endpoint.read(unverified_payload(bytes(conflict.body)))
+    except (InvalidDelivery, NotAuthorized) as exc:
+        raise CorrectionRefused(f"the conflicting delivery is unreadable: {exc}") from exc
+    if not isinstance(event, CreditEvent):
+        raise CorrectionRefused("the conflicting delivery is no payment")
+    return event.terms
