@@ -32,10 +32,10 @@ MODULES = {
         "metrics models nightly_verification retention retries sweeper tasks trial_posting"
     ),
     "ingest": (
-        "action_progress append_only apps authentication batch body_verification checks confirmation "
-        "correction_actions delivery_records doorbell error_fingerprint exceptions field_rules "
-        "group_commit inbox metrics misconfiguration models operator_actions parsing reconciliation "
-        "replay schemas signatures terms_diff unrecognized verification views"
+        "action_progress append_only apps authentication batch body_verification checks command_line "
+        "confirmation correction_actions delivery_records doorbell error_fingerprint exceptions "
+        "field_rules group_commit inbox metrics misconfiguration models operator_actions parsing "
+        "reconciliation replay schemas signatures terms_diff unrecognized verification views"
     ),
     "ingest/admin": (
         "action_views body_rendering deliveries delivery_bodies failures operator_actions search timeline "

@@ -396,6 +396,7 @@ def test_operators_can_act_and_auditors_can_view() -> None:
         "replay_webhook",
         "dismiss_webhook",
         "resolve_conflict",
+        "correct_payment",
         "process_unrecognized",
         "dismiss_unrecognized",
     }

@@ -7,7 +7,8 @@ import pytest
 from django.contrib.auth.models import User
 from django.core.management import CommandError, call_command
 
-from ingest.management.commands.replay import COMMAND_LINE, Command
+from ingest.command_line import COMMAND_LINE
+from ingest.management.commands.replay import Command
 from ingest.models import OperatorAction, Webhook
 from tests.factories import make_webhook
 

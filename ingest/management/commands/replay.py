@@ -1,26 +1,21 @@
 """Replay failed webhooks from the command line."""
 
-import argparse
-import getpass
-import os
 from collections.abc import Collection
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from django.contrib.auth.hashers import make_password
-from django.contrib.auth.models import User
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from rich.console import Console
 from rich.progress import Progress
 
 from core.cli import aware_datetime
+from ingest import command_line
+from ingest.command_line import COMMAND_LINE
 from ingest.models import Webhook
 from ingest.operator_actions import CHUNK_WEBHOOKS
 from ingest.replay import ReplayResult, count_by_status, replay
-from ledger.operation_id import parse_operation_id
 
-COMMAND_LINE = "command-line"
 NO_REASON = "none given"
 
 
@@ -36,7 +31,7 @@ class Command(BaseCommand):
         selection = parser.add_mutually_exclusive_group(required=True)
         selection.add_argument(
             "--id",
-            type=_operation_id,
+            type=command_line.operation_id,
             action="append",
             dest="operation_ids",
             metavar="OPERATION_ID",
@@ -90,27 +85,7 @@ def _replay(webhook_ids: Collection[int], reason: str) -> ReplayResult:
     with Progress(console=console, disable=hidden) as progress:
         task = progress.add_task("Replaying", total=len(webhook_ids))
         reason = reason.strip() or NO_REASON
-        by_name = f"{_account()} ({COMMAND_LINE})"
+        by_name = command_line.by_name()
         return replay(
-            webhook_ids, _command_line_user(), reason, by_name, lambda done: progress.advance(task, done)
+            webhook_ids, command_line.user(), reason, by_name, lambda done: progress.advance(task, done)
         )
-
-
-def _command_line_user() -> User:
-    """Return the user that stands for everyone with a shell: an operator action needs a user."""
-    no_login = {"is_active": False, "password": make_password(None)}
-    return User.objects.get_or_create(username=COMMAND_LINE, defaults=no_login)[0]
-
-
-def _account() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # in a container the uid may have no account
-        return f"user {os.getuid()}"
-
-
-def _operation_id(text: str) -> UUID:
-    operation_id = parse_operation_id(text)
-    if operation_id is None:
-        raise argparse.ArgumentTypeError(f"not a UUID: {text}")
-    return operation_id
