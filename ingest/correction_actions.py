@@ -9,6 +9,7 @@ from collections.abc import Collection
 
 from django.db import IntegrityError
 from django.db.models import QuerySet
+from django.utils.translation import gettext as _
 
 from ingest.banks.events import CreditEvent
 from ingest.banks.registry import ENDPOINTS_BY_NAME
@@ -78,11 +79,11 @@ def _terms(conflict: ConflictingDelivery | None) -> PaymentTerms:
     """Return the terms of a conflicting delivery by today's adapter. Raise CorrectionRefused."""
     endpoint = ENDPOINTS_BY_NAME.get(conflict.source) if conflict else None
     if conflict is None or endpoint is None:
-        raise CorrectionRefused("there is no conflicting delivery to read the terms from")
+        raise CorrectionRefused(_("there is no conflicting delivery to read the terms from"))
     try:
         event = endpoint.read(unverified_payload(bytes(conflict.body)))
     except (InvalidDelivery, NotAuthorized) as exc:
-        raise CorrectionRefused(f"the conflicting delivery is unreadable: {exc}") from exc
+        raise CorrectionRefused(_("the conflicting delivery is unreadable")) from exc
     if not isinstance(event, CreditEvent):
-        raise CorrectionRefused("the conflicting delivery is no payment")
+        raise CorrectionRefused(_("the conflicting delivery is no payment"))
     return event.terms

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from uuid import UUID
 
 from django.db import connection, transaction
+from django.utils.translation import gettext as _
 
 from core.db import transactions
 from ledger import posting
@@ -55,7 +56,7 @@ def last_payment(operation_id: UUID) -> Payment:
     payments = Payment.objects.select_related("organization")
     payment = payments.filter(operation_id=operation_id, kind=Payment.Kind.PAYMENT).first()
     if payment is None:
-        raise CorrectionRefused("the operation is not posted")
+        raise CorrectionRefused(_("the operation is not posted"))
     while following := payments.filter(replaces__replaced=payment).first():
         payment = following
     return payment
@@ -66,9 +67,9 @@ def plan(operation_id: UUID, decide: Decide) -> Plan:
     payment = last_payment(operation_id)
     is_reversed, terms = Payment.objects.filter(reverses=payment).exists(), decide(payment)
     if terms is None and is_reversed:
-        raise CorrectionRefused("the operation is reversed already")
+        raise CorrectionRefused(_("the operation is reversed already"))
     if terms and not is_reversed and replace(terms, operation_id=payment.operation_id) == payment.terms:
-        raise CorrectionRefused("the operation stands under these terms already")
+        raise CorrectionRefused(_("the operation stands under these terms already"))
     return Plan(payment, is_reversed, terms)
 
 
@@ -86,7 +87,7 @@ def correct(operation_id: UUID, decide: Decide) -> Plan:
             organizations = posting.try_lock(planned.inns, wait=True)
             locked = plan(operation_id, decide)
             if locked != planned:
-                raise CorrectionRefused("the operation was corrected by someone else at this moment")
+                raise CorrectionRefused(_("the operation was corrected by someone else at this moment"))
             if not locked.is_reversed:
                 posting.reverse(locked.payment, organizations)
             if locked.terms:
@@ -110,7 +111,7 @@ def assignment(inn: str) -> Decide:
 
     def decide(payment: Payment) -> PaymentTerms:
         if not is_suspense(payment.organization.inn) or is_suspense(inn):
-            raise CorrectionRefused("only a payment in suspense is assigned, and to an organization")
+            raise CorrectionRefused(_("only a payment in suspense is assigned, and to an organization"))
         return replace(payment.terms, inn=inn)
 
     return decide
@@ -123,7 +124,7 @@ def return_to_suspense(operation_id: UUID) -> Decide:
 
     def decide(payment: Payment) -> PaymentTerms:
         if not is_suspense(key) or payment.organization.inn == key:
-            raise CorrectionRefused("the payment was not assigned from suspense")
+            raise CorrectionRefused(_("the payment was not assigned from suspense"))
         return replace(payment.terms, inn=key)
 
     return decide

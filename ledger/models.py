@@ -1,6 +1,8 @@
 """The ledger. Rows of Payment and BalanceLog are written once, by ledger/posting.py, and never changed:
 triggers refuse it (ledger/triggers.py)."""
 
+from typing import ClassVar
+
 from django.db import models
 from django.db.models import Q
 from django.utils.translation import gettext
@@ -107,8 +109,17 @@ class Payment(models.Model):
         )
 
 
+class UnassignedManager(models.Manager["UnassignedPayment"]):
+    def get_queryset(self) -> "models.QuerySet[UnassignedPayment]":
+        suspense = Organization.Kind.SUSPENSE
+        payments = super().get_queryset().filter(kind=Payment.Kind.PAYMENT, reversal__isnull=True)
+        return payments.filter(organization__kind=suspense)
+
+
 class UnassignedPayment(Payment):
     """A payment that is in a suspense account still, for its page in the admin."""
+
+    objects: ClassVar[models.Manager["UnassignedPayment"]] = UnassignedManager()
 
     class Meta:
         proxy = True

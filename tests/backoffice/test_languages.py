@@ -33,7 +33,7 @@ from monitoring.format_duration import format_duration
 from monitoring.models import Alert
 from tests.admin_client import admin_url, hidden_fields, staff_client, superuser_client
 from tests.english_scan import find_english
-from tests.factories import ROMASHKA, VASILEK, make_webhook, payment_body, post_payments, terms
+from tests.factories import ROMASHKA, SUSPENSE, VASILEK, make_webhook, payment_body, post_payments, terms
 from worker.models import Heartbeat
 
 pytestmark = pytest.mark.django_db
@@ -81,7 +81,7 @@ def create_rows() -> dict[str, Webhook]:
     for status, webhook in webhooks.items():
         Webhook.objects.filter(pk=webhook.pk).update(status=status, attempts=1, last_error="нет места")
     applied, failed = webhooks[Webhook.Status.APPLIED], webhooks[Webhook.Status.FAILED]
-    post_payments(applied.terms)
+    post_payments(applied.terms, terms(inn=SUSPENSE, document_number="ПП-2"))
     altered = payment_body(terms(1, operation_id=failed.operation_id))
     ConflictingDelivery.objects.create(webhook=failed, difference="amount_kopecks", body=altered)
     resolved = ConflictingDelivery.objects.create(webhook=applied, difference="amount_kopecks", body=altered)
@@ -142,7 +142,10 @@ def test_action_pages_and_messages_are_in_russian(anna: Client) -> None:
         for kind in action_views.KINDS
     ]
     acts = {kind: f"/admin/ingest/webhook/action/{kind}/" for kind in action_views.KINDS}
-    responses += [anna.post(action, {**ids, "reason": WHY}) for action in acts.values()]  # unconfirmed
+    responses += [
+        anna.post(action, {**ids, "reason": WHY}, follow=True)  # unconfirmed
+        for action in acts.values()
+    ]
     responses += [
         anna.post(action, {**hidden_fields(anna.get(action, ids)), "reason": WHY}, follow=True)
         for action in acts.values()

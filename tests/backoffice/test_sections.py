@@ -10,7 +10,7 @@ from tests.admin_client import staff_client, superuser_client
 
 pytestmark = pytest.mark.django_db
 SHOWN = {
-    "money": ["Organizations", "Payments", "Balance log entries"],
+    "money": ["Organizations", "Payments", "Balance log entries", "Unassigned payments"],
     "inbox": [
         *(
             "Webhooks",
