@@ -11,7 +11,7 @@ import environ
 from django.core.exceptions import ImproperlyConfigured
 
 QUOTED_CHARS_MAX = 60  # of a malformed value
-SQLITE = "django.db.backends.sqlite3"
+SQLITE = "core.db.sqlite_backend"
 MYSQL = "core.db.mysql_backend"
 SQLITE_OPTIONS = {
     # IMMEDIATE waits for the write lock at BEGIN; a later upgrade of a read lock would fail at once.
@@ -211,7 +211,8 @@ def database_from_url(url: str, *, dev_default: Path) -> dict[str, Any]:
             "DATABASE_URL is malformed; its form is mysql://user:password@host:port/name or "
             "sqlite:////path/to/file; in a password write %2F for /"
         )
-    engine, defaults = (SQLITE, SQLITE_OPTIONS) if database["ENGINE"] == SQLITE else (MYSQL, MYSQL_OPTIONS)
+    is_sqlite = url.startswith("sqlite:")
+    engine, defaults = (SQLITE, SQLITE_OPTIONS) if is_sqlite else (MYSQL, MYSQL_OPTIONS)
     return {**database, "ENGINE": engine, "OPTIONS": {**defaults, **database.get("OPTIONS", {})}}
 
 

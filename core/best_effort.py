@@ -2,9 +2,12 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import cast
 
 import structlog
 from django.db import DatabaseError, InterfaceError, connection
+
+from core.db.sqlite_backend.base import DatabaseWrapper as SQLite
 
 log = structlog.get_logger(__name__)
 
@@ -27,11 +30,10 @@ def _sqlite_without_waiting() -> Iterator[None]:
     if connection.vendor != "sqlite":
         yield
         return
-    with connection.cursor() as cursor:
-        cursor.execute("PRAGMA busy_timeout")
-        (milliseconds,) = cursor.fetchone()
-        cursor.execute("PRAGMA busy_timeout = 0")
-        try:
-            yield
-        finally:
-            cursor.execute(f"PRAGMA busy_timeout = {milliseconds}")
+    connection.ensure_connection()
+    database = cast("SQLite", connection)
+    seconds, database.lock_wait_seconds = database.lock_wait_seconds, 0.0
+    try:
+        yield
+    finally:
+        database.lock_wait_seconds = seconds

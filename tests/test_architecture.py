@@ -54,6 +54,7 @@ MODULES = {
     ),
     "core/db": "clock insert_select lookups pk_by_time transactions",
     "core/db/mysql_backend": "base",
+    "core/db/sqlite_backend": "base",
     "core/observability": "logging prometheus_multiprocess redaction sentry setup tracing",
 }
 PACKAGES = tuple(package for package in MODULES if "/" not in package)

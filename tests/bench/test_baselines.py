@@ -18,7 +18,7 @@ from ledger.verification import verify
 from tests.factories import ROMASHKA, VASILEK, balances, payment_body, terms
 
 pytestmark = pytest.mark.django_db(transaction=True)
-ON_SQLITE = settings.DATABASES["default"]["ENGINE"].endswith("sqlite3")
+ON_SQLITE = "sqlite" in settings.DATABASES["default"]["ENGINE"]
 FIRST, SECOND, OTHERS = terms(100_00), terms(50_00), terms(7, inn=VASILEK)
 
 
