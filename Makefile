@@ -10,7 +10,7 @@ SET_UP := +$(ONE_AT_A_TIME) $(MAKE) --no-print-directory
 SET_UP_MYSQLCLIENT := $(SET_UP) .venv/.mysql 2>/dev/null || true
 
 .SILENT:
-.PHONY: help run test test-mysql test-all faults bench lint messages audit lock screenshots clean
+.PHONY: help run test-fast test test-mysql test-all test-long faults bench lint messages audit lock screenshots clean
 
 help: ## list the targets
 	awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -19,17 +19,28 @@ run: ## start web, worker and scheduler, and print example commands; Ctrl-C stop
 	$(SET_UP) .venv/.base $(if $(filter mysql:%,$(DATABASE_URL)),.venv/.mysql)
 	exec $(IN_VENV) -m devtools.run
 
+test-fast: ## a minute: tests that start no program, on SQLite
+	$(SET_UP) .venv/.dev
+	$(IN_VENV) -m tests sqlite -- -m "unit or db" $(TESTS)
+
 test: DATABASES := mariadb sqlite
-test: ## the whole suite, on SQLite and on MariaDB with Redis; TESTS="-k replay -x" is for pytest
+test: ## all but the long tests, on SQLite and on MariaDB with Redis; TESTS="-k replay -x" is for pytest
 test-mysql: DATABASES := mysql
-test-mysql: ## the whole suite on MySQL with Redis; TESTS as above
+test-mysql: ## the same on MySQL with Redis
 test-all: DATABASES := mysql mariadb sqlite
-test-all: ## both of them, two databases in parallel
+test-all: ## the same on all three, two databases in parallel
 test test-mysql test-all:
 	$(SET_UP) .venv/.dev
 	$(ONE_AT_A_TIME) $(IN_VENV) -m tests.harness.servers $(filter-out sqlite,$(DATABASES)) redis mysqlclient chromium promtool
 	$(SET_UP_MYSQLCLIENT)
 	$(IN_VENV) -m tests $(DATABASES) -- $(TESTS)
+
+test-long: ## the rest: fuzz corpus, fault scenarios, seeded bugs; SHARE=2/7 runs a seventh of it
+	$(SET_UP) .venv/.dev
+	$(ONE_AT_A_TIME) $(IN_VENV) -m tests.harness.servers mariadb redis mysqlclient libfaketime
+	$(SET_UP_MYSQLCLIENT)
+	LONG_SHARE=$(SHARE) $(IN_VENV) -m tests mariadb -- -m long -n 1 $(TESTS)
+	LONG_SHARE=$(SHARE) $(IN_VENV) -m tests sqlite -- -m long -n 1 $(TESTS)
 
 faults: ## inject faults under load and check for lost money; SCENARIO= SEED= MINUTES= JOBS= NAME=; SEEDED_BUGS=1 seeds bugs
 	$(SET_UP) .venv/.base

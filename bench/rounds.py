@@ -9,7 +9,8 @@ from contextlib import ExitStack, contextmanager
 from bench.load import closed_loop, open_loop, p99_milliseconds
 from bench.resource_usage import cpu_seconds_by_part
 from bench.systems import InvalidRun, System, require_stored
-from tests.harness.procfile_stack import ProcfileStack, migrated_data
+from tests.harness.procfile_stack import ProcfileStack
+from tests.harness.templates import template
 
 Speeds = Mapping[System, Sequence[float]]  # webhooks answered 200 per second, one number a round
 WARM_UP_SECONDS = 1
@@ -79,7 +80,7 @@ class EndpointBench:
 
 @contextmanager
 def endpoint_bench(*, embedded: bool = False) -> Iterator[EndpointBench]:
-    migrated_data(embedded=embedded)  # once, before all stacks copy it at the same time
+    template("sqlite" if embedded else "mariadb")  # once, before all stacks copy it at the same time
     stacks = {system: system.stack(embedded=embedded, only_web=True) for system in System}
     with ExitStack() as resources:
         with ThreadPoolExecutor() as pool:

@@ -1,6 +1,7 @@
-"""Run the whole suite once per database, on private servers that are removed afterwards.
+"""Run the suite on each of several databases in parallel, on private servers that are removed afterwards.
 
-Several databases run in parallel, each in its own process.
+Tests that a database matters to run on each. All others run once: with SQLite if they use no database, else
+with the first server, as in production. docs/testing.md describes the tiers.
 """
 
 import argparse
@@ -14,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,20 +25,23 @@ from typing import Self
 from tests.harness.servers import (
     REQUIRED_SERVERS_MISSING,
     ROOT,
-    MariaDB,
-    MySQL,
     Redis,
     ServerFailed,
     launch,
     missing_reason,
     servers_are_required,
 )
+from tests.harness.templates import SERVERS, share, template
+from tests.private_servers import PRIVATE_DATABASE
 
-DATABASE_SERVERS: dict[str, type[MariaDB] | type[MySQL]] = {"mariadb": MariaDB, "mysql": MySQL}
-DATABASES = ["sqlite", *DATABASE_SERVERS]
+DATABASES = ["sqlite", *SERVERS]
 DATABASES_BY_DEFAULT = ["mariadb", "sqlite"]  # the longest first
 URLS = ("DATABASE_URL", "REDIS_URL")
-PARALLEL_RUNS_MAX = max(2, os.cpu_count() or 1)  # a run is idle for much of its time
+CPUS = os.cpu_count() or 1
+PARALLEL_RUNS_MAX = max(2, CPUS)  # a run is idle for much of its time
+WORKERS = max(2, CPUS // 2)  # of one run
+# A file's tests share fixtures such as a stack; tests/tiers.py orders the files.
+DISTRIBUTION = ("--dist", "loadfile", "--no-loadscope-reorder")
 POLL_SECONDS = 0.1
 MEMORY = Path("/dev/shm")
 MEMORY_BYTES_MIN = 1 << 30  # a run uses less than half of it
@@ -59,6 +63,24 @@ def main(arguments: Sequence[str]) -> int:
     if len(runnable) > 1:
         return run_in_parallel(runnable, pytest_arguments)
     return run_on(runnable[0], pytest_arguments) if runnable else 0
+
+
+def selections(databases: Sequence[str]) -> dict[str, list[str]]:
+    """Return pytest's arguments that select each database's tests.
+
+    Together they select every test but the long ones, which are asked for: `-m long`.
+    """
+    chosen = {database: {"db", "every_database"} for database in databases}
+    if databases:
+        as_in_production = next(name for name in [*SERVERS, "sqlite"] if name in chosen)
+        chosen[as_in_production] |= {"process", "browser"}
+        chosen["sqlite" if "sqlite" in chosen else databases[0]] |= {"unit", "sqlite_run_only"}
+    return {database: ["-m", _expression(marks)] for database, marks in chosen.items()}
+
+
+def _expression(marks: Collection[str]) -> str:
+    elsewhere = "" if "sqlite_run_only" in marks else " and not sqlite_run_only"
+    return f"({' or '.join(sorted(marks))}) and not long{elsewhere}"
 
 
 @dataclass
@@ -104,12 +126,15 @@ def command_of(database: str, pytest_arguments: Sequence[str]) -> list[str]:
 def run_in_parallel(databases: Sequence[str], pytest_arguments: Sequence[str]) -> int:
     """Run all databases in parallel; print their output one after the other, in the given order."""
     waiting, runs, shown = list(databases), list[Run](), 0
+    selection = selections(databases)
     with tempfile.TemporaryDirectory(prefix="prihod-") as folder:
         try:
             while waiting or shown < len(runs):
                 try:
                     while waiting and sum(not run.has_ended() for run in runs) < PARALLEL_RUNS_MAX:
-                        runs.append(Run.start(waiting.pop(0), pytest_arguments, Path(folder)))
+                        database = waiting.pop(0)
+                        selected = [*selection[database], *pytest_arguments]
+                        runs.append(Run.start(database, selected, Path(folder)))
                     has_ended = runs[shown].has_ended()  # before show(), which prints the last output
                     runs[shown].show()
                     shown += has_ended
@@ -148,7 +173,7 @@ def reasons_to_skip(database: str) -> list[str]:
     """Return what is missing for this database; empty if it can run."""
     if database == "sqlite":
         return []
-    names = [DATABASE_SERVERS[database].name, Redis.name]
+    names = [SERVERS[database].name, Redis.name]
     reasons = [reason for name in names if (reason := missing_reason(name))]
     if not importlib.util.find_spec("MySQLdb"):
         install = "mysqlclient is not installed. Install it with: pip install -r requirements/mysql.txt"
@@ -158,7 +183,9 @@ def reasons_to_skip(database: str) -> list[str]:
 
 def run_on(database: str, pytest_arguments: Sequence[str]) -> int:
     with temporary_files_in_memory():
-        return run_in_folder(database, [f"-ocache_dir=.pytest_cache/{database}", *pytest_arguments])
+        workers = ["-n", str(WORKERS), *DISTRIBUTION, f"-ocache_dir=.pytest_cache/{database}"]
+        default = [] if database == "sqlite" else ["-m", "not long and not sqlite_run_only"]
+        return run_in_folder(database, [*workers, *default, *pytest_arguments])
 
 
 @contextmanager
@@ -185,22 +212,24 @@ def enough_memory() -> bool:
 
 
 def run_in_folder(database: str, pytest_arguments: Sequence[str]) -> int:
+    share()
     environment = {name: value for name, value in os.environ.items() if name not in URLS}
     if database == "sqlite":
         print(f"== the suite on SQLite {sqlite3.sqlite_version}, without Redis ==", flush=True)
         return run_pytest(pytest_arguments, environment)
     try:
-        with DATABASE_SERVERS[database]() as server, Redis() as redis:
-            print(f"== the suite on {server.name} {server.version} and Redis {redis.version} ==", flush=True)
-            environment.update(zip(URLS, (server.url, redis.url), strict=True))
-            return run_pytest(pytest_arguments, environment)
+        template(database)  # fails here, and once, if the server can't run
+        print(f"== the suite on {SERVERS[database].name}, with Redis ==", flush=True)
+        return run_pytest(pytest_arguments, {**environment, PRIVATE_DATABASE: database})
     except ServerFailed as failure:
         print(f"!! {failure}", flush=True)
         return 1
 
 
 def run_pytest(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
-    process = launch([sys.executable, "-m", "pytest", *arguments], environment=environment)
+    process = launch(
+        [sys.executable, "-m", "pytest", "-p", "tests.private_servers", *arguments], environment=environment
+    )
     try:
         return wait_through_interrupts(process)
     finally:

@@ -1,5 +1,8 @@
-"""Shared fixtures: the test database, its cleanup after each test, and the message broker."""
+"""Shared fixtures: tiers, the test database, its cleanup after each test, and the message broker."""
 
+import os
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -7,14 +10,19 @@ from typing import Any
 import hypothesis
 import pytest
 from celery import current_app
-from django.conf import settings
 from django.contrib.auth.models import Permission
 from django.contrib.contenttypes.models import ContentType
+from django.core.management import call_command
 from django.core.management.color import no_style
 from django.db import connection
 from django.test import TransactionTestCase
+from django.test.utils import setup_databases
+from pytest_django import DjangoDbBlocker
 
 from ledger import triggers
+from tests import tiers
+from tests.harness import templates
+from tests.private_servers import PRIVATE_DATABASE
 
 # The same examples in each run, so that a red test is caused by the change; no deadline: the machine may
 # be busy.
@@ -22,12 +30,70 @@ hypothesis.settings.register_profile("suite", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("suite")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Share the templates, and give each of several workers its own temporary folder.
+
+    Files in it, such as heartbeats, have fixed names.
+    """
+    templates.share()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = tempfile.TemporaryDirectory(
+            prefix=os.environ["PYTEST_XDIST_WORKER"], ignore_cleanup_errors=True
+        )
+        config.add_cleanup(folder.cleanup)
+        os.environ["TMPDIR"] = tempfile.tempdir = folder.name
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    tiers.mark_with_tier(item)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> Iterator[None]:
+    yield
+    if share := os.environ.get("LONG_SHARE"):
+        items[:], others = tiers.split_by_share(items, share)
+        config.hook.pytest_deselected(items=others)
+    tiers.slowest_first(items)
+
+
+@pytest.fixture(autouse=True)
+def no_programs_beyond_the_tier(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Keep the tiers without programs fast, and independent of a machine's programs."""
+    if tiers.tier_of(request.node) in tiers.WITHOUT_PROGRAMS:
+        yield from tiers.forbid_programs()
+    else:
+        yield
+
+
 @pytest.fixture(scope="session")
-def django_db_modify_db_settings(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Use an SQLite file: an in-memory database can't be shared between threads under real locks."""
-    if settings.DATABASES["default"]["ENGINE"].endswith("sqlite3"):
-        file: Path = tmp_path_factory.mktemp("database") / "test.sqlite3"
-        connection.settings_dict["TEST"]["NAME"] = str(file)
+def django_db_setup(request: pytest.FixtureRequest, django_db_blocker: DjangoDbBlocker) -> None:
+    """Use a migrated database, an own one for each worker.
+
+    On SQLite it is a file: an in-memory database can't be shared between threads under real locks. A server
+    that is not private gets a database test_… as usual.
+    """
+    request.getfixturevalue("django_test_environment")
+    with django_db_blocker.unblock():
+        if connection.vendor == "sqlite":
+            folder: Path = request.getfixturevalue("tmp_path_factory").mktemp("database")
+            migrated = templates.template("sqlite", make=migrate_here)
+            use_sqlite(shutil.copy(migrated / templates.SQLITE_FILE, folder))
+        elif PRIVATE_DATABASE not in os.environ:
+            setup_databases(verbosity=0, interactive=False)
+
+
+def migrate_here(folder: Path) -> None:
+    """Migrate in this process, which has loaded everything already."""
+    folder.mkdir()
+    use_sqlite(folder / templates.SQLITE_FILE)
+    call_command("migrate", verbosity=0)
+    connection.close()
+
+
+def use_sqlite(file: Path) -> None:
+    connection.close()
+    connection.settings_dict["NAME"] = str(file)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -1,10 +1,8 @@
-"""Skip markers for tests that run once, independent of the suite's databases."""
-
-import os
+"""Marks for the databases on which a test runs, beyond what its tier implies (docs/testing.md)."""
 
 import pytest
 
-sqlite_run_only = pytest.mark.skipif(
-    os.environ.get("DATABASE_URL", "").startswith("mysql:"),
-    reason="uses no database of the suite; runs with SQLite only",
-)
+# A test whose outcome no database changes, such as one of texts and permissions: it runs on SQLite only.
+sqlite_run_only = pytest.mark.sqlite_run_only
+# A test that starts programs and whose outcome depends on the database; others run on one database.
+every_database = pytest.mark.every_database

@@ -30,6 +30,7 @@ KEYS = "${KEYS_DIR:-./keys}:/keys:ro"
 SECRETS = set(re.findall(r"\$\{(\w+):\?", COMPOSE_FILE.read_text()))
 
 
+@pytest.mark.process
 def test_compose_file_follows_the_compose_specification() -> None:
     check = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec"]
     checked = subprocess.run([*check, COMPOSE_FILE], check=False, capture_output=True, text=True)

@@ -12,7 +12,7 @@ from tests.harness.servers import ROOT
 from tests.harness.wait import wait_until
 from tests.markers import sqlite_run_only
 
-pytestmark = sqlite_run_only
+pytestmark = [sqlite_run_only, pytest.mark.process]
 # pip considers a package installed if its dist-info exists, and exits with 1 after Ctrl-C. The stub sleeps
 # briefly and repeatedly: a signal between fork and exec of a `sleep` is lost.
 PYTHON = """#!/bin/sh

@@ -12,7 +12,7 @@ from tests import __main__ as suite
 from tests.harness.servers import ROOT
 from tests.markers import sqlite_run_only
 
-pytestmark = sqlite_run_only
+pytestmark = [sqlite_run_only, pytest.mark.process]
 
 
 def replace_suite(monkeypatch: pytest.MonkeyPatch, **scripts: str) -> None:

@@ -8,7 +8,7 @@ import pytest
 from tests.harness.servers import ROOT
 from tests.markers import sqlite_run_only
 
-pytestmark = sqlite_run_only
+pytestmark = [sqlite_run_only, pytest.mark.process]
 
 
 @pytest.mark.parametrize("program", [["-m", "pytest"], [str(Path(sys.executable).with_name("pytest"))]])

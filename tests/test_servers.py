@@ -22,7 +22,7 @@ from tests.harness.servers import ROOT, MariaDB, MySQL, Redis, Server, ServerFai
 from tests.harness.wait import wait_until
 from tests.markers import sqlite_run_only
 
-pytestmark = sqlite_run_only
+pytestmark = [sqlite_run_only, pytest.mark.process]
 
 DEATH_TIMEOUT_SECONDS = 30.0
 

@@ -13,7 +13,7 @@ from tests.harness.procfile_stack import ProcfileStack
 from tests.harness.stack import SETTINGS, clean_environment
 from tests.markers import sqlite_run_only
 
-pytestmark = sqlite_run_only
+pytestmark = [sqlite_run_only, pytest.mark.process]
 OF_LIBRARIES = ("OTEL_EXPORTER_OTLP_HEADERS", "OTEL_TRACES_EXPORTER", "SENTRY_RELEASE", "EMAIL_BACKEND")
 PRINT_ENVIRONMENT = "import json, os; print(json.dumps(dict(os.environ)))"
 PRINT_SETTINGS = """

@@ -13,23 +13,27 @@ from django.db import connection
 from pytest_django import DjangoDbBlocker
 
 from tests.acceptance.production import PRODUCTION
+from tests.harness.copying import copy_database
 from tests.harness.launcher_stack import LauncherStack
 from tests.harness.servers import Redis
+from tests.harness.templates import UNTOUCHED
+from tests.private_servers import PRIVATE_DATABASE
 
 StackBuilder = Callable[..., LauncherStack]
 
 
 @pytest.fixture(scope="session")
-def servers(django_db_blocker: DjangoDbBlocker) -> Callable[[ExitStack], dict[str, str]]:
-    """Return a function that creates the databases of a stack and returns its environment.
+def servers(django_db_blocker: DjangoDbBlocker) -> Callable[..., dict[str, str]]:
+    """Return a function that creates the databases of a stack, migrated ones, and returns its environment.
 
     What it created is removed when the ExitStack is closed.
     """
 
-    def fresh(resources: ExitStack) -> dict[str, str]:
+    def fresh(resources: ExitStack, *, empty: bool = False) -> dict[str, str]:
         environment = {}
         if os.environ.get("DATABASE_URL", "").startswith("mysql:"):
-            environment["DATABASE_URL"] = resources.enter_context(fresh_database(django_db_blocker))
+            database = fresh_database(django_db_blocker, empty=empty)
+            environment["DATABASE_URL"] = resources.enter_context(database)
         if os.environ.get("REDIS_URL"):
             environment["REDIS_URL"] = resources.enter_context(own_redis_database())
         return environment
@@ -38,14 +42,18 @@ def servers(django_db_blocker: DjangoDbBlocker) -> Callable[[ExitStack], dict[st
 
 
 @pytest.fixture
-def new_stack(tmp_path: Path, servers: Callable[[ExitStack], dict[str, str]]) -> Iterator[StackBuilder]:
-    """Build stacks without starting them, each in its own folder; keywords add to the environment."""
+def new_stack(tmp_path: Path, servers: Callable[..., dict[str, str]]) -> Iterator[StackBuilder]:
+    """Build stacks without starting them, each in its own folder; keywords add to the environment.
+
+    With `empty` the stack's database is not migrated yet.
+    """
     with ExitStack() as resources:
 
-        def build(**environment: str) -> LauncherStack:
+        def build(*, empty: bool = False, **environment: str) -> LauncherStack:
             folder = tmp_path / f"stack-{uuid4().hex[:8]}"
             folder.mkdir()
-            stack = LauncherStack(folder, **(servers(resources) | environment))
+            settings = servers(resources, empty=empty) | environment
+            stack = LauncherStack(folder, empty=empty, **settings)
             resources.callback(stack.clean_up)
             return stack
 
@@ -54,7 +62,7 @@ def new_stack(tmp_path: Path, servers: Callable[[ExitStack], dict[str, str]]) ->
 
 @pytest.fixture
 def production(
-    tmp_path: Path, servers: Callable[[ExitStack], dict[str, str]]
+    tmp_path: Path, servers: Callable[..., dict[str, str]]
 ) -> Iterator[Callable[..., LauncherStack]]:
     """Start a stack with the settings of production.py; keywords are added to the environment."""
     with ExitStack() as resources:
@@ -71,7 +79,7 @@ def production(
 
 @pytest.fixture(scope="module")
 def stack(
-    tmp_path_factory: pytest.TempPathFactory, servers: Callable[[ExitStack], dict[str, str]]
+    tmp_path_factory: pytest.TempPathFactory, servers: Callable[..., dict[str, str]]
 ) -> Iterator[LauncherStack]:
     """One stack for all tests of a module that don't stop it; each test uses its own operations."""
     with (
@@ -82,10 +90,12 @@ def stack(
 
 
 @contextmanager
-def fresh_database(blocker: DjangoDbBlocker) -> Iterator[str]:
+def fresh_database(blocker: DjangoDbBlocker, *, empty: bool) -> Iterator[str]:
     name = f"stack_{uuid4().hex}"
     with blocker.unblock(), connection._nodb_cursor() as cursor:
         cursor.execute(f"CREATE DATABASE {name} CHARACTER SET utf8mb4")
+        if not empty and PRIVATE_DATABASE in os.environ:
+            copy_database(cursor, UNTOUCHED, name)
     try:
         yield urlsplit(os.environ["DATABASE_URL"])._replace(path=f"/{name}").geturl()
     finally:

@@ -11,7 +11,10 @@ import pytest
 from tests.acceptance.conftest import StackBuilder
 from tests.factories import terms
 from tests.harness.launcher_stack import LauncherStack
+from tests.markers import every_database
 from tests.payloads import payment_body
+
+pytestmark = every_database
 
 SECONDS_MAX = 30.0  # 1.2 s on an idle machine
 

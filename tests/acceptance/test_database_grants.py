@@ -18,6 +18,7 @@ from devtools.run import SAMPLE_DELIVERY
 from tests.acceptance.conftest import StackBuilder
 from tests.harness.launcher_stack import LauncherStack
 from tests.harness.servers import ROOT
+from tests.markers import every_database
 
 GRANTS = (ROOT / "deploy/mysql/grants.sql").read_text()
 COLUMN_GRANTS = (ROOT / "deploy/mysql/column_grants.sql").read_text()
@@ -76,6 +77,7 @@ def restricted_stack(new_stack: StackBuilder, django_db_blocker: DjangoDbBlocker
         run(*(f"DROP USER '{user}'@'%'" for user in users.values()))
 
 
+@every_database
 @BY_SERVER
 def test_stack_works_with_the_granted_privileges(restricted_stack: LauncherStack) -> None:
     sample = json.loads(SAMPLE_DELIVERY)

@@ -17,6 +17,9 @@ from tests.acceptance.conftest import StackBuilder
 from tests.factories import ROMASHKA, VASILEK
 from tests.harness.launcher_stack import LauncherStack
 from tests.harness.servers import ROOT
+from tests.markers import every_database
+
+pytestmark = every_database
 
 
 def webhook(amount: object = 100, inn: str = ROMASHKA, operation_id: str = "") -> dict[str, object]:

@@ -12,6 +12,9 @@ from devtools.run import SAMPLE_DELIVERY
 from tests.acceptance.conftest import StackBuilder
 from tests.harness.launcher_stack import LauncherStack
 from tests.harness.servers import free_port
+from tests.markers import every_database
+
+pytestmark = every_database
 
 INN = "1234567890"
 NOISE = ["Warning", "Traceback", "killed", "No hostname", "superuser", "--------", "Booting", "is starting"]

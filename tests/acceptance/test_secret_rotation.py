@@ -24,6 +24,7 @@ from tests.acceptance.conftest import StackBuilder
 from tests.factories import ROMASHKA, payment_body, terms
 from tests.harness.launcher_stack import LauncherStack
 from tests.ingest.test_signatures import pem, token
+from tests.markers import every_database
 
 OLD, NEW = "old-old-old-old-old-old-old-old0", "new-new-new-new-new-new-new-new0"
 Signed = tuple[bytes, dict[str, str]]
@@ -188,6 +189,7 @@ def test_secret_key_rotation_keeps_sessions(new_stack: StackBuilder) -> None:
         assert sessions_kept[0]
 
 
+@every_database
 @pytest.mark.skipif(
     not os.environ.get("DATABASE_URL", "").startswith("mysql:"), reason="SQLite has no passwords"
 )

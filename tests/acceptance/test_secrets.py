@@ -10,7 +10,7 @@ from tests.harness.servers import ROOT, free_port
 from tests.harness.stack import clean_environment
 from tests.markers import sqlite_run_only
 
-pytestmark = sqlite_run_only
+pytestmark = [sqlite_run_only, pytest.mark.process]
 
 SECRETS = {
     "SECRET_KEY": "secretkeyCANARY" * 4,

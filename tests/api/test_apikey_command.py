@@ -85,6 +85,7 @@ def test_revoke_is_idempotent() -> None:
     assert exc.value.returncode == 1
 
 
+@pytest.mark.process
 def test_help_lists_exit_codes_and_malformed_options_exit_with_2() -> None:
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "manage.py", "apikey", *arguments]

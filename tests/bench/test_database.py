@@ -22,6 +22,7 @@ DEVELOPERS = {
 }
 
 
+@pytest.mark.process
 def test_developer_settings_do_not_reach_the_benchmark() -> None:
     pytest.importorskip("MySQLdb")
     run = subprocess.run(

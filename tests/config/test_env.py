@@ -96,6 +96,7 @@ def test_make_run_with_a_number_out_of_range_starts_nothing(name: str, tmp_path:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("program", "name"),
     [

@@ -15,7 +15,7 @@ from tests.harness.launcher_stack import LauncherStack
 from tests.markers import sqlite_run_only
 from web import uvicorn_worker
 
-pytestmark = sqlite_run_only
+pytestmark = [sqlite_run_only, pytest.mark.process]
 # Limit for a valid request. Stock gthread workers delayed it by more than 15 s.
 VALID_REQUEST_SECONDS_MAX = 12.0
 CONNECTIONS = 300

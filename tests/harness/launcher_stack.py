@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -17,6 +18,7 @@ from urllib.parse import urlsplit
 
 from tests.harness.servers import ROOT
 from tests.harness.stack import Stack
+from tests.harness.templates import SQLITE_FILE, template
 from tests.harness.wait import WaitTimeout, wait_until
 
 READY_SECONDS_MAX = 60.0
@@ -28,11 +30,13 @@ LOAD_SHED = (503, {"error": "too busy, please send again"})
 class LauncherStack(Stack):
     """Ready after `with` or start(); leaving the block stops it and kills what is left.
 
-    `environment` adds settings, for example WORKER_PROCESSES="4" or DATABASE_URL=….
+    `environment` adds settings, for example WORKER_PROCESSES="4" or DATABASE_URL=…. An SQLite database is a
+    migrated one unless `empty`.
     """
 
-    def __init__(self, folder: Path, **environment: str) -> None:
+    def __init__(self, folder: Path, *, empty: bool = False, **environment: str) -> None:
         super().__init__(folder, data_dir=folder / "data")
+        self._empty = empty
         self.log = folder / "output"
         self.environment = self.environment_with(environment)
         self.ready_seconds = self.stop_seconds = 0.0
@@ -50,6 +54,8 @@ class LauncherStack(Stack):
         return self.wait_until_ready()
 
     def launch(self) -> None:
+        if not (self._starts or self._empty):
+            self._copy_template()
         self._starts += 1
         self._started_at = time.monotonic()
         with self.log.open("ab") as log:
@@ -120,13 +126,24 @@ class LauncherStack(Stack):
     @contextmanager
     def _sqlite_write_lock(self) -> Iterator[None]:
         """Take SQLite's write lock: a process stopped while it has the lock would block web too."""
-        url = self.environment["DATABASE_URL"] or f"sqlite:///{self.data_dir / 'prihod.sqlite3'}"
-        if not url.startswith("sqlite:"):
+        if (file := self._sqlite_file()) is None:
             yield
             return
-        with closing(sqlite3.connect(urlsplit(url).path[1:], timeout=READY_SECONDS_MAX)) as connection:
+        with closing(sqlite3.connect(file, timeout=READY_SECONDS_MAX)) as connection:
             connection.execute("BEGIN IMMEDIATE")
             yield
+
+    def _copy_template(self) -> None:
+        file = self._sqlite_file()
+        if file and not file.exists():
+            file.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(template("sqlite") / SQLITE_FILE, file)
+
+    def _sqlite_file(self) -> Path | None:
+        url = self.environment["DATABASE_URL"]
+        if not url:
+            return self.data_dir / SQLITE_FILE
+        return Path(urlsplit(url).path[1:]) if url.startswith("sqlite:///") else None
 
     def get(self, path: str) -> tuple[int, bytes]:
         headers = {"Authorization": f"Bearer {self.api_key}"} if self.api_key else {}

@@ -7,11 +7,10 @@ import shutil
 import signal
 import sqlite3
 import subprocess
-import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import closing, suppress
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -20,8 +19,9 @@ import redis
 
 from tests.harness.processes import is_stopped
 from tests.harness.servers import ROOT, MariaDB, Redis, ServerFailed, free_port, launch, missing_reason
-from tests.harness.stack import Stack, clean_environment
+from tests.harness.stack import Stack
 from tests.harness.tcp_proxy import TcpProxy
+from tests.harness.templates import SQLITE_FILE, template
 from tests.harness.wait import WaitTimeout, wait_until
 
 try:
@@ -145,7 +145,7 @@ class ProcfileStack(Stack):
         self.embedded = embedded
         self.url_port = self.port
         self.proxies: dict[str, TcpProxy] = {}
-        self.database = None if embedded else MariaDB(database_settings)
+        self.database = None if embedded else MariaDB(database_settings, data=template("mariadb"))
         self.redis = Redis(redis_settings) if broker and not embedded else None
         self._disk_bytes = disk_bytes
         self._proxied = proxied
@@ -185,16 +185,13 @@ class ProcfileStack(Stack):
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _start_servers(self) -> None:
-        data = migrated_data(embedded=self.embedded)
         if self.database is None:
-            shutil.copy(data / "prihod.sqlite3", self.folder)
+            shutil.copy(template("sqlite") / SQLITE_FILE, self.folder)
             return
-        place = self.database.folder / "data"
         if self._disk_bytes:
+            place = self.database.folder / "data"
             place.mkdir()
             _run("mount", "-t", "tmpfs", "-o", f"size={self._disk_bytes}", "tmpfs", str(place))
-        shutil.copytree(data, place, dirs_exist_ok=True)
-        (self.database.folder / "init.sql").touch()
         self.database.start()
         if self.redis:
             self.redis.start()
@@ -336,30 +333,6 @@ def execute(session: Any, statement: str, *values: object) -> list[tuple[Any, ..
             statement.replace("%s", "?") if isinstance(session, sqlite3.Connection) else statement, values
         )
         return list(cursor.fetchall())
-
-
-@cache
-def _deleted_at_exit() -> tempfile.TemporaryDirectory[str]:
-    return tempfile.TemporaryDirectory(prefix="prihod-stack-")
-
-
-@cache
-def migrated_data(*, embedded: bool) -> Path:
-    """Return a folder with the files of an empty, migrated database, which each stack copies."""
-    folder = Path(_deleted_at_exit().name)
-    if embedded:
-        _migrate(DATA_DIR=str(folder))
-        return folder
-    with MariaDB() as server:
-        _migrate(DATABASE_URL=server.url)
-        server.stop()
-        return Path(shutil.copytree(server.folder / "data", folder / "mariadb"))
-
-
-def _migrate(**settings: str) -> None:
-    command = [sys.executable, "manage.py", "migrate", "--verbosity", "0"]
-    # Development settings: those of production refuse to start without secrets.
-    subprocess.run(command, cwd=ROOT, env=clean_environment(**settings), check=True)
 
 
 def _run(*command: str) -> None:

@@ -9,6 +9,7 @@ uses only the standard library, because it runs before anything is installed. It
 """
 
 import argparse
+import importlib
 import importlib.util
 import os
 import random
@@ -25,7 +26,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 from tests.harness.wait import WaitTimeout, wait_until
 
@@ -200,10 +201,14 @@ class Server(ABC):
 
 
 class _DatabaseServer(Server):
-    """Base of MariaDB and MySQL: a Unix socket, root without a password, an empty database `prihod`."""
+    """Base of MariaDB and MySQL: a Unix socket, root without a password, an empty database `prihod`.
 
-    def __init__(self, settings: Sequence[str] = ()) -> None:
+    `data` is the data folder of a stopped server of the same kind, to start with a copy of it.
+    """
+
+    def __init__(self, settings: Sequence[str] = (), *, data: Path | None = None) -> None:
         super().__init__(settings)
+        self._original = data
         self.socket_path = self.folder / "sock"
         if len(os.fsencode(self.socket_path)) > SOCKET_PATH_BYTES_MAX:
             self._delete()
@@ -212,6 +217,11 @@ class _DatabaseServer(Server):
     @property
     def url(self) -> str:
         return f"mysql://root@localhost/prihod?unix_socket={self.socket_path}"
+
+    def session(self) -> Any:
+        """Open a session of MySQLdb, which must be installed. The caller closes it."""
+        place = {"unix_socket": str(self.socket_path), "user": "root", "database": "prihod"}
+        return importlib.import_module("MySQLdb").connect(**place)
 
     def _options(self) -> list[str]:
         return [
@@ -235,8 +245,12 @@ class _DatabaseServer(Server):
         return [*options, "--user=root"] if os.geteuid() == 0 else options
 
     def start(self) -> None:
-        if not (self.folder / "data").exists():
-            (self.folder / "init.sql").write_text("CREATE DATABASE IF NOT EXISTS prihod;\n")
+        data = self.folder / "data"
+        (self.folder / "init.sql").write_text("CREATE DATABASE IF NOT EXISTS prihod;\n")
+        if self._original:
+            if not any(data.glob("*")):  # it may be a mounted file system
+                self._run_once(["cp", "-r", "--sparse=always", f"{self._original}/.", data])
+        elif not data.exists():
             self._create_system_tables()
         super().start()
 

@@ -22,7 +22,7 @@ from tests.harness.servers import ROOT, launch
 from worker.heartbeats import heartbeat_path
 from worker.models import Heartbeat
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.process]
 wait_until = partial(wait.wait_until, seconds=40.0)
 Start = Callable[..., "subprocess.Popen[bytes]"]
 

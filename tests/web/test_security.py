@@ -39,11 +39,13 @@ def check_deploy(tmp_path: Path, **environment: str) -> subprocess.CompletedProc
     )
 
 
+@pytest.mark.process
 def test_deployment_check_passes_behind_a_tls_proxy(tmp_path: Path) -> None:
     checked = check_deploy(tmp_path, BEHIND_TLS_PROXY="1")
     assert checked.returncode == 0, checked.stderr
 
 
+@pytest.mark.process
 def test_deployment_check_fails_without_tls(tmp_path: Path) -> None:
     checked = check_deploy(tmp_path, BEHIND_TLS_PROXY="0")
     assert checked.returncode == 1

@@ -208,6 +208,7 @@ else:
 """
 
 
+@pytest.mark.process
 def test_worker_heartbeat_continues_in_long_task_and_is_removed_on_shutdown(
     worker: "subprocess.Popen[bytes]", tmp_path: Path
 ) -> None:
@@ -227,6 +228,7 @@ def test_worker_heartbeat_continues_in_long_task_and_is_removed_on_shutdown(
     assert not heartbeat_path("worker").exists()
 
 
+@pytest.mark.process
 def test_scheduler_heartbeat_is_removed_on_shutdown(
     start: Callable[..., "subprocess.Popen[bytes]"], tmp_path: Path
 ) -> None:
@@ -244,6 +246,7 @@ def test_scheduler_heartbeat_is_removed_on_shutdown(
     assert not heartbeat_path("scheduler").exists()
 
 
+@pytest.mark.process
 @pytest.mark.skipif(missing_reason("Redis") is not None, reason="needs a Redis of its own")
 def test_worker_heartbeat_stops_without_broker_and_resumes(
     start: Callable[..., "subprocess.Popen[bytes]"], tmp_path: Path
@@ -270,6 +273,7 @@ def until_heartbeat_after(moment: datetime, log: Path) -> None:
     )
 
 
+@pytest.mark.process
 def test_killed_worker_keeps_its_heartbeat_row(worker: "subprocess.Popen[bytes]", tmp_path: Path) -> None:
     wait_until(Heartbeat.objects.exists, "a heartbeat", log=(tmp_path / "log").read_text)
     worker.kill()

@@ -111,6 +111,7 @@ sys.stdout.write(generate_latest(registry).decode())
 """
 
 
+@pytest.mark.process
 def test_subprocesses_of_one_name_share_one_metrics_file(tmp_path: Path) -> None:
     result = subprocess.run(
         [sys.executable, "-c", IN_SUBPROCESSES],

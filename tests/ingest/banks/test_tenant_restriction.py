@@ -43,6 +43,7 @@ def test_restricted_or_disabled_endpoints_are_accepted(settings: Settings) -> No
     check_tenant_restrictions()
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     "command",
     [
