@@ -6,16 +6,26 @@ import socket
 import subprocess
 import sys
 import threading
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from runpy import run_path
+from typing import Any
+from unittest.mock import patch
 
 import pytest
+import structlog
+from celery import Celery
 from django.core.exceptions import ImproperlyConfigured
+from django.db.utils import ConnectionHandler
+from django.test import override_settings
 from pytest_django import Settings
 
 from config.env import check_authority
 from core.delivery_auth import DeliveryAuth
-from devtools import run
+from devtools import preflight, run
 from devtools.run import example_commands
 from tests.harness.servers import ROOT, free_port
 from tests.harness.stack import clean_environment
@@ -30,10 +40,57 @@ SECRETS = {
     "WEBHOOK_AUTH": "none",
     "DEBUG": "0",
 }
+READ = ("DATA_DIR", "DEBUG", "HOST", "PORT", "REDIS_URL", "SECRET_KEY_FILE", "URL")  # by preflight
 CLOSED = "127.0.0.1:1"  # nothing listens on port 1
 
 
 def startup_error(data_dir: Path, **environment: str) -> str:
+    """Take the launcher's steps before its processes start, in this process; return the message of the error.
+
+    A test that gets as far as the database needs the mark django_db.
+    """
+    try:
+        values = settings_of(clean_environment(PORT=str(free_port()), DATA_DIR=str(data_dir)) | environment)
+        with configured(values), pytest.raises(preflight.StartupError) as error:
+            take_steps()
+    except ImproperlyConfigured as exc:
+        return str(exc)
+    return str(error.value)
+
+
+def take_steps() -> None:
+    preflight.prepare_data_dir()
+    preflight.check_port()
+    preflight.check_database()
+    preflight.probe_broker()
+
+
+def settings_of(environment: Mapping[str, str]) -> dict[str, Any]:
+    """Evaluate config/settings.py; restore what it changes besides its own names."""
+    logging = structlog.get_config()
+    try:
+        with patch.dict(os.environ, environment, clear=True), warnings.catch_warnings(action="ignore"):
+            return run_path(str(ROOT / "config/settings.py"))
+    finally:
+        structlog.configure(**logging)
+
+
+@contextmanager
+def configured(values: Mapping[str, Any]) -> Iterator[None]:
+    """Let preflight see these settings, their database and their broker."""
+    database = ConnectionHandler({"default": values["DATABASE"]})["default"]
+    broker = Celery(set_as_current=False)
+    broker.config_from_object(
+        {k: v for k, v in values.items() if k.startswith("CELERY_")}, namespace="CELERY"
+    )
+    with pytest.MonkeyPatch.context() as monkeypatch, override_settings(**{key: values[key] for key in READ}):
+        monkeypatch.setattr(preflight, "connection", database)
+        monkeypatch.setattr(preflight, "app", broker)
+        yield
+    database.close()
+
+
+def launcher_error(data_dir: Path, **environment: str) -> str:
     """Run `make run` in an environment in which it must fail; return its message."""
     base = clean_environment(PORT=str(free_port()), DATA_DIR=str(data_dir))
     launcher = subprocess.run(
@@ -60,6 +117,7 @@ def test_port_in_use(tmp_path: Path) -> None:
         assert startup_error(tmp_path, PORT=str(port)) == expected
 
 
+@pytest.mark.process
 def test_port_in_use_by_another_prihod(tmp_path: Path) -> None:
     class Prihod(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -73,7 +131,7 @@ def test_port_in_use_by_another_prihod(tmp_path: Path) -> None:
             expected = (
                 f"port {other.server_port} of 127.0.0.1 is in use by another Prihod; choose another with PORT"
             )
-            assert startup_error(tmp_path, PORT=str(other.server_port)) == expected
+            assert launcher_error(tmp_path, PORT=str(other.server_port)) == expected
         finally:
             other.shutdown()
 
@@ -109,6 +167,7 @@ def test_malformed_database_url(tmp_path: Path, url: str) -> None:
     assert "s3" not in message
 
 
+@pytest.mark.django_db
 def test_unreachable_database_server(tmp_path: Path) -> None:
     pytest.importorskip("MySQLdb")
     message = startup_error(tmp_path, DATABASE_URL=f"mysql://u:s3cret@{CLOSED}/d")
@@ -116,29 +175,34 @@ def test_unreachable_database_server(tmp_path: Path) -> None:
     assert "s3cret" not in message
 
 
+@pytest.mark.django_db
 def test_unknown_database_option(tmp_path: Path) -> None:
     pytest.importorskip("MySQLdb")
     assert "'colour'" in startup_error(tmp_path, DATABASE_URL=f"mysql://u@{CLOSED}/d?colour=red")
 
 
+@pytest.mark.django_db
 def test_database_url_pointing_at_non_sqlite_file(tmp_path: Path) -> None:
     (tmp_path / "novel.txt").write_text("It was a dark and stormy night. " * 100)
     message = startup_error(tmp_path, DATABASE_URL=f"sqlite:///{tmp_path}/novel.txt")
     assert message == "can't connect to the database of DATABASE_URL: file is not a database"
 
 
+@pytest.mark.process
 def test_mysql_without_mysqlclient(tmp_path: Path) -> None:
     (tmp_path / "MySQLdb.py").write_text("raise ImportError('as where it is not installed')")
-    message = startup_error(tmp_path, DATABASE_URL="mysql://u@h/d", PYTHONPATH=str(tmp_path))
+    message = launcher_error(tmp_path, DATABASE_URL="mysql://u@h/d", PYTHONPATH=str(tmp_path))
     assert "pip install -r requirements/mysql.txt" in message
 
 
+@pytest.mark.django_db
 def test_unreachable_redis(tmp_path: Path) -> None:
     message = startup_error(tmp_path, REDIS_URL=f"redis://:s3cret@{CLOSED}/0")
     assert message.startswith("can't connect to the Redis of REDIS_URL: ")
     assert "s3cret" not in message
 
 
+@pytest.mark.django_db
 def test_redis_url_with_another_scheme(tmp_path: Path) -> None:
     assert startup_error(tmp_path, REDIS_URL="nonsense://h").startswith(
         "can't connect to the Redis of REDIS_URL: "
@@ -211,6 +275,7 @@ def test_unencoded_url_password_is_rejected_and_not_quoted(name: str, url: str, 
     assert "m4rker" not in str(exc.value)
 
 
+@pytest.mark.django_db
 @pytest.mark.parametrize(
     ("name", "url"),
     [
@@ -258,10 +323,11 @@ def test_worker_with_a_heartbeat_is_up_while_messages_wait(
     assert run.worker_is_up(started)
 
 
+@pytest.mark.process
 def test_missing_metrics_directory_is_no_startup_error(tmp_path: Path) -> None:
     """The launcher creates metrics before the settings create the directory; the error is about PORT."""
     folder = str(tmp_path / "counts")
-    assert startup_error(tmp_path, PROMETHEUS_MULTIPROC_DIR=folder, PORT="0").startswith("PORT=0 is ")
+    assert launcher_error(tmp_path, PROMETHEUS_MULTIPROC_DIR=folder, PORT="0").startswith("PORT=0 is ")
 
 
 @pytest.mark.parametrize(

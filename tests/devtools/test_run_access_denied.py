@@ -8,9 +8,12 @@ import pytest
 
 from tests.devtools.test_run import startup_error
 
-pytestmark = pytest.mark.skipif(
-    not os.environ.get("DATABASE_URL", "").startswith("mysql:"), reason="asks a MySQL or MariaDB"
-)
+pytestmark = [
+    pytest.mark.django_db,
+    pytest.mark.skipif(
+        not os.environ.get("DATABASE_URL", "").startswith("mysql:"), reason="asks a MySQL or MariaDB"
+    ),
+]
 
 
 @pytest.mark.parametrize(
