@@ -34,9 +34,10 @@ from monitoring.models import Alert
 from tests.admin_client import admin_url, hidden_fields, staff_client, superuser_client
 from tests.english_scan import find_english
 from tests.factories import ROMASHKA, SUSPENSE, VASILEK, make_webhook, payment_body, post_payments, terms
+from tests.markers import sqlite_run_only
 from worker.models import Heartbeat
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, sqlite_run_only]
 SWITCH = "/admin/language/"
 WHY = "исправлено"
 

@@ -23,9 +23,10 @@ from django_otp.plugins.otp_totp.models import TOTPDevice
 
 from backoffice.login import axes_client_ip
 from tests import admin_rows
+from tests.markers import sqlite_run_only
 from web import password_limit
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, sqlite_run_only]
 PASSWORD = "right horse battery"
 LOGIN = "/admin/login/?next=/admin/"
 

@@ -18,8 +18,9 @@ from ingest.models import ConflictingDelivery, LedgerVerification, OperatorActio
 from tests import admin_rows
 from tests.admin_client import admin_url, staff_client, superuser_client
 from tests.factories import IVANOV, SAMPLE, VASILEK, make_webhook, payment_body, post_payments, terms
+from tests.markers import sqlite_run_only
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, sqlite_run_only]
 PAYER = "7736050003"  # in the ledger; the webhook of the same operation has VASILEK
 LEDGER = {"view_payment", "view_balancelog", "view_organization"}
 # Texts on the pages, and the permissions that each allow to see them. An organization's INN is shown with its

@@ -10,8 +10,9 @@ from ingest.models import ConflictingDelivery, IgnoredDelivery, RejectedDelivery
 from ingest.views import BODY_BYTES_MAX
 from tests.admin_client import admin_url, staff_client, superuser_client
 from tests.factories import make_webhook
+from tests.markers import sqlite_run_only
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, sqlite_run_only]
 PAGE_BYTES_MAX = 1_000_000
 NESTED_STRINGS = b'["' + b"[" * 30_000 + b'"]'
 BODIES = {

@@ -24,7 +24,10 @@ from ingest.exceptions import InvalidDelivery, Overloaded
 from ingest.parsing import parse
 from ingest.views import BODY_BYTES_MAX
 from tests.factories import MIDNIGHT_IN_MOSCOW, correct, make_webhook, payment_body, post_payments, terms
+from tests.markers import sqlite_run_only
 from web.openapi import FIRST, SAMPLE_DELIVERIES, document
+
+pytestmark = sqlite_run_only
 
 DOCUMENT: dict[str, Any] = document()
 PARSED: dict[str, Any] = json.loads(json_response(DOCUMENT).content)
