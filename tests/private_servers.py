@@ -13,7 +13,7 @@ import pytest
 from tests.harness.servers import Redis
 from tests.harness.templates import SERVERS, share, template
 
-PRIVATE_DATABASE = "TEST_DATABASE"  # in the environment: mariadb or mysql
+PRIVATE_DATABASE = "PRIVATE_DATABASE"  # in the environment: mariadb or mysql
 _servers = ExitStack()
 
 

@@ -44,7 +44,8 @@ def test_ledger_tables_grant_select_and_insert_only() -> None:
 @pytest.fixture
 def restricted_stack(new_stack: StackBuilder, django_db_blocker: DjangoDbBlocker) -> Iterator[LauncherStack]:
     """A stack whose processes are the user `prihod`, on a database migrated by `prihod_migration`."""
-    stack = new_stack(ALERT_WEBHOOK_URL="http://127.0.0.1:9/")  # unreachable, but alert checks run
+    unreachable = "http://127.0.0.1:9/"  # alert checks run all the same
+    stack = new_stack(empty=True, ALERT_WEBHOOK_URL=unreachable)
     url = urlsplit(stack.environment["DATABASE_URL"])
     database = url.path.lstrip("/")
     users = {name: f"{name}_{uuid4().hex[:8]}" for name in ("prihod", "prihod_migration")}

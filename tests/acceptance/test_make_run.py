@@ -71,7 +71,8 @@ def printed_password(stack: LauncherStack) -> str:
 
 
 def test_restart_keeps_data_and_secret_key(new_stack: StackBuilder) -> None:
-    with new_stack() as stack:
+    with new_stack(empty=True) as stack:
+        assert "migrations applied" in stack.output()
         stack.deliver(json.loads(SAMPLE_DELIVERY))
         stack.wait_for_balance(INN, 145000)
         secret = (stack.data_dir / "secret_key").read_text()
@@ -109,7 +110,8 @@ def test_readiness_is_reported_once_the_worker_is_ready(new_stack: StackBuilder)
     stack.launch()
     stack.wait_until(lambda: bool(stack.pids("--concurrency")))
     worker = stack.pids("--concurrency")[0]
-    os.kill(worker, signal.SIGSTOP)
+    with stack.no_write():
+        os.kill(worker, signal.SIGSTOP)
     stack.wait_until(stack.is_ready)
     polls = iter(range(50))  # the launcher polls several times meanwhile
     stack.wait_until(lambda: stack.reports_ready() or next(polls, None) is None)

@@ -114,7 +114,7 @@ class LauncherStack(Stack):
     def paused_workers(self) -> Iterator[None]:
         """Stop workers and scheduler with SIGSTOP for the block; web continues."""
         pids = self.pids("celery")
-        with self._sqlite_write_lock():
+        with self.no_write():
             for pid in pids:
                 os.kill(pid, signal.SIGSTOP)
         try:
@@ -124,8 +124,8 @@ class LauncherStack(Stack):
                 os.kill(pid, signal.SIGCONT)
 
     @contextmanager
-    def _sqlite_write_lock(self) -> Iterator[None]:
-        """Take SQLite's write lock: a process stopped while it has the lock would block web too."""
+    def no_write(self) -> Iterator[None]:
+        """Keep SQLite's processes from writing: one that is stopped in a write would block all others."""
         if (file := self._sqlite_file()) is None:
             yield
             return
