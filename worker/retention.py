@@ -22,7 +22,7 @@ from core.db.pk_by_time import SAMPLE_ROWS
 from ingest.models import DeliveryRecord, Webhook
 from worker.models import Checkpoint
 
-BATCH_ROWS = 1000
+BATCH_ROWS = 250  # a batch of 1000 had SQLite locked longer than anything else
 FINAL_STATUSES = [Webhook.Status.APPLIED, Webhook.Status.DISMISSED]
 BODIES_CHECKPOINT = "empty raw bodies"
 

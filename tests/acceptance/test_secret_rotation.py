@@ -59,6 +59,9 @@ def environment_of(*secrets: str) -> dict[str, str]:
     }
 
 
+PAUSE_SECONDS = 0.02  # the processor is for the restarting stack
+
+
 class ContinuousBank:
     """Deliver one operation after another; retry each until it gets 200, signed anew for each attempt."""
 
@@ -92,11 +95,12 @@ class ContinuousBank:
                     status, answer = 0, None
                 if status == 200:
                     self.acknowledged[str(payment.operation_id)] = secret
+                    self._over.wait(PAUSE_SECONDS)
                     break
                 if status not in {0, 503}:
                     self.refused.append((status, answer, secret))
                     break
-                self._over.wait(0.02)
+                self._over.wait(PAUSE_SECONDS)
 
 
 @contextmanager

@@ -360,14 +360,14 @@ def test_denied_deliveries_are_logged_with_a_rate_limit(
     clock = SimpleNamespace(monotonic=lambda: clock.now, time=time.time, now=1000.0)
     monkeypatch.setattr(log_throttle, "time", clock)
 
-    for _ in range(500):
+    for _ in range(50):
         deliver(b"s3cret body", headers={"Authorization": "Bearer s3cret token"})
     clock.now += log_throttle.EVERY_SECONDS
     deliver(b"s3cret body", headers={"Authorization": "Bearer s3cret token"})
 
     logged = [record.getMessage() for record in caplog.records]
     assert len(logged) == 2
-    assert "'suppressed': 499" in logged[1]
+    assert "'suppressed': 49" in logged[1]
     assert "no known credentials" in logged[0]
     assert "127.0.0.1" in logged[0]
     assert "s3cret" not in "".join(logged)
