@@ -11,8 +11,11 @@ from tests.markers import sqlite_run_only
 pytestmark = [sqlite_run_only, pytest.mark.process]
 
 
-@pytest.mark.parametrize("program", [["-m", "pytest"], [str(Path(sys.executable).with_name("pytest"))]])
-@pytest.mark.parametrize("folder", ["tests", "tests/monitoring"])
+@pytest.mark.parametrize(
+    ("program", "folder"),
+    [(["-m", "pytest"], "tests"), ([str(Path(sys.executable).with_name("pytest"))], "tests/monitoring")],
+    ids=["module", "script"],
+)
 def test_pytest_in_a_test_folder_imports_our_packages(
     program: list[str], folder: str, tmp_path: Path
 ) -> None:

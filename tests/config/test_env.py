@@ -100,8 +100,8 @@ def test_make_run_with_a_number_out_of_range_starts_nothing(name: str, tmp_path:
 @pytest.mark.parametrize(
     ("program", "name"),
     [
-        *(("gunicorn", name) for name in ("PORT", "WEB_PROCESSES", "WEB_THREADS", "DELIVERY_RECORDS_MAX")),
-        *((program, "DELIVERY_RECORDS_MAX") for program in ("worker", "beat", "manage.py")),
+        *(("gunicorn", name) for name in ("PORT", "DELIVERY_RECORDS_MAX")),  # it reads its own first
+        *((program, "DELIVERY_RECORDS_MAX") for program in ("beat", "manage.py")),
         ("worker", "WORKER_PROCESSES"),
     ],
 )
