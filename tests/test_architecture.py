@@ -16,8 +16,8 @@ MODULES = {
     "devtools": "preflight run supervisor",
     "devtools/simulator": "client sender verifier workload",
     "web": (
-        "health host_check notice_page openapi password_limit request_id security uvicorn_worker "
-        "webhook_application"
+        "buffered_bodies health host_check notice_page openapi password_limit request_id security "
+        "uvicorn_worker webhook_application"
     ),
     "backoffice": "apps locale login middleware otp sections site users",
     "monitoring": (

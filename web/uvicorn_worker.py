@@ -15,11 +15,15 @@ import signal
 import socket
 import struct
 import termios
+from collections.abc import Sequence
+from functools import lru_cache
 from http import HTTPStatus
+from ipaddress import ip_address, ip_network
 from typing import Any
 
 import structlog
 from gunicorn.glogging import Logger
+from httptools import HttpParserUpgrade, HttpRequestParser
 from structlog.stdlib import ProcessorFormatter
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn_worker import UvicornWorker
@@ -34,6 +38,7 @@ HEADER_BYTES_MAX = 8190
 HEADERS_MAX = 100
 HEAD_BYTES_MAX = 32 * 1024
 CONNECTIONS_MAX = 1000  # per process; below the usual limit of 1024 open files
+CACHED_ADDRESSES_MAX = 128
 SHUTDOWN_SECONDS_MAX = 8  # for requests in progress
 
 
@@ -41,17 +46,37 @@ class _Refused(Exception):
     """Ends the parser's work on a request; the protocol has the status."""
 
 
+class UpgradeIgnoringParser(HttpRequestParser):
+    """Parses a request for another protocol, such as h2c, as one without it, as RFC 9110, 7.8 permits.
+
+    httptools ends such a request before its body. Java's HTTP client sends Upgrade with each first request.
+    """
+
+    def __init__(self, protocol: "BoundedProtocol") -> None:
+        super().__init__(protocol)
+        self._protocol = protocol
+
+    def feed_data(self, data: bytes) -> None:  # type: ignore[override]  # asyncio passes bytes
+        try:
+            super().feed_data(data)
+        except HttpParserUpgrade as exc:
+            self.feed_data(self._protocol.head_without_upgrade() + data[exc.args[0] :])
+
+
 class BoundedProtocol(HttpToolsProtocol):
     """Closes the connection of a client that is slow, sends too much, or doesn't read its responses."""
 
-    _reading: dict["BoundedProtocol", None] = {}  # whose request is incomplete, the oldest first
+    _idle: dict["BoundedProtocol", None] = {}  # without a complete request, since the longest time first
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.parser = UpgradeIgnoringParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
         self._deadline: asyncio.TimerHandle | None = None  # None: no request has begun
         self._head_bytes = 0
         self._refusal = HTTPStatus.BAD_REQUEST
         self._is_refused = False
+        self._is_proxy = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -59,25 +84,44 @@ class BoundedProtocol(HttpToolsProtocol):
         connected: socket.socket = transport.get_extra_info("socket")
         if connected.family in {socket.AF_INET, socket.AF_INET6}:
             connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, SEND_SECONDS_MAX * 1000)
+        proxies = self.config.forwarded_allow_ips or ()
+        self._is_proxy = self.client is None or _is_in(self.client[0], tuple(proxies))  # None: a Unix socket
         self._start_reading()
         if len(self.connections) > CONNECTIONS_MAX:  # drop the slowest connection, not the next one
-            next(iter(self._reading)).transport.abort()
+            next(iter(self._idle)).transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_reading()
         super().connection_lost(exc)
+        self._idle.pop(self, None)
 
     def data_received(self, data: bytes) -> None:
         if self._is_refused:  # lingering: an earlier close could reset the unread response
             return
-        self._start_reading()
+        if self.cycle is None or self.cycle.response_complete:  # or else the next request begins the time
+            self._start_reading()
         self._head_bytes += len(data)
         super().data_received(data)
         if self._deadline and self._head_bytes > HEAD_BYTES_MAX and not self._is_refused:
             self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
 
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._start_reading()  # also of a request behind another one in the same packet
+
+    def head_without_upgrade(self) -> bytes:
+        """Return the request line and the headers parsed last, without Upgrade."""
+        lines = [b"%b: %b\r\n" % header for header in self.headers if header[0] != b"upgrade"]
+        return b"%b %b HTTP/1.1\r\n%b\r\n" % (self.parser.get_method(), self.url, b"".join(lines))
+
     def on_headers_complete(self) -> None:
+        if self.parser.get_method() == b"CONNECT":
+            raise _Refused
+        if self.parser.should_upgrade():  # parsed again
+            return
         self._head_bytes = -(1 << 62)  # of a body, which the application limits
+        if self._is_proxy and (b"x-forwarded-proto", b"https") in self.headers:
+            self.scope["scheme"] = "https"
         if len(self.url) > URL_BYTES_MAX:
             self._refusal = HTTPStatus.REQUEST_URI_TOO_LONG
         elif len(self.headers) > HEADERS_MAX or any(
@@ -90,13 +134,18 @@ class BoundedProtocol(HttpToolsProtocol):
         raise _Refused
 
     def on_message_complete(self) -> None:
-        self._stop_reading()
-        super().on_message_complete()
+        if not self.parser.should_upgrade():
+            self._stop_reading()
+            super().on_message_complete()
 
     def on_response_complete(self) -> None:
         """Start the next pipelined request only if the client reads its responses."""
         if self.pipeline and self._bytes_unread() > UNREAD_BYTES_MAX:
             self.transport.abort()
+        elif not self.pipeline and self._is_refused:
+            self.transport.close()
+        elif not self.pipeline and self in self.connections:
+            self._idle.setdefault(self)
         super().on_response_complete()
 
     def _bytes_unread(self) -> int:
@@ -108,7 +157,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def eof_received(self) -> bool:  # type: ignore[override]
         """Keep the connection of a client that only ended its sending, until it has its response."""
-        if self._is_refused or self.cycle is None or self.cycle.response_complete:
+        if self.cycle is None or self.cycle.response_complete or self.cycle.disconnected:
             return False
         self.cycle.keep_alive = False
         self.cycle.more_body = False  # a truncated body is answered, too
@@ -121,9 +170,16 @@ class BoundedProtocol(HttpToolsProtocol):
         self._refuse(self._refusal)
 
     def _refuse(self, status: HTTPStatus) -> None:
+        """Answer `status` and close, or close without it after the answers to the requests in front."""
         self._is_refused = True
-        if self.cycle is not None:  # the application may have the head of this request, but answers no more
-            self.cycle.disconnected = True
+        self._stop_reading()
+        if self.cycle is not None and not self.cycle.response_complete:
+            if not self.cycle.more_body:
+                return
+            if self.pipeline:
+                self.pipeline.popleft()
+                return
+            self.cycle.disconnected = True  # the application has its head, but answers no more
             self.cycle.message_event.set()
         body = json.dumps({"error": status.phrase.lower()})
         self.transport.write(
@@ -137,16 +193,24 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._deadline is None:
             self._head_bytes = 0
             self._deadline = self.loop.call_later(REQUEST_READ_SECONDS_MAX, self._give_up)
-            self._reading[self] = None
+            self._idle.setdefault(self)
 
     def _stop_reading(self) -> None:
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
-            del self._reading[self]
+            self._idle.pop(self, None)
 
     def _give_up(self) -> None:
         self.transport.abort()
+
+
+@lru_cache(CACHED_ADDRESSES_MAX)
+def _is_in(address: str, networks: Sequence[str]) -> bool:
+    """Return whether an address is in one of the networks of gunicorn's FORWARDED_ALLOW_IPS."""
+    return "*" in networks or any(
+        ip_address(address) in ip_network(network, strict=False) for network in networks
+    )
 
 
 class Worker(UvicornWorker):  # type: ignore[misc]  # untyped

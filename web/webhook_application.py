@@ -6,9 +6,7 @@ Django's middleware.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, MutableMapping
 from io import BytesIO
-from typing import Any
 
 from django.core.handlers.asgi import ASGIRequest
 from django.http import HttpResponse
@@ -21,12 +19,8 @@ from core.http import error_response
 from ingest.banks.registry import ENDPOINTS, BankEndpoint
 from ingest.exceptions import BodyTooLong, LengthRequired
 from ingest.views import body_length, webhook
+from web.buffered_bodies import Application, Message, Receive, Send, receive_body
 from web.request_id import HEADER, request_id
-
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-Application = Callable[[Message, Receive, Send], Awaitable[None]]
 
 BODY_SECONDS_MAX = 10.0
 
@@ -96,25 +90,16 @@ def _without_ambiguous_headers(scope: Message) -> Message:
 
 
 async def _receive_body(request: ASGIRequest, receive: Receive) -> bytes:
-    """Return the body, as far as it arrived within BODY_SECONDS_MAX; nothing if it would be refused."""
+    """Return the body; nothing if it would be refused, or takes longer than BODY_SECONDS_MAX."""
     try:
-        missing = body_length(request.META.get("CONTENT_LENGTH", ""))
+        length = body_length(request.META.get("CONTENT_LENGTH", ""))
     except (LengthRequired, BodyTooLong):
         return b""
-    chunks: list[bytes] = []
     try:
         async with asyncio.timeout(BODY_SECONDS_MAX):
-            while missing > 0:
-                message = await receive()
-                if message["type"] == "http.disconnect":
-                    raise ConnectionAbortedError
-                chunks.append(message.get("body", b""))
-                missing -= len(chunks[-1])
-                if not message.get("more_body"):
-                    break
+            return await receive_body(receive, length)
     except TimeoutError:
-        pass  # the view answers an incomplete body 503
-    return b"".join(chunks)
+        return b""  # the view answers an incomplete body 503
 
 
 async def _send(response: HttpResponse, send: Send) -> None:
