@@ -123,16 +123,19 @@ def probe_write() -> None:
 
 def _register_alias(bank_reference: BankReference, operation_id: UUID) -> UUID | None:
     """Map `bank_reference` to `operation_id`. Return the operation id it is already mapped to, else None."""
-    row = OperationAlias(
-        alias=bank_reference.alias, bank_reference=bank_reference.text, operation_id=operation_id
-    )
     try:
         with transaction.atomic():
-            row.save(force_insert=True)
+            alias_row(bank_reference, operation_id).save(force_insert=True)
     except IntegrityError:
         canonical_id: UUID = OperationAlias.objects.get(alias=bank_reference.alias).operation_id
         return canonical_id
     return None
+
+
+def alias_row(bank_reference: BankReference, operation_id: UUID) -> OperationAlias:
+    return OperationAlias(
+        alias=bank_reference.alias, bank_reference=bank_reference.text, operation_id=operation_id
+    )
 
 
 def _store(terms: PaymentTerms, delivery: Delivery, alias_conflict: str = "") -> StoreResult:
@@ -256,7 +259,7 @@ def record_unrecognized(delivery: Delivery, payload: bytes, reason: str) -> None
 
     `payload` is the verified part of the body. Skip a payload that is already recorded for this source.
     """
-    row = UnrecognizedDelivery(**reason_columns(delivery, reason), digest=sha256(payload).hexdigest())
+    row = unrecognized(delivery, payload, reason)
     try:
         with transaction.atomic():
             row.save(force_insert=True)
@@ -264,6 +267,15 @@ def record_unrecognized(delivery: Delivery, payload: bytes, reason: str) -> None
         if not UnrecognizedDelivery.objects.filter(source=row.source, digest=row.digest).exists():
             raise  # another constraint than the unique key
         return
+    report_unrecognized(row)
+
+
+def unrecognized(delivery: Delivery, payload: bytes, reason: str) -> UnrecognizedDelivery:
+    return UnrecognizedDelivery(**reason_columns(delivery, reason), digest=sha256(payload).hexdigest())
+
+
+def report_unrecognized(row: UnrecognizedDelivery) -> None:
+    """Count and log a delivery that is recorded as unrecognized."""
     UNRECOGNIZED.inc()
     log.warning("delivery unrecognized", endpoint=row.source, reason=row.reason)
 

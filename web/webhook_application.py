@@ -15,7 +15,7 @@ from django.middleware.security import SecurityMiddleware
 from django.urls import is_valid_path, resolve
 from structlog.contextvars import bind_contextvars, clear_contextvars
 
-from core.http import error_response
+from core.http import AsyncView, error_response
 from ingest.banks.registry import ENDPOINTS, BankEndpoint
 from ingest.exceptions import BodyTooLong, LengthRequired
 from ingest.views import body_length, webhook
@@ -28,8 +28,10 @@ BODY_SECONDS_MAX = 10.0
 class WebhookApplication:
     """Answers deliveries, and passes all other requests to `other`."""
 
-    def __init__(self, other: Application, *, trust_proxy: bool) -> None:
+    def __init__(self, other: Application, *, view: AsyncView = webhook, trust_proxy: bool) -> None:
+        """`view` is the webhook view, perhaps wrapped."""
         self._other = other
+        self._view = view
         self._endpoints = endpoints_by_path()
         self._trust_proxy = trust_proxy
         self._process_response = (
@@ -63,7 +65,7 @@ class WebhookApplication:
         if response is None:
             stream.write(await _receive_body(request, receive))
             stream.seek(0)
-            response = await webhook(request, endpoint)
+            response = await self._view(request, endpoint)
         response[HEADER] = identifier
         for process_response in self._process_response:
             process_response(request, response)  # which only sets headers

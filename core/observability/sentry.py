@@ -4,10 +4,13 @@ A report contains no body, variables, headers or query string, and is redacted l
 """
 
 import time
+from collections.abc import Callable, Coroutine
+from functools import wraps
 from typing import Any, cast
 
 import sentry_sdk
 from django.core.exceptions import ImproperlyConfigured
+from django.http import HttpRequest, HttpResponse
 from sentry_sdk.integrations.argv import ArgvIntegration
 from sentry_sdk.integrations.celery import CeleryIntegration
 from sentry_sdk.integrations.django import DjangoIntegration
@@ -49,6 +52,26 @@ def configure_sentry(dsn: str, environment: str) -> None:
         )
     except BadDsn:
         raise ImproperlyConfigured("SENTRY_DSN is malformed; see .env.example") from None
+
+
+def report_view(
+    view: Callable[..., Coroutine[Any, Any, HttpResponse]],
+) -> Callable[..., Coroutine[Any, Any, HttpResponse]]:
+    """Add the request to the reports of a view that Django's middleware doesn't reach."""
+
+    @wraps(view)
+    async def wrapper(request: HttpRequest, *args: Any) -> HttpResponse:
+        url = f"{request.scheme}://{request.META.get('HTTP_HOST', '')}{request.path}"
+
+        def add_request(event: Event, _: Hint) -> Event:
+            return cast("Event", {**event, "request": {"method": request.method, "url": url}})
+
+        with sentry_sdk.isolation_scope() as scope:
+            scope.set_transaction_name(request.path)
+            scope.add_event_processor(add_request)
+            return await view(request, *args)
+
+    return wrapper
 
 
 def _scrub(event: Event, hint: Hint) -> Event | None:

@@ -3,12 +3,15 @@
 Their packages are in requirements/observing.txt and not in requirements/base.txt.
 """
 
+from collections.abc import Callable, Coroutine
 from importlib import import_module
 from types import ModuleType
+from typing import Any
 
 from celery.signals import worker_process_init
 from django.core.exceptions import ImproperlyConfigured
 
+View = Callable[..., Coroutine[Any, Any, Any]]
 SENTRY = "SENTRY_DSN"
 TRACES = "OTEL_EXPORTER_OTLP_ENDPOINT"
 
@@ -23,6 +26,15 @@ def configure(*, dsn: str, environment: str, traces: bool) -> None:
     if traces:
         tracing = import_extra(TRACES, "core.observability.tracing")
         worker_process_init.connect(tracing.trace_tasks, weak=False)
+
+
+def observe_view(view: View, route: str, *, dsn: str, traces: bool) -> View:
+    """Return a coroutine that reports and traces as Django's middleware does."""
+    if dsn:
+        view = import_extra(SENTRY, "core.observability.sentry").report_view(view)
+    if traces:
+        view = import_extra(TRACES, "core.observability.tracing").trace_view(route, view)
+    return view
 
 
 def import_extra(variable: str, module: str) -> ModuleType:

@@ -3,12 +3,15 @@
 import threading
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
+from random import Random
 from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
 import structlog
-from django.db import DataError, OperationalError, connection
+from django.db import DataError, OperationalError, connection, transaction
+from django.test.utils import CaptureQueriesContext
 from pytest_django import Settings
 
 from ingest import batch, inbox
@@ -89,6 +92,71 @@ def test_all_kinds_in_one_batch() -> None:
         assert (bytes(row.body), row.source, row.client_ip) == (b"body", "tbank", "192.0.2.1")
     assert UnrecognizedDelivery.objects.count() == OperationAlias.objects.count() == 1
     assert Webhook.objects.get().terms == first
+
+
+def random_arrivals(rng: Random) -> list[Arrival]:
+    """Return arrivals of all kinds in which operations, bank references and payloads meet again."""
+    operations = [terms(operation_id=UUID(int=number + 1)) for number in range(4)]
+    arrivals = []
+    for _ in range(rng.randint(2, 12)):
+        payment = rng.choice(operations)
+        if rng.random() < 0.2:
+            payment = replace(payment, amount_kopecks=7)
+        number = rng.randrange(4)
+        reference = rng.choice([None, BankReference(UUID(int=100 + number), f"T-{number}")])
+        body, source = rng.choice([b"one", b"two"]), "tbank" if reference else "bank"
+        event: Any = rng.choice(
+            [
+                *[CreditEvent(payment, reference)] * 4,
+                UnrecognizedEvent("unknown type"),
+                IgnoredEvent("outgoing"),
+                Rejection("invalid"),
+            ]
+        )
+        arrivals.append(Arrival(Delivery(body, source), event, body))
+    return arrivals
+
+
+def results_and_rows(*stores: Callable[[], Any]) -> Any:
+    """Return the results, and what is stored without keys and times; roll back."""
+    models: list[tuple[Any, list[str]]] = [
+        (Webhook, ["operation_id", "amount_kopecks", "source", "body"]),
+        (OperationAlias, ["alias", "operation_id"]),
+        (DuplicateDelivery, ["webhook__operation_id", "source"]),
+        (ConflictingDelivery, ["webhook__operation_id", "difference", "source", "body"]),
+        (UnrecognizedDelivery, ["source", "digest", "body"]),
+        (IgnoredDelivery, ["source", "body"]),
+        (RejectedDelivery, ["source", "body"]),
+    ]
+    with transaction.atomic():
+        results = [result for store in stores for result in store()]
+        rows = [sorted(map(repr, model.objects.values_list(*columns))) for model, columns in models]
+        transaction.set_rollback(True)
+    return results, rows
+
+
+def test_batches_store_what_single_deliveries_store() -> None:
+    for seed in range(40):
+        arrivals = random_arrivals(Random(seed))
+        expected = results_and_rows(lambda: [inbox.store_arrival(one) for one in arrivals])  # noqa: B023
+        halves = arrivals[: len(arrivals) // 2], arrivals[len(arrivals) // 2 :]
+        assert results_and_rows(partial(store_batch, arrivals)) == expected, seed
+        assert results_and_rows(*(partial(store_batch, half) for half in halves)) == expected, seed
+
+
+def test_statements_do_not_grow_with_the_batch() -> None:
+    def batch_of(count: int) -> int:
+        arrivals: list[Arrival] = []
+        for number in range(count):
+            reference = BankReference(uuid4(), f"T-{number}")
+            body = b"%d of %d" % (number, count)
+            events = CreditEvent(terms(), reference), UnrecognizedEvent("unknown type")
+            arrivals += [Arrival(Delivery(body, "tbank"), event, body) for event in events]
+        with CaptureQueriesContext(connection) as queries:
+            assert store_batch(arrivals) == [CREATED, None] * count
+        return len(queries)
+
+    assert batch_of(20) == batch_of(2)
 
 
 @pytest.mark.parametrize("position", [0, 6, 12])
