@@ -151,6 +151,15 @@ def _batch_failure_acknowledged() -> None:
     group_commit.store_batch = store_and_hide_failures
 
 
+def _future_lost() -> None:
+    set_results = group_commit._set_results
+
+    def set_all_but_the_last(pairs: Sequence[Any]) -> None:
+        set_results(pairs[:-1] if len(pairs) > 1 else pairs)
+
+    group_commit._set_results = set_all_but_the_last  # type: ignore[assignment]
+
+
 def _mark_in_own_transaction() -> None:
     def claim_and_mark(claim: ClaimFunction) -> list[int]:
         with transaction.atomic():
@@ -202,6 +211,7 @@ BUG_INSTALLERS: dict[str, Callable[[], None]] = {
     "no_organization_lock": _no_organization_lock,
     "acknowledge_before_commit": _acknowledge_before_commit,
     "batch_failure_acknowledged": _batch_failure_acknowledged,
+    "future_lost": _future_lost,
     "mark_in_own_transaction": _mark_in_own_transaction,
     "doorbell_blocks": _doorbell_blocks,
     "retry_posts_again": _retry_posts_again,

@@ -6,7 +6,7 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import replace
@@ -29,6 +29,7 @@ from tests.harness.servers import Server, missing_reason
 from tests.harness.wait import wait_until
 
 ORGANIZATION = "FROM ledger_organization WHERE inn = %s"
+BATCH = 200  # deliveries that wait for one commit
 DISK_BYTES = 250 * 2**20
 WARM_SHUTDOWN_SECONDS_MAX = 40.0  # a billiard pool process waits 30 s for a count that may never arrive
 SWEEP_SECONDS = float(SHORT_TIMES["SWEEP_INTERVAL_SECONDS"])
@@ -303,13 +304,15 @@ def lock_wait_timeouts(run: ScenarioRun) -> None:
     missing=lambda: None if os.geteuid() == 0 else "root, to mount a small disk",
 )
 def disk_full(run: ScenarioRun) -> None:
-    """The database's disk is full for 3 s, twice."""
+    """The database's disk is full for 3 s, twice, and a batch of 200 deliveries arrives."""
     run.observe(1)
     filler = run.stack.mariadb.folder / "data" / "filler"
     for _ in run.moments(2, 10):
         run.inject("disk full", fill_disk, filler)
-        run.observe(3)
-        filler.unlink()
+        with ThreadPoolExecutor(1) as aside:
+            aside.submit(storm, run, run.bank.deliveries.batch(BATCH))
+            run.observe(3)
+            filler.unlink()
 
 
 # Stopped processes
@@ -411,6 +414,62 @@ def conflict_storm(run: ScenarioRun) -> None:
             run.observe(1)
         run.inject(f"conflicts {when} applying", storm, run, [*others, first])
         run.stack.resume_stopped()
+
+
+# Batches: deliveries that wait for one commit
+
+
+@scenario(rate=20)
+def waiting_batch(run: ScenarioRun) -> None:
+    """200 deliveries wait for one commit when the database is killed, frozen, or closes every connection."""
+    database = run.stack.mariadb
+
+    def kill() -> None:
+        database.kill()
+        database.start()
+
+    def freeze() -> None:
+        os.kill(database.pid, signal.SIGSTOP)
+        run.observe(12)  # longer than a delivery waits
+        os.kill(database.pid, signal.SIGCONT)
+
+    def close_connections() -> None:
+        with closing(run.stack.session()) as observer:
+            run.stack.kill_sessions(observer)
+
+    for name, fault in (("killed", kill), ("frozen", freeze), ("connections closed", close_connections)):
+        with batch_waiting(run, run.bank.deliveries.batch(BATCH)):
+            run.inject(f"{name} while a batch waits", fault)
+
+
+@scenario(rate=20)
+def clients_hang_up(run: ScenarioRun) -> None:
+    """50 of 200 clients close their connections while their deliveries wait for one commit."""
+    for _ in run.moments(2):
+        leaving = run.bank.deliveries.batch(50)
+        with batch_waiting(run, run.bank.deliveries.batch(BATCH - len(leaving))):
+            run.inject("50 clients hang up", hang_up, run, leaving)
+
+
+@scenario(rate=20)
+def refused_rows(run: ScenarioRun) -> None:
+    """The database refuses three rows of a batch of 200: the others are stored."""
+    run.stack.sql(
+        "CREATE TRIGGER refuse BEFORE INSERT ON ingest_webhook FOR EACH ROW"
+        " IF NEW.document_number LIKE 'REFUSED%' THEN"
+        " SIGNAL SQLSTATE '22003' SET MYSQL_ERRNO = 1264, MESSAGE_TEXT = 'refused'; END IF"
+    )
+    deliveries = run.bank.deliveries.batch(BATCH)
+    for position in (0, BATCH // 2, BATCH - 1):
+        terms = replace(deliveries[position].terms, document_number=f"REFUSED-{position}")
+        deliveries[position] = make_delivery(terms)
+    refused = deliveries[0], deliveries[BATCH // 2], deliveries[-1]
+    run.inject("three rows are refused", storm, run, deliveries)
+    answered = {attempt.delivery.terms for attempt in run.bank.history if attempt.outcome == "ok"}
+    lost = [each for each in deliveries if each not in refused and each.terms not in answered]
+    run.require(not lost, f"{len(lost)} deliveries beside a refused row were not answered 200")
+    run.require(not answered & {each.terms for each in refused}, "a refused row was answered 200")
+    run.stack.sql("DROP TRIGGER refuse")
 
 
 # The embedded stack
@@ -572,6 +631,32 @@ def storm(run: ScenarioRun, deliveries: Sequence[BankDelivery]) -> None:
 
     with ThreadPoolExecutor(len(deliveries)) as pool:
         list(pool.map(send, deliveries))
+
+
+@contextmanager
+def batch_waiting(run: ScenarioRun, deliveries: Sequence[BankDelivery]) -> Iterator[None]:
+    """Lock the inbox, send `deliveries` at once, and enter the block when all of them wait."""
+    with ThreadPoolExecutor(1) as aside, closing(run.stack.session()) as foreign:
+        execute(foreign, "LOCK TABLES ingest_webhook WRITE")
+        sending = aside.submit(storm, run, deliveries)
+        terms = {delivery.terms for delivery in deliveries}
+        waiting = partial(count_pending, run, terms)
+        wait_until(lambda: sending.done() or waiting() == len(terms), "all deliveries are sent")
+        run.observe(0.5)  # until they have arrived
+        run.require(waiting() == len(terms), "the batch did not wait")
+        yield
+        with suppress(*DATABASE_ERRORS):  # the fault may have closed it
+            execute(foreign, "UNLOCK TABLES")
+        sending.result()
+
+
+def hang_up(run: ScenarioRun, deliveries: Sequence[BankDelivery]) -> None:
+    for delivery in deliveries:
+        run.bank.hang_up(delivery)
+
+
+def count_pending(run: ScenarioRun, terms: Collection[DeliveredTerms]) -> int:
+    return sum(attempt.pending and attempt.delivery.terms in terms for attempt in list(run.bank.history))
 
 
 def fire_failpoints(run: ScenarioRun, plan: list[tuple[str, str]]) -> None:

@@ -66,6 +66,12 @@ SEEDED_BUGS = [
         "acknowledged operation .* is lost",
     ),
     SeededBug(
+        "future_lost",
+        "a delivery of each batch is stored and never answered",
+        "refused_rows",
+        "deliveries beside a refused row were not answered 200",
+    ),
+    SeededBug(
         "mark_in_own_transaction",
         "webhooks are marked applied in a transaction before the one that posts them",
         "failpoints_in_worker",

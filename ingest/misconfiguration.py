@@ -32,18 +32,23 @@ def check_host(request: HttpRequest) -> None:
         raise Misconfigured(Setting.ALLOWED_HOSTS, detail) from None
 
 
-def report(exc: Misconfigured) -> None:
-    """Count `exc`, and log and store it at most once per core.log_throttle.EVERY_SECONDS.
+def report(exc: Misconfigured) -> bool:
+    """Count `exc`, and log it at most once per core.log_throttle.EVERY_SECONDS.
 
-    Raise nothing if the database fails: the response is 503 anyway.
+    Return whether it was logged and is to be recorded.
     """
     MISCONFIGURED.labels(exc.setting).inc()
     suppressed = throttle.suppressed(exc.setting)
     if suppressed is None:
-        return
+        return False
     log.error(
         "delivery refused by misconfiguration", setting=exc.setting, detail=exc.detail, suppressed=suppressed
     )
+    return True
+
+
+def record(exc: Misconfigured) -> None:
+    """Store `exc`. Raise nothing if the database fails: the response is 503 anyway."""
     with best_effort_write("misconfiguration not recorded"):
         seen = {"detail": exc.detail, "seen_at": timezone.now()}
         if not Misconfiguration.objects.filter(setting=exc.setting).update(**seen):

@@ -54,7 +54,8 @@ async def webhook(request: HttpRequest, endpoint: BankEndpoint) -> HttpResponse:
     try:
         return await _receive(request, endpoint)
     except Misconfigured as exc:
-        await sync_to_async(_report)(request, exc)
+        if misconfiguration.report(exc):  # else no thread, which a frozen database might hold
+            await sync_to_async(_record)(request, exc)
         return service_unavailable("not configured for this delivery yet, please send it again")
     except Overloaded:
         return service_unavailable("too busy, please send again")
@@ -63,10 +64,10 @@ async def webhook(request: HttpRequest, endpoint: BankEndpoint) -> HttpResponse:
         return service_unavailable("temporarily unavailable, please try again")
 
 
-def _report(request: HttpRequest, exc: Misconfigured) -> None:
+def _record(request: HttpRequest, exc: Misconfigured) -> None:
     if isinstance(request, ASGIRequest):  # under WSGI Django does so at each request
         close_old_connections()
-    misconfiguration.report(exc)
+    misconfiguration.record(exc)
 
 
 async def _receive(request: HttpRequest, endpoint: BankEndpoint) -> HttpResponse:

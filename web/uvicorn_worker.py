@@ -88,7 +88,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._is_proxy = self.client is None or _is_in(self.client[0], tuple(proxies))  # None: a Unix socket
         self._start_reading()
         if len(self.connections) > CONNECTIONS_MAX:  # drop the slowest connection, not the next one
-            next(iter(self._idle)).transport.abort()
+            next(iter(self._idle)).abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_reading()
@@ -141,7 +141,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         """Start the next pipelined request only if the client reads its responses."""
         if self.pipeline and self._bytes_unread() > UNREAD_BYTES_MAX:
-            self.transport.abort()
+            self.abort()
         elif not self.pipeline and self._is_refused:
             self.transport.close()
         elif not self.pipeline and self in self.connections:
@@ -192,7 +192,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def _start_reading(self) -> None:
         if self._deadline is None:
             self._head_bytes = 0
-            self._deadline = self.loop.call_later(REQUEST_READ_SECONDS_MAX, self._give_up)
+            self._deadline = self.loop.call_later(REQUEST_READ_SECONDS_MAX, self.abort)
             self._idle.setdefault(self)
 
     def _stop_reading(self) -> None:
@@ -201,7 +201,9 @@ class BoundedProtocol(HttpToolsProtocol):
             self._deadline = None
             self._idle.pop(self, None)
 
-    def _give_up(self) -> None:
+    def abort(self) -> None:
+        if self.cycle is not None:
+            self.cycle.disconnected = True  # the application may be about to write
         self.transport.abort()
 
 

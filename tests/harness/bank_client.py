@@ -255,6 +255,12 @@ class RecordingBank:
             self.violations.append(f"the bank got the response {attempt.response}")
         return attempt
 
+    def hang_up(self, delivery: BankDelivery) -> None:
+        """Send a delivery, and close the connection before its response."""
+        self.history.append(Attempt(delivery, "unknown", "hung up", time.monotonic(), 0.0))
+        with closing(http.client.HTTPConnection("127.0.0.1", self._port)) as connection:
+            connection.request("POST", "/api/webhook/bank/", delivery.body)
+
     # Outcomes
 
     def count(self, outcome: str) -> int:
