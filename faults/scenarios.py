@@ -456,7 +456,7 @@ def refused_rows(run: ScenarioRun) -> None:
     """The database refuses three rows of a batch of 200: the others are stored."""
     run.stack.sql(
         "CREATE TRIGGER refuse BEFORE INSERT ON ingest_webhook FOR EACH ROW"
-        " IF NEW.document_number LIKE 'REFUSED%' THEN"
+        " IF NEW.document_number LIKE 'REFUSED%%' THEN"
         " SIGNAL SQLSTATE '22003' SET MYSQL_ERRNO = 1264, MESSAGE_TEXT = 'refused'; END IF"
     )
     deliveries = run.bank.deliveries.batch(BATCH)

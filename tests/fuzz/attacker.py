@@ -22,9 +22,9 @@ VALID_DELIVERY_EVERY = 40  # attacks
 SHOWN_BYTES = 600
 _STATUS_LINE = re.compile(rb"HTTP/1\.[0-9] ([1-5][0-9]{2}) [^\r\n]*\Z")
 _HTML = re.compile(rb"<\s*(?:html|!doctype|body|title|h1)", re.IGNORECASE)
-# By contract 503 means "retry": after an incomplete body, and after load shedding.
-LOAD_SHED = b'{"error":"too busy, please send again"}'  # a response to HEAD has only its length
-MAY_BE_503 = {b"arrived incomplete": "503 incomplete", b"too busy": "503 shed", b"not configured": "503 host"}
+# By contract 503 means "retry": after an incomplete body, and if too many deliveries wait.
+TOO_BUSY = b'{"error":"too busy, please send again"}'  # a response to HEAD has only its length
+MAY_BE_503 = {b"arrived incomplete": "503 incomplete", b"too busy": "503 busy", b"not configured": "503 host"}
 
 
 class Malformed(Exception):
@@ -198,8 +198,8 @@ def violation(attack: Attack, response: RawResponse) -> str | None:
 
 
 def _allowed_503(response: RawResponse) -> str | None:
-    if response.status == 503 and not response.body and response.length == len(LOAD_SHED):
-        return "503 shed"
+    if response.status == 503 and not response.body and response.length == len(TOO_BUSY):
+        return "503 busy"
     results = (result for text, result in MAY_BE_503.items() if text in response.body)
     return next(results, None) if response.status == 503 else None
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.fuzz.attacker import LOAD_SHED, Attack, Attacker, RawResponse, result_of, violation
+from tests.fuzz.attacker import TOO_BUSY, Attack, Attacker, RawResponse, result_of, violation
 from tests.fuzz.mutation import attacks
 from tests.fuzz.stack import GROWTH_KIB_MAX, ledger_violations, production_stack, web_memory_kib
 from tests.harness.launcher_stack import LauncherStack
@@ -40,7 +40,7 @@ def test_malformed_requests_get_no_5xx_no_html_and_no_credit(
     assert growth < GROWTH_KIB_MAX
     assert (
         results.table.total()
-        > sum(n for (*_, result), n in results.table.items() if result == "503 shed") * 20
+        > sum(n for (*_, result), n in results.table.items() if result == "503 busy") * 20
     )
 
 
@@ -69,8 +69,8 @@ def test_refusal_is_no_violation() -> None:
     incomplete = RawResponse(
         503, b"application/json", b'{"error": "body: arrived incomplete, please send it again"}'
     )
-    shed_head = RawResponse(503, b"application/json", b"", len(LOAD_SHED))
-    assert [violation(ASKED, one) for one in (refused, incomplete, shed_head)] == [None, None, None]
+    busy_head = RawResponse(503, b"application/json", b"", len(TOO_BUSY))
+    assert [violation(ASKED, one) for one in (refused, incomplete, busy_head)] == [None, None, None]
     assert [result_of([]), result_of([refused]), result_of([incomplete])] == [
         "closed",
         "400",

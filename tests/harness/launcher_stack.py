@@ -24,7 +24,7 @@ from tests.harness.wait import WaitTimeout, wait_until
 READY_SECONDS_MAX = 60.0
 STOP_SECONDS_MAX = 30.0  # the launcher kills after 8 s; a busy machine may be late
 RETRY_SECONDS = 0.05
-LOAD_SHED = (503, {"error": "too busy, please send again"})
+TOO_BUSY = (503, {"error": "too busy, please send again"})
 
 
 class LauncherStack(Stack):
@@ -153,9 +153,9 @@ class LauncherStack(Stack):
         return json.loads(self.get(path)[1])
 
     def deliver(self, webhook: dict[str, object]) -> tuple[int, Any]:
-        """Deliver as the bank does, which retries after load shedding; return status and JSON."""
+        """Deliver as the bank does, which retries a 503; return status and JSON."""
         body = json.dumps(webhook).encode()
-        while (response := self.post(body, {})) == LOAD_SHED:
+        while (response := self.post(body, {})) == TOO_BUSY:
             time.sleep(RETRY_SECONDS)
         return response
 

@@ -14,7 +14,7 @@ from django.db import DataError, OperationalError, connection, transaction
 from django.test.utils import CaptureQueriesContext
 from pytest_django import Settings
 
-from ingest import batch, inbox
+from ingest import batch, delivery_records, inbox
 from ingest.banks.events import BankReference, CreditEvent, IgnoredEvent, UnrecognizedEvent
 from ingest.batch import store_batch
 from ingest.inbox import Arrival, Delivery, Rejection, StoreResult
@@ -222,6 +222,16 @@ def test_eviction_bounds_the_records_of_batches(settings: Settings) -> None:
     for _ in range(5):
         store_batch([Arrival(Delivery(b""), Rejection("invalid"), b"")] * 8)
     assert RejectedDelivery.objects.count() == 10
+
+
+def test_eviction_on_sqlite_has_the_write_lock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After the commit a worker would have it, and the eviction would be skipped each time."""
+    in_transaction: list[bool] = []
+    monkeypatch.setattr(
+        delivery_records, "evict", lambda rows: in_transaction.append(connection.in_atomic_block)
+    )
+    store_batch([Arrival(Delivery(b""), Rejection("invalid"), b"")] * 2)
+    assert in_transaction == [connection.vendor == "sqlite"]
 
 
 def test_concurrent_batches_with_common_operations_store_each_once() -> None:

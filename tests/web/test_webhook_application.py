@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 from django.test import Client, override_settings
 from django.urls import path
+from pytest_django import Settings
 
+from core.delivery_auth import DeliveryAuth
 from ingest import doorbell
 from ingest.banks.registry import ENDPOINTS
 from ingest.group_commit import group_commit
@@ -110,6 +112,41 @@ def test_both_mounts_answer_alike(method: str, body: bytes | None, path: str) ->
     assert (status, content) == (by_view.status_code, by_view.content)
     assert headers.pop("X-Request-Id")
     assert headers == {name.title(): value for name, value in by_view.items()}
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize(
+    ("changed", "status"),
+    [
+        ({}, 200),
+        ({"authorization": ""}, 401),
+        ({"authorization": "Bearer wrong"}, 401),
+        ({"host": "evil.example"}, 503),
+        ({"content-length": "x"}, 411),
+        ({"content-length": "99999"}, 413),
+    ],
+)
+def test_both_mounts_answer_alike_to_any_headers(
+    changed: dict[str, str], status: int, settings: Settings
+) -> None:
+    settings.ENDPOINT_AUTH = {"bank": DeliveryAuth(bearer=[b"a-secret-of-the-bank"])}
+    body = payment_body(terms())
+    headers = {"authorization": "Bearer a-secret-of-the-bank", "host": "localhost"}
+    headers |= {"content-length": str(len(body)), "content-type": "application/json", **changed}
+    environ: dict[str, Any] = {
+        f"HTTP_{name}".upper(): value for name, value in headers.items() if "-" not in name
+    }
+    environ |= {"CONTENT_LENGTH": headers["content-length"], "CONTENT_TYPE": "application/json"}
+    asked = {**scope(), "headers": [(name.encode(), value.encode()) for name, value in headers.items()]}
+
+    for _ in range(2):  # the second time it is a duplicate
+        by_view = Client().generic("POST", PATH, body, **environ)
+    answer_status, answer_headers, content = ask(asked, body)
+
+    assert (answer_status, content) == (by_view.status_code, by_view.content)
+    assert answer_status == status
+    assert answer_headers.pop("X-Request-Id")
+    assert answer_headers == {name.title(): value for name, value in by_view.items()}
 
 
 @pytest.mark.django_db(transaction=True)
