@@ -6,6 +6,9 @@ Django's middleware.
 """
 
 import asyncio
+from collections.abc import Callable
+from functools import partial
+from inspect import iscoroutinefunction
 from io import BytesIO
 
 from django.core.handlers.asgi import ASGIRequest
@@ -16,23 +19,27 @@ from django.urls import is_valid_path, resolve
 from structlog.contextvars import bind_contextvars, clear_contextvars
 
 from core.http import AsyncView, error_response
-from ingest.banks.registry import ENDPOINTS, BankEndpoint
+from ingest.banks.registry import ENDPOINTS
 from ingest.exceptions import BodyTooLong, LengthRequired
-from ingest.views import body_length, webhook
+from ingest.views import body_length
 from web.buffered_bodies import Application, Message, Receive, Send, receive_body
 from web.request_id import HEADER, request_id
 
 BODY_SECONDS_MAX = 10.0
+Observe = Callable[[AsyncView, str], AsyncView]
+
+
+def _unobserved(view: AsyncView, _route: str) -> AsyncView:
+    return view
 
 
 class WebhookApplication:
     """Answers deliveries, and passes all other requests to `other`."""
 
-    def __init__(self, other: Application, *, view: AsyncView = webhook, trust_proxy: bool) -> None:
-        """`view` is the webhook view, perhaps wrapped."""
+    def __init__(self, other: Application, *, observe: Observe = _unobserved, trust_proxy: bool) -> None:
+        """`observe` wraps the view of a route, such as by a trace."""
         self._other = other
-        self._view = view
-        self._endpoints = endpoints_by_path()
+        self._views = coroutines_by_path(observe)
         self._trust_proxy = trust_proxy
         self._process_response = (
             SecurityMiddleware(_no_view).process_response,
@@ -40,18 +47,18 @@ class WebhookApplication:
         )
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
-        endpoint = self._endpoints.get(scope["path"]) if scope["type"] == "http" else None
-        if endpoint is None:
+        view = self._views.get(scope["path"]) if scope["type"] == "http" else None
+        if view is None:
             await self._other(_without_ambiguous_headers(scope), receive, send)
             return
         clear_contextvars()
         try:
-            response = await self._respond(endpoint, scope, receive)
+            response = await self._respond(view, scope, receive)
         except ConnectionAbortedError:
             return  # no one is left to answer
         await _send(response, send)
 
-    async def _respond(self, endpoint: BankEndpoint, scope: Message, receive: Receive) -> HttpResponse:
+    async def _respond(self, view: AsyncView, scope: Message, receive: Receive) -> HttpResponse:
         """Raise ConnectionAbortedError if the client closes the connection before its body is complete."""
         stream = BytesIO()
         try:
@@ -65,18 +72,22 @@ class WebhookApplication:
         if response is None:
             stream.write(await _receive_body(request, receive))
             stream.seek(0)
-            response = await self._view(request, endpoint)
+            response = await view(request)
         response[HEADER] = identifier
         for process_response in self._process_response:
             process_response(request, response)  # which only sets headers
         return response
 
 
-def endpoints_by_path() -> dict[str, BankEndpoint]:
-    """Return the endpoints that the URLconf routes to the webhook view, by their paths."""
+def coroutines_by_path(observe: Observe = _unobserved) -> dict[str, AsyncView]:
+    """Return the coroutines that the URLconf gives the endpoints' paths to, with their arguments."""
     paths = [f"/api/webhook/{endpoint.name}{slash}" for endpoint in ENDPOINTS for slash in ("/", "")]
     matches = {path: resolve(path) for path in paths if is_valid_path(path)}
-    return {path: match.kwargs["endpoint"] for path, match in matches.items() if match.func is webhook}
+    return {
+        path: observe(partial(match.func, **match.kwargs), match.route)
+        for path, match in matches.items()
+        if iscoroutinefunction(match.func)
+    }
 
 
 def _no_view(_: object) -> HttpResponse:
