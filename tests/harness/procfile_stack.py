@@ -56,8 +56,7 @@ class ManagedProcess:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        command = ["sh", "-c", f"cd {shlex.quote(str(ROOT))} && {self.command}"]
-        self._process = launch(command, log=self.log, environment=self.environment)
+        self._process = launch(["sh", "-c", self.command], log=self.log, environment=self.environment)
 
     @property
     def pid(self) -> int:
@@ -122,8 +121,9 @@ class ProcfileStack(Stack):
 
     embedded: SQLite and the file broker instead of MariaDB and Redis. broker: False for a REDIS_URL without
     a server. proxied: a TcpProxy in front of the database, the broker and web. environment: settings of all
-    processes; environments: of single ones, with {folder} for the stack's folder. started: the processes
-    that run from the beginning; all by default.
+    processes; environments: of single ones, with {folder} for the stack's folder. commands: by process,
+    instead of the Procfile's. root: a clone of this project, such as an older revision. started: the
+    processes that run from the beginning; all by default.
     """
 
     def __init__(
@@ -138,20 +138,23 @@ class ProcfileStack(Stack):
         disk_bytes: int = 0,
         environment: Mapping[str, str] | None = None,
         environments: Mapping[str, Mapping[str, str]] | None = None,
+        commands: Mapping[str, str] | None = None,
+        root: Path = ROOT,
         started: Sequence[str] | None = None,
     ) -> None:
         folder = Path(tempfile.mkdtemp(prefix="prihod-stack-"))
-        super().__init__(folder, data_dir=folder)
+        super().__init__(folder, data_dir=folder, root=root)
         self.embedded = embedded
         self.url_port = self.port
         self.proxies: dict[str, TcpProxy] = {}
-        self.database = None if embedded else MariaDB(database_settings, data=template("mariadb"))
+        self.database = None if embedded else MariaDB(database_settings, data=template("mariadb", root=root))
         self.redis = Redis(redis_settings) if broker and not embedded else None
         self._disk_bytes = disk_bytes
         self._proxied = proxied
         self._broker = broker
         self._settings = {**SHORT_TIMES, **(environment or {})}
         self._environments = environments or {}
+        self._commands = commands or {}
         self._workers = workers
         self._started = started
         self.programs: dict[str, ManagedProcess] = {}
@@ -186,7 +189,7 @@ class ProcfileStack(Stack):
 
     def _start_servers(self) -> None:
         if self.database is None:
-            shutil.copy(template("sqlite") / SQLITE_FILE, self.folder)
+            shutil.copy(template("sqlite", root=self.root) / SQLITE_FILE, self.folder)
             return
         if self._disk_bytes:
             place = self.database.folder / "data"
@@ -200,7 +203,8 @@ class ProcfileStack(Stack):
         """Create the processes with their environments, without starting them."""
         own = {"FAULTS_FOLDER": str(self.folder), **self._servers_settings(), **self._settings}
         self.environment = self.environment_with(own)
-        commands = dict(line.split(": ", 1) for line in (ROOT / "Procfile").read_text().splitlines())
+        commands = dict(line.split(": ", 1) for line in (self.root / "Procfile").read_text().splitlines())
+        commands |= self._commands
         for number in range(1, self._workers + 1):
             # The Procfile's worker uses PORT only for its host name.
             self._add(f"worker{number}", commands["worker"], {"PORT": str(self.port + number)})
@@ -211,6 +215,7 @@ class ProcfileStack(Stack):
         special = self._environments.get(name, {})
         special = {key: value.replace("{folder}", str(self.folder)) for key, value in special.items()}
         environment = {**self.environment, **settings, **special}
+        command = f"cd {shlex.quote(str(self.root))} && {command}"
         self.programs[name] = ManagedProcess(name, command, environment, self.folder / f"{name}.log")
 
     def _servers_settings(self) -> dict[str, str]:

@@ -37,7 +37,8 @@ def clean_environment(**settings: str) -> dict[str, str]:
 class Stack:
     """Real processes on one free port, identified, orphans included, by a mark in their environment."""
 
-    def __init__(self, folder: Path, data_dir: Path) -> None:
+    def __init__(self, folder: Path, data_dir: Path, root: Path = ROOT) -> None:
+        self.root = root
         self.folder = folder
         self.data_dir = data_dir
         self.port = free_port()
@@ -67,7 +68,7 @@ class Stack:
         """Run manage.py on the stack's data, whether the stack runs or not."""
         return subprocess.run(
             [sys.executable, "manage.py", *arguments],
-            cwd=ROOT,
+            cwd=self.root,
             env={**self.environment, **environment},
             check=False,
             capture_output=True,

@@ -8,7 +8,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from contextlib import closing
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 from tests.harness.copying import copy_database
@@ -31,49 +31,47 @@ def share() -> None:
     os.environ.setdefault(FOLDER, _deleted_at_exit().name)
 
 
-def template(database: str, make: Callable[[Path], None] | None = None) -> Path:
+def template(database: str, make: Callable[[Path], None] | None = None, *, root: Path = ROOT) -> Path:
     """Return the files of a migrated database; the first process of a run that asks makes them.
 
     For "sqlite" they are a folder with SQLITE_FILE, for "mariadb" and "mysql" the server's data folder.
-    `make` replaces the command that migrates.
+    `make` replaces the command that migrates. `root` is a clone of this project, such as an older revision.
     """
     share()
     shared = Path(os.environ[FOLDER])
-    finished = shared / database
-    with (shared / f"{database}.lock").open("w") as lock:
+    name = database if root == ROOT else f"{database}-{root.name}"
+    finished = shared / name
+    with (shared / f"{name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not finished.exists():
-            part = shared / f"{database}.part"
+            part = shared / f"{name}.part"
             shutil.rmtree(part, ignore_errors=True)
-            (make or _maker(database))(part)
+            (make or _maker(database, root))(part)
             part.rename(finished)
     return finished
 
 
-def _maker(database: str) -> Callable[[Path], None]:
-    return _sqlite if database == "sqlite" else _server(SERVERS[database])
+def _maker(database: str, root: Path) -> Callable[[Path], None]:
+    return partial(_sqlite, root) if database == "sqlite" else partial(_server, SERVERS[database], root)
 
 
-def _sqlite(folder: Path) -> None:
+def _sqlite(root: Path, folder: Path) -> None:
     folder.mkdir()
-    _migrate(DATABASE_URL=f"sqlite:///{folder / SQLITE_FILE}", DATA_DIR=str(folder))
+    _migrate(root, DATABASE_URL=f"sqlite:///{folder / SQLITE_FILE}", DATA_DIR=str(folder))
 
 
-def _server(kind: type[MariaDB] | type[MySQL]) -> Callable[[Path], None]:
-    def make(folder: Path) -> None:
-        with kind() as server:
-            _migrate(DATABASE_URL=server.url)
-            with closing(server.session()) as session, session.cursor() as cursor:
-                cursor.execute(f"CREATE DATABASE {UNTOUCHED}")
-                copy_database(cursor, "prihod", UNTOUCHED)
-                session.commit()
-            server.stop()
-            shutil.move(server.folder / "data", folder)
-
-    return make
+def _server(kind: type[MariaDB] | type[MySQL], root: Path, folder: Path) -> None:
+    with kind() as server:
+        _migrate(root, DATABASE_URL=server.url)
+        with closing(server.session()) as session, session.cursor() as cursor:
+            cursor.execute(f"CREATE DATABASE {UNTOUCHED}")
+            copy_database(cursor, "prihod", UNTOUCHED)
+            session.commit()
+        server.stop()
+        shutil.move(server.folder / "data", folder)
 
 
-def _migrate(**settings: str) -> None:
+def _migrate(root: Path, **settings: str) -> None:
     command = [sys.executable, "manage.py", "migrate", "--verbosity", "0"]
     # Development settings: those of production refuse to start without secrets.
-    subprocess.run(command, cwd=ROOT, env=clean_environment(**settings), check=True)
+    subprocess.run(command, cwd=root, env=clean_environment(**settings), check=True)
