@@ -5,8 +5,9 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from importlib import import_module
 from pkgutil import iter_modules
 from types import ModuleType
@@ -43,7 +44,8 @@ def main(arguments: Sequence[str]) -> int:
     if missing := [*missing_servers(), *filter(None, [missing_reason("wrk")])]:
         console.print("!! The benchmark does NOT run:", *missing, sep="\n!!   ", markup=False)
         return 1
-    measurements, failures = run_all(options.names or measure_names(), options.rounds, quick=options.quick)
+    names = options.names or measure_names()
+    measurements, failures = run_all(names, options.rounds, quick=options.quick, against=options.against)
     run = Run.now(measurements, failures, quick=options.quick)
     save(run, is_full=not options.names)
     return 0 if run.holds else 1
@@ -54,6 +56,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("names", nargs="*", metavar="name", help="measures to run; all unless given")
     parser.add_argument("--quick", action="store_true", help="3 to 4 minutes; the results vary more")
     parser.add_argument("--rounds", type=int, default=1, help="repeat each measure this many times")
+    parser.add_argument("--against", default="", metavar="REVISION", help="for low_rate: measure it in turns")
     parser.add_argument("--list", action="store_true", help="list the measures")
     parser.add_argument(
         "--readme", action="store_true", help="only write the latest run into the READMEs and the docs"
@@ -72,6 +75,11 @@ def load_measure(name: str) -> ModuleType:
     return import_module(f"{measures.__name__}.{name}")
 
 
+def measure_of(name: str, against: str) -> Callable[[bool, Callable[[str], None]], Iterator[Measurement]]:
+    measure = load_measure(name).measure
+    return partial(measure, against=against) if against and name == "low_rate" else measure
+
+
 def list_measures() -> int:
     table = Table("name", "what is measured", box=None)
     for name in measure_names():
@@ -80,7 +88,9 @@ def list_measures() -> int:
     return 0
 
 
-def run_all(chosen: Sequence[str], times: int, *, quick: bool) -> tuple[list[Measurement], list[str]]:
+def run_all(
+    chosen: Sequence[str], times: int, *, quick: bool, against: str = ""
+) -> tuple[list[Measurement], list[str]]:
     """Return the measurements of all valid measures, and a sentence about each of the others."""
     measurements: list[Measurement] = []
     failures: list[str] = []
@@ -88,7 +98,8 @@ def run_all(chosen: Sequence[str], times: int, *, quick: bool) -> tuple[list[Mea
         console.print(f"[bold]{name}[/bold]")
         started = time.monotonic()
         try:
-            measurements += merged([list(load_measure(name).measure(quick, log)) for _ in range(times)])
+            measure = measure_of(name, against)
+            measurements += merged([list(measure(quick, log)) for _ in range(times)])
         except (InvalidRun, WaitTimeout, ServerFailed) as exc:
             failures.append(f"{name}: {exc}")
             console.print(f"[red]not valid[/red]: {escape(str(exc))}")

@@ -1,4 +1,4 @@
--- Requests of wrk: new operations only, a share of them for one organization.
+-- Requests of wrk: new operations only, a share of them for one organization; GET without arguments.
 -- Arguments: seed, number of organizations, share of the hot one. Prints a summary as a line of JSON.
 
 local threads = 0
@@ -9,6 +9,9 @@ function setup(thread)
 end
 
 function init(args)
+   if #args == 0 then
+      return
+   end
    math.randomseed(tonumber(args[1]) + number)
    organizations, hot_share = tonumber(args[2]), tonumber(args[3])
    wrk.method = "POST"
@@ -25,6 +28,9 @@ local function operation_id()
 end
 
 function request()
+   if not organizations then
+      return wrk.format()
+   end
    local organization = math.random() < hot_share and 0 or math.random(1, organizations - 1)
    local body = string.format(
       '{"operation_id": "%s", "amount": %d.%02d, "payer_inn": "77%08d", "document_number": "PAY-%d", ' ..

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tests.harness.servers import ROOT, MariaDB, Redis, Server
 
-PACKAGES = ("Django", "celery", "gunicorn", "mysqlclient")
+PACKAGES = ("Django", "celery", "gunicorn", "uvicorn", "mysqlclient")
 
 
 def describe() -> dict[str, str]:

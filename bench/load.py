@@ -9,6 +9,7 @@ that could not even be sent. To leave those out would be coordinated omission.
 import asyncio
 import json
 import random
+import resource
 import subprocess
 import time
 from collections import deque
@@ -36,22 +37,31 @@ class ClosedLoopResult(NamedTuple):
     ok: int  # answered 200
     sent: int  # an upper bound: the last request of each connection may still be in flight
     seconds: float
+    sender_cpu_seconds: float  # of one thread: near `seconds`, the sender is the bottleneck
 
     @property
     def ok_per_second(self) -> float:
         return self.ok / self.seconds
 
 
-def closed_loop(port: int, seconds: int) -> ClosedLoopResult:
-    """Send as fast as the endpoint responds, for so many seconds."""
+def closed_loop(port: int, seconds: int, path: str = PATH) -> ClosedLoopResult:
+    """Send deliveries, or to another path GET requests, as fast as the responses come."""
     duration = ["--duration", f"{seconds}s", "--timeout", "10s"]
     options = ["--threads", "1", "--connections", str(CLOSED_LOOP_CONNECTIONS), *duration]
-    target = ["--script", str(SCRIPT), f"http://127.0.0.1:{port}{PATH}"]
-    mix = ["--", str(random.getrandbits(48)), str(ORGANIZATIONS), str(HOT_SHARE)]
+    target = ["--script", str(SCRIPT), f"http://127.0.0.1:{port}{path}"]
+    mix = ["--", str(random.getrandbits(48)), str(ORGANIZATIONS), str(HOT_SHARE)] if path == PATH else []
+    before = _children_cpu_seconds()
     output = subprocess.check_output(["wrk", *options, *target, *mix], text=True)
+    cpu_seconds = _children_cpu_seconds() - before
     summary = json.loads(output.splitlines()[-1])
     ok = summary["responses"] - summary["not_200"]
-    return ClosedLoopResult(ok, summary["responses"] + CLOSED_LOOP_CONNECTIONS, summary["seconds"])
+    sent = summary["responses"] + CLOSED_LOOP_CONNECTIONS
+    return ClosedLoopResult(ok, sent, summary["seconds"], cpu_seconds)
+
+
+def _children_cpu_seconds() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 class Webhook(NamedTuple):

@@ -1,4 +1,4 @@
-"""Prihod and the baseline designs, each in a stack of its own: same commands, settings and kinds of servers.
+"""Prihod and the baseline designs, each in a stack of its own: same settings and kinds of servers.
 
 A measurement is valid only if every delivery answered 200 is stored and the ledger is consistent.
 """
@@ -13,6 +13,8 @@ DRAIN_SECONDS_MAX = 180.0
 DATABASE_SETTINGS = ("--innodb-log-file-size=1G",)
 # The first half of verify_ledger, for a design without an inbox.
 VERIFY_LEDGER_CODE = "from ledger.verification import verify; exit(next(map(str, verify()), None))"
+# As a Django project is usually deployed; as many processes and threads as Prihod has.
+STOCK_GUNICORN = "exec gunicorn --bind 127.0.0.1:$PORT --workers 2 --threads 4 bench.baselines.wsgi"
 
 
 class InvalidRun(Exception):
@@ -20,40 +22,54 @@ class InvalidRun(Exception):
 
 
 class System(Enum):
-    """The value is the module in bench/baselines; empty for Prihod."""
+    """The value is the module in bench/baselines, empty for Prihod, and the command of its web processes.
 
-    PRIHOD = ""
-    PARSING_ONLY = "parsing_only"
-    MESSAGE_PER_WEBHOOK = "message_per_webhook"
-    SYNCHRONOUS = "synchronous"
+    Without a command it is the Procfile's.
+    """
+
+    PRIHOD = "", ""
+    PARSING_ONLY = "parsing_only", ""
+    MESSAGE_PER_WEBHOOK = "message_per_webhook", STOCK_GUNICORN
+    SYNCHRONOUS = "synchronous", STOCK_GUNICORN
+    MESSAGE_PER_WEBHOOK_ON_OUR_SERVER = "message_per_webhook", ""
+    SYNCHRONOUS_ON_OUR_SERVER = "synchronous", ""
 
     def __str__(self) -> str:
         return self.name.lower().replace("_", " ")
 
     def stack(self, *, embedded: bool = False, only_web: bool = False) -> ProcfileStack:
         """Return a stack of this system. With `only_web` nothing but web runs until `drain`."""
+        baseline, command = self.value
         environment = dict.fromkeys(SHORT_TIMES, "")  # production's own times instead
-        if self is not System.PRIHOD:
+        if baseline:
             environment["DJANGO_SETTINGS_MODULE"] = "bench.baselines.settings"
-            environment["BENCH_BASELINE"] = self.value
-        started = ["web"] if only_web else None
+            environment["BENCH_BASELINE"] = baseline
         return ProcfileStack(
             workers=1,
             embedded=embedded,
             database_settings=DATABASE_SETTINGS,
             environment=environment,
-            started=started,
+            commands={"web": command} if command else {},
+            started=["web"] if only_web else None,
         )
+
+    @property
+    def stores_nothing(self) -> bool:
+        return self is System.PARSING_ONLY
+
+    @property
+    def has_inbox(self) -> bool:
+        return "synchronous" not in self.value
 
     def stored(self, stack: ProcfileStack) -> int:
         """Return the number of webhooks in the system's table."""
-        table = "ledger_payment" if self is System.SYNCHRONOUS else "ingest_webhook"
+        table = "ingest_webhook" if self.has_inbox else "ledger_payment"
         return int(stack.sql(f"SELECT COUNT(*) FROM {table}")[0][0])
 
     def require_verified(self, stack: ProcfileStack) -> None:
         """Raise InvalidRun if the ledger is inconsistent."""
         everything, ledger = ["verify_ledger"], ["shell", "--no-imports", "--command", VERIFY_LEDGER_CODE]
-        verified = stack.manage(*(ledger if self is System.SYNCHRONOUS else everything))
+        verified = stack.manage(*(everything if self.has_inbox else ledger))
         if verified.returncode != 0:
             raise InvalidRun(f"{self}: {verified.stdout}{verified.stderr}")
 

@@ -1,4 +1,4 @@
-"""The production settings with a baseline's endpoint, for the Procfile's commands."""
+"""The production settings with a baseline's endpoint, for the Procfile's commands and for `wsgi.py`."""
 
 import os
 
@@ -8,3 +8,12 @@ BASELINE = f"bench.baselines.{os.environ['BENCH_BASELINE']}"
 ROOT_URLCONF = "bench.baselines.urls"
 CELERY_IMPORTS = [BASELINE]
 CELERY_BEAT_SCHEDULE = {}  # no baseline has an inbox to sweep
+MIDDLEWARE = [  # as startproject has them; Prihod's own would cost a baseline more
+    "django.middleware.security.SecurityMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+]

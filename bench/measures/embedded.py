@@ -1,28 +1,33 @@
 """SQLite and the file broker, as with `make run`: requests/s, and how fast a backlog drains."""
 
-import random
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from datetime import UTC, datetime
+from datetime import datetime
 
-from bench.load import DOCUMENT_DATE, random_webhooks
+from bench import inbox_rows
 from bench.measurements import Measurement, at_least
-from bench.measures.ingest import ratios
+from bench.measures.endpoint import ratios
 from bench.rounds import endpoint_bench
 from bench.systems import System, drain
 from tests.harness.procfile_stack import ProcfileStack
 
 MEASURE = "embedded"
+SYSTEMS = (System.PRIHOD, System.PARSING_ONLY, System.MESSAGE_PER_WEBHOOK, System.SYNCHRONOUS)
 LAST_FIFTH_RATIO_MIN = 0.5
 
 
 def measure(quick: bool, log: Callable[[str], None]) -> Iterator[Measurement]:
     rounds, seconds = (1, 1) if quick else (2, 4)
-    with endpoint_bench(embedded=True) as bench:
-        yield from ratios(MEASURE, bench.speeds(rounds=rounds, seconds=seconds, log=log), {})
+    with endpoint_bench(SYSTEMS, embedded=True) as bench:
+        for number in range(1, rounds + 1):
+            log(f"round {number} of {rounds}: {bench.run_round(seconds)}")
+        bench.require_exact()
+        yield from ratios(MEASURE, bench, bounded=False)
     backlog = 5_000 if quick else 100_000
     with System.PRIHOD.stack(embedded=True, only_web=True) as stack:
-        fill(stack, backlog)
+        with closing(stack.session()) as session:
+            inbox_rows.insert(session, inbox_rows.make(backlog), rows_per_statement=backlog)
+            session.commit()
         drain_seconds = drain(stack)
         System.PRIHOD.require_verified(stack)
         first, last = first_and_last_fifth(stack)
@@ -41,21 +46,3 @@ def first_and_last_fifth(stack: ProcfileStack) -> tuple[float, float]:
     fifth = len(times) // 5
     first, last = times[fifth] - times[0], times[-1] - times[-1 - fifth]
     return fifth / first.total_seconds(), fifth / last.total_seconds()
-
-
-def fill(stack: ProcfileStack, count: int) -> None:
-    """Insert webhooks into the inbox, as the endpoint would have stored them."""
-    now = datetime.now(UTC).replace(tzinfo=None)
-    date = datetime.fromisoformat(DOCUMENT_DATE).replace(tzinfo=None)
-    rows = (
-        (each.operation_id.hex, *each[1:], str(date), each.body, str(now), "received", 0, "", "", "bank")
-        for each in random_webhooks(random.Random(), count)
-    )
-    columns = "operation_id, payer_inn, amount_kopecks, document_number, document_date, body, received_at"
-    with closing(stack.session()) as session:
-        session.executemany(
-            f"INSERT INTO ingest_webhook ({columns}, status, attempts, last_error, error_fingerprint, "
-            f"source) VALUES ({', '.join('?' * 12)})",
-            rows,
-        )
-        session.commit()

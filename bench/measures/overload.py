@@ -1,7 +1,7 @@
 """Responses, memory and backlog at twice the load that the system can take."""
 
-# Requests come on a schedule over more connections than web has threads. Whether web sheds them with 503 or
-# lets them wait, everything answered 200 must be stored, and applied soon after.
+# Requests come on a schedule over many connections. Whether web lets them wait or answers 503, everything
+# answered 200 must be stored, and applied soon after.
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -14,7 +14,7 @@ from tests.harness.procfile_stack import ProcfileStack
 
 MEASURE = "overload"
 TIMES_FULL_LOAD = 2.0
-CONNECTIONS = 900  # with fewer, requests would queue in the sender instead of being shed
+CONNECTIONS = 900  # with fewer, requests would queue in the sender instead of in web
 STATUSES = (200, 503)
 DRAIN_SECONDS_MAX = 60.0
 WEB_GROWTH_MIB_MAX = 64.0
