@@ -1,7 +1,7 @@
 """An id for each request, in all of its log lines and in its response."""
 
+import random
 import re
-import secrets
 from collections.abc import Iterable, Mapping
 from types import TracebackType
 from typing import Any
@@ -41,8 +41,12 @@ def request_id_middleware(application: WSGIApplication, *, trust_proxy: bool) ->
 
 
 def request_id(environ: Mapping[str, Any], *, trust_proxy: bool) -> str:
-    """Return the id of the request with these headers."""
-    return (trust_proxy and _from_headers(environ)) or secrets.token_hex(16)
+    """Return the id of the request with these headers.
+
+    A new one is no secret. The system's random numbers would release the GIL, and the thread of the group
+    commit would take it and find half as many deliveries.
+    """
+    return (trust_proxy and _from_headers(environ)) or f"{random.getrandbits(128):032x}"
 
 
 def _from_headers(environ: Mapping[str, Any]) -> str | None:
