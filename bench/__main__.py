@@ -47,7 +47,9 @@ def main(arguments: Sequence[str]) -> int:
     names = options.names or measure_names()
     measurements, failures = run_all(names, options.rounds, quick=options.quick, against=options.against)
     run = Run.now(measurements, failures, quick=options.quick)
-    save(run, is_full=not options.names)
+    if options.publish and LATEST.exists():
+        run = run.over(Run.read(LATEST), measure_names())
+    save(run, is_published=options.publish or not options.names)
     return 0 if run.holds else 1
 
 
@@ -57,6 +59,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="3 to 4 minutes; the results vary more")
     parser.add_argument("--rounds", type=int, default=1, help="repeat each measure this many times")
     parser.add_argument("--against", default="", metavar="REVISION", help="for low_rate: measure it in turns")
+    parser.add_argument("--publish", action="store_true", help="replace these measures in the published run")
     parser.add_argument("--list", action="store_true", help="list the measures")
     parser.add_argument(
         "--readme", action="store_true", help="only write the latest run into the READMEs and the docs"
@@ -121,13 +124,13 @@ def log(line: str) -> None:
     console.print(f"  {line}", markup=False, style="dim")
 
 
-def save(run: Run, *, is_full: bool) -> None:
-    """Print the run and write it to a file. A run of only some measures leaves the published one alone."""
+def save(run: Run, *, is_published: bool) -> None:
+    """Print the run and write it to a file; a full run, or one with --publish, replaces the published one."""
     console.print(results_table(run.measurements))
-    file = LATEST if is_full else PARTIAL
+    file = LATEST if is_published else PARTIAL
     run.write(file)
     console.print(f"Written to {file.relative_to(ROOT)}")
-    if is_full:
+    if is_published:
         PLOT.write_text(render_svg(run))
         console.print(f"Plotted in {PLOT.relative_to(ROOT)}")
 

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
@@ -28,17 +28,21 @@ HEADLINE_COLUMNS = (
 )
 # The rows of the README, and their labels in English and in Russian.
 HEADLINES = {
-    ("ingest", "requests/s against message per webhook"): (
-        "deliveries acknowledged per second, against one message per webhook",
-        "принято доставок в секунду; эталон — по сообщению на вебхук",
+    ("endpoint", "CPU against message per webhook"): (
+        "deliveries acknowledged per second of CPU, against one Celery message per webhook",
+        "принято доставок на секунду CPU; эталон — по сообщению Celery на вебхук",
     ),
-    ("ingest", "p99 against message per webhook, same rate"): (
-        "p99 of their answers at the same rate, ms",
-        "p99 ответа при той же нагрузке, мс",
+    ("endpoint", "requests/s against message per webhook"): (
+        "deliveries acknowledged per second, against the same",
+        "принято доставок в секунду; тот же эталон",
     ),
-    ("posting", "webhooks/s against bare INSERTs, one organization"): (
-        "webhooks posted per second, against bare INSERTs",
-        "проведено вебхуков в секунду; эталон — INSERT без логики",
+    ("endpoint", "p99 against message per webhook, same rate"): (
+        "p99 of the answers at the same rate, ms, against the same",
+        "p99 ответа при равной нагрузке, мс; тот же эталон",
+    ),
+    ("bursts", "until 1000 at once are answered, new operations, MariaDB"): (
+        "until 1000 deliveries at once are stored and answered",
+        "1000 доставок одновременно: до последнего ответа",
     ),
     ("posting", "webhooks/s against a transaction per task, one organization"): (
         "webhooks posted per second, against a transaction per task",
@@ -48,23 +52,23 @@ HEADLINES = {
         "from receipt to applied, p99 at half load",
         "от получения до проведения, p99 при половинной нагрузке",
     ),
-    ("overload", "answered 200 and missing"): (
-        "answered 200 and missing, at twice the capacity",
-        "подтверждено и потеряно при двойной нагрузке",
-    ),
 }
 HEADLINE_ENVIRONMENT = ("cores", "processor", "MariaDB", "commit")
 
 
 @dataclass(frozen=True)
 class Run:
-    """One run of the benchmark. `failures` are sentences about measures without a valid result."""
+    """One run of the benchmark. `failures` are sentences about measures without a valid result.
+
+    `earlier` has the measures that were taken over from earlier runs, each with the run's date and commit.
+    """
 
     when: str  # in UTC, to the second
     quick: bool
     environment: Mapping[str, str]
     measurements: Sequence[Measurement]
     failures: Sequence[str]
+    earlier: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def now(cls, measurements: Sequence[Measurement], failures: Sequence[str], *, quick: bool) -> Self:
@@ -80,6 +84,14 @@ class Run:
         fields = {**asdict(self), "measurements": [_to_json(each) for each in self.measurements]}
         file.parent.mkdir(exist_ok=True)
         file.write_text(json.dumps(fields, indent=1, ensure_ascii=False) + "\n")
+
+    def over(self, previous: "Run", known: Iterable[str]) -> "Run":
+        """Return this run with the `known` measures that only the previous one has."""
+        own = {each.measure for each in self.measurements}
+        kept = [each for each in previous.measurements if each.measure in {*known} - own]
+        from_previous = f"{previous.when}, commit {previous.environment.get('commit', 'unknown')}"
+        earlier = {each.measure: previous.earlier.get(each.measure, from_previous) for each in kept}
+        return replace(self, measurements=[*self.measurements, *kept], earlier=earlier)
 
     @property
     def holds(self) -> bool:
@@ -163,6 +175,10 @@ def _headlines(run: Run, language: int) -> str:
 def _everything(run: Run) -> str:
     alignment = ["---"] * 2 + ["---:"] * 4 + ["---"]
     caption = f"{'A quick run' if run.quick else 'A run'} of {run.when}; {_listed(run.environment)}."
+    if run.earlier:
+        caption += (
+            f" Of earlier runs: {'; '.join(f'{name} of {what}' for name, what in run.earlier.items())}."
+        )
     invalid = [f"Not valid: {failure}" for failure in run.failures]
     return _markdown([COLUMNS, alignment, *map(cells, run.measurements)], caption, *invalid)
 

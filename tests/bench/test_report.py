@@ -1,6 +1,7 @@
 """Reports mark a broken bound, and the pages show what was measured."""
 
 import io
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
@@ -47,6 +48,16 @@ def test_written_run_can_be_read_back(tmp_path: Path) -> None:
 
     assert rendered_sections(Run.read(tmp_path / "run.json")) == rendered_sections(before)
     assert not Run.read(tmp_path / "run.json").holds
+
+
+def test_measures_of_earlier_runs_are_kept_and_named() -> None:
+    newer = replace(HOLDS, values=[600, 600, 600])
+    published = run(newer).over(run(HOLDS, BROKEN, REPORTED), known=("ingest", "latency"))
+
+    assert published.measurements == [newer, BROKEN]
+    assert published.earlier == {"latency": "2026-11-24T10:00:00+00:00, commit unknown"}
+    assert "Of earlier runs: latency of 2026-11-24" in rendered_sections(published)[PAGE]
+    assert run(REPORTED).over(published, known=("latency",)).earlier == published.earlier
 
 
 def test_plot_shows_every_measurement_with_a_bound() -> None:
