@@ -47,6 +47,9 @@ class Organization(models.Model):
                 name="organization_kind",
             ),
         ]
+        indexes = [
+            models.Index(fields=["kind"], name="organization_kind_index")
+        ]  # finds the suspense accounts
 
     def __str__(self) -> str:
         return self.inn
@@ -75,8 +78,13 @@ class Payment(models.Model):
         verbose_name=_("reversed payment"),
     )
     operation_id = OperationIdField(_("operation id"), unique=True)
+    # No index of its own: the one below begins with it.
     organization = models.ForeignKey(
-        Organization, on_delete=models.PROTECT, related_name="payments", verbose_name=_("organization")
+        Organization,
+        on_delete=models.PROTECT,
+        related_name="payments",
+        db_index=False,
+        verbose_name=_("organization"),
     )
     amount_kopecks = models.BigIntegerField(_("amount, kopecks"))
     document_number = models.CharField(_("document number"), max_length=255)
@@ -94,6 +102,8 @@ class Payment(models.Model):
                 name="payment_kind",
             ),
         ]
+        # Of one organization, the payments in posting order, and then the reversals.
+        indexes = [models.Index(fields=["organization", "reverses"], name="payment_of_organization")]
 
     def __str__(self) -> str:
         return str(self.operation_id)

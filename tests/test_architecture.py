@@ -44,7 +44,7 @@ MODULES = {
     "ingest/banks": "events json_fields registry tbank tochka vocabulary",
     "ledger": (
         "apps checks corrections download_slot exceptions inn models money operation_id posting queries "
-        "schemas statement statement_csv statement_xlsx terms triggers verification views"
+        "schemas statement statement_csv statement_xlsx suspense terms triggers verification views"
     ),
     "ledger/admin": "balance_chart organization_page pages",
     "api": "admin apps authentication checks keys models throttling",

@@ -102,7 +102,8 @@ class PaymentAdmin(ReadOnlyAdmin):
         operation_id = parse_operation_id(text)
         if operation_id:
             return rows.filter(operation_id=operation_id)
-        return rows.filter(organization__inn=text)
+        # In the order of the log, whose unique key lists the newest first.
+        return rows.filter(log_entry__organization__inn=text).order_by("-log_entry__seq")
 
     @admin.display(description=gettext_lazy("amount"))
     def amount(self, payment: Payment) -> str:

@@ -99,6 +99,7 @@ class Migration(migrations.Migration):
                 (
                     "organization",
                     models.ForeignKey(
+                        db_index=False,
                         on_delete=django.db.models.deletion.PROTECT,
                         related_name="payments",
                         to="ledger.organization",
@@ -213,6 +214,14 @@ class Migration(migrations.Migration):
             constraint=models.UniqueConstraint(
                 fields=("organization", "seq"), name="unique_seq_per_organization"
             ),
+        ),
+        migrations.AddIndex(
+            model_name="organization",
+            index=models.Index(fields=["kind"], name="organization_kind_index"),
+        ),
+        migrations.AddIndex(
+            model_name="payment",
+            index=models.Index(fields=["organization", "reverses"], name="payment_of_organization"),
         ),
         migrations.RunPython(
             lambda apps, editor: triggers.create(editor.connection, triggers.LEDGER_TABLES),
