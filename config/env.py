@@ -57,6 +57,7 @@ NUMBERS: dict[str, tuple[float, float, float]] = {
     "RAW_BODY_RETENTION_DAYS": (0, 0, 36_500),
     "TASK_RESULT_RETENTION_DAYS": (90, 0, 36_500),
     "VERIFY_AT_HOUR": (3, 0, 23),
+    "SUSPENSE_ALERT_AFTER_DAYS": (5.0, 0.01, 3650.0),
     "VERIFY_ROWS_PER_SECOND_MAX": (50_000, 1, 10_000_000),
 }
 

@@ -3,13 +3,16 @@
 import argparse
 import getpass
 import os
+from functools import partial
 from typing import Any
 from uuid import UUID
 
 from django.contrib.auth.hashers import make_password
 from django.contrib.auth.models import User
 from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.db import DatabaseError, InterfaceError
 
+from core.db import transactions
 from ingest import correction_actions, operator_actions
 from ingest.models import OperatorAction, OperatorActionItem, Webhook
 from ledger.exceptions import CorrectionRefused
@@ -69,7 +72,11 @@ class CorrectionCommand(BaseCommand):
 
     def _run(self, action: OperatorAction, webhook: Webhook, options: dict[str, Any]) -> None:
         operator_actions.create_for_ids(action, [webhook.pk], options["reason"])
-        while operator_actions.run_chunk(action.pk, wait=True):
-            pass
+        try:
+            while transactions.run_with_retries(partial(operator_actions.run_chunk, action.pk, wait=True)):
+                pass
+        except (DatabaseError, InterfaceError) as exc:
+            text = f"recorded as operator action {action.pk}, which a worker carries out: {exc}"
+            raise CommandError(text) from exc
         if OperatorActionItem.objects.get(action=action).outcome != OperatorActionItem.Outcome.DONE:
             raise CommandError("refused: the operation was corrected by someone else at this moment")

@@ -1,13 +1,15 @@
 """Operator actions that correct the posted payment of a webhook (ledger/corrections.py).
 
-* reverse: take it back
+* reverse: take it back; restore: post it again
 * replace: reverse it, and post it by the terms of the newest conflicting delivery
 * assign: move it from suspense to an organization; unassign: move it back
 """
 
 from collections.abc import Collection
+from uuid import UUID
 
-from django.db import IntegrityError
+import structlog
+from django.db import DataError, IntegrityError
 from django.db.models import QuerySet
 from django.utils.translation import gettext as _
 
@@ -18,14 +20,18 @@ from ingest.models import ConflictingDelivery, OperatorAction, OperatorActionIte
 from ingest.signatures import unverified_payload
 from ledger import corrections
 from ledger.exceptions import CorrectionRefused
-from ledger.inn import SUSPENSE_PREFIX
+from ledger.inn import SUSPENSE_PREFIX, is_suspense
+from ledger.models import Payment
 from ledger.terms import PaymentTerms
+
+log = structlog.get_logger(__name__)
 
 # One per transaction: both its organizations are locked in order, and no other ones before.
 CHUNK_WEBHOOKS = 1
 Kind = OperatorAction.Kind
 Outcome = OperatorActionItem.Outcome
-KINDS = frozenset({Kind.REVERSE, Kind.REPLACE, Kind.ASSIGN, Kind.UNASSIGN})
+KINDS = frozenset({Kind.REVERSE, Kind.RESTORE, Kind.REPLACE, Kind.ASSIGN, Kind.UNASSIGN})
+STATES_READ_MAX = 1000  # operations by one query
 
 
 def eligible(kind: Kind, webhooks: QuerySet[Webhook]) -> QuerySet[Webhook]:
@@ -36,22 +42,59 @@ def eligible(kind: Kind, webhooks: QuerySet[Webhook]) -> QuerySet[Webhook]:
     return applied
 
 
+def states(webhook_ids: Collection[int]) -> list[tuple[UUID, int, bool]]:
+    """Return what a confirmation of corrections is about: how the payment of each webhook stands now."""
+    ordered = sorted(webhook_ids)
+    found: list[tuple[UUID, int, bool]] = []
+    for start in range(0, len(ordered), STATES_READ_MAX):
+        webhooks = Webhook.objects.filter(id__in=ordered[start : start + STATES_READ_MAX])
+        found += corrections.states(list(webhooks.values_list("operation_id", flat=True)))
+    return found
+
+
 def run(action: OperatorAction, webhook_ids: Collection[int]) -> dict[int, str]:
     """Correct the payments of these webhooks; return the outcome of each."""
-    webhooks = Webhook.objects.filter(id__in=webhook_ids).in_bulk()
-    return {key: _run(action, webhooks[key]) for key in webhook_ids}
+    webhooks = Webhook.objects.filter(id__in=webhook_ids, status=Webhook.Status.APPLIED).in_bulk()
+    return {
+        key: _run(action, webhooks[key]) if key in webhooks else Outcome.REFUSED.value for key in webhook_ids
+    }
 
 
 def _run(action: OperatorAction, webhook: Webhook) -> str:
+    """Carry out what was confirmed, or nothing; the conflicts of a refused replacement stay open."""
     resolved = ConflictingDelivery.objects.filter(webhook=webhook, resolved_by=action)
     try:
-        corrections.correct(
-            webhook.operation_id,
-            decision(Kind(action.kind), webhook, action.inn, resolved.order_by("id").last()),
-        )
-    except (CorrectionRefused, IntegrityError):  # the latter if a balance would overflow on SQLite
+        decide = decision(Kind(action.kind), webhook, action.inn, resolved.order_by("id").last())
+        corrections.correct(webhook.operation_id, corrections.unchanged_since(action.at, decide))
+    except (
+        CorrectionRefused,
+        IntegrityError,
+        DataError,
+    ) as exc:  # the latter two if a balance would overflow
+        log.warning("correction refused", action=action.pk, webhook=webhook.pk, error=str(exc))
+        resolved.update(resolved_by=None)
         return Outcome.REFUSED
     return Outcome.DONE
+
+
+def possible(webhook: Webhook) -> set[str]:
+    """Return the kinds of corrections that the state of the webhook's payment allows now."""
+    allowed = set()
+    for kind in KINDS - {Kind.ASSIGN}:
+        try:
+            plan(kind, webhook, "")
+        except CorrectionRefused:
+            continue
+        allowed.add(kind.value)
+    return allowed | ({Kind.ASSIGN.value} if _waits_in_suspense(webhook) else set())
+
+
+def _waits_in_suspense(webhook: Webhook) -> bool:
+    try:
+        payment = corrections.last_payment(webhook.operation_id)
+    except CorrectionRefused:
+        return False
+    return is_suspense(payment.organization.inn) and not Payment.objects.filter(reverses=payment).exists()
 
 
 def plan(kind: Kind, webhook: Webhook, inn: str) -> corrections.Plan:
@@ -71,6 +114,8 @@ def decision(
             return corrections.assignment(inn)
         case Kind.UNASSIGN:
             return corrections.return_to_suspense(webhook.operation_id)
+        case Kind.RESTORE:
+            return corrections.restoration
         case _:
             return corrections.reversal
 

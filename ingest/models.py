@@ -377,6 +377,7 @@ class OperatorAction(models.Model):
         REPLACE = "replace", _("replacement of payments by their conflicting deliveries")
         ASSIGN = "assign", _("assignment from suspense")
         UNASSIGN = "unassign", _("return to suspense")
+        RESTORE = "restore", _("restoration of reversed payments")
 
     kind = models.CharField(_("kind"), max_length=8, choices=Kind.choices)
     at = models.DateTimeField(_("when"), default=timezone.now)

@@ -17,7 +17,7 @@ from django.contrib.auth.models import User
 from django.db import transaction
 from django.db.models import Count, F, Q, QuerySet, Value
 
-from core.db import transactions
+from core.db import clock, transactions
 from core.db.insert_select import insert_select
 from ingest import correction_actions, doorbell, unrecognized
 from ingest.confirmation import digest
@@ -59,9 +59,17 @@ def state_digest(kind: Kind, webhooks: QuerySet[Webhook]) -> str:
     """Return a digest of what the action would move now; empty if that is nothing.
 
     A confirmation page carries it, and creating the action compares it. It changes with each webhook that
-    fails or is moved, with one that is replayed and fails again, and for a resolution with each conflict.
+    fails or is moved, with one that is replayed and fails again, for a resolution with each conflict, and for
+    a correction with each correction of these payments.
     """
-    return digest(_affected(kind, webhooks))
+    return _digest(kind, _affected(kind, webhooks))
+
+
+def _digest(kind: Kind, affected: list[tuple[int, int]]) -> str:
+    is_correction = kind in correction_actions.KINDS
+    return digest(
+        [*affected, *(correction_actions.states({key for key, _ in affected}) if is_correction else ())]
+    )
 
 
 def _affected(kind: Kind, webhooks: QuerySet[Webhook]) -> list[tuple[int, int]]:
@@ -146,6 +154,8 @@ def _create(
     action.reason = reason.strip()[:ACTION_REASON_CHARS_MAX]
     if not action.reason:
         raise ValueError("an operator action needs a reason")
+    if action.kind in correction_actions.KINDS:  # compared with the times of the ledger
+        action.at = clock.database_now()
     with transaction.atomic():
         action.save(force_insert=True)
         webhooks = insert_items(action)
@@ -173,7 +183,7 @@ def _check_confirmation(action: OperatorAction, confirmed: str | None) -> None:
     if confirmed is None and action.kind not in _ON_CONFLICTS:
         return
     affected = _affected(Kind(action.kind), Webhook.objects.filter(action_items__action=action))
-    if confirmed is not None and affected and digest(affected) != confirmed:
+    if confirmed is not None and affected and _digest(Kind(action.kind), affected) != confirmed:
         raise StaleConfirmation
     if action.kind in _ON_CONFLICTS:
         _mark_resolved([conflict_id for _, conflict_id in affected], action)
@@ -193,11 +203,11 @@ def run_chunk(action_id: int, *, wait: bool = False) -> int:
 
     Return 0 if none is pending, or if another process has the action locked; with `wait`, wait for it.
     """
-    try:
-        return _run_chunk(action_id, wait=wait)
-    except MissingOrganizations as exc:  # of a correction
-        create_organizations(exc.inns)
-    return _run_chunk(action_id, wait=wait)
+    while True:
+        try:
+            return _run_chunk(action_id, wait=wait)
+        except MissingOrganizations as exc:  # of a correction
+            create_organizations(exc.inns)
 
 
 def _run_chunk(action_id: int, *, wait: bool) -> int:

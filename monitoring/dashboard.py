@@ -14,8 +14,8 @@ from django.utils.translation import ngettext
 from core.admin import list_url, may_view
 from core.db import clock
 from ingest.models import LedgerVerification, RejectedDelivery, Webhook
-from ledger.models import Payment
-from ledger.money import group_digits
+from ledger.models import Payment, UnassignedPayment
+from ledger.money import format_rubles, group_digits
 from monitoring import charts, problems
 from monitoring.format_duration import format_age, format_duration
 from monitoring.models import Alert
@@ -213,6 +213,7 @@ def tiles(stats: Stats) -> list[Tile]:
             unrecognized_url(),
             Severity.WARNING if stats.unrecognized else Severity.INFO,
         ),
+        _suspense_tile(stats),
         Tile(
             _("Rejected"),
             group_digits(stats.rejected),
@@ -220,6 +221,17 @@ def tiles(stats: Stats) -> list[Tile]:
             recent_deliveries_url(RejectedDelivery, stats),
         ),
     ]
+
+
+def _suspense_tile(stats: Stats) -> Tile:
+    waiting, age = stats.unassigned, stats.suspense_age
+    note = _("nothing to assign")
+    if age is not None:
+        text = _("{amount}, the first for {age}")
+        amount = format_rubles(waiting.kopecks)
+        note = text.format(amount=amount, age=format_duration(age.total_seconds()))
+    severity = Severity.WARNING if problems.is_suspense_overdue(stats) else Severity.INFO
+    return Tile(_("In suspense"), group_digits(waiting.count), note, list_url(UnassignedPayment), severity)
 
 
 def _last_hour(stats: Stats) -> Chart:

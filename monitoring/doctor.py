@@ -151,6 +151,8 @@ def _rows() -> Iterator[Finding]:
     names = ", ".join(f"{one.setting} ({one.detail})" for one in stats.misconfigurations)
     message = f"refused because of settings: {names or 'none'}"
     yield Finding("inbox", message, remedies.get("misconfigured", ""))
+    message = f"{stats.unassigned.count} payments in suspense"
+    yield Finding("ledger", message, remedies.get("suspense_overdue", ""))
     message = "never verified"
     if last := stats.verification:
         result = last.drift.partition("\n")[0] or "no drift"

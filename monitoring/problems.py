@@ -22,6 +22,7 @@ from core.observability.redaction import redact_urls
 from ingest import doorbell, inbox
 from ingest.exceptions import Setting
 from ingest.models import ConflictingDelivery, LedgerVerification, UnrecognizedDelivery, Webhook
+from ledger.models import UnassignedPayment
 from ledger.money import group_digits
 from monitoring.format_duration import format_age, format_duration
 from monitoring.stats import CappedCount, HeartbeatStatus, Stats
@@ -45,6 +46,7 @@ _RUNBOOK_ENTRIES = {  # anchor by cause
     "failed": "failed-webhooks",
     "conflicts": "conflicts",
     "unrecognized": "unrecognized-deliveries",
+    "suspense_overdue": "unassigned-payments",
     "verification_overdue": "verification-overdue",
     "broker_unreachable": "broker-unreachable",
     "database_unreachable": "database-unreachable",
@@ -90,7 +92,7 @@ def runbook_entry(cause: str) -> str:
 def data_problems(stats: Stats) -> list[Problem]:
     """Return the problems found in the database's rows. Raise DatabaseError or InterfaceError."""
     rules: list[Rule] = [_misconfigured, _stalled, _posting_failing, _drift, _heartbeats, _failed, _conflicts]
-    rules += [_unrecognized, _verification_overdue]
+    rules += [_unrecognized, _verification_overdue, _suspense_overdue]
     return [problem for rule in rules for problem in rule(stats)]
 
 
@@ -259,6 +261,29 @@ def _verification_overdue(stats: Stats) -> Iterator[Problem]:
             text.format(age=format_age(stats.now - stats.verified_at)),
             _("the scheduler's log has the reason; manage.py verify_ledger verifies the ledger now"),
             list_url(LedgerVerification),
+        )
+
+
+def is_suspense_overdue(stats: Stats) -> bool:
+    age = stats.suspense_age
+    return age is not None and age > timedelta(days=settings.SUSPENSE_ALERT_AFTER_DAYS)
+
+
+def _suspense_overdue(stats: Stats) -> Iterator[Problem]:
+    if stats.suspense_age and is_suspense_overdue(stats):
+        count = stats.unassigned.count
+        text = ngettext(
+            "{n} payment waits in suspense for an organization, for {age}",
+            "{n} payments wait in suspense for an organization, the first for {age}",
+            count,
+        )
+        yield Problem(
+            "suspense_overdue",
+            Severity.WARNING,
+            text.format(n=group_digits(count), age=format_duration(stats.suspense_age.total_seconds())),
+            _("find out whom each was paid for, and assign it in the admin"),
+            list_url(UnassignedPayment),
+            magnitude=count,
         )
 
 

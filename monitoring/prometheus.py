@@ -76,6 +76,16 @@ class _DatabaseGauges(Collector):
             "Unrecognized deliveries that need an operator",
             stats.unrecognized.number,
         )
+        waiting, age = stats.unassigned, stats.suspense_age
+        yield _gauge(
+            "prihod_suspense_payments", "Payments in suspense that wait for an organization", waiting.count
+        )
+        yield _gauge("prihod_suspense_kopecks", "Their sum in kopecks", waiting.kopecks)
+        yield _gauge(
+            "prihod_suspense_oldest_age_seconds",
+            "Age of the first of them, 0 without any",
+            age.total_seconds() if age else 0.0,
+        )
         live = [status.heartbeat for status in stats.heartbeats if not status.is_stale]
         workers = [heartbeat for heartbeat in live if heartbeat.kind == Heartbeat.Kind.WORKER]
         processes = sum(heartbeat.processes for heartbeat in workers)

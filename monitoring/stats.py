@@ -22,6 +22,8 @@ from ingest.models import (
 )
 from ledger.models import Payment
 from ledger.money import group_digits
+from ledger.suspense import Unassigned
+from ledger.suspense import unassigned as unassigned_payments
 from monitoring.models import MinuteThroughput
 from monitoring.throughput import (
     DAY,
@@ -221,6 +223,17 @@ class Stats:
     @cached_property
     def unrecognized(self) -> CappedCount:
         return unrecognized()
+
+    @cached_property
+    def unassigned(self) -> Unassigned:
+        """The payments in suspense."""
+        return unassigned_payments()
+
+    @cached_property
+    def suspense_age(self) -> timedelta | None:
+        """The age of the first of them; None without any."""
+        posted_at = self.unassigned.first_posted_at
+        return None if posted_at is None else max(self.now - posted_at, timedelta())
 
     @cached_property
     def misconfigurations(self) -> list[Misconfiguration]:

@@ -38,8 +38,8 @@ MODULES = {
         "reconciliation replay schemas signatures terms_diff unrecognized verification views"
     ),
     "ingest/admin": (
-        "action_views body_rendering deliveries delivery_bodies failures operator_actions search timeline "
-        "unrecognized verifications webhooks"
+        "action_views body_rendering correction_previews deliveries delivery_bodies failures "
+        "operator_actions search suspense timeline unrecognized verifications webhooks"
     ),
     "ingest/banks": "events json_fields registry tbank tochka vocabulary",
     "ledger": (

@@ -1,7 +1,7 @@
 """The confirmation page of an operator action, which asks for its reason, and its submission."""
 
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from typing import cast
 
@@ -19,14 +19,15 @@ from django.utils.functional import Promise
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from core.admin import admin_link
+from core.admin import admin_link, list_url
 from ingest import correction_actions, operator_actions
+from ingest.admin import correction_previews
 from ingest.exceptions import NothingToDo, StaleConfirmation
 from ingest.models import ACTION_REASON_CHARS_MAX, OperatorAction, Webhook
 from ingest.replay import count_by_status
-from ledger.exceptions import CorrectionRefused
 from ledger.inn import PATTERN as INN_PATTERN
 from ledger.inn import is_inn
+from ledger.models import UnassignedPayment
 from ledger.money import format_rubles
 
 SELECTED_MAX = 10_000  # webhooks by their keys; of those that match a filter, operator_actions.WEBHOOKS_MAX
@@ -49,7 +50,9 @@ _TITLES = {
     Kind.REPLACE: gettext_lazy("Reverse payments and replace them"),
     Kind.ASSIGN: gettext_lazy("Assign payments to an organization"),
     Kind.UNASSIGN: gettext_lazy("Return payments to suspense"),
+    Kind.RESTORE: gettext_lazy("Post reversed payments again"),
 }
+NOT_POSSIBLE = gettext_lazy("Nothing to do: {refusal}.")
 NOT_ELIGIBLE = gettext_lazy("Nothing to do: none of these webhooks is in the required state.")
 
 
@@ -150,36 +153,31 @@ def _confirmation(
         "digest": digest,
         "first": [(admin_link(each, each), format_rubles(each.amount_kopecks), each) for each in first],
         "inn": submitted_inn(request),
-        "is_correction": kind in correction_actions.KINDS,
-        "corrections": _previews(request, kind, first) if kind in correction_actions.KINDS else [],
         "form": (AssignmentForm if kind == Kind.ASSIGN else ReasonForm)(
             request.POST if "reason" in request.POST else None, initial={"inn": submitted_inn(request)}
         ),
         "not_eligible": NOT_ELIGIBLE,
         **extra_context,
     }
+    if kind in correction_actions.KINDS:
+        context |= _correction_context(kind, list(first), count, submitted_inn(request))
     return TemplateResponse(request, "admin/ingest/webhook/confirm_action.html", context)
 
 
-def _previews(
-    request: HttpRequest, kind: Kind, webhooks: Iterable[Webhook]
-) -> list[tuple[str, list[tuple[str, str, str]], str]]:
-    """Return of each webhook its link, the balances before and after, and why it can't be corrected."""
-    inn = submitted_inn(request)
-    if kind == Kind.ASSIGN and not inn:
-        return []
-    previews = []
-    for webhook in webhooks:
-        balances, refusal = [], ""
-        try:
-            plan = correction_actions.plan(kind, webhook, inn)
-            balances = [
-                (inn, format_rubles(before), format_rubles(after)) for inn, before, after in plan.balances()
-            ]
-        except CorrectionRefused as exc:
-            refusal = str(exc)
-        previews.append((admin_link(webhook, webhook), balances, refusal))
-    return previews
+def _correction_context(kind: Kind, first: list[Webhook], count: int, inn: str) -> dict[str, object]:
+    """Return the previews; without any that is possible, why, and no form."""
+    previews = correction_previews.previews(kind, first, inn)
+    context: dict[str, object] = {
+        "is_correction": True,
+        "previews": previews,
+        "submit_label": correction_previews.submit_label(kind, count, inn),
+    }
+    if kind == Kind.ASSIGN:
+        context |= {"opts": UnassignedPayment._meta, "changelist_url": list_url(UnassignedPayment)}
+    if previews and count == len(previews) and not any(each.entries for each in previews):
+        refusal = previews[0].refusal
+        context |= {"eligible": 0, "not_eligible": NOT_POSSIBLE.format(refusal=refusal)}
+    return context
 
 
 def submit(

@@ -1,5 +1,7 @@
 """Admin pages of rejected, ignored and conflicting deliveries."""
 
+from typing import Any
+
 from django.contrib import admin
 from django.db.models import Prefetch, QuerySet
 from django.http import HttpRequest, HttpResponse
@@ -28,7 +30,8 @@ class ConflictingDeliveryAdmin(DeliveryBodyAdmin):
         "received_at", "source", "client_ip", "webhook", "differing_fields", "resolved_by", "body_indented",
         "body_bytes",
     ]  # fmt: skip
-    actions = ["resolve_selected"]
+    actions = ["resolve_selected", "replace_selected"]
+    change_form_template = "admin/ingest/conflictingdelivery/change_form.html"
     search_fields = ["webhook__operation_id"]
     search_help_text = gettext_lazy("operation id, ours or the bank's")
 
@@ -54,5 +57,27 @@ class ConflictingDeliveryAdmin(DeliveryBodyAdmin):
     def resolve_selected(
         self, request: HttpRequest, selected: QuerySet[ConflictingDelivery]
     ) -> HttpResponse | None:
+        return self._confirm(request, OperatorAction.Kind.RESOLVE, selected)
+
+    def has_replace_permission(self, request: HttpRequest) -> bool:
+        return action_views.has_action_permission(request.user, OperatorAction.Kind.REPLACE)
+
+    @admin.action(
+        permissions=["replace"], description=gettext_lazy("Reverse and replace: take the later delivery")
+    )
+    def replace_selected(
+        self, request: HttpRequest, selected: QuerySet[ConflictingDelivery]
+    ) -> HttpResponse | None:
+        return self._confirm(request, OperatorAction.Kind.REPLACE, selected)
+
+    def _confirm(
+        self, request: HttpRequest, kind: OperatorAction.Kind, selected: QuerySet[ConflictingDelivery]
+    ) -> HttpResponse | None:
         webhook_ids = set(selected.values_list("webhook_id", flat=True)[: action_views.SELECTED_MAX + 1])
-        return action_views.confirm(request, self.admin_site, OperatorAction.Kind.RESOLVE, webhook_ids)
+        return action_views.confirm(request, self.admin_site, kind, webhook_ids)
+
+    def change_view(
+        self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: Any = None
+    ) -> HttpResponse:
+        context = {**(extra_context or {}), **action_views.permission_context(request.user)}
+        return super().change_view(request, object_id, form_url, context)

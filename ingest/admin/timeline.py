@@ -51,6 +51,7 @@ def events_of(webhook: Webhook, viewer: Viewer) -> list[TimelineEvent]:
         *_conflicts(webhook, viewer),
         *_actions(webhook),
         *_posting(webhook, viewer),
+        *_corrections(webhook, viewer),
         *_current_state(webhook),
         *(event for provider in _providers for event in provider(webhook, viewer)),
     ]
@@ -135,12 +136,28 @@ def _posting(webhook: Webhook, viewer: Viewer) -> Iterator[TimelineEvent]:
         yield TimelineEvent(payment.created_at, "conflict", title, text, diff)
 
 
+def _corrections(webhook: Webhook, viewer: Viewer) -> Iterator[TimelineEvent]:
+    """Yield the reversal of the payment, the payment posted in its place, the reversal of that, and so on."""
+    if not may_view(viewer, Payment):
+        return
+    payments = Payment.objects.select_related("organization", "log_entry")
+    payment = payments.filter(operation_id=webhook.operation_id, kind=Payment.Kind.PAYMENT).first()
+    while payment and (reversal := payments.filter(reverses=payment).first()):
+        title = _("Reversed: the payment is taken back")
+        yield TimelineEvent(reversal.created_at, "reversed", title, _effect(reversal, viewer))
+        before, payment = payment, payments.filter(replaces__replaced=payment).first()
+        if payment:
+            diff = [each for each in diff_terms(before.terms, payment.terms) if each.differs]
+            title = _("Posted again, with other terms") if diff else _("Posted again, with the same terms")
+            yield TimelineEvent(payment.created_at, "applied", title, _effect(payment, viewer), diff)
+
+
 def _effect(payment: Payment, viewer: Viewer) -> str:
     """Return the amount, with its entry in the balance log if `viewer` may see that."""
-    amount = admin_link(payment, format_rubles(payment.amount_kopecks))
+    entry = payment.log_entry
+    amount = admin_link(payment, format_rubles(entry.amount_kopecks))
     if not may_view(viewer, BalanceLog):
         return amount
-    entry = payment.log_entry
     before, after = entry.balance_after_kopecks - entry.amount_kopecks, entry.balance_after_kopecks
     return format_html(
         _("{amount} is entry {seq} of {inn}: the balance went from {before} to {after}"),

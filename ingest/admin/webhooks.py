@@ -185,11 +185,11 @@ class WebhookAdmin(DeliveryBodyAdmin):
         conflicts = ConflictingDelivery.objects.filter(resolved_by=None)
         has_conflict = object_id.isdecimal() and conflicts.filter(webhook_id=object_id[:18]).exists()
         permissions = action_views.permission_context(request.user)
-        in_suspense = object_id.isdecimal() and correction_actions.eligible(
-            Kind.ASSIGN, Webhook.objects.filter(pk=object_id[:18])
-        )
         context = {**(extra_context or {}), **permissions, "has_conflict": has_conflict}
-        context["was_in_suspense"] = in_suspense and in_suspense.exists()
+        applied = Webhook.objects.filter(status=Webhook.Status.APPLIED)
+        webhook = applied.filter(pk=object_id[:18]).first() if object_id.isdecimal() else None
+        if webhook and action_views.has_action_permission(request.user, Kind.REVERSE):
+            context["corrections"] = correction_actions.possible(webhook)
         return super().change_view(request, object_id, form_url, context)
 
     def get_object(

@@ -16,7 +16,7 @@ VIEWED = [
         *("webhook", "rejecteddelivery", "duplicatedelivery", "conflictingdelivery", "ignoreddelivery"),
         *("unrecognizeddelivery", "ledgerverification", "operatoraction", "operatoractionitem"),
     ),
-    *view("ledger", "organization", "payment", "balancelog"),
+    *view("ledger", "organization", "payment", "balancelog", "unassignedpayment"),
     *view("django_celery_results", "taskresult"),
 ]
 OPERATED = [
@@ -194,6 +194,7 @@ class Migration(migrations.Migration):
                             ("replace", "replacement of payments by their conflicting deliveries"),
                             ("assign", "assignment from suspense"),
                             ("unassign", "return to suspense"),
+                            ("restore", "restoration of reversed payments"),
                         ],
                         max_length=8,
                         verbose_name="kind",

@@ -14,7 +14,7 @@ from django.utils.translation import gettext_lazy
 
 from core.admin import ReadOnlyAdmin, admin_link
 from ledger.admin import organization_page
-from ledger.models import BalanceLog, Organization, Payment, UnassignedPayment
+from ledger.models import BalanceLog, Organization, Payment
 from ledger.money import format_rubles
 from ledger.operation_id import parse_operation_id
 
@@ -123,26 +123,6 @@ class PaymentAdmin(ReadOnlyAdmin):
         entry = payment.log_entry
         text = _("{entry}: {balance} after it")
         return admin_link(entry, text.format(entry=entry, balance=format_rubles(entry.balance_after_kopecks)))
-
-
-@admin.register(UnassignedPayment)
-class UnassignedPaymentAdmin(PaymentAdmin):
-    """The payments in suspense that wait for an organization, oldest first."""
-
-    list_display = [
-        "created_at",
-        "organization",
-        "amount",
-        "document_number",
-        "document_date",
-        "operation_id",
-    ]
-    ordering = ["id"]
-
-    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
-        suspense = Organization.objects.filter(kind=Organization.Kind.SUSPENSE).values_list("id", flat=True)
-        # A list of keys: with the join alone the server could read all payments.
-        return super().get_queryset(request).filter(organization_id__in=list(suspense))
 
 
 @admin.register(BalanceLog)

@@ -7,11 +7,13 @@ from django.contrib.auth.models import Permission, User
 from django.test import Client
 
 from ingest import inbox, operator_actions
+from ingest.exceptions import StaleConfirmation
 from ingest.models import ConflictingDelivery, OperatorAction, OperatorActionItem, Webhook
 from ingest.reconciliation import reconcile
+from ledger import corrections
 from ledger.verification import verify
 from tests.admin_client import superuser_client
-from tests.factories import ROMASHKA, SUSPENSE, VASILEK, balances, make_webhook, terms
+from tests.factories import ROMASHKA, SUSPENSE, VASILEK, balances, make_webhook, post_payments, terms
 from tests.payloads import payment_body
 from worker.applying import apply_batch
 
@@ -72,9 +74,66 @@ def test_replacement_without_a_readable_conflict_is_refused() -> None:
     ConflictingDelivery.objects.create(webhook=webhook, difference="amount_kopecks", body=b"{}")
 
     assert run(Kind.REPLACE, webhook) == "refused"
-    assert run(Kind.REPLACE, webhook) == "refused"
 
     assert balances() == {ROMASHKA: 100_00}
+    assert ConflictingDelivery.objects.filter(resolved_by=None).exists()  # an operator still has to decide
+
+
+def test_reversed_payment_is_restored_once() -> None:
+    webhook = posted()
+    assert run(Kind.RESTORE, webhook) == "refused"
+
+    outcomes = [run(kind, webhook) for kind in (Kind.REVERSE, Kind.RESTORE, Kind.RESTORE)]
+
+    assert outcomes == ["done", "done", "refused"]
+    assert balances() == {ROMASHKA: 100_00}
+    assert_ledger_is_right()
+
+
+def test_reversed_money_in_suspense_can_not_be_moved() -> None:
+    webhook = suspended()
+    run(Kind.REVERSE, webhook)
+
+    assert run(Kind.ASSIGN, webhook, VASILEK) == "refused"
+    assert run(Kind.UNASSIGN, webhook) == "refused"
+
+    assert balances()[SUSPENSE] == 0
+
+
+def test_correction_confirmed_before_another_one_is_refused() -> None:
+    """The first action is created, the second one runs, and only then the first."""
+    webhook = posted(100_00)
+    conflicting(webhook, "90.00")
+    by = User.objects.create(username="olga")
+    early = operator_actions.create(Kind.REVERSE, [webhook.pk], by, "taken back by the bank")
+    assert run(Kind.REPLACE, webhook) == "done"
+
+    operator_actions.run_chunk(early.pk)
+
+    assert OperatorActionItem.objects.get(action=early).outcome == "refused"
+    assert balances() == {ROMASHKA: 90_00}
+
+
+def test_confirmation_is_stale_after_a_correction_that_no_operator_made() -> None:
+    webhook, by = posted(100_00), User.objects.create(username="olga")
+    confirmed = operator_actions.state_digest(Kind.REVERSE, Webhook.objects.filter(pk=webhook.pk))
+    corrections.correct(webhook.operation_id, corrections.replacement(terms(90_00)))
+
+    with pytest.raises(StaleConfirmation):
+        operator_actions.create(Kind.REVERSE, [webhook.pk], by, "a mistake", confirmed=confirmed)
+
+
+def test_unknown_or_unposted_webhook_does_not_block_the_others() -> None:
+    webhook, by = posted(), User.objects.create(username="olga")
+    failed = make_webhook(terms(), status=Webhook.Status.FAILED)
+    post_payments(terms(1_00, operation_id=failed.operation_id))  # by something else: a conflict
+    action = operator_actions.create(Kind.REVERSE, [webhook.pk, failed.pk, 10**15], by, "a mistake")
+
+    while operator_actions.run_chunk(action.pk):
+        pass
+
+    outcomes = OperatorActionItem.objects.filter(action=action).order_by("webhook_id")
+    assert list(outcomes.values_list("outcome", flat=True)) == ["done", "refused", "refused"]
 
 
 def test_assignment_and_its_return() -> None:

@@ -5,8 +5,9 @@ from uuid import uuid4
 
 import pytest
 from django.core.management import CommandError, call_command
+from django.db import OperationalError
 
-from ingest import inbox
+from ingest import inbox, operator_actions
 from ingest.models import OperatorAction
 from tests.factories import ROMASHKA, SUSPENSE, VASILEK, balances, terms
 from worker.applying import apply_batch
@@ -38,6 +39,31 @@ def test_reverse_prints_the_balances_and_is_recorded() -> None:
     assert (action.kind, action.reason) == ("reverse", "a mistake")
     with pytest.raises(CommandError, match="refused: the operation is reversed already"):
         run("reverse", operation_id)
+
+
+def test_undone_reversal_posts_the_payment_again() -> None:
+    operation_id = posted(ROMASHKA)
+    run("reverse", operation_id)
+
+    assert run("reverse", operation_id, "--undo") == f"{ROMASHKA}: 0,00 ₽ → 100,00 ₽\n"
+
+    with pytest.raises(CommandError, match="refused: the operation stands under these terms already"):
+        run("reverse", operation_id, "--undo")
+
+
+def test_database_that_fails_leaves_the_action_to_a_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    operation_id = posted(ROMASHKA)
+
+    def locked(*_: object, **__: object) -> int:
+        raise OperationalError("Lock wait timeout exceeded")
+
+    monkeypatch.setattr("ingest.operator_actions.run_chunk", locked)
+    with pytest.raises(CommandError, match=r"recorded as operator action \d+, which a worker carries out"):
+        run("reverse", operation_id)
+    monkeypatch.undo()
+    operator_actions.run_pending(1)
+
+    assert balances() == {ROMASHKA: 0}
 
 
 def test_dry_run_changes_nothing() -> None:
