@@ -29,6 +29,7 @@ Webhook.objects.create(
     error_fingerprint="OperationalError: The table is full",
 )
 """
+CORRECTED = "7736050003"  # has a payment that an operator corrects
 # Horizontal overflow in pixels.
 TOO_WIDE = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
 PAGES = [
@@ -39,6 +40,7 @@ PAGES = [
         "/admin/ingest/operatoraction/",
     ),
     *("/admin/ingest/conflictingdelivery/", "/admin/ingest/rejecteddelivery/", "/admin/ledger/organization/"),
+    "/admin/ledger/unassignedpayment/",
     *("/admin/ledger/payment/", "/admin/ledger/balancelog/", "/admin/django_celery_results/taskresult/"),
 ]
 
@@ -107,6 +109,39 @@ def test_auditor_sees_the_webhook_without_actions(failing_stack: LauncherStack, 
     response = page.goto("/admin/ingest/webhook/action/replay/?ids=1")
     assert response is not None
     assert response.status == 403
+
+
+def test_operator_corrects_a_payment_and_an_auditor_may_not(
+    failing_stack: LauncherStack, browser: Browser
+) -> None:
+    payment = webhook(payer_inn=CORRECTED)
+    for amount in (145000, 90000):
+        assert failing_stack.deliver({**payment, "amount": amount})[0] == 200
+        failing_stack.wait_for_balance(CORRECTED, 145000)
+    auditor = log_in(browser, failing_stack, "anton")
+    open_conflict(auditor)
+    expect(auditor.get_by_role("link", name="Reverse and replace")).to_have_count(0)
+
+    page = log_in(browser, failing_stack, "olga")
+    open_conflict(page)
+    page.get_by_role("link", name="Reverse and replace").click()
+    correction = page.url
+    expect(page.locator("table.listing")).to_contain_text("−145\N{NO-BREAK SPACE}000,00\N{NO-BREAK SPACE}₽")
+    page.fill("[name=reason]", "the bank confirmed 90 000 by phone")
+    page.get_by_role("button", name="Reverse and replace 1 payment").click()
+
+    failing_stack.wait_for_balance(CORRECTED, 90000)
+    page.locator("table.listing a").first.click()
+    expect(page.locator("ol.timeline")).to_contain_text("Reversed: the payment is taken back")
+    expect(page.locator("ol.timeline")).to_contain_text("Posted again, with other terms")
+    response = auditor.goto(correction)
+    assert response is not None
+    assert response.status == 403
+
+
+def open_conflict(page: Page) -> None:
+    page.goto("/admin/ingest/conflictingdelivery/")
+    page.click("#result_list tbody tr th a")
 
 
 def test_pages_conform_to_the_content_security_policy(failing_stack: LauncherStack, browser: Browser) -> None:

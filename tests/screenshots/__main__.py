@@ -21,7 +21,7 @@ from ledger.terms import PaymentTerms
 from tests.harness.launcher_stack import LauncherStack
 from tests.harness.servers import ROOT, chromium
 from tests.payloads import payment_body
-from tests.screenshots.sample_payments import PASSWORD, ROMASHKA, payment
+from tests.screenshots.sample_payments import PASSWORD, ROMASHKA, VASILEK, payment
 
 FOLDER = ROOT / "docs/screenshots"
 LANGUAGES = {"en": "en-GB", "ru": "ru-RU"}
@@ -37,6 +37,14 @@ REPAIRED = {
 REPLAYED = {
     "en": "The disk was full for an hour; 200 GB were added",
     "ru": "После обновления не хватало прав на новую таблицу; права выданы",
+}
+CORRECTED = {
+    "en": "By the bank's letter of today 154 000 is correct",
+    "ru": "По сегодняшнему письму банка верна сумма 154 000",
+}
+ASSIGNED = {
+    "en": "Paid by the director of Vasilek for the invoice 45",
+    "ru": "Директор «Василька» оплатил счёт 45",
 }
 CAUSES = {"en": "is full", "ru": "denied"}  # one per language, because each is replayed once
 
@@ -155,6 +163,8 @@ def take_all(bank: SampleBank, operators: list[Operator]) -> None:
         operator.take("dashboard-dark", "/admin/", down_to=".flow-board", dark=True)
         operator.take("failures", "/admin/ingest/webhook/failures/", down_to="table.failures")
         operator.take("webhook", f"/admin/ingest/webhook/{webhook}/change/", down_to="fieldset.timeline")
+        correct(operator, webhook)
+        assign(operator)
         operator.take("organization", page_of_organization, down_to="tbody tr:nth-child(12)")
     replay(bank, operators)
 
@@ -178,6 +188,28 @@ def repair_one_payment(bank: SampleBank, operator: Operator) -> object:
     page.close()
     bank.wait_for_status(terms, "applied")
     return key
+
+
+def correct(operator: Operator, webhook: object) -> None:
+    """Reverse the payment and replace it by the conflicting delivery."""
+    page = operator.open(f"/admin/ingest/webhook/action/replace/?ids={webhook}")
+    page.fill("[name=reason]", CORRECTED[operator.language])
+    operator.keep("correction", page)
+    click(page, "form.confirmation [type=submit]")
+    page.close()
+    operator.take("corrected", f"/admin/ingest/webhook/{webhook}/change/", down_to="fieldset.timeline")
+
+
+def assign(operator: Operator) -> None:
+    """Preview the assignment of a payment in suspense, and leave it there."""
+    operator.take("unassigned", "/admin/ledger/unassignedpayment/")
+    page = operator.open("/admin/ledger/unassignedpayment/")
+    click(page, "#result_list .button")
+    page.fill("[name=reason]", ASSIGNED[operator.language])
+    page.fill("[name=inn]", VASILEK)
+    click(page, "form.confirmation [type=submit]")
+    operator.keep("assignment", page)
+    page.close()
 
 
 def replay(bank: SampleBank, operators: list[Operator]) -> None:

@@ -23,7 +23,7 @@ from ledger.terms import PaymentTerms
 from monitoring.models import MinuteThroughput
 from monitoring.throughput import floor_to_minute
 from tests.payloads import payment_body
-from tests.screenshots.sample_payments import PASSWORD, payment
+from tests.screenshots.sample_payments import PASSWORD, SUSPENSE, payment
 from worker.applying import apply_batch
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
@@ -44,6 +44,7 @@ def make(seed: int = 7) -> None:
         person.groups.add(Group.objects.get(name=group))
     now = timezone.now()
     rng = random.Random(seed)
+    _make_suspense(rng, now)
     webhooks = [_received(rng, moment, now) for moment in _moments(rng, now - DAY, now)]
     while webhooks:  # one batch per minute, in the last hour one per webhook
         first = webhooks[0].received_at
@@ -57,6 +58,16 @@ def make(seed: int = 7) -> None:
             apply_batch(len(batch))
         del webhooks[: len(batch)]
     _write_throughput()
+
+
+def _make_suspense(rng: random.Random, now: datetime) -> None:
+    """Post payments of private persons, some of them days ago."""
+    for days, source in [(6.2, "tochka"), (4.1, "tbank"), (1.3, "tochka"), (1.1, "tochka")]:
+        webhook = _received(rng, now - days * DAY, now)
+        webhook.payer_inn, webhook.source = SUSPENSE, source
+        webhook.save()
+        with at(webhook.received_at + timedelta(seconds=1)):
+            apply_batch(1)
 
 
 def _moments(rng: random.Random, begin: datetime, end: datetime) -> Iterator[datetime]:
