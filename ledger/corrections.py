@@ -98,7 +98,7 @@ def first_operations(payment_ids: Collection[int]) -> dict[int, UUID]:
 def plan(operation_id: UUID, decide: Decide) -> Plan:
     """Plan a correction. Raise CorrectionRefused if it would change nothing, or must not be."""
     payment = last_payment(operation_id)
-    is_reversed, terms = Payment.objects.filter(reverses=payment).exists(), decide(payment)
+    is_reversed, terms = _is_reversed(payment), decide(payment)
     if terms is None and is_reversed:
         raise CorrectionRefused(_("the operation is reversed already"))
     if terms and not is_reversed and replace(terms, operation_id=payment.operation_id) == payment.terms:
@@ -172,8 +172,12 @@ def return_to_suspense(operation_id: UUID) -> Decide:
 
 def _refuse_reversed(payment: Payment) -> None:
     """Raise CorrectionRefused for a reversed payment: to move its money would be to post it again."""
-    if Payment.objects.filter(reverses=payment).exists():
+    if _is_reversed(payment):
         raise CorrectionRefused(_("the operation is reversed already"))
+
+
+def _is_reversed(payment: Payment) -> bool:
+    return Payment.objects.filter(reverses=payment).exists()
 
 
 def unchanged_since(moment: datetime, decide: Decide) -> Decide:

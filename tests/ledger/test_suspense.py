@@ -90,6 +90,12 @@ REFUSED: dict[str, Callable[[UUID], object]] = {
         unassign(operation_id),
         unassign(operation_id),
     ],
+    "assigned after a reversal": lambda operation_id: [reverse(operation_id), assign(operation_id, VASILEK)],
+    "undone after a reversal": lambda operation_id: [
+        assign(operation_id, VASILEK),
+        reverse(operation_id),
+        unassign(operation_id),
+    ],
     "replaced by the same terms": lambda operation_id: replace_terms(
         operation_id, last_payment(operation_id).terms
     ),
