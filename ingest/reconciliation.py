@@ -1,7 +1,8 @@
 """Reconciliation of the inbox with the ledger: every payment has a cause, every applied webhook its effect.
 
 * A payment has an applied webhook with the same operation id and the same terms. Corrections have none: a
-  reversal follows from the payment that it takes back, and a replacement is recorded as one.
+  reversal follows from the payment that it takes back, and a replacement is recorded as one. Both have a
+  cause of their own (ingest/correction_audit.py).
 * An applied webhook has a payment.
 * A webhook has the terms of its stored body (ingest/body_verification.py).
 
@@ -19,6 +20,7 @@ from dataclasses import fields
 from django.db.models import CharField, Exists, Func, OuterRef
 
 from ingest.body_verification import verify_bodies
+from ingest.correction_audit import verify_causes
 from ingest.models import Webhook
 from ledger.models import Payment
 from ledger.terms import PaymentTerms
@@ -56,6 +58,7 @@ def reconcile(
         yield Drift(
             "payment", rule, f"the payment of webhook {pk}", None, webhook.payer_inn, None, operation_id
         )
+    yield from verify_causes(progress, payments_after)
     yield from verify_bodies(progress, webhooks_after)
 
 

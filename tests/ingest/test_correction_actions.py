@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 from django.contrib.auth.models import Permission, User
+from django.db import transaction
 from django.test import Client
 
 from ingest import inbox, operator_actions
@@ -11,6 +12,8 @@ from ingest.exceptions import StaleConfirmation
 from ingest.models import ConflictingDelivery, OperatorAction, OperatorActionItem, Webhook
 from ingest.reconciliation import reconcile
 from ledger import corrections
+from ledger.models import Payment
+from ledger.posting import replace, try_lock
 from ledger.verification import verify
 from tests.admin_client import superuser_client
 from tests.factories import ROMASHKA, SUSPENSE, VASILEK, balances, make_webhook, post_payments, terms
@@ -67,6 +70,18 @@ def test_replacement_posts_the_newest_conflict_and_resolves_all() -> None:
     assert balances() == {ROMASHKA: 0, VASILEK: 90_00}
     assert not ConflictingDelivery.objects.filter(resolved_by=None).exists()
     assert_ledger_is_right()
+
+
+def test_replacement_without_an_action_after_a_reversal_is_drift() -> None:
+    webhook = posted()
+    run(Kind.REVERSE, webhook)
+    payment = Payment.objects.get(operation_id=webhook.operation_id)
+    with transaction.atomic():
+        replace(payment, webhook.terms, try_lock({ROMASHKA}))
+
+    [drift] = reconcile()
+
+    assert (drift.what, drift.found) == ("correction", "1 replacements, 1 reversals")
 
 
 def test_replacement_without_a_readable_conflict_is_refused() -> None:

@@ -296,13 +296,27 @@ def test_payment_reversed_twice_is_drift(corrected_ledger: None) -> None:
     assert [drift.what for drift in verify()].count("reversal") == 2
 
 
-def test_corrections_need_no_webhook() -> None:
+def test_replacement_of_a_payment_that_stands_is_drift() -> None:
+    first, second = terms(100_00), terms(100_00)
+    post_payments(first, second)
+    Replacement.objects.create(replaced=payment_of(first), payment=payment_of(second))
+
+    assert [drift.what for drift in verify()] == ["replacement"]
+    assert [drift.what for drift in verify_new(no_progress, 0, 0)] == ["replacement"]
+
+
+@pytest.mark.parametrize("other", [None, terms(1, inn=VASILEK)], ids=["reversal", "replacement"])
+def test_correction_without_an_operator_action_is_drift(other: PaymentTerms | None) -> None:
     webhook = make_webhook()
     make_organizations(webhook.payer_inn)
     apply_ids([webhook.pk])
-    correct(webhook.terms, terms(1, inn=VASILEK))
+    correct(webhook.terms, other)
 
-    assert list(reconcile()) == []
+    [drift] = reconcile()
+
+    assert (drift.what, drift.operation_id) == ("correction", webhook.operation_id)
+    assert drift.expected == "0 replacements, at most 0 reversals"
+    assert list(verify()) == []
 
 
 # --- compared with a model in plain Python ------------------------------------------------------------------
