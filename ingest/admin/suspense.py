@@ -39,7 +39,7 @@ def webhooks_of(payment_ids: Collection[int]) -> dict[int, Webhook]:
 
 
 class AgeFilter(admin.SimpleListFilter):
-    title = gettext_lazy("in suspense")
+    title = gettext_lazy("time in suspense")
     parameter_name = "age"
 
     days = {"day": 1, "five": 5, "month": 30}
@@ -115,6 +115,9 @@ class UnassignedPaymentAdmin(PaymentAdmin):
     actions = ["assign_selected"]
     change_form_template = "admin/ledger/unassignedpayment/change_form.html"
 
+    class Media:
+        css = {"all": ["ingest/admin.css"]}
+
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         """Begin with the first payment that waits: what was assigned before it is not read."""
         first = unassigned().first_pk
@@ -166,7 +169,9 @@ class UnassignedPaymentAdmin(PaymentAdmin):
 
     @admin.display(description=gettext_lazy("account"))
     def account(self, payment: UnassignedPayment) -> str:
-        return payment.organization.inn
+        """Return the account's last digits; the filter has all of them."""
+        key = payment.organization.inn
+        return format_html('<span title="{}">{}</span>', key, f"…{key[-4:]}" if key[-4:].isdecimal() else key)
 
     @admin.display(description=gettext_lazy("source"))
     def source(self, payment: Any) -> str:

@@ -64,7 +64,7 @@ def _make_suspense(rng: random.Random, now: datetime) -> None:
     """Post payments of private persons, some of them days ago."""
     for days, source in [(6.2, "tochka"), (4.1, "tbank"), (1.3, "tochka"), (1.1, "tochka")]:
         webhook = _received(rng, now - days * DAY, now)
-        webhook.payer_inn, webhook.source = SUSPENSE, source
+        webhook.payer_inn, webhook.source, webhook.body = SUSPENSE, source, b""
         webhook.save()
         with at(webhook.received_at + timedelta(seconds=1)):
             apply_batch(1)
