@@ -11,6 +11,7 @@ from structlog.contextvars import bound_contextvars
 from core.best_effort import best_effort_write
 from core.db.transactions import is_transient, was_rolled_back
 from ingest import delivery_records
+from ingest.arrivals import store_arrival
 from ingest.banks.events import CreditEvent, IgnoredEvent, UnrecognizedEvent
 from ingest.inbox import (
     Arrival,
@@ -24,7 +25,6 @@ from ingest.inbox import (
     record_conflict,
     redelivery_difference,
     report_unrecognized,
-    store_arrival,
     unrecognized,
 )
 from ingest.models import (
@@ -51,7 +51,7 @@ class Credit(NamedTuple):
 
 
 def store_batch(arrivals: Sequence[Arrival]) -> list[Stored | Exception]:
-    """Return for each arrival what ingest.inbox.store_arrival returns, or the exception that prevented it.
+    """Return for each arrival what ingest.arrivals.store_arrival returns, or the exception that prevented it.
 
     An arrival that the database refuses does not affect the others: the batch is halved down to it. A
     transient error, such as a lost connection, affects all.
@@ -93,7 +93,7 @@ def _plain_credits(arrivals: Sequence[Arrival]) -> list[Credit]:
     return [
         Credit(position, arrival.event.terms, arrival.delivery)
         for position, arrival in enumerate(arrivals)
-        if isinstance(arrival.event, CreditEvent) and arrival.event.bank_reference is None
+        if isinstance(arrival.event, CreditEvent) and arrival.event.is_plain
     ]
 
 
@@ -108,11 +108,13 @@ def _store_in_transaction(arrivals: Sequence[Arrival]) -> Sequence[Stored]:
     results: list[Stored] = [None] * len(arrivals)
     with transaction.atomic():
         records = _store_credits(arrivals, _credits(arrivals), results)
-        for delivery, event, *_ in arrivals:
+        for position, (delivery, event, *_) in enumerate(arrivals):
             if isinstance(event, Rejection):
                 records.append(RejectedDelivery(**reason_columns(delivery, event.reason)))
             elif isinstance(event, IgnoredEvent):
                 records.append(IgnoredDelivery(**reason_columns(delivery, event.reason)))
+            elif isinstance(event, CreditEvent) and event.version is not None:
+                results[position] = _store_arrival(arrivals[position])
         delivery_records.insert(records)
         unrecognized_rows = _insert_unrecognized(arrivals)
         if connection.vendor == "sqlite":  # has the only write lock here, and later might not get it
@@ -132,7 +134,10 @@ def _store_arrival(arrival: Arrival) -> Stored:
 
 
 def _credits(arrivals: Sequence[Arrival]) -> list[Credit]:
-    """Return the payments to credit with their final operation ids, and register new bank references."""
+    """Return the payments to credit with their final operation ids, and register new bank references.
+
+    Versions of operations are left out.
+    """
     referred = {
         arrival.event.bank_reference.alias
         for arrival in arrivals
@@ -145,7 +150,7 @@ def _credits(arrivals: Sequence[Arrival]) -> list[Credit]:
     credits_: list[Credit] = []
     new: list[OperationAlias] = []
     for position, (delivery, event, *_) in enumerate(arrivals):
-        if not isinstance(event, CreditEvent):
+        if not isinstance(event, CreditEvent) or event.version is not None:
             continue
         terms, reference, alias_conflict = event.terms, event.bank_reference, ""
         if reference and reference.alias in canonical:

@@ -13,16 +13,18 @@ from django.db import DataError, IntegrityError
 from django.db.models import QuerySet
 from django.utils.translation import gettext as _
 
+from ingest import version_storage
 from ingest.banks.events import CreditEvent
 from ingest.banks.registry import ENDPOINTS_BY_NAME
 from ingest.exceptions import InvalidDelivery, NotAuthorized
+from ingest.inbox import Delivery
 from ingest.models import ConflictingDelivery, OperatorAction, OperatorActionItem, Webhook
 from ingest.signatures import unverified_payload
+from ingest.versions import DELETED
 from ledger import corrections
 from ledger.exceptions import CorrectionRefused
 from ledger.inn import SUSPENSE_PREFIX, is_suspense
 from ledger.models import Payment
-from ledger.terms import PaymentTerms
 
 log = structlog.get_logger(__name__)
 
@@ -63,9 +65,12 @@ def run(action: OperatorAction, webhook_ids: Collection[int]) -> dict[int, str]:
 def _run(action: OperatorAction, webhook: Webhook) -> str:
     """Carry out what was confirmed, or nothing; the conflicts of a refused replacement stay open."""
     resolved = ConflictingDelivery.objects.filter(webhook=webhook, resolved_by=action)
+    conflict = resolved.order_by("id").last()
     try:
-        decide = decision(Kind(action.kind), webhook, action.inn, resolved.order_by("id").last())
+        decide = decision(Kind(action.kind), webhook, action.inn, conflict)
         corrections.correct(webhook.operation_id, corrections.unchanged_since(action.at, decide))
+        if action.kind == Kind.REPLACE:
+            _approve(webhook, conflict)
     except (
         CorrectionRefused,
         IntegrityError,
@@ -109,7 +114,9 @@ def decision(
 ) -> corrections.Decide:
     match kind:
         case Kind.REPLACE:
-            return corrections.replacement(_terms(conflict))
+            event = _event(conflict)
+            is_deletion = event.version == DELETED
+            return corrections.reversal if is_deletion else corrections.replacement(event.terms)
         case Kind.ASSIGN:
             return corrections.assignment(inn)
         case Kind.UNASSIGN:
@@ -120,8 +127,16 @@ def decision(
             return corrections.reversal
 
 
-def _terms(conflict: ConflictingDelivery | None) -> PaymentTerms:
-    """Return the terms of a conflicting delivery by today's adapter. Raise CorrectionRefused."""
+def _approve(webhook: Webhook, conflict: ConflictingDelivery | None) -> None:
+    """Record what was posted as the operation's version, so that the bank's next one corrects that."""
+    event = _event(conflict)
+    if conflict and event.version is not None:
+        delivery = Delivery(bytes(conflict.body), conflict.source, conflict.client_ip)
+        version_storage.approve(webhook, event.terms, event.version, delivery)
+
+
+def _event(conflict: ConflictingDelivery | None) -> CreditEvent:
+    """Read a conflicting delivery by today's adapter. Raise CorrectionRefused."""
     endpoint = ENDPOINTS_BY_NAME.get(conflict.source) if conflict else None
     if conflict is None or endpoint is None:
         raise CorrectionRefused(_("there is no conflicting delivery to read the terms from"))
@@ -131,4 +146,4 @@ def _terms(conflict: ConflictingDelivery | None) -> PaymentTerms:
         raise CorrectionRefused(_("the conflicting delivery is unreadable")) from exc
     if not isinstance(event, CreditEvent):
         raise CorrectionRefused(_("the conflicting delivery is no payment"))
-    return event.terms
+    return event

@@ -16,6 +16,7 @@ from django.conf import settings
 
 from core import iso8601
 from ingest.exceptions import InvalidDelivery
+from ingest.versions import DELETED
 from ledger.inn import is_inn
 from ledger.operation_id import parse_operation_id
 
@@ -31,6 +32,7 @@ T = TypeVar("T")
 _MISSING = re.compile(r"Object missing required field `(\w+)`(?: - at `\$\.([\w.]+)`)?$")
 _WRONG_TYPE = re.compile(r"(Expected .+) - at `\$\.([\w.]+)`$")
 _JSON_NUMBER = re.compile(r"-?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?0*[0-9]{1,3})?")
+_VERSION = re.compile(rb'[0-9]{1,19}|"[0-9]{1,19}"')
 _PLAIN_DECIMAL = re.compile(r"[0-9]+\.?[0-9]*|\.[0-9]+")
 _DATE_SHAPE = re.compile(r"[0-9W-]{7,10}(?:[Tt ][0-9:.,]{2,32}(?:[Zz]|[+-][0-9:]{2,8})?)?")
 
@@ -105,6 +107,18 @@ def amount_kopecks(raw: bytes, field: str) -> int:
     if kopecks != kopecks.to_integral_value():
         raise InvalidDelivery(field, "must have at most 2 decimals")
     return int(kopecks)
+
+
+def version(raw: bytes, field: str) -> int | None:
+    """Parse an optional version: a JSON integer, or its digits as a string.
+
+    JavaScript would round a number as long as DELETED.
+    """
+    if raw in {b"", b"null"}:
+        return None
+    if not _VERSION.fullmatch(raw) or int(raw.strip(b'"')) > DELETED:
+        raise InvalidDelivery(field, f"must be a whole number from 0 to {DELETED}")
+    return int(raw.strip(b'"'))
 
 
 def document_number(text: str, field: str) -> str:

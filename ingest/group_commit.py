@@ -51,7 +51,7 @@ class GroupCommit:
         self._thread: threading.Thread | None = None
 
     async def store(self, arrival: Arrival) -> Stored:
-        """Return what ingest.inbox.store_arrival returns, after the commit.
+        """Return what ingest.arrivals.store_arrival returns, after the commit.
 
         Raise Overloaded at once if too many deliveries wait, TimeoutError after STORE_SECONDS_MAX, or the
         DatabaseError that prevented the commit. After a TimeoutError the delivery may still be stored.

@@ -15,7 +15,7 @@ from django.db.models import Field
 from django.utils import timezone
 
 from ingest import delivery_records
-from ingest.banks.events import BankEvent, BankReference, CreditEvent, UnrecognizedEvent
+from ingest.banks.events import BankEvent, BankReference
 from ingest.metrics import CONFLICTS, UNRECOGNIZED
 from ingest.models import (
     DEFAULT_SOURCE,
@@ -74,23 +74,6 @@ class Arrival(NamedTuple):
     event: BankEvent | Rejection
     payload: bytes
     log_context: Mapping[str, Any] = MappingProxyType({})
-
-
-def store_arrival(arrival: Arrival) -> StoreResult | None:
-    """Store or record a delivery by its meaning; return None if it is no payment to credit.
-
-    Raise django.db.DatabaseError if nothing was stored.
-    """
-    delivery, event, payload, _ = arrival
-    if isinstance(event, CreditEvent):
-        return store(event.terms, delivery, event.bank_reference)
-    if isinstance(event, UnrecognizedEvent):
-        record_unrecognized(delivery, payload, event.reason)
-    elif isinstance(event, Rejection):
-        record_rejected(delivery, event.reason)
-    else:
-        record_ignored(delivery, event.reason)
-    return None
 
 
 def store(

@@ -14,6 +14,7 @@ from django.utils.translation import gettext_lazy as _
 from core.client_ip import TEXT_CHARS_MAX
 from ingest.banks.events import BANK_REFERENCE_CHARS_MAX
 from ingest.terms_diff import field_labels
+from ingest.versions import Decision
 from ledger.inn import KEY_CHARS_MAX
 from ledger.operation_id import OperationIdField
 from ledger.terms import PaymentTerms
@@ -427,4 +428,54 @@ class OperatorActionItem(models.Model):
     def __str__(self) -> str:
         return gettext("webhook {id}: {outcome}").format(
             id=self.webhook_id, outcome=self.get_outcome_display()
+        )
+
+
+class OperationVersion(models.Model):
+    """One version of an operation, from a bank that numbers them (ingest/versions.py).
+
+    The row is append-only: triggers refuse DELETE, and every UPDATE but that of a due outcome.
+    """
+
+    class Outcome(models.TextChoices):
+        NONE = "", _("nothing to correct")
+        DUE = "due", _("to be corrected")
+        DONE = "done", _("done")
+        OPERATOR = "operator", _("left to an operator")
+
+    operation_id = OperationIdField(_("operation id"))
+    position = models.PositiveIntegerField(_("No."))  # in order of arrival
+    version = models.BigIntegerField(_("version"))
+    payer_inn = models.CharField(_("payer INN"), max_length=KEY_CHARS_MAX)
+    amount_kopecks = models.BigIntegerField(_("amount, kopecks"))
+    document_number = models.CharField(_("document number"), max_length=255)
+    document_date = models.DateTimeField(_("document date"))
+    body = models.BinaryField(_("body"), help_text=_("the bytes as received"))
+    received_at = models.DateTimeField(_("received"), default=timezone.now)
+    source = models.CharField(_("source"), max_length=SOURCE_CHARS_MAX, default=DEFAULT_SOURCE)
+    client_ip = models.CharField(_("client IP"), max_length=TEXT_CHARS_MAX, blank=True, default="")
+    decision = models.CharField(_("decision"), max_length=10, choices=Decision.choices)
+    outcome = models.CharField(_("correction"), max_length=8, choices=Outcome.choices, blank=True)
+
+    objects: ClassVar[models.Manager["OperationVersion"]] = models.Manager()
+
+    class Meta:
+        verbose_name = _("operation version")
+        verbose_name_plural = _("operation versions")
+        indexes = [models.Index(fields=["outcome"], name="version_outcome")]
+        constraints = [
+            models.UniqueConstraint(fields=["operation_id", "position"], name="version_unique_position")
+        ]
+
+    def __str__(self) -> str:
+        return gettext("version {version}").format(version=self.version)
+
+    @property
+    def terms(self) -> PaymentTerms:
+        return PaymentTerms(
+            operation_id=self.operation_id,
+            inn=self.payer_inn,
+            amount_kopecks=self.amount_kopecks,
+            document_number=self.document_number,
+            document_date=self.document_date,
         )

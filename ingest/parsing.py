@@ -1,4 +1,4 @@
-"""Parses deliveries in our own contract to PaymentTerms.
+"""Parses deliveries in our own contract.
 
 Other banks' formats are read in ingest/banks/, with the same rules for their fields (ingest/field_rules.py).
 """
@@ -10,7 +10,9 @@ import msgspec
 from msgspec import Meta
 
 from ingest import field_rules
+from ingest.banks.events import CreditEvent
 from ingest.field_rules import AMOUNT_CHARS_MAX, DOCUMENT_NUMBER_CHARS_MAX
+from ingest.versions import DELETED
 from ledger.inn import PATTERN as INN_PATTERN
 from ledger.terms import PaymentTerms
 
@@ -24,6 +26,13 @@ _AMOUNT = {
             "pattern": r"^0*(?:[1-9][0-9]{0,12}(?:\.[0-9]{0,2}0*)?|\.0[1-9]0*|\.[1-9][0-9]?0*)$",
             "maxLength": AMOUNT_CHARS_MAX - 2,  # without its quotes
         },
+    ]
+}
+_VERSION = {
+    "anyOf": [
+        {"type": "integer", "minimum": 0, "maximum": DELETED},
+        {"type": "string", "pattern": "^[0-9]{1,19}$"},
+        {"type": "null"},
     ]
 }
 
@@ -66,18 +75,32 @@ class BankWebhook(msgspec.Struct):
             extra_json_schema={"format": "date-time", "pattern": "^[1-9][0-9]{3}-"},
         ),
     ]
+    version: Annotated[
+        msgspec.Raw,
+        Meta(
+            description="Optional, of a sender that corrects operations: a higher version replaces a lower "
+            f"one, {DELETED} deletes the operation. Each delivery of an operation has it, or none",
+            extra_json_schema=_VERSION,
+        ),
+    ] = msgspec.field(default_factory=msgspec.Raw)
 
 
 _decoder = msgspec.json.Decoder(BankWebhook)
 
 
 def parse(body: bytes) -> PaymentTerms:
+    """Parse the terms in `body`. Raise InvalidDelivery, whose message is sent to the bank."""
+    return read(body).terms
+
+
+def read(body: bytes) -> CreditEvent:
     """Parse `body`. Raise InvalidDelivery, whose message is sent to the bank."""
     webhook = field_rules.decode_strict(body, _decoder)
-    return PaymentTerms(
+    terms = PaymentTerms(
         operation_id=field_rules.operation_id(webhook.operation_id, "operation_id"),
         inn=field_rules.inn(webhook.payer_inn, "payer_inn"),
         amount_kopecks=field_rules.amount_kopecks(bytes(webhook.amount), "amount"),
         document_number=field_rules.document_number(webhook.document_number, "document_number"),
         document_date=field_rules.document_date(webhook.document_date, "document_date"),
     )
+    return CreditEvent(terms, version=field_rules.version(bytes(webhook.version), "version"))

@@ -9,7 +9,7 @@ import structlog
 from django.db import transaction
 from django.db.models import Q, QuerySet
 
-from ingest import doorbell, inbox
+from ingest import arrivals, doorbell, inbox
 from ingest.banks.events import BankEvent, CreditEvent, UnrecognizedEvent
 from ingest.banks.registry import ENDPOINTS_BY_NAME
 from ingest.confirmation import digest
@@ -88,7 +88,7 @@ def _process(delivery: UnrecognizedDelivery) -> None:
     event = _read(delivery)
     if isinstance(event, CreditEvent):
         received = inbox.Delivery(bytes(delivery.body), delivery.source, delivery.client_ip)
-        result = inbox.store(event.terms, received, event.bank_reference)
+        result = arrivals.store_credit(event, received)
         delivery.outcome, delivery.webhook = _OUTCOMES[result], _webhook_of(event)
     else:
         delivery.outcome = Outcome.TRIED if isinstance(event, UnrecognizedEvent) else Outcome.IGNORED

@@ -18,7 +18,7 @@ from core.http import (
     json_view,
     service_unavailable,
 )
-from ingest import authentication, doorbell, inbox, misconfiguration
+from ingest import arrivals, authentication, doorbell, misconfiguration
 from ingest.banks.events import CreditEvent, IgnoredEvent, UnrecognizedEvent
 from ingest.banks.registry import BankEndpoint
 from ingest.exceptions import (
@@ -131,7 +131,7 @@ async def _store(request: HttpRequest, arrival: Arrival) -> StoreResult | None:
     """Store with all that arrive at the same time, or under WSGI alone, in the request's thread."""
     if isinstance(request, ASGIRequest):
         return await group_commit.store(arrival._replace(log_context=get_contextvars()))
-    return await sync_to_async(inbox.store_arrival)(arrival)
+    return await sync_to_async(arrivals.store_arrival)(arrival)
 
 
 @json_view("GET", "HEAD")

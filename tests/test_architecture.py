@@ -32,10 +32,11 @@ MODULES = {
         "metrics models nightly_verification retention retries sweeper tasks trial_posting"
     ),
     "ingest": (
-        "action_progress append_only apps authentication batch body_verification checks command_line "
-        "confirmation correction_actions delivery_records doorbell error_fingerprint exceptions "
+        "action_progress append_only apps arrivals authentication batch body_verification checks "
+        "command_line confirmation correction_actions delivery_records doorbell error_fingerprint exceptions "
         "field_rules group_commit inbox metrics misconfiguration models operator_actions parsing "
-        "reconciliation replay schemas signatures terms_diff unrecognized verification views"
+        "reconciliation replay schemas signatures terms_diff unrecognized verification "
+        "version_corrections version_storage versions views"
     ),
     "ingest/admin": (
         "action_views body_rendering correction_previews deliveries delivery_bodies failures "
@@ -129,6 +130,7 @@ MONEY_MODULES = [
         "ingest/inbox.py",
         "ingest/batch.py",
     ),
+    *("ingest/versions.py", "ingest/version_storage.py", "ingest/version_corrections.py"),
     *("ingest/models.py", "ingest/schemas.py", "ingest/views.py"),
     *("ingest/banks/events.py", "ingest/banks/tbank.py", "ingest/banks/tochka.py"),
     *("statements/field_values.py", "statements/document_terms.py", "statements/documents.py"),

@@ -18,7 +18,7 @@ from django.db import DatabaseError, InterfaceError, connection, transaction
 
 from core.db import clock
 from core.observability import prometheus_multiprocess
-from ingest import doorbell, operator_actions
+from ingest import doorbell, operator_actions, version_corrections
 from ingest.models import Webhook
 from ledger.models import Organization
 from worker import applying, retries, trial_posting
@@ -36,7 +36,7 @@ def sweep() -> None:
     1. Move dead processes' batches and the oldest stalled webhooks from the common queue to retries.
     2. Fail webhooks whose last attempt died.
     3. Have pending operator actions run.
-    4. Enqueue due retries, and ring the doorbell if the common queue is not empty.
+    4. Enqueue due retries, and ring the doorbell if the common queue is not empty or a correction is due.
     5. Without a broker, do here what could not be sent.
     """
     retries.move_dead_batches_to_retries()
@@ -45,7 +45,8 @@ def sweep() -> None:
     if operator_actions.pending_ids() and not doorbell.ring_now(doorbell.OPERATOR_ACTIONS_TASK):
         _run_in_subprocess(partial(operator_actions.run_pending, settings.SWEEP_INTERVAL_SECONDS))
     _run_unsent(retries.enqueue_due())
-    if Webhook.objects.queued().exists() and not doorbell.ring_now() and not _run_in_subprocess(_apply_queue):
+    is_waiting = Webhook.objects.queued().exists() or version_corrections.due().exists()
+    if is_waiting and not doorbell.ring_now() and not _run_in_subprocess(_apply_queue):
         retries.move_dead_batches_to_retries()
 
 
@@ -130,3 +131,5 @@ def _apply_queue() -> None:
             retries.move_to_retries(exc.webhook_ids)
     except (DatabaseError, InterfaceError) as exc:  # says nothing about the webhooks
         log.warning("queue not applied; the next sweep retries", error=repr(exc))
+        return
+    version_corrections.run_due(until)

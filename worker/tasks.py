@@ -14,7 +14,7 @@ from django.db import connection
 from structlog.contextvars import bind_contextvars
 
 from core.db import transactions
-from ingest import doorbell, operator_actions
+from ingest import doorbell, operator_actions, version_corrections
 from ingest.models import Webhook
 from worker import applying, nightly_verification, retention, retries, sweeper, trial_posting
 
@@ -27,7 +27,8 @@ SECONDS_MAX = 1.0  # of a task; a warm shutdown waits for its end
 def apply_received() -> None:
     """Apply batches until the queue is empty or a second has passed; one message per batch would be slower.
 
-    A batch that fails moves to retries, unless the deployment is broken: then it stays in the queue.
+    Then apply the corrections by the bank that are due. A batch that fails moves to retries, unless the
+    deployment is broken: then it stays in the queue.
     """
     until = time.monotonic() + SECONDS_MAX
     try:
@@ -47,6 +48,8 @@ def apply_received() -> None:
     except Exception:
         doorbell.ring()  # other workers may have skipped new webhooks of organizations locked here
         raise
+    if version_corrections.run_due(until):
+        doorbell.ring()
 
 
 @shared_task(ignore_result=True)

@@ -18,10 +18,16 @@ class BankReference:
 
 @dataclass(frozen=True, slots=True)
 class CreditEvent:
-    """A payment into an account."""
+    """A payment into an account, or a version of one, which may delete it (ingest/versions.py)."""
 
     terms: PaymentTerms
     bank_reference: BankReference | None = None
+    version: int | None = None
+
+    @property
+    def is_plain(self) -> bool:
+        """Return whether our operation id alone tells a duplicate."""
+        return self.bank_reference is None and self.version is None
 
 
 @dataclass(frozen=True, slots=True)

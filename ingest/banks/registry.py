@@ -10,14 +10,9 @@ from django.conf import settings
 
 from core.delivery_auth import DeliveryAuth
 from ingest.banks import tbank, tochka
-from ingest.banks.events import BankEvent, CreditEvent
+from ingest.banks.events import BankEvent
 from ingest.models import DEFAULT_SOURCE
-from ingest.parsing import parse
-
-
-def read_contract(body: bytes) -> CreditEvent:
-    """Read a delivery in our own contract. Raise InvalidDelivery."""
-    return CreditEvent(parse(body))
+from ingest.parsing import read
 
 
 def no_tenant_restriction(_: DeliveryAuth) -> None:
@@ -40,7 +35,7 @@ class BankEndpoint:
 
 
 ENDPOINTS = (
-    BankEndpoint(DEFAULT_SOURCE, read_contract),
+    BankEndpoint(DEFAULT_SOURCE, read),
     BankEndpoint(tochka.SOURCE, tochka.read, tochka.check_tenant_restriction),
     BankEndpoint(tbank.SOURCE, tbank.read, tbank.check_tenant_restriction),
 )

@@ -15,6 +15,7 @@ VIEWED = [
         "ingest",
         *("webhook", "rejecteddelivery", "duplicatedelivery", "conflictingdelivery", "ignoreddelivery"),
         *("unrecognizeddelivery", "ledgerverification", "operatoraction", "operatoractionitem"),
+        *("operationversion",),
     ),
     *view("ledger", "organization", "payment", "balancelog", "unassignedpayment"),
     *view("django_celery_results", "taskresult"),
@@ -563,6 +564,76 @@ class Migration(migrations.Migration):
                 "indexes": [models.Index(fields=["outcome", "action"], name="action_item_outcome")],
                 "constraints": [
                     models.UniqueConstraint(fields=("action", "webhook"), name="action_item_unique")
+                ],
+            },
+        ),
+        migrations.CreateModel(
+            name="OperationVersion",
+            fields=[
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("operation_id", ledger.operation_id.OperationIdField(verbose_name="operation id")),
+                ("position", models.PositiveIntegerField(verbose_name="No.")),
+                ("version", models.BigIntegerField(verbose_name="version")),
+                ("payer_inn", models.CharField(max_length=21, verbose_name="payer INN")),
+                ("amount_kopecks", models.BigIntegerField(verbose_name="amount, kopecks")),
+                ("document_number", models.CharField(max_length=255, verbose_name="document number")),
+                ("document_date", models.DateTimeField(verbose_name="document date")),
+                ("body", models.BinaryField(help_text="the bytes as received", verbose_name="body")),
+                (
+                    "received_at",
+                    models.DateTimeField(default=django.utils.timezone.now, verbose_name="received"),
+                ),
+                ("source", models.CharField(default="bank", max_length=16, verbose_name="source")),
+                (
+                    "client_ip",
+                    models.CharField(blank=True, default="", max_length=39, verbose_name="client IP"),
+                ),
+                (
+                    "decision",
+                    models.CharField(
+                        choices=[
+                            ("first", "first version"),
+                            ("correction", "correction by the bank"),
+                            ("deletion", "deletion by the bank"),
+                            ("remembered", "deletion of an unknown operation"),
+                            ("stale", "older than a known version: not posted"),
+                            ("unclear", "restoration unclear"),
+                            ("approved", "posted by an operator"),
+                            ("duplicate", "duplicate"),
+                            ("conflict", "conflict"),
+                        ],
+                        max_length=10,
+                        verbose_name="decision",
+                    ),
+                ),
+                (
+                    "outcome",
+                    models.CharField(
+                        blank=True,
+                        choices=[
+                            ("", "nothing to correct"),
+                            ("due", "to be corrected"),
+                            ("done", "done"),
+                            ("operator", "left to an operator"),
+                        ],
+                        max_length=8,
+                        verbose_name="correction",
+                    ),
+                ),
+            ],
+            options={
+                "verbose_name": "operation version",
+                "verbose_name_plural": "operation versions",
+                "indexes": [models.Index(fields=["outcome"], name="version_outcome")],
+                "constraints": [
+                    models.UniqueConstraint(
+                        fields=("operation_id", "position"), name="version_unique_position"
+                    )
                 ],
             },
         ),

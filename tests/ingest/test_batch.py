@@ -15,6 +15,7 @@ from django.test.utils import CaptureQueriesContext
 from pytest_django import Settings
 
 from ingest import batch, delivery_records, inbox
+from ingest.arrivals import store_arrival
 from ingest.banks.events import BankReference, CreditEvent, IgnoredEvent, UnrecognizedEvent
 from ingest.batch import store_batch
 from ingest.inbox import Arrival, Delivery, Rejection, StoreResult
@@ -138,7 +139,7 @@ def results_and_rows(*stores: Callable[[], Any]) -> Any:
 def test_batches_store_what_single_deliveries_store() -> None:
     for seed in range(40):
         arrivals = random_arrivals(Random(seed))
-        expected = results_and_rows(lambda: [inbox.store_arrival(one) for one in arrivals])  # noqa: B023
+        expected = results_and_rows(lambda: [store_arrival(one) for one in arrivals])  # noqa: B023
         halves = arrivals[: len(arrivals) // 2], arrivals[len(arrivals) // 2 :]
         assert results_and_rows(partial(store_batch, arrivals)) == expected, seed
         assert results_and_rows(*(partial(store_batch, half) for half in halves)) == expected, seed

@@ -18,7 +18,7 @@ from schemathesis.specs.openapi.definitions import OPENAPI_31
 
 from core.delivery_auth import DeliveryAuth
 from core.http import json_response
-from ingest import inbox
+from ingest import arrivals
 from ingest.banks.registry import ENDPOINTS
 from ingest.exceptions import InvalidDelivery, Overloaded
 from ingest.parsing import parse
@@ -99,7 +99,7 @@ def too_busy(path: str, method: str) -> HttpResponse:
         raise Overloaded
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(inbox, "store_arrival", fail)
+        patch.setattr(arrivals, "store_arrival", fail)
         return ask(path, method, sent(0))
 
 
