@@ -16,7 +16,7 @@ SECTIONS: dict[str, tuple[str | Promise, list[str]]] = {
         _("Inbox"),
         [
             *("Webhook", FAILURES, "ConflictingDelivery", "RejectedDelivery", "IgnoredDelivery"),
-            "UnrecognizedDelivery",
+            *("UnrecognizedDelivery", "OperationVersion"),
         ],
     ),
     "actions": (_("Operator actions"), ["OperatorAction"]),

@@ -109,13 +109,15 @@ def amount_kopecks(raw: bytes, field: str) -> int:
     return int(kopecks)
 
 
-def version(raw: bytes, field: str) -> int | None:
-    """Parse an optional version: a JSON integer, or its digits as a string.
+def optional_version(raw: bytes, field: str) -> int | None:
+    return None if raw in {b"", b"null"} else version(raw, field)
+
+
+def version(raw: bytes, field: str) -> int:
+    """Parse a version of an operation: a JSON integer, or its digits as a string.
 
     JavaScript would round a number as long as DELETED.
     """
-    if raw in {b"", b"null"}:
-        return None
     if not _VERSION.fullmatch(raw) or int(raw.strip(b'"')) > DELETED:
         raise InvalidDelivery(field, f"must be a whole number from 0 to {DELETED}")
     return int(raw.strip(b'"'))

@@ -103,4 +103,4 @@ def read(body: bytes) -> CreditEvent:
         document_number=field_rules.document_number(webhook.document_number, "document_number"),
         document_date=field_rules.document_date(webhook.document_date, "document_date"),
     )
-    return CreditEvent(terms, version=field_rules.version(bytes(webhook.version), "version"))
+    return CreditEvent(terms, version=field_rules.optional_version(bytes(webhook.version), "version"))

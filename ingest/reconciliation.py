@@ -5,6 +5,7 @@
   cause of their own (ingest/correction_audit.py).
 * An applied webhook has a payment.
 * A webhook has the terms of its stored body (ingest/body_verification.py).
+* An operation with versions stands as the last one left it (ingest/version_verification.py).
 
 A received, failed or dismissed webhook has no payment, because an operation id belongs to one webhook, and
 the first rule requires it to be applied. This includes a webhook that failed because its operation was posted
@@ -22,6 +23,7 @@ from django.db.models import CharField, Exists, Func, OuterRef
 from ingest.body_verification import verify_bodies
 from ingest.correction_audit import verify_causes
 from ingest.models import Webhook
+from ingest.version_verification import verify_versions
 from ledger.models import Payment
 from ledger.terms import PaymentTerms
 from ledger.verification import PK_MIN, Drift, Progress, failing_pks, no_progress
@@ -60,6 +62,8 @@ def reconcile(
         )
     yield from verify_causes(progress, payments_after)
     yield from verify_bodies(progress, webhooks_after)
+    if webhooks_after == PK_MIN:
+        yield from verify_versions(progress)
 
 
 def _drift_of_payment(payment: Payment) -> Drift:

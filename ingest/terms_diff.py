@@ -17,6 +17,8 @@ _LABELS: dict[str, str | Promise] = {
     "document_date": _("document date"),
     "bank_reference": _("bank's id"),  # not terms, but part of a stored difference
     "source": _("source"),
+    "version": _("version"),
+    "restoration_unclear": _("state: deleted, then delivered again"),
 }
 
 

@@ -121,9 +121,9 @@ def standing(webhook: Webhook, done: Iterable[OperationVersion]) -> PaymentTerms
 def _decision(expected: PaymentTerms | None, wanted: PaymentTerms | None) -> corrections.Decide:
     def decide(payment: Payment) -> PaymentTerms | None:
         now = stands_under(payment)
-        if _equal(now, wanted):
+        if is_equal(now, wanted):
             raise _StandsAsWanted
-        if not _equal(now, expected):
+        if not is_equal(now, expected):
             raise _CorrectedByHand
         return wanted
 
@@ -135,7 +135,7 @@ def stands_under(payment: Payment) -> PaymentTerms | None:
     return None if Payment.objects.filter(reverses=payment).exists() else payment.terms
 
 
-def _equal(first: PaymentTerms | None, other: PaymentTerms | None) -> bool:
+def is_equal(first: PaymentTerms | None, other: PaymentTerms | None) -> bool:
     """Compare without the operation id, which a replacement does not share."""
     if first is None or other is None:
         return first is other

@@ -14,8 +14,9 @@ from django_otp.plugins.otp_static.models import StaticDevice
 from django_otp.plugins.otp_totp.models import TOTPDevice
 
 from api.keys import issue
-from ingest import inbox, operator_actions
+from ingest import inbox, operator_actions, version_storage
 from ingest.models import ConflictingDelivery, LedgerVerification, OperatorAction, Webhook
+from ingest.versions import DELETED
 from monitoring.models import Alert
 from tests.factories import SUSPENSE, make_webhook, payment_body, post_payments, terms
 from worker.models import Heartbeat
@@ -42,6 +43,7 @@ def create_one_of_each() -> None:
     inbox.record_unrecognized(
         inbox.Delivery(b'{"amount": "2"}', "tbank"), b'{"amount": "2"}', "typeOfOperation new"
     )
+    version_storage.store(terms(5_00), DELETED, inbox.Delivery(b'{"amount": "5"}'))
     inbox.record_ignored(inbox.Delivery(b'{"amount": "1"}', "tbank"), "outgoing")
     LedgerVerification.objects.create(duration=timedelta(seconds=1), rows_scanned=3)
     TaskResult.objects.create(

@@ -36,13 +36,13 @@ MODULES = {
         "command_line confirmation correction_actions delivery_records doorbell error_fingerprint exceptions "
         "field_rules group_commit inbox metrics misconfiguration models operator_actions parsing "
         "reconciliation replay schemas signatures terms_diff unrecognized verification "
-        "version_corrections version_storage versions views"
+        "version_corrections version_storage version_verification versions views"
     ),
     "ingest/admin": (
         "action_views body_rendering correction_previews deliveries delivery_bodies failures "
-        "operator_actions search suspense timeline unrecognized verifications webhooks"
+        "operator_actions search suspense timeline unrecognized verifications versions webhooks"
     ),
-    "ingest/banks": "events json_fields registry tbank tochka vocabulary",
+    "ingest/banks": "events json_fields registry sber tbank tochka vocabulary",
     "ledger": (
         "apps checks corrections download_slot exceptions inn models money operation_id posting queries "
         "schemas statement statement_csv statement_xlsx suspense terms triggers verification views"

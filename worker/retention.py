@@ -7,7 +7,7 @@ run keeps its progress.
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
 from typing import Any
@@ -19,7 +19,7 @@ from django_celery_results.models import TaskResult
 
 from core.db import clock, transactions
 from core.db.pk_by_time import SAMPLE_ROWS
-from ingest.models import DeliveryRecord, Webhook
+from ingest.models import DeliveryRecord, OperationVersion, Webhook
 from worker.models import Checkpoint
 
 BATCH_ROWS = 250  # a batch of 1000 had SQLite locked longer than anything else
@@ -56,6 +56,7 @@ def rules(*, full_scan: bool) -> list[RetentionRule]:
     records = [model.deletable() for model in DeliveryRecord.__subclasses__()]
     return [
         bodies,
+        _version_bodies(days),
         *(_rows_by_age(rows, "received_at", settings.DELIVERY_RETENTION_DAYS) for rows in records),
         _rows_by_age(TaskResult.objects.all(), "date_done", settings.TASK_RESULT_RETENTION_DAYS),
         # The rule of Django's clearsessions, which Django leaves to its user to run.
@@ -91,6 +92,17 @@ def _rows_by_age(rows: QuerySet[Any], field: str, days: int) -> RetentionRule:
     if not days:
         return _expired_rows(rows.none(), text, dict)
     return _expired_rows(rows, text, lambda: _older(field, days))
+
+
+def _version_bodies(days: int) -> RetentionRule:
+    """Return the rule that empties bodies of operation versions, except of due ones."""
+    versions = OperationVersion.objects.exclude(outcome=OperationVersion.Outcome.DUE).exclude(body=b"")
+    rule = _rows_by_age(versions, "received_at", days)
+    return replace(
+        rule,
+        name="raw bodies of operation versions",
+        delete=lambda keys: versions.filter(pk__in=keys).update(body=b""),
+    )
 
 
 def _retention_text(days: int) -> str:

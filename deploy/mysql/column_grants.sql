@@ -18,3 +18,7 @@ GRANT UPDATE (resolved_by_id) ON ingest_conflictingdelivery TO 'prihod'@'%';
 
 REVOKE UPDATE ON ingest_operatoractionitem FROM 'prihod'@'%';
 GRANT UPDATE (outcome) ON ingest_operatoractionitem TO 'prihod'@'%';
+
+-- The outcome of a version's correction; the body for retention only.
+REVOKE UPDATE ON ingest_operationversion FROM 'prihod'@'%';
+GRANT UPDATE (body, outcome) ON ingest_operationversion TO 'prihod'@'%';

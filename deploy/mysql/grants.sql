@@ -22,6 +22,7 @@ GRANT SELECT, INSERT, UPDATE, DELETE, CREATE ON ingest_conflictingdelivery TO 'p
 GRANT SELECT, INSERT, DELETE, CREATE ON ingest_ignoreddelivery TO 'prihod'@'%';
 GRANT SELECT, INSERT, UPDATE, DELETE, CREATE ON ingest_unrecognizeddelivery TO 'prihod'@'%';
 GRANT SELECT, INSERT, CREATE ON ingest_operationalias TO 'prihod'@'%';
+GRANT SELECT, INSERT, UPDATE, CREATE ON ingest_operationversion TO 'prihod'@'%';
 GRANT SELECT, INSERT, DELETE, CREATE ON ingest_ledgerverification TO 'prihod'@'%';
 GRANT SELECT, INSERT, UPDATE, CREATE ON ingest_misconfiguration TO 'prihod'@'%';
 
@@ -84,6 +85,7 @@ REVOKE CREATE ON ingest_conflictingdelivery FROM 'prihod'@'%';
 REVOKE CREATE ON ingest_ignoreddelivery FROM 'prihod'@'%';
 REVOKE CREATE ON ingest_unrecognizeddelivery FROM 'prihod'@'%';
 REVOKE CREATE ON ingest_operationalias FROM 'prihod'@'%';
+REVOKE CREATE ON ingest_operationversion FROM 'prihod'@'%';
 REVOKE CREATE ON ingest_ledgerverification FROM 'prihod'@'%';
 REVOKE CREATE ON ingest_misconfiguration FROM 'prihod'@'%';
 REVOKE CREATE ON ingest_operatoraction FROM 'prihod'@'%';

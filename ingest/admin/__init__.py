@@ -1,5 +1,21 @@
 """The inbox's admin pages. Admin autodiscovery imports this package, and it registers them."""
 
-from ingest.admin import deliveries, operator_actions, suspense, unrecognized, verifications, webhooks
+from ingest.admin import (
+    deliveries,
+    operator_actions,
+    suspense,
+    unrecognized,
+    verifications,
+    versions,
+    webhooks,
+)
 
-__all__ = ["deliveries", "operator_actions", "suspense", "unrecognized", "verifications", "webhooks"]
+__all__ = [
+    "deliveries",
+    "operator_actions",
+    "suspense",
+    "unrecognized",
+    "verifications",
+    "versions",
+    "webhooks",
+]

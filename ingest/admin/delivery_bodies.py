@@ -19,12 +19,21 @@ from ingest.admin import body_rendering
 from ingest.models import (
     ConflictingDelivery,
     IgnoredDelivery,
+    OperationVersion,
     RejectedDelivery,
     UnrecognizedDelivery,
     Webhook,
 )
+from ingest.versions import Decision
 
-StoredBody = Webhook | RejectedDelivery | IgnoredDelivery | UnrecognizedDelivery | ConflictingDelivery
+StoredBody = (
+    Webhook
+    | RejectedDelivery
+    | IgnoredDelivery
+    | UnrecognizedDelivery
+    | ConflictingDelivery
+    | OperationVersion
+)
 
 
 class DeliveryBodyAdmin(ReadOnlyAdmin):
@@ -68,7 +77,9 @@ class DeliveryBodyAdmin(ReadOnlyAdmin):
 
     @admin.display(description=gettext_lazy("body, indented"))
     def body_indented(self, row: StoredBody) -> str:
-        if isinstance(row, Webhook) and not row.body:
+        if isinstance(row, OperationVersion) and row.decision in {Decision.FIRST, Decision.UNCLEAR}:
+            return _("that of the webhook")
+        if isinstance(row, Webhook | OperationVersion) and not row.body:
             return _("deleted after the retention period")
         return body_rendering.preformatted(body_rendering.indent_json(bytes(row.body)))
 
