@@ -130,7 +130,7 @@ MONEY_MODULES = [
         "ingest/inbox.py",
         "ingest/batch.py",
     ),
-    *("ingest/versions.py", "ingest/version_storage.py", "ingest/version_corrections.py"),
+    *("ingest/versions.py", "ingest/version_storage.py"),
     *("ingest/models.py", "ingest/schemas.py", "ingest/views.py"),
     *("ingest/banks/events.py", "ingest/banks/tbank.py", "ingest/banks/tochka.py"),
     *("statements/field_values.py", "statements/document_terms.py", "statements/documents.py"),
