@@ -4,6 +4,7 @@ from datetime import timedelta
 
 import pytest
 from django.utils import timezone
+from pytest_django import Settings
 
 from ingest import version_storage
 from ingest.inbox import Delivery
@@ -62,7 +63,10 @@ def test_correction_outside_the_versions_is_drift() -> None:
     assert Payment.objects.count() == 2
 
 
-def test_retention_empties_bodies_of_versions_that_are_not_due(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_retention_empties_bodies_of_versions_that_are_not_due(
+    monkeypatch: pytest.MonkeyPatch, settings: Settings
+) -> None:
+    settings.RAW_BODY_RETENTION_DAYS = 365
     payment = terms(100_00)
     deliver(1, 2, payment=payment)
     version_storage.store(payment, 3, Delivery(b"due"))
