@@ -16,7 +16,7 @@ SECTIONS: dict[str, tuple[str | Promise, list[str]]] = {
         _("Inbox"),
         [
             *("Webhook", FAILURES, "ConflictingDelivery", "RejectedDelivery", "IgnoredDelivery"),
-            *("UnrecognizedDelivery", "OperationVersion"),
+            *("UnrecognizedDelivery", "OperationVersion", "SuspectedDuplicate"),
         ],
     ),
     "actions": (_("Operator actions"), ["OperatorAction"]),

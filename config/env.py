@@ -133,6 +133,13 @@ def read_auth(text: str) -> str:
     return text
 
 
+def suspected_duplicates(text: str) -> str:
+    """Raise ValueError unless `text` is a value of SUSPECTED_DUPLICATES."""
+    if text not in {"mark", "hold", "off"}:
+        raise ValueError(text)
+    return text
+
+
 def email_address(text: str) -> str:
     """Raise ValueError unless `text` resembles an e-mail address."""
     if not re.fullmatch(r"[^@\s]+@[^@\s]+", text):

@@ -90,6 +90,10 @@ RETRY_BACKOFF_SECONDS = env.number("RETRY_BACKOFF_SECONDS")  # doubles with each
 SWEEP_INTERVAL_SECONDS = env.number("SWEEP_INTERVAL_SECONDS")
 STALLED_AFTER_SECONDS = env.number("STALLED_AFTER_SECONDS")
 SUSPENSE_ALERT_AFTER_DAYS = env.number("SUSPENSE_ALERT_AFTER_DAYS")
+# mark: post and show them; hold: post after an operator's approval; off
+SUSPECTED_DUPLICATES: str = env.get_value(
+    "SUSPECTED_DUPLICATES", cast=environment.suspected_duplicates, default="mark"
+)
 DELIVERY_RECORDS_MAX = env.integer("DELIVERY_RECORDS_MAX")  # per endpoint: rejected, duplicate, ignored each
 DELIVERY_RETENTION_DAYS = env.integer("DELIVERY_RETENTION_DAYS")  # 0 is forever, as for the next two
 RAW_BODY_RETENTION_DAYS = env.integer("RAW_BODY_RETENTION_DAYS")

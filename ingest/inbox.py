@@ -28,6 +28,7 @@ from ingest.models import (
     UnrecognizedDelivery,
     Webhook,
 )
+from ingest.payment_fingerprint import payment_fingerprint
 from ledger.terms import PaymentTerms
 
 log = structlog.get_logger(__name__)
@@ -38,7 +39,7 @@ PROBE_BODY_BYTES = 1024
 OPEN_CONFLICTS_MAX = 100  # per webhook; further ones are only counted and logged
 _GIVEN = (  # the fields of _column_values
     *("operation_id", "payer_inn", "amount_kopecks", "document_number", "document_date"),
-    *("received_at", "body", "source", "client_ip"),
+    *("received_at", "body", "source", "client_ip", "payment_fingerprint"),
 )
 
 
@@ -164,6 +165,7 @@ def _column_values(terms: PaymentTerms, delivery: Delivery) -> dict[str, Any]:
         "body": delivery.body,
         "source": delivery.source,
         "client_ip": delivery.client_ip,
+        "payment_fingerprint": payment_fingerprint(terms),
     }
 
 

@@ -49,7 +49,8 @@ class WebhookQuerySet(models.QuerySet["Webhook"]):
 class Webhook(models.Model):
     """One operation as first delivered. The row is the queue entry; no broker message carries its data.
 
-    received → applied; received → failed → (replay) → received; failed → dismissed.
+    received → applied; received → failed → (replay) → received; failed → dismissed. A suspected duplicate:
+    received → held → (cleared) → received; held → (confirmed) → dismissed.
     """
 
     class Status(models.TextChoices):
@@ -57,6 +58,7 @@ class Webhook(models.Model):
         APPLIED = "applied", _("applied")
         FAILED = "failed", _("failed")
         DISMISSED = "dismissed", _("dismissed")
+        HELD = "held", _("held")
 
     operation_id = OperationIdField(_("operation id"), unique=True)
     payer_inn = models.CharField(_("payer INN"), max_length=KEY_CHARS_MAX)
@@ -93,6 +95,8 @@ class Webhook(models.Model):
         output_field=models.CharField(max_length=KEY_CHARS_MAX, null=True),
         db_persist=False,
     )
+    # Equal for webhooks that may be one payment (ingest/payment_fingerprint.py); NULL in suspense.
+    payment_fingerprint = models.BigIntegerField(null=True)
 
     objects = WebhookQuerySet.as_manager()
 
@@ -102,6 +106,7 @@ class Webhook(models.Model):
         indexes = [
             models.Index(fields=["status", "next_attempt_at"], name="webhook_due"),
             models.Index(fields=["queued_inn", "id"], name="webhook_queued"),
+            models.Index(fields=["payment_fingerprint"], name="webhook_payment_fingerprint"),
         ]
         constraints = [
             models.CheckConstraint(condition=Q(amount_kopecks__gt=0), name="webhook_amount_positive")
@@ -111,6 +116,7 @@ class Webhook(models.Model):
             ("dismiss_webhook", "Can dismiss failed webhooks"),
             ("resolve_conflict", "Can resolve conflicts"),
             ("correct_payment", "Can correct posted payments"),
+            ("decide_duplicate", "Can decide suspected duplicates"),
         ]
 
     def __str__(self) -> str:
@@ -379,6 +385,8 @@ class OperatorAction(models.Model):
         ASSIGN = "assign", _("assignment from suspense")
         UNASSIGN = "unassign", _("return to suspense")
         RESTORE = "restore", _("restoration of reversed payments")
+        CLEAR = "clear", _("clearing of suspected duplicates")
+        CONFIRM = "confirm", _("confirmation of duplicates")
 
     kind = models.CharField(_("kind"), max_length=8, choices=Kind.choices)
     at = models.DateTimeField(_("when"), default=timezone.now)
@@ -410,6 +418,8 @@ class OperatorActionItem(models.Model):
         DISMISSED = "dismissed", _("already dismissed")
         RESOLVED = "resolved", _("without an open conflict")
         REFUSED = "refused", _("no longer possible")
+        DECIDED = "decided", _("already decided")
+        HELD = "held", _("held as a suspected duplicate")
         UNKNOWN = "unknown", _("unknown")
 
     action = models.ForeignKey(
@@ -479,3 +489,55 @@ class OperationVersion(models.Model):
             document_number=self.document_number,
             document_date=self.document_date,
         )
+
+
+class SuspectedDuplicate(models.Model):
+    """A webhook that looks like an earlier one's payment under another operation id.
+
+    It was posted all the same, or is held; SUSPECTED_DUPLICATES decides. It is open until an operator, or a
+    bank statement, tells whether they are two payments or one.
+    """
+
+    class State(models.TextChoices):
+        OPEN = "open", _("open")
+        CLEARED = "cleared", _("two payments")
+        CONFIRMED = "confirmed", _("duplicate")
+
+    # Without constraints in the database, as with other references to webhooks, which are never deleted.
+    webhook = models.OneToOneField(
+        Webhook,
+        on_delete=models.DO_NOTHING,
+        db_constraint=False,
+        primary_key=True,
+        related_name="suspected_duplicate",
+        verbose_name=_("later webhook"),
+    )
+    first = models.ForeignKey(
+        Webhook,
+        on_delete=models.DO_NOTHING,
+        db_constraint=False,
+        related_name="look_alikes",
+        verbose_name=_("first webhook"),
+    )
+    found_at = models.DateTimeField(_("found"), default=timezone.now)
+    state = models.CharField(
+        _("state"), max_length=9, choices=State.choices, default=State.OPEN, db_index=True
+    )
+    decided_by = models.ForeignKey(  # NULL in an open pair, and if a bank statement decided
+        OperatorAction,
+        on_delete=models.DO_NOTHING,
+        db_constraint=False,
+        db_index=False,
+        null=True,
+        related_name="+",
+        verbose_name=_("decided by"),
+    )
+
+    objects: ClassVar[models.Manager["SuspectedDuplicate"]] = models.Manager()
+
+    class Meta:
+        verbose_name = _("suspected duplicate")
+        verbose_name_plural = _("suspected duplicates")
+
+    def __str__(self) -> str:
+        return gettext("suspected duplicate {id}").format(id=self.pk)

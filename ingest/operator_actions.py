@@ -1,4 +1,5 @@
-"""Operator actions on webhooks: replay or dismiss failed ones, resolve conflicts, correct posted payments.
+"""Operator actions on webhooks: replay or dismiss failed ones, resolve conflicts, correct posted payments,
+decide suspected duplicates.
 
 Creating an action commits its rows: who, why, and one item per webhook. `run_chunk` then processes the items
 in chunks, each in one transaction with its effects; the request, a worker or the sweeper may run it. So an
@@ -19,7 +20,7 @@ from django.db.models import Count, F, Q, QuerySet, Value
 
 from core.db import clock, transactions
 from core.db.insert_select import insert_select
-from ingest import correction_actions, doorbell, unrecognized
+from ingest import correction_actions, doorbell, suspected_duplicates, unrecognized
 from ingest.confirmation import digest
 from ingest.exceptions import NothingToDo, StaleConfirmation
 from ingest.models import (
@@ -46,6 +47,8 @@ Outcome = OperatorActionItem.Outcome
 
 def eligible(kind: Kind, webhooks: QuerySet[Webhook]) -> QuerySet[Webhook]:
     """Return those of `webhooks` that an action of this kind would move now."""
+    if kind in suspected_duplicates.KINDS:
+        return suspected_duplicates.eligible(webhooks)
     if kind in correction_actions.KINDS:
         webhooks = correction_actions.eligible(kind, webhooks)
     if kind in _ON_CONFLICTS:
@@ -218,9 +221,8 @@ def _run_chunk(action_id: int, *, wait: bool) -> int:
         if action.kind in unrecognized.KINDS:
             return unrecognized.run_chunk(action)
         pending = OperatorActionItem.objects.filter(action=action, outcome=Outcome.PENDING).order_by("id")
-        size = (
-            correction_actions.CHUNK_WEBHOOKS if action.kind in correction_actions.KINDS else CHUNK_WEBHOOKS
-        )
+        corrects = action.kind in {*correction_actions.KINDS, Kind.CONFIRM}
+        size = correction_actions.CHUNK_WEBHOOKS if corrects else CHUNK_WEBHOOKS
         chunk = dict(pending.values_list("webhook_id", "id")[:size])
         outcomes = _RUNNERS[Kind(action.kind)](action, chunk.keys())
         for outcome in set(outcomes.values()):
@@ -277,6 +279,7 @@ _RUNNERS: dict[Kind, Callable[[OperatorAction, Collection[int]], dict[int, str]]
     Kind.DISMISS: _dismiss,
     Kind.RESOLVE: _resolve,
     **dict.fromkeys(correction_actions.KINDS, correction_actions.run),
+    **dict.fromkeys(suspected_duplicates.KINDS, suspected_duplicates.run),
 }
 
 

@@ -15,6 +15,7 @@ _SKIP_REASONS = {
     Webhook.Status.RECEIVED: "already queued",
     Webhook.Status.DISMISSED: "already dismissed",
     Webhook.Status.FAILED: "failed again meanwhile",
+    Webhook.Status.HELD: "held as a suspected duplicate",
     UNKNOWN: "unknown",
 }
 

@@ -25,6 +25,7 @@ from monitoring.problems import (
     Severity,
     conflicts_url,
     recent_deliveries_url,
+    suspected_duplicates_url,
     unrecognized_url,
     webhooks_url,
 )
@@ -214,6 +215,13 @@ def tiles(stats: Stats) -> list[Tile]:
             Severity.WARNING if stats.unrecognized else Severity.INFO,
         ),
         _suspense_tile(stats),
+        Tile(
+            _("Suspected duplicates"),
+            str(stats.suspected_duplicates),
+            _("need an operator"),
+            suspected_duplicates_url(),
+            Severity.WARNING if stats.suspected_duplicates else Severity.INFO,
+        ),
         Tile(
             _("Rejected"),
             group_digits(stats.rejected),

@@ -148,6 +148,8 @@ def _rows() -> Iterator[Finding]:
     yield Finding("inbox", f"{stats.conflicts} conflicts open", remedies.get("conflicts", ""))
     message = f"{stats.unrecognized} unrecognized deliveries open"
     yield Finding("inbox", message, remedies.get("unrecognized", ""))
+    message = f"{stats.suspected_duplicates} suspected duplicates open"
+    yield Finding("inbox", message, remedies.get("suspected_duplicates", ""))
     names = ", ".join(f"{one.setting} ({one.detail})" for one in stats.misconfigurations)
     message = f"refused because of settings: {names or 'none'}"
     yield Finding("inbox", message, remedies.get("misconfigured", ""))

@@ -21,7 +21,13 @@ from core.admin import list_url
 from core.observability.redaction import redact_urls
 from ingest import doorbell, inbox
 from ingest.exceptions import Setting
-from ingest.models import ConflictingDelivery, LedgerVerification, UnrecognizedDelivery, Webhook
+from ingest.models import (
+    ConflictingDelivery,
+    LedgerVerification,
+    SuspectedDuplicate,
+    UnrecognizedDelivery,
+    Webhook,
+)
 from ledger.models import UnassignedPayment
 from ledger.money import group_digits
 from monitoring.format_duration import format_age, format_duration
@@ -47,6 +53,7 @@ _RUNBOOK_ENTRIES = {  # anchor by cause
     "conflicts": "conflicts",
     "unrecognized": "unrecognized-deliveries",
     "suspense_overdue": "unassigned-payments",
+    "suspected_duplicates": "suspected-duplicates",
     "verification_overdue": "verification-overdue",
     "broker_unreachable": "broker-unreachable",
     "database_unreachable": "database-unreachable",
@@ -92,7 +99,7 @@ def runbook_entry(cause: str) -> str:
 def data_problems(stats: Stats) -> list[Problem]:
     """Return the problems found in the database's rows. Raise DatabaseError or InterfaceError."""
     rules: list[Rule] = [_misconfigured, _stalled, _posting_failing, _drift, _heartbeats, _failed, _conflicts]
-    rules += [_unrecognized, _verification_overdue, _suspense_overdue]
+    rules += [_unrecognized, _suspected_duplicates, _suspense_overdue, _verification_overdue]
     return [problem for rule in rules for problem in rule(stats)]
 
 
@@ -252,6 +259,18 @@ def _unrecognized(stats: Stats) -> Iterator[Problem]:
         yield _backlog_problem("unrecognized", stats.unrecognized, text, remedy, unrecognized_url())
 
 
+def _suspected_duplicates(stats: Stats) -> Iterator[Problem]:
+    if stats.suspected_duplicates:
+        text = ngettext(
+            "{n} suspected duplicate is open: a payment may be credited twice, or held without need",
+            "{n} suspected duplicates are open: payments may be credited twice, or held without need",
+            stats.suspected_duplicates.number,
+        )
+        remedy = _("compare both payments in the admin with the bank's statement, then decide")
+        count, url = stats.suspected_duplicates, suspected_duplicates_url()
+        yield _backlog_problem("suspected_duplicates", count, text, remedy, url)
+
+
 def _verification_overdue(stats: Stats) -> Iterator[Problem]:
     if stats.verified_at and not is_verification_current(stats):
         text = _("The ledger has not been verified for {age}")
@@ -355,6 +374,10 @@ def webhooks_url(status: Webhook.Status) -> str:
 
 def unrecognized_url() -> str:
     return list_url(UnrecognizedDelivery, state="open")
+
+
+def suspected_duplicates_url() -> str:
+    return list_url(SuspectedDuplicate, state__exact=SuspectedDuplicate.State.OPEN.value)
 
 
 def conflicts_url() -> str:

@@ -76,6 +76,11 @@ class _DatabaseGauges(Collector):
             "Unrecognized deliveries that need an operator",
             stats.unrecognized.number,
         )
+        yield _gauge(
+            "prihod_suspected_duplicates_open",
+            "Suspected duplicates that need an operator",
+            stats.suspected_duplicates.number,
+        )
         waiting, age = stats.unassigned, stats.suspense_age
         yield _gauge(
             "prihod_suspense_payments", "Payments in suspense that wait for an organization", waiting.count

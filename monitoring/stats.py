@@ -17,6 +17,7 @@ from ingest.models import (
     LedgerVerification,
     Misconfiguration,
     RejectedDelivery,
+    SuspectedDuplicate,
     UnrecognizedDelivery,
     Webhook,
 )
@@ -86,6 +87,11 @@ def failed_webhooks() -> CappedCount:
 def unrecognized() -> CappedCount:
     """Count open unrecognized deliveries of any age."""
     return _count(UnrecognizedDelivery.open_deliveries())
+
+
+def suspected_duplicates() -> CappedCount:
+    """Count open suspected duplicates, posted or held."""
+    return _count(SuspectedDuplicate.objects.filter(state=SuspectedDuplicate.State.OPEN))
 
 
 def _count(rows: QuerySet[Any]) -> CappedCount:
@@ -223,6 +229,10 @@ class Stats:
     @cached_property
     def unrecognized(self) -> CappedCount:
         return unrecognized()
+
+    @cached_property
+    def suspected_duplicates(self) -> CappedCount:
+        return suspected_duplicates()
 
     @cached_property
     def unassigned(self) -> Unassigned:

@@ -15,7 +15,13 @@ from django_otp.plugins.otp_totp.models import TOTPDevice
 
 from api.keys import issue
 from ingest import inbox, operator_actions, version_storage
-from ingest.models import ConflictingDelivery, LedgerVerification, OperatorAction, Webhook
+from ingest.models import (
+    ConflictingDelivery,
+    LedgerVerification,
+    OperatorAction,
+    SuspectedDuplicate,
+    Webhook,
+)
 from ingest.versions import DELETED
 from monitoring.models import Alert
 from tests.factories import SUSPENSE, make_webhook, payment_body, post_payments, terms
@@ -37,7 +43,8 @@ def create_one_of_each() -> None:
     )
     other = payment_body(payment, amount="999.13", payer_inn="500100732259")
     ConflictingDelivery.objects.create(webhook=webhook, difference="amount_kopecks, inn", body=other)
-    make_webhook(terms(1_00), status=Webhook.Status.APPLIED)
+    look_alike = make_webhook(terms(1_00), status=Webhook.Status.APPLIED)
+    SuspectedDuplicate.objects.create(webhook=look_alike, first=webhook)
     operator_actions.create(OperatorAction.Kind.REPLAY, {webhook.pk}, User.objects.earliest("pk"), "repaired")
     inbox.record_rejected(inbox.Delivery(b'{"amount": "0"}'), "amount: must be greater than zero")
     inbox.record_unrecognized(

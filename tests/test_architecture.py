@@ -28,19 +28,20 @@ MODULES = {
         "apps blocks decoding document_terms documents field_values findings keys proof reading report"
     ),
     "worker": (
-        "admin applying apps batch_markers beat_scheduler celery claiming file_broker heartbeats "
-        "metrics models nightly_verification retention retries sweeper tasks trial_posting"
+        "admin applying apps batch_markers beat_scheduler celery claiming duplicate_detection file_broker "
+        "heartbeats metrics models nightly_verification retention retries sweeper tasks trial_posting"
     ),
     "ingest": (
         "action_progress append_only apps arrivals authentication batch body_verification checks "
         "command_line confirmation correction_actions delivery_records doorbell error_fingerprint exceptions "
         "field_rules group_commit inbox metrics misconfiguration models operator_actions parsing "
-        "reconciliation replay schemas signatures terms_diff unrecognized verification "
-        "version_corrections version_storage version_verification versions views"
+        "payment_fingerprint reconciliation replay schemas signatures suspected_duplicates terms_diff "
+        "unrecognized verification version_corrections version_storage version_verification versions views"
     ),
     "ingest/admin": (
         "action_views body_rendering correction_previews deliveries delivery_bodies failures "
-        "operator_actions search suspense timeline unrecognized verifications versions webhooks"
+        "operator_actions pair_previews search suspected_duplicates suspense timeline unrecognized "
+        "verifications versions webhooks"
     ),
     "ingest/banks": "events json_fields registry sber tbank tochka vocabulary",
     "ledger": (

@@ -367,6 +367,7 @@ OPERATION = _read(
                     FIRST, "failed", _time(0, 54321), None
                 ),
                 "Dismissed": OperationStatus(FIRST, "dismissed", _time(0, 54321), None),
+                "Held as a suspected duplicate": OperationStatus(FIRST, "held", _time(0, 54321), None),
             },
         ),
         404: _errors("Operation unknown or not visible to this key", "Operation not found"),

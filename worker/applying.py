@@ -1,4 +1,7 @@
-"""Apply webhooks: claim them, mark them applied and post their payments in one transaction."""
+"""Apply webhooks: claim them, mark them applied and post their payments in one transaction.
+
+A suspected duplicate may be held instead (worker/duplicate_detection.py).
+"""
 
 import time
 from collections.abc import Callable, Collection, Mapping
@@ -14,7 +17,7 @@ from ingest.error_fingerprint import error_fields
 from ingest.models import Webhook
 from ledger.exceptions import MissingOrganizations
 from ledger.posting import PriorPosting, create_organizations, find_posted, post
-from worker import claiming
+from worker import claiming, duplicate_detection
 from worker.batch_markers import batch_marker
 from worker.claiming import Claim, ClaimLost
 from worker.metrics import APPLIED, BATCH_DURATION, BATCH_SIZE, FAILED
@@ -47,7 +50,7 @@ def apply_batch(webhooks_max: int) -> int:
 
 
 def apply_ids(webhook_ids: Collection[int]) -> set[int]:
-    """Apply these webhooks; return the keys of those that it applied, or failed as conflicts.
+    """Apply these webhooks; return the keys of those that it applied, held, or failed as conflicts.
 
     Skip webhooks that are not received, and those that stay locked, or whose organization stays locked, for
     longer than a few batches take. Raises as apply_batch does.
@@ -112,8 +115,11 @@ def _apply_once(claim: Callable[[], Claim], *, check_posted: bool = False) -> li
 def _mark_and_post(
     webhook_ids: Collection[int], organizations: Mapping[str, int], *, check_posted: bool
 ) -> None:
-    _mark_applied(webhook_ids)
-    payments = Webhook.objects.filter(id__in_literals=set(webhook_ids)).with_payment_terms()
+    posting = set(webhook_ids) - duplicate_detection.pair_suspects(webhook_ids)
+    if not posting:
+        return
+    _mark_applied(posting)
+    payments = Webhook.objects.filter(id__in_literals=posting).with_payment_terms()
     conflicts: list[UUID] = []
     if check_posted:
         posted = find_posted(payments)
@@ -121,11 +127,11 @@ def _mark_and_post(
         _fail(conflicts)
         payments = payments.exclude(operation_id__in=posted)
     post(payments, organizations)
-    transaction.on_commit(partial(APPLIED.inc, len(webhook_ids) - len(conflicts)))
+    transaction.on_commit(partial(APPLIED.inc, len(posting) - len(conflicts)))
 
 
-def _mark_applied(webhook_ids: Collection[int]) -> None:
-    Webhook.objects.filter(id__in_literals=set(webhook_ids)).update(
+def _mark_applied(webhook_ids: set[int]) -> None:
+    Webhook.objects.filter(id__in_literals=webhook_ids).update(
         status=Webhook.Status.APPLIED, applied_at=timezone.now(), next_attempt_at=None, **error_fields("")
     )
 

@@ -16,6 +16,9 @@ GRANT UPDATE (body, status, applied_at, next_attempt_at, attempts, last_error, e
 REVOKE UPDATE ON ingest_conflictingdelivery FROM 'prihod'@'%';
 GRANT UPDATE (resolved_by_id) ON ingest_conflictingdelivery TO 'prihod'@'%';
 
+REVOKE UPDATE ON ingest_suspectedduplicate FROM 'prihod'@'%';
+GRANT UPDATE (state, decided_by_id) ON ingest_suspectedduplicate TO 'prihod'@'%';
+
 REVOKE UPDATE ON ingest_operatoractionitem FROM 'prihod'@'%';
 GRANT UPDATE (outcome) ON ingest_operatoractionitem TO 'prihod'@'%';
 

@@ -25,6 +25,7 @@ GRANT SELECT, INSERT, CREATE ON ingest_operationalias TO 'prihod'@'%';
 GRANT SELECT, INSERT, UPDATE, CREATE ON ingest_operationversion TO 'prihod'@'%';
 GRANT SELECT, INSERT, DELETE, CREATE ON ingest_ledgerverification TO 'prihod'@'%';
 GRANT SELECT, INSERT, UPDATE, CREATE ON ingest_misconfiguration TO 'prihod'@'%';
+GRANT SELECT, INSERT, UPDATE, CREATE ON ingest_suspectedduplicate TO 'prihod'@'%';
 
 -- Operator actions are append-only; the outcome of each item is written once. UPDATE on the first table is for locking
 -- its rows (SELECT … FOR UPDATE requires it); a trigger refuses changes.
@@ -88,6 +89,7 @@ REVOKE CREATE ON ingest_operationalias FROM 'prihod'@'%';
 REVOKE CREATE ON ingest_operationversion FROM 'prihod'@'%';
 REVOKE CREATE ON ingest_ledgerverification FROM 'prihod'@'%';
 REVOKE CREATE ON ingest_misconfiguration FROM 'prihod'@'%';
+REVOKE CREATE ON ingest_suspectedduplicate FROM 'prihod'@'%';
 REVOKE CREATE ON ingest_operatoraction FROM 'prihod'@'%';
 REVOKE CREATE ON ingest_operatoractionitem FROM 'prihod'@'%';
 REVOKE CREATE ON worker_heartbeat FROM 'prihod'@'%';

@@ -3,6 +3,7 @@
 from ingest.admin import (
     deliveries,
     operator_actions,
+    suspected_duplicates,
     suspense,
     unrecognized,
     verifications,
@@ -13,6 +14,7 @@ from ingest.admin import (
 __all__ = [
     "deliveries",
     "operator_actions",
+    "suspected_duplicates",
     "suspense",
     "unrecognized",
     "verifications",

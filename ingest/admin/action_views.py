@@ -20,8 +20,9 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from core.admin import admin_link, list_url
-from ingest import correction_actions, operator_actions
+from ingest import correction_actions, operator_actions, suspected_duplicates
 from ingest.admin import correction_previews
+from ingest.admin.pair_previews import pair_previews
 from ingest.exceptions import NothingToDo, StaleConfirmation
 from ingest.models import ACTION_REASON_CHARS_MAX, OperatorAction, Webhook
 from ingest.replay import count_by_status
@@ -33,6 +34,7 @@ from ledger.money import format_rubles
 SELECTED_MAX = 10_000  # webhooks by their keys; of those that match a filter, operator_actions.WEBHOOKS_MAX
 SHOWN_MAX = 20
 CHANGELIST = "admin:ingest_webhook_changelist"
+PAIRS = "admin:ingest_suspectedduplicate_changelist"
 Kind = OperatorAction.Kind
 _PRIMARY_KEY = re.compile(r"[0-9]{1,18}")
 _PERMISSIONS = {
@@ -40,6 +42,7 @@ _PERMISSIONS = {
     Kind.DISMISS: "ingest.dismiss_webhook",
     Kind.RESOLVE: "ingest.resolve_conflict",
     **dict.fromkeys(correction_actions.KINDS, "ingest.correct_payment"),
+    **dict.fromkeys(suspected_duplicates.KINDS, "ingest.decide_duplicate"),
 }
 KINDS = tuple(_PERMISSIONS)  # of actions on webhooks
 _TITLES = {
@@ -51,6 +54,8 @@ _TITLES = {
     Kind.ASSIGN: gettext_lazy("Assign payments to an organization"),
     Kind.UNASSIGN: gettext_lazy("Return payments to suspense"),
     Kind.RESTORE: gettext_lazy("Post reversed payments again"),
+    Kind.CLEAR: gettext_lazy("Two payments, no duplicate"),
+    Kind.CONFIRM: gettext_lazy("Confirm duplicates"),
 }
 NOT_POSSIBLE = gettext_lazy("Nothing to do: {refusal}.")
 NOT_ELIGIBLE = gettext_lazy("Nothing to do: none of these webhooks is in the required state.")
@@ -68,6 +73,10 @@ def permission_context(user: User | AnonymousUser) -> dict[str, bool]:
 def submitted_ids(query: QueryDict) -> set[int]:
     """Return the primary keys in the field `ids`, separated by spaces; ignore what is none."""
     return {int(word) for word in query.get("ids", "").split() if _PRIMARY_KEY.fullmatch(word)}
+
+
+def _changelist(kind: Kind) -> str:
+    return PAIRS if kind in suspected_duplicates.KINDS else CHANGELIST
 
 
 class ReasonForm(forms.Form):
@@ -145,7 +154,7 @@ def _confirmation(
         **site.each_context(request),
         "title": _TITLES[kind],
         "opts": Webhook._meta,
-        "changelist_url": reverse(CHANGELIST),
+        "changelist_url": reverse(_changelist(kind)),
         "kind": kind.value,
         "eligible": min(count, operator_actions.WEBHOOKS_MAX),
         "over_limit": max(count - operator_actions.WEBHOOKS_MAX, 0),
@@ -153,6 +162,7 @@ def _confirmation(
         "digest": digest,
         "first": [(admin_link(each, each), format_rubles(each.amount_kopecks), each) for each in first],
         "inn": submitted_inn(request),
+        "pairs": pair_previews(kind, first) if kind in suspected_duplicates.KINDS else [],
         "form": (AssignmentForm if kind == Kind.ASSIGN else ReasonForm)(
             request.POST if "reason" in request.POST else None, initial={"inn": submitted_inn(request)}
         ),
@@ -191,7 +201,7 @@ def submit(
     def confirm_again() -> HttpResponse:
         return or_changelist(confirm(request, site, kind, webhook_ids))
 
-    return submit_action(request, create, confirm_again, CHANGELIST, NOT_ELIGIBLE)
+    return submit_action(request, create, confirm_again, _changelist(kind), NOT_ELIGIBLE)
 
 
 def submit_all(

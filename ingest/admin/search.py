@@ -1,7 +1,7 @@
 """Search among millions of webhooks without an index that every INSERT would pay for.
 
-An operation id, ours or the bank's, finds any webhook. Failed and dismissed ones are a small set by the index
-of the status, so any of their fields can be searched. Applied ones are found through the ledger's own
+An operation id, ours or the bank's, finds any webhook. Failed, dismissed and held ones are a small set by the
+index of the status, so any of their fields can be searched. Applied ones are found through the ledger's own
 indexes: an organization's latest payments.
 """
 
@@ -22,9 +22,10 @@ from ledger.models import Payment
 from ledger.operation_id import parse_operation_id
 
 APPLIED_MAX = 200  # webhooks of the organization
-FAILED_OR_DISMISSED_MAX = 10_000
+NOT_APPLIED_MAX = 10_000
 CLOCK_SKEW_MAX = timedelta(minutes=5)  # between web processes
 FAILED_OR_DISMISSED = [Webhook.Status.FAILED, Webhook.Status.DISMISSED]
+_FEW = [*FAILED_OR_DISMISSED, Webhook.Status.HELD]  # webhooks are in these states
 _SPACE = re.compile(r"\s+")
 _RUBLES = re.compile(r"([0-9]{1,14})(?:[.,]([0-9]{2}))?")
 
@@ -38,10 +39,10 @@ def search(rows: QuerySet[Webhook], text: str) -> QuerySet[Webhook]:
     if (kopecks := parse_kopecks(text)) is not None:
         condition |= Q(amount_kopecks=kopecks)
     if not is_inn(text):
-        return rows.filter(condition, status__in=FAILED_OR_DISMISSED)
+        return rows.filter(condition, status__in=_FEW)
     # Keys first: for one condition OR the other no server would use two indexes.
-    not_applied = Webhook.objects.filter(condition, status__in=FAILED_OR_DISMISSED)
-    keys = not_applied.values_list("id", flat=True)[:FAILED_OR_DISMISSED_MAX]
+    not_applied = Webhook.objects.filter(condition, status__in=_FEW)
+    keys = not_applied.values_list("id", flat=True)[:NOT_APPLIED_MAX]
     return rows.filter(id__in_literals=[*keys, *_applied(text)])
 
 

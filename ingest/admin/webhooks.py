@@ -14,6 +14,7 @@ from django.template.loader import render_to_string
 from django.urls import URLPattern, path, reverse
 from django.utils import timezone
 from django.utils.html import format_html, format_html_join
+from django.utils.safestring import SafeString
 from django.utils.text import Truncator
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
@@ -22,7 +23,7 @@ from core.admin import admin_link, format_datetime, list_link
 from ingest import correction_actions
 from ingest.admin import action_views, failures, search, timeline
 from ingest.admin.delivery_bodies import DeliveryBodyAdmin
-from ingest.models import DEFAULT_SOURCE, ConflictingDelivery, OperatorAction, Webhook
+from ingest.models import DEFAULT_SOURCE, ConflictingDelivery, OperatorAction, SuspectedDuplicate, Webhook
 from ledger.models import Payment
 from ledger.money import format_rubles
 
@@ -77,7 +78,7 @@ class WebhookAdmin(DeliveryBodyAdmin):
         "error",
     ]  # fmt: skip
     list_filter = ["status", ReceivedFilter, FingerprintFilter]
-    related_models = {"payment": Payment, "conflicts": ConflictingDelivery}
+    related_models = {"payment": Payment, "conflicts": ConflictingDelivery, "pairs": SuspectedDuplicate}
     change_list_template = "admin/ingest/webhook/change_list.html"
     fieldsets = [
         (None, {"fields": [
@@ -87,7 +88,7 @@ class WebhookAdmin(DeliveryBodyAdmin):
         (gettext_lazy("Timeline"), {"fields": ["timeline"], "classes": ["timeline"]}),
         (gettext_lazy("Processing"), {"fields": [
             "received_at", "client_ip", "attempts", "next_attempt_at", "last_error", "error_fingerprint",
-            "applied_at", "payment",
+            "applied_at", "payment", "pairs",
         ]}),
         (gettext_lazy("Deliveries"), {"fields": ["delivery_counts", "conflicts"]}),
         (gettext_lazy("Body"), {"fields": ["body_indented", "body_bytes"]}),
@@ -95,7 +96,8 @@ class WebhookAdmin(DeliveryBodyAdmin):
     search_fields = ["operation_id", "payer_inn"]
     search_help_text = gettext_lazy(
         "An operation id, ours or the bank's, finds any webhook. An INN, document number or amount in rubles "
-        "finds failed and dismissed ones; an INN also the latest 200 applied. For older ones search Payments."
+        "finds failed, dismissed and held ones; an INN also the latest 200 applied. For older ones search "
+        "Payments."
     )
     actions = ["replay_selected", "dismiss_selected", "resolve_selected", "reverse_selected"]
 
@@ -233,6 +235,15 @@ class WebhookAdmin(DeliveryBodyAdmin):
     def payment(self, webhook: Webhook) -> str:
         payment = Payment.objects.filter(operation_id=webhook.operation_id).first()
         return admin_link(payment, format_rubles(payment.amount_kopecks)) if payment else _("none")
+
+    @admin.display(description=gettext_lazy("suspected duplicates"))
+    def pairs(self, webhook: Webhook) -> str:
+        as_later = SuspectedDuplicate.objects.filter(pk=webhook.pk)
+        as_first = SuspectedDuplicate.objects.filter(first=webhook).order_by("pk")[:SHOWN_MAX]
+        links = [
+            (admin_link(pair, f"{pair}: {pair.get_state_display()}"),) for pair in (*as_later, *as_first)
+        ]
+        return format_html_join(SafeString("<br>"), "{}", links) or _("none")
 
     @admin.display(description=gettext_lazy("deliveries on record"))
     def delivery_counts(self, webhook: Webhook) -> str:

@@ -23,6 +23,7 @@ class CreditEvent:
     terms: PaymentTerms
     bank_reference: BankReference | None = None
     version: int | None = None
+    accounts: tuple[str, str] = ("", "")  # the payer's and ours, each empty if unknown
 
     @property
     def is_plain(self) -> bool:

@@ -97,7 +97,7 @@ def _credit(operation: JsonObject) -> CreditEvent:
     bank_id = field_rules.bounded_text(
         operation.text_or_integer("operationId"), "operationId", chars_max=BANK_REFERENCE_CHARS_MAX
     )
-    return CreditEvent(terms, BankReference(alias(bank_id), bank_id))
+    return CreditEvent(terms, BankReference(alias(bank_id), bank_id), accounts=(payer_account, account))
 
 
 def _operation_id(account: str, payer_account: str, document_number: str, document_date: datetime) -> UUID:

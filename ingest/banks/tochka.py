@@ -109,18 +109,19 @@ def _credit(event: JsonObject) -> CreditEvent:
     payment_id = field_rules.bounded_text(
         event.text_or_integer("paymentId"), "paymentId", chars_max=BANK_REFERENCE_CHARS_MAX
     )
+    payer, recipient = event.nested("SidePayer"), event.nested("SideRecipient")
+    account, payer_account = recipient.fields.get("account"), payer.fields.get("account")
     return CreditEvent(
         PaymentTerms(
             operation_id=operation_id(payment_id),
-            inn=event.nested("SidePayer").inn_or_suspense(
-                "inn", event.nested("SideRecipient").fields.get("account")
-            ),
-            amount_kopecks=event.nested("SideRecipient").kopecks("amount"),
+            inn=payer.inn_or_suspense("inn", account),
+            amount_kopecks=recipient.kopecks("amount"),
             document_number=field_rules.document_number(
                 event.text_or_integer("documentNumber"), "documentNumber"
             ),
             document_date=field_rules.document_date(event.text("date"), "date"),
-        )
+        ),
+        accounts=(str(payer_account or ""), str(account or "")),
     )
 
 

@@ -15,7 +15,7 @@ VIEWED = [
         "ingest",
         *("webhook", "rejecteddelivery", "duplicatedelivery", "conflictingdelivery", "ignoreddelivery"),
         *("unrecognizeddelivery", "ledgerverification", "operatoraction", "operatoractionitem"),
-        *("operationversion",),
+        *("operationversion", "suspectedduplicate"),
     ),
     *view("ledger", "organization", "payment", "balancelog", "unassignedpayment"),
     *view("django_celery_results", "taskresult"),
@@ -25,6 +25,7 @@ OPERATED = [
     ("ingest", "webhook", "dismiss_webhook", "Can dismiss failed webhooks"),
     ("ingest", "webhook", "resolve_conflict", "Can resolve conflicts"),
     ("ingest", "webhook", "correct_payment", "Can correct posted payments"),
+    ("ingest", "webhook", "decide_duplicate", "Can decide suspected duplicates"),
     ("ingest", "unrecognizeddelivery", "process_unrecognized", "Can process unrecognized deliveries again"),
     ("ingest", "unrecognizeddelivery", "dismiss_unrecognized", "Can dismiss unrecognized deliveries"),
 ]
@@ -196,6 +197,8 @@ class Migration(migrations.Migration):
                             ("assign", "assignment from suspense"),
                             ("unassign", "return to suspense"),
                             ("restore", "restoration of reversed payments"),
+                            ("clear", "clearing of suspected duplicates"),
+                            ("confirm", "confirmation of duplicates"),
                         ],
                         max_length=8,
                         verbose_name="kind",
@@ -269,6 +272,7 @@ class Migration(migrations.Migration):
                             ("applied", "applied"),
                             ("failed", "failed"),
                             ("dismissed", "dismissed"),
+                            ("held", "held"),
                         ],
                         default="received",
                         max_length=9,
@@ -299,6 +303,7 @@ class Migration(migrations.Migration):
                         output_field=models.CharField(max_length=21, null=True),
                     ),
                 ),
+                ("payment_fingerprint", models.BigIntegerField(null=True)),
             ],
             options={
                 "verbose_name": "webhook",
@@ -308,10 +313,12 @@ class Migration(migrations.Migration):
                     ("dismiss_webhook", "Can dismiss failed webhooks"),
                     ("resolve_conflict", "Can resolve conflicts"),
                     ("correct_payment", "Can correct posted payments"),
+                    ("decide_duplicate", "Can decide suspected duplicates"),
                 ],
                 "indexes": [
                     models.Index(fields=["status", "next_attempt_at"], name="webhook_due"),
                     models.Index(fields=["queued_inn", "id"], name="webhook_queued"),
+                    models.Index(fields=["payment_fingerprint"], name="webhook_payment_fingerprint"),
                 ],
                 "constraints": [
                     models.CheckConstraint(
@@ -535,6 +542,8 @@ class Migration(migrations.Migration):
                             ("dismissed", "already dismissed"),
                             ("resolved", "without an open conflict"),
                             ("refused", "no longer possible"),
+                            ("decided", "already decided"),
+                            ("held", "held as a suspected duplicate"),
                             ("unknown", "unknown"),
                         ],
                         default="",
@@ -635,6 +644,64 @@ class Migration(migrations.Migration):
                         fields=("operation_id", "position"), name="version_unique_position"
                     )
                 ],
+            },
+        ),
+        migrations.CreateModel(
+            name="SuspectedDuplicate",
+            fields=[
+                (
+                    "webhook",
+                    models.OneToOneField(
+                        db_constraint=False,
+                        on_delete=django.db.models.deletion.DO_NOTHING,
+                        primary_key=True,
+                        related_name="suspected_duplicate",
+                        serialize=False,
+                        to="ingest.webhook",
+                        verbose_name="later webhook",
+                    ),
+                ),
+                ("found_at", models.DateTimeField(default=django.utils.timezone.now, verbose_name="found")),
+                (
+                    "state",
+                    models.CharField(
+                        choices=[
+                            ("open", "open"),
+                            ("cleared", "two payments"),
+                            ("confirmed", "duplicate"),
+                        ],
+                        db_index=True,
+                        default="open",
+                        max_length=9,
+                        verbose_name="state",
+                    ),
+                ),
+                (
+                    "decided_by",
+                    models.ForeignKey(
+                        db_constraint=False,
+                        db_index=False,
+                        null=True,
+                        on_delete=django.db.models.deletion.DO_NOTHING,
+                        related_name="+",
+                        to="ingest.operatoraction",
+                        verbose_name="decided by",
+                    ),
+                ),
+                (
+                    "first",
+                    models.ForeignKey(
+                        db_constraint=False,
+                        on_delete=django.db.models.deletion.DO_NOTHING,
+                        related_name="look_alikes",
+                        to="ingest.webhook",
+                        verbose_name="first webhook",
+                    ),
+                ),
+            ],
+            options={
+                "verbose_name": "suspected duplicate",
+                "verbose_name_plural": "suspected duplicates",
             },
         ),
         migrations.RunPython(

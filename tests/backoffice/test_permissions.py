@@ -78,6 +78,7 @@ PERMISSIONS = [
         "dismiss_webhook",
         "resolve_conflict",
         "correct_payment",
+        "decide_duplicate",
         "add_apikey",
         "revoke_apikey",
     ),

@@ -33,6 +33,7 @@ ALLOWED = {
     "ingest.IgnoredDelivery": {"received_at__gte"},
     "ingest.RejectedDelivery": {"received_at__gte"},
     "ingest.UnrecognizedDelivery": {"state", "received", "source"},
+    "ingest.SuspectedDuplicate": {"state__exact"},
     "ingest.Webhook": {"status__exact", "status__isnull", "received", "error_fingerprint"},
     "ledger.Payment": {"id__gte"},
     "otp_static.StaticDevice": OF_DEVICES,
