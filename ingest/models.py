@@ -499,7 +499,7 @@ class SuspectedDuplicate(models.Model):
     """
 
     class State(models.TextChoices):
-        OPEN = "open", _("open")
+        OPEN = "open", _("undecided")
         CLEARED = "cleared", _("two payments")
         CONFIRMED = "confirmed", _("duplicate")
 

@@ -24,7 +24,7 @@ from ingest import correction_actions, operator_actions, suspected_duplicates
 from ingest.admin import correction_previews
 from ingest.admin.pair_previews import pair_previews
 from ingest.exceptions import NothingToDo, StaleConfirmation
-from ingest.models import ACTION_REASON_CHARS_MAX, OperatorAction, Webhook
+from ingest.models import ACTION_REASON_CHARS_MAX, OperatorAction, SuspectedDuplicate, Webhook
 from ingest.replay import count_by_status
 from ledger.inn import PATTERN as INN_PATTERN
 from ledger.inn import is_inn
@@ -153,7 +153,7 @@ def _confirmation(
     context = {
         **site.each_context(request),
         "title": _TITLES[kind],
-        "opts": Webhook._meta,
+        "opts": (SuspectedDuplicate if kind in suspected_duplicates.KINDS else Webhook)._meta,
         "changelist_url": reverse(_changelist(kind)),
         "kind": kind.value,
         "eligible": min(count, operator_actions.WEBHOOKS_MAX),

@@ -33,7 +33,7 @@ class Row:
 
     @property
     def differs(self) -> bool:
-        return self.first != self.later
+        return bool(self.first and self.later) and self.first != self.later  # unknown is no difference
 
 
 def compare(pair: SuspectedDuplicate, viewer: Viewer) -> list[Row]:

@@ -666,7 +666,7 @@ class Migration(migrations.Migration):
                     "state",
                     models.CharField(
                         choices=[
-                            ("open", "open"),
+                            ("open", "undecided"),
                             ("cleared", "two payments"),
                             ("confirmed", "duplicate"),
                         ],
