@@ -19,6 +19,7 @@ SHOWN = {
             "Rejected deliveries",
             "Ignored deliveries",
             "Unrecognized deliveries",
+            "Suspected duplicates",
         ),
     ],
     "actions": ["Operator actions"],

@@ -19,7 +19,7 @@ from kombu.exceptions import OperationalError as BrokerError
 
 from core.db import clock
 from ingest import doorbell, inbox
-from ingest.models import ConflictingDelivery, LedgerVerification, Webhook
+from ingest.models import ConflictingDelivery, LedgerVerification, SuspectedDuplicate, Webhook
 from monitoring import alerts, notifications, problems
 from monitoring.alerts import CHECKS_MIN, CheckResult, DatabaseOutage
 from monitoring.models import Alert, AlertLease
@@ -143,7 +143,8 @@ def test_simultaneous_problems_are_one_message_most_severe_first(receiver: Webho
     LedgerVerification.objects.update(ended_at=clock.database_now() - timedelta(days=2))
     old = make_webhook(received_at=clock.database_now() - timedelta(hours=1))
     ConflictingDelivery.objects.create(webhook=old, difference="inn", body=b"{}")
-    make_webhook(status=Webhook.Status.FAILED)
+    failed = make_webhook(status=Webhook.Status.FAILED)
+    SuspectedDuplicate.objects.create(webhook=old, first=failed)
     inbox.record_unrecognized(inbox.Delivery(b"{}", "tbank"), b"{}", "why")
     check(CHECKS_MIN)
 
@@ -152,7 +153,7 @@ def test_simultaneous_problems_are_one_message_most_severe_first(receiver: Webho
     assert severities == sorted(severities)  # critical, warning
     assert {cause for cause, _ in receiver.states()} == {
         *("worker_down", "scheduler_down", "stalled", "conflicts", "failed", "verification_overdue"),
-        "unrecognized",
+        *("unrecognized", "suspected_duplicates"),
     }
 
 

@@ -12,6 +12,7 @@ from ingest.models import (
     ConflictingDelivery,
     LedgerVerification,
     RejectedDelivery,
+    SuspectedDuplicate,
     UnrecognizedDelivery,
     Webhook,
 )
@@ -254,6 +255,8 @@ def test_each_figure_links_to_its_rows(admin_client: Client) -> None:
     old = timezone.now() - timedelta(days=2)
     UnrecognizedDelivery.objects.update(received_at=old)
     RejectedDelivery.objects.create(reason="amount: missing", body=b"{}", received_at=old)
+    suspected = SuspectedDuplicate.objects.create(webhook=queued, first=applied)
+    SuspectedDuplicate.objects.create(webhook=failed, first=applied, state="cleared")
     page = front_page(admin_client)
 
     for label, value, rows in [
@@ -262,6 +265,7 @@ def test_each_figure_links_to_its_rows(admin_client: Client) -> None:
         ("Latency, median", None, [applied]),
         ("Conflicts", "1", [conflict]),
         ("Unrecognized", "1", [unrecognized]),
+        ("Suspected duplicates", "1", [suspected]),
         ("Rejected", "1", [rejected]),
         ("Received", "3", [applied, failed, queued]),
     ]:

@@ -14,7 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from core.db import clock
 from ingest import inbox
-from ingest.models import LedgerVerification, Webhook
+from ingest.models import LedgerVerification, SuspectedDuplicate, Webhook
 from monitoring import prometheus, stats
 from tests.factories import make_webhook
 from tests.monitoring.test_dashboard import create_verification
@@ -62,8 +62,8 @@ def test_metrics_require_the_token_if_it_is_set(settings: Any, debug: bool) -> N
 
 @pytest.mark.usefixtures("without_token")
 def test_gauges_equal_the_dashboards_figures() -> None:
-    make_webhook()
-    make_webhook(status=Webhook.Status.FAILED)
+    first = make_webhook()
+    SuspectedDuplicate.objects.create(webhook=make_webhook(status=Webhook.Status.FAILED), first=first)
     for reason in ("one", "another"):
         inbox.record_unrecognized(inbox.Delivery(b"{}", "tbank"), reason.encode(), reason)
     record_heartbeat(Heartbeat.Kind.WORKER, "one", 4)
@@ -79,6 +79,7 @@ def test_gauges_equal_the_dashboards_figures() -> None:
     assert 0 <= gauges["prihod_oldest_pending_age_seconds"] < 60
     assert gauges["prihod_webhooks_failed"] == 1
     assert gauges["prihod_unrecognized_deliveries_open"] == 2
+    assert gauges["prihod_suspected_duplicates_open"] == 1
     assert gauges["prihod_workers_up"] == 1
     assert gauges["prihod_worker_processes_up"] == 4
     assert gauges["prihod_schedulers_up"] == 1
