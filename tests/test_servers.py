@@ -155,3 +155,10 @@ def query(database: Server, statement: str) -> object:
         cursor.execute(statement)
         connection.commit()
         return cursor.fetchall()
+
+
+def test_free_port_is_given_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stack binds its port seconds later; meanwhile no other gets it."""
+    monkeypatch.setattr(servers, "PORTS", [servers.free_port() + 100 * n for n in range(1, 4)])
+
+    assert len({servers.free_port() for _ in range(2)}) == 2

@@ -2,7 +2,9 @@
 
 import subprocess
 import sys
-from itertools import chain, combinations
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
 
 import pytest
 
@@ -42,15 +44,23 @@ def test_unit_test_can_start_a_short_program() -> None:
     assert subprocess.run(["true"], check=False).returncode == 0
 
 
-def test_shares_divide_the_long_tests(request: pytest.FixtureRequest) -> None:
-    items = list(request.session.items)
-    shares = [tiers.split_by_share(items, f"{number}/3")[0] for number in range(3)]
+@dataclass(frozen=True)
+class MarkedTest:
+    nodeid: str
+    mark: str
 
-    def long_ones(chosen: list[pytest.Item]) -> list[str]:
-        return [item.nodeid for item in chosen if tiers.tier_of(item) == "long"]
+    def get_closest_marker(self, mark: str) -> bool:
+        return mark == self.mark
 
-    assert sorted(chain.from_iterable(map(long_ones, shares))) == sorted(long_ones(items))
-    assert all(len(share) - len(long_ones(share)) == len(items) - len(long_ones(items)) for share in shares)
+
+def test_shares_divide_the_long_tests() -> None:
+    tests: Any = [MarkedTest(f"test_{n}", "long" if n % 3 else "unit") for n in range(30)]
+    shares = [tiers.split_by_share(tests, f"{number}/7")[0] for number in range(7)]
+
+    in_shares = [test.nodeid for share in shares for test in share if test.mark == "long"]
+    assert sorted(in_shares) == sorted(test.nodeid for test in tests if test.mark == "long")
+    assert {sum(test.mark == "unit" for test in share) for share in shares} == {10}
+    assert tiers.split_by_share(tests, "9/7")[0] == shares[2]
 
 
 @pytest.mark.parametrize(

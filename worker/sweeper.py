@@ -83,6 +83,8 @@ def _fail_exhausted() -> None:
 
 def _locked(inns: set[str]) -> set[str]:
     """Return the INNs of those organizations that are locked at this moment."""
+    if not connection.features.has_select_for_update:  # SQLite; it would wait for all writes
+        return set()
     organizations = Organization.objects.filter(inn__in=inns).values_list("inn", flat=True)
     with transaction.atomic():
         unlocked = set(organizations.select_for_update(skip_locked=True))

@@ -26,7 +26,7 @@ from tests.harness.bank_client import DeliveryGenerator, DeliveryMix
 from tests.harness.clock_shim import wrong_clock
 from tests.harness.procfile_stack import missing_servers
 from tests.harness.servers import missing_reason, servers_are_required
-from tests.markers import every_database
+from tests.markers import sqlite_run_only
 
 SEED = 7
 ON_SQLITE = "sqlite" in settings.DATABASES["default"]["ENGINE"]
@@ -52,7 +52,7 @@ def test_scenario_finds_no_violation(name: str) -> None:
     assert result.injected
 
 
-@every_database
+@sqlite_run_only
 @pytest.mark.process
 @pytest.mark.skipif(not ON_SQLITE, reason="the embedded stack runs with the suite's SQLite run")
 def test_embedded_scenario_finds_no_violation() -> None:

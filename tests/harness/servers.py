@@ -41,6 +41,8 @@ LOG_LINES_QUOTED = 20
 SOCKET_PATH_BYTES_MAX = 107  # sun_path in <sys/un.h>, less its closing NUL
 PORTS = range(20_000, 32_000)
 
+_reservations: list[socket.socket] = []  # of ports
+
 # --pdeathsig kills a process when the *thread* that started it ends. One thread, which lives as long as this
 # process, therefore starts everything.
 _starter = ThreadPoolExecutor(max_workers=1, thread_name_prefix="starter")
@@ -351,15 +353,21 @@ def free_port() -> int:
 
     A client that keeps reconnecting to a killed server on an ephemeral port may get that port as its own
     source port. It is then connected to itself, and the server can't bind the port again.
+
+    Until this process ends, no other process that asks here gets the same port.
     """
     while True:
         port = random.choice(PORTS)
+        reservation = socket.socket(socket.AF_UNIX)
         with socket.socket() as probe:
             try:
+                reservation.bind(f"\0prihod-port-{port}")  # an abstract name: no file is left
                 probe.bind(("127.0.0.1", port))
             except OSError:
+                reservation.close()
                 continue
-            return port
+        _reservations.append(reservation)
+        return port
 
 
 def _which(program: str) -> Path | None:
