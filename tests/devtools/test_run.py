@@ -40,7 +40,16 @@ SECRETS = {
     "WEBHOOK_AUTH": "none",
     "DEBUG": "0",
 }
-READ = ("DATA_DIR", "DEBUG", "HOST", "PORT", "REDIS_URL", "SECRET_KEY_FILE", "URL")  # by preflight
+READ = (
+    "DATABASE",
+    "DATA_DIR",
+    "DEBUG",
+    "HOST",
+    "PORT",
+    "REDIS_URL",
+    "SECRET_KEY_FILE",
+    "URL",
+)  # by preflight
 CLOSED = "127.0.0.1:1"  # nothing listens on port 1
 
 
