@@ -22,6 +22,7 @@ from django.db import connection, transaction
 from django.db.models import QuerySet
 
 from ingest import doorbell, group_commit
+from ingest.banks.events import CreditEvent
 from ingest.batch import Stored
 from ingest.inbox import Arrival, StoreResult
 from ingest.models import Webhook
@@ -151,13 +152,17 @@ def _batch_failure_acknowledged() -> None:
     group_commit.store_batch = store_and_hide_failures
 
 
+def _loses(arrival: Arrival) -> bool:
+    return isinstance(arrival.event, CreditEvent) and arrival.event.terms.operation_id.int % 20 == 0
+
+
 def _future_lost() -> None:
     set_results = group_commit._set_results
 
-    def set_all_but_the_last(pairs: Sequence[Any]) -> None:
-        set_results(pairs[:-1] if len(pairs) > 1 else pairs)
+    def set_most(pairs: Sequence[Any]) -> None:
+        set_results([pair for pair in pairs if not _loses(pair[0].arrival)])
 
-    group_commit._set_results = set_all_but_the_last  # type: ignore[assignment]
+    group_commit._set_results = set_most  # type: ignore[assignment]
 
 
 def _mark_in_own_transaction() -> None:

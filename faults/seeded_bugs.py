@@ -67,7 +67,7 @@ SEEDED_BUGS = [
     ),
     SeededBug(
         "future_lost",
-        "a delivery of each batch is stored and never answered",
+        "one delivery of twenty is stored and never answered",
         "refused_rows",
         "deliveries beside a refused row were not answered 200",
     ),
