@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from importlib import import_module
+from pathlib import Path
 from pkgutil import iter_modules
 from types import ModuleType
 
@@ -47,9 +48,13 @@ def main(arguments: Sequence[str]) -> int:
     names = options.names or measure_names()
     measurements, failures = run_all(names, options.rounds, quick=options.quick, against=options.against)
     run = Run.now(measurements, failures, quick=options.quick)
+    console.print(results_table(run.measurements))
     if options.publish and LATEST.exists():
-        run = run.over(Run.read(LATEST), measure_names())
-    save(run, is_published=options.publish or not options.names)
+        publish(run.over(Run.read(LATEST), measure_names()))
+    elif not options.names:
+        publish(run)
+    else:
+        write(run, PARTIAL)
     return 0 if run.holds else 1
 
 
@@ -65,6 +70,8 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         "--readme", action="store_true", help="only write the latest run into the READMEs and the docs"
     )
     options = parser.parse_args(arguments)
+    if options.publish and options.quick:
+        parser.error("a quick run is not published")
     if unknown := set(options.names) - set(measure_names()):
         parser.error(f"unknown: {', '.join(sorted(unknown))} (known: {', '.join(measure_names())})")
     return options
@@ -124,15 +131,15 @@ def log(line: str) -> None:
     console.print(f"  {line}", markup=False, style="dim")
 
 
-def save(run: Run, *, is_published: bool) -> None:
-    """Print the run and write it to a file; a full run, or one with --publish, replaces the published one."""
-    console.print(results_table(run.measurements))
-    file = LATEST if is_published else PARTIAL
+def publish(run: Run) -> None:
+    write(run, LATEST)
+    PLOT.write_text(render_svg(run))
+    console.print(f"Plotted in {PLOT.relative_to(ROOT)}")
+
+
+def write(run: Run, file: Path) -> None:
     run.write(file)
     console.print(f"Written to {file.relative_to(ROOT)}")
-    if is_published:
-        PLOT.write_text(render_svg(run))
-        console.print(f"Plotted in {PLOT.relative_to(ROOT)}")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """The measurements of a run as a table on the terminal, as JSON, and in the README and the docs."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -169,18 +170,28 @@ def _headlines(run: Run, language: int) -> str:
     alignment = ["---", *["---:"] * 3, "---"]
     about = {name: value for name, value in run.environment.items() if name in HEADLINE_ENVIRONMENT}
     caption = f"{('A run of', 'Прогон от')[language]} {run.when}; {_listed(about)}."
+    caption += _earlier(run, {measure for measure, _ in HEADLINES}, language)
     return _markdown([header, alignment, *rows], caption)
 
 
 def _everything(run: Run) -> str:
     alignment = ["---"] * 2 + ["---:"] * 4 + ["---"]
     caption = f"{'A quick run' if run.quick else 'A run'} of {run.when}; {_listed(run.environment)}."
-    if run.earlier:
-        caption += (
-            f" Of earlier runs: {'; '.join(f'{name} of {what}' for name, what in run.earlier.items())}."
-        )
+    caption += _earlier(run, run.earlier, 0)
     invalid = [f"Not valid: {failure}" for failure in run.failures]
     return _markdown([COLUMNS, alignment, *map(cells, run.measurements)], caption, *invalid)
+
+
+def _earlier(run: Run, shown: Collection[str], language: int) -> str:
+    """Return a sentence about the measures of earlier runs, each by its date and commit."""
+    by_run: defaultdict[str, list[str]] = defaultdict(list)
+    for measure, when in run.earlier.items():
+        if measure in shown:
+            by_run[when].append(measure)
+    if not by_run:
+        return ""
+    listed = "; ".join(f"{', '.join(names)}: {when}" for when, names in by_run.items())
+    return f" {('Of earlier runs', 'Из прежних прогонов')[language]}: {listed}."
 
 
 def _listed(environment: Mapping[str, str]) -> str:

@@ -18,7 +18,7 @@ SECONDS_MAX = 5.0
 
 
 def measure(quick: bool, log: Callable[[str], None]) -> Iterator[Measurement]:
-    rounds = 1 if quick else 4
+    rounds = 1 if quick else 3
     refused = []
     for database, embedded in (("MariaDB", False), ("SQLite", True)):
         seconds: dict[tuple[str, int], list[float]] = defaultdict(list)

@@ -12,12 +12,12 @@ from bench.systems import System, drain
 from tests.harness.procfile_stack import ProcfileStack
 
 MEASURE = "embedded"
-SYSTEMS = (System.PRIHOD, System.PARSING_ONLY, System.MESSAGE_PER_WEBHOOK, System.SYNCHRONOUS)
+SYSTEMS = (System.PRIHOD, System.PARSING_ONLY, System.MESSAGE_PER_WEBHOOK)
 LAST_FIFTH_RATIO_MIN = 0.5
 
 
 def measure(quick: bool, log: Callable[[str], None]) -> Iterator[Measurement]:
-    rounds, seconds = (1, 1) if quick else (2, 4)
+    rounds, seconds = (1, 1) if quick else (2, 3)
     with endpoint_bench(SYSTEMS, embedded=True) as bench:
         for number in range(1, rounds + 1):
             log(f"round {number} of {rounds}: {bench.run_round(seconds)}")

@@ -29,7 +29,7 @@ CPU_UNIT = "deliveries/s of CPU"
 
 
 def measure(quick: bool, log: Callable[[str], None]) -> Iterator[Measurement]:
-    rounds, seconds, p99_rounds, p99_seconds = (2, 1, 1, 2) if quick else (6, 5, 4, 8)
+    rounds, seconds, p99_rounds, p99_seconds = (2, 1, 1, 2) if quick else (6, 4, 4, 8)
     with endpoint_bench([*System]) as bench:
         floors, per_insert = [], []
         for number in range(1, rounds + 1):

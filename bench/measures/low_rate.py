@@ -26,7 +26,7 @@ Samples = Mapping[str, list[float]]  # milliseconds, by system
 
 
 def measure(quick: bool, log: Callable[[str], None], against: str = "") -> Iterator[Measurement]:
-    rounds, seconds = (1, {1: 3, 20: 2}) if quick else (4, {1: 25, 20: 15})
+    rounds, seconds = (1, {1: 3, 20: 2}) if quick else (4 if against else 2, {1: 25, 20: 15})
     with ExitStack() as resources:
         stacks = {"prihod": resources.enter_context(System.PRIHOD.stack())}
         if against:

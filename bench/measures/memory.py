@@ -9,7 +9,7 @@ from bench.measurements import Measurement, at_most
 from bench.resource_usage import memory_mib
 
 MEASURE = "memory"
-QUICK, FULL = 20_000, 1_000_000  # webhooks
+QUICK, FULL = 20_000, 500_000  # webhooks
 ORGANIZATIONS = 500
 GROWTH_MIB_MAX = 64.0
 

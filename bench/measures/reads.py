@@ -22,7 +22,7 @@ PATHS = {
 
 
 def measure(quick: bool, log: Callable[[str], None]) -> Iterator[Measurement]:
-    rounds, seconds = (1, 1) if quick else (4, 3)
+    rounds, seconds = (1, 3) if quick else (4, 3)
     per_second: dict[str, list[float]] = {name: [] for name in PATHS}
     microseconds: dict[str, list[float]] = {name: [] for name in PATHS}
     with worker_stack() as stack:

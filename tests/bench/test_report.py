@@ -56,7 +56,7 @@ def test_measures_of_earlier_runs_are_kept_and_named() -> None:
 
     assert published.measurements == [newer, BROKEN]
     assert published.earlier == {"latency": "2026-11-24T10:00:00+00:00, commit unknown"}
-    assert "Of earlier runs: latency of 2026-11-24" in rendered_sections(published)[PAGE]
+    assert "Of earlier runs: latency: 2026-11-24" in rendered_sections(published)[PAGE]
     assert run(REPORTED).over(published, known=("latency",)).earlier == published.earlier
 
 
