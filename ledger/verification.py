@@ -112,9 +112,8 @@ def _reversals(after: int) -> Iterator[Drift]:
     others = Payment.objects.filter(reverses_id=OuterRef("reverses_id")).exclude(pk=OuterRef("pk"))
     replaced = Payment.objects.filter(replaces__isnull=False, replaces__replaced__reversal__isnull=True)
     for payment in replaced.filter(pk__gt=after).order_by("pk"):
-        rule = "the payment that another one replaces is reversed"
-        inn, operation_id = _inn(payment.organization_id), payment.operation_id
-        yield Drift("replacement", rule, None, payment.replaces.replaced_id, inn, operation_id=operation_id)
+        rule, inn = "the payment that another one replaces is reversed", _inn(payment.organization_id)
+        yield Drift("replacement", rule, None, payment.replaces.replaced_id, inn, None, payment.operation_id)
     reversals = Payment.objects.filter(reverses__isnull=False, pk__gt=after)
     for reversal in reversals.filter(~Exists(original) | Exists(others)).order_by("pk"):
         rule = "a reversal takes back an earlier payment of its organization, in whole and once"

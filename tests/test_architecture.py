@@ -33,10 +33,11 @@ MODULES = {
     ),
     "ingest": (
         "action_progress append_only apps arrivals authentication batch body_verification checks "
-        "command_line confirmation correction_actions delivery_records doorbell error_fingerprint exceptions "
-        "field_rules group_commit inbox metrics misconfiguration models operator_actions parsing "
-        "payment_fingerprint reconciliation replay schemas signatures suspected_duplicates terms_diff "
-        "unrecognized verification version_corrections version_storage version_verification versions views"
+        "command_line confirmation correction_actions correction_audit delivery_records doorbell "
+        "error_fingerprint exceptions field_rules group_commit inbox metrics misconfiguration models "
+        "operator_actions parsing payment_fingerprint reconciliation replay schemas signatures "
+        "suspected_duplicates terms_diff unrecognized verification version_corrections version_storage "
+        "version_verification versions views"
     ),
     "ingest/admin": (
         "action_views body_rendering correction_previews deliveries delivery_bodies failures "
