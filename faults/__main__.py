@@ -15,10 +15,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from faults.all_scenarios import SCENARIOS
 from faults.reporting import format_line, markdown_table, results_table, save_results, totals
 from faults.runner import Plan, exit_cleanly_on_sigterm, run_in_parallel, run_sequentially
 from faults.scenario_run import RESULTS, Scenario
-from faults.scenarios import SCENARIOS
 from faults.seeded_bugs import SEEDED_BUGS
 from tests.harness.procfile_stack import missing_servers
 from tests.harness.servers import REQUIRED_SERVERS_MISSING, ROOT, servers_are_required

@@ -12,8 +12,16 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
+from faults.expected_ledger import Corrections, Ledger, expected_ledger, read_corrections
 from tests.harness.bank_client import Attempt, DeliveredTerms, RecordingBank
 from tests.harness.procfile_stack import DATABASE_ERRORS, ProcfileStack, execute
+
+Entry = tuple[int, UUID, int, int]  # seq, operation, amount, balance after
+APPEND_ONLY = {  # tables, each with a column
+    "ledger_payment": "amount_kopecks",
+    "ledger_balancelog": "amount_kopecks",
+    "ledger_replacement": "payment_id",
+}
 
 
 @dataclass(frozen=True)
@@ -28,11 +36,12 @@ class DatabaseState:
 
     inbox: Mapping[UUID, Sequence[InboxRow]]
     payments: Mapping[UUID, Sequence[DeliveredTerms]]
-    entries: Mapping[str, Sequence[tuple[int, UUID, int, int]]]  # seq, operation, amount, balance after
+    entries: Mapping[str, Sequence[Entry]]
     organizations: Mapping[str, tuple[int, int]]  # balance, last seq
     duplicates: Counter[UUID]
     conflicts: Counter[UUID]
     rejected: int
+    corrections: Corrections
 
 
 def read(stack: ProcfileStack) -> DatabaseState:
@@ -62,6 +71,7 @@ def read(stack: ProcfileStack) -> DatabaseState:
         _redeliveries(stack, "ingest_duplicatedelivery"),
         _redeliveries(stack, "ingest_conflictingdelivery"),
         int(stack.sql("SELECT COUNT(*) FROM ingest_rejecteddelivery")[0][0]),
+        read_corrections(stack),
     )
 
 
@@ -179,42 +189,49 @@ def _final_statuses(state: DatabaseState, must_fail: Callable[[DeliveredTerms], 
                 yield f"inbox: operation {operation_id} ended {row.status} instead of {final}"
 
 
-def model(state: DatabaseState, must_fail: Callable[[DeliveredTerms], bool]) -> dict[str, dict[UUID, int]]:
-    """Return what a single thread without faults would have posted: kopecks by operation, by organization."""
-    ledger: dict[str, dict[UUID, int]] = defaultdict(dict)
-    for rows in state.inbox.values():
-        terms = rows[0].terms
-        if not must_fail(terms):
-            ledger[terms.inn][terms.operation_id] = terms.amount_kopecks
-    return ledger
+def model(state: DatabaseState, must_fail: Callable[[DeliveredTerms], bool]) -> Ledger:
+    """Return what a single thread without faults would have posted: payments and reversals."""
+    posted = [rows[0].terms for rows in state.inbox.values() if not must_fail(rows[0].terms)]
+    return expected_ledger(posted, state.corrections)
 
 
-def _ledger(state: DatabaseState, expected: Mapping[str, Mapping[UUID, int]]) -> Iterator[str]:
+def _ledger(state: DatabaseState, expected: Ledger) -> Iterator[str]:
     """P2 and P3: what the model posts is posted, once, and each organization's entries add up."""
+    yield from expected.violations
     for operation_id, payments in state.payments.items():
         if len(payments) > 1:
             yield f"ledger: operation {operation_id} is posted {len(payments)} times"
-        if payments[0] not in [row.terms for row in state.inbox.get(operation_id, ())]:
-            yield f"ledger: operation {operation_id} is posted with terms that the inbox doesn't have"
-    for inn in expected.keys() | state.organizations.keys():
-        entries, model_entries = state.entries.get(inn, ()), expected.get(inn, {})
-        posted = Counter(dict.fromkeys(model_entries, 0))
-        posted.update(operation_id for _, operation_id, _, _ in entries)
-        for operation_id, times in posted.items():
-            if times != (operation_id in model_entries):
-                yield f"ledger: {inn} has operation {operation_id} {times} times"
+        if payments[0] != expected.payments.get(operation_id):
+            yield f"ledger: operation {operation_id} is posted with terms that no delivery has"
+    for inn in expected.entries.keys() | state.organizations.keys():
+        entries, model_entries = state.entries.get(inn, ()), expected.entries.get(inn, {})
+        yield from _check_posted(inn, entries, model_entries)
         balance, last_seq = state.organizations.get(inn, (0, 0))
         if (balance, last_seq) != (sum(model_entries.values()), len(model_entries)):
             yield f"ledger: {inn} has {balance} kopecks in {last_seq} entries, unlike the model"
         yield from _check_entries(inn, entries)
 
 
-def _check_entries(inn: str, entries: Sequence[tuple[int, UUID, int, int]]) -> Iterator[str]:
+def _check_posted(inn: str, entries: Sequence[Entry], expected: Mapping[UUID, int]) -> Iterator[str]:
+    posted = Counter(dict.fromkeys(expected, 0))
+    posted.update(operation_id for _, operation_id, _, _ in entries)
+    for operation_id, times in posted.items():
+        if times != (operation_id in expected):
+            yield f"ledger: {inn} has operation {operation_id} {times} times"
+    for _, operation_id, amount, _ in entries:
+        if amount != expected.get(operation_id, amount):
+            yield f"ledger: {inn} has operation {operation_id} with the amount {amount}"
+
+
+def _check_entries(inn: str, entries: Sequence[Entry]) -> Iterator[str]:
     balance = 0
     for number, (seq, _, amount, balance_after) in enumerate(entries, start=1):
         balance += amount
         if (seq, balance_after) != (number, balance):
             yield f"ledger: {inn}: entry {number} has seq {seq} and balance {balance_after}, not {balance}"
+            return
+        if balance < 0:
+            yield f"ledger: {inn}: the balance after entry {number} is negative: {balance}"
             return
 
 
@@ -233,25 +250,32 @@ def _check_database_guards(stack: ProcfileStack) -> Iterator[str]:
     with closing(stack.session()) as session:
         # Otherwise a foreign key could refuse instead of the unique key under test.
         execute(session, "PRAGMA foreign_keys = OFF" if stack.embedded else "SET foreign_key_checks = 0")
-        for table in ("ledger_payment", "ledger_balancelog"):
+        negative = "UPDATE ledger_organization SET balance_kopecks = -1"
+        yield from _try_forbidden(session, "make a balance negative", negative)
+        for table, column in APPEND_ONLY.items():
             first = f"id = (SELECT id FROM (SELECT MIN(id) AS id FROM {table}) oldest)"
-            update = f"UPDATE {table} SET amount_kopecks = amount_kopecks + 1 WHERE {first}"
+            update = f"UPDATE {table} SET {column} = {column} + 1 WHERE {first}"
             yield from _try_forbidden(session, f"change a row of {table}", update)
             yield from _try_forbidden(
                 session, f"delete a row of {table}", f"DELETE FROM {table} WHERE {first}"
             )
         yield from _try_duplicate(session, "ingest_webhook", "operation_id")
         yield from _try_duplicate(session, "ledger_payment", "operation_id")
+        yield from _try_duplicate(session, "ledger_payment", "reverses_id", operation_id=f"'{'0' * 32}'")
+        yield from _try_duplicate(session, "ledger_replacement", "replaced_id", payment_id=-1)
+        yield from _try_duplicate(session, "ledger_replacement", "payment_id", replaced_id=-1)
         yield from _try_duplicate(session, "ledger_balancelog", "organization_id and seq", payment_id=-1)
         yield from _try_duplicate(session, "ledger_balancelog", "payment_id", seq=10**9)
 
 
-def _try_duplicate(session: Any, table: str, key: str, **changed: int) -> Iterator[str]:
+def _try_duplicate(session: Any, table: str, key: str, **changed: int | str) -> Iterator[str]:
+    """Copy a row, of reversals if the key is theirs, except the columns `changed`."""
+    where = "WHERE reverses_id IS NOT NULL " if key == "reverses_id" else ""
     with closing(session.cursor()) as cursor:
         cursor.execute(f"SELECT * FROM {table} LIMIT 1")
         names = [column[0] for column in cursor.description if column[0] != "id"]
     values = [str(changed.get(name, name)) for name in names]
-    copy = f"INSERT INTO {table} ({', '.join(names)}) SELECT {', '.join(values)} FROM {table} LIMIT 1"
+    copy = f"INSERT INTO {table} ({', '.join(names)}) SELECT {', '.join(values)} FROM {table} {where}LIMIT 1"
     yield from _try_forbidden(session, f"double {key} of {table}", copy)
 
 

@@ -6,12 +6,14 @@ on both sides of a step. The nemesis arms a failpoint by a file in FAULTS_FOLDER
 reaches the failpoint removes the file and acts, so each file fires once, in one process.
 """
 
+import dataclasses
 import os
 import random
 import signal
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
@@ -21,14 +23,15 @@ from celery import current_app
 from django.db import connection, transaction
 from django.db.models import QuerySet
 
-from ingest import doorbell, group_commit
+from ingest import correction_actions, doorbell, group_commit, operator_actions
 from ingest.banks.events import CreditEvent
 from ingest.batch import Stored
 from ingest.inbox import Arrival, StoreResult
-from ingest.models import Webhook
-from ledger import posting
+from ingest.models import OperatorAction, OperatorActionItem, Webhook
+from ledger import corrections, posting
 from ledger.exceptions import MissingOrganizations
-from ledger.models import Organization
+from ledger.models import Organization, Payment
+from ledger.terms import PaymentTerms
 from worker import applying, claiming, retries
 
 FOLDER = Path(os.environ["FAULTS_FOLDER"])
@@ -62,6 +65,13 @@ FAILPOINTS: list[tuple[str, Any, str, str]] = [
     ("applied", applying, "apply_batch", "after"),  # committed; the message is not acknowledged
     ("begun", retries, "begin_attempts", "after"),  # the attempt is counted
     ("applied-individually", applying, "apply_ids", "after"),
+    # Of an operator action's chunk, which corrects one payment:
+    ("chunk", operator_actions, "_run_chunk", "before"),
+    ("reversed", posting, "reverse", "after"),  # not replaced
+    ("replaced", posting, "replace", "after"),  # in the savepoint still
+    ("corrected", corrections, "correct", "after"),  # the action's item is not marked
+    ("item-marked", operator_actions, "_mark", "after"),  # not committed
+    ("chunk-committed", operator_actions, "_run_chunk", "after"),  # the next chunk has not begun
 ]
 
 
@@ -212,6 +222,46 @@ def _retry_posts_again() -> None:
     applying._apply = apply_again_sometimes
 
 
+def _replacement_in_own_transaction() -> None:
+    replace = posting.replace
+
+    def replace_later(payment: Payment, terms: PaymentTerms, organizations: Mapping[str, int]) -> None:
+        def replace_now() -> None:
+            time.sleep(0.05)  # makes certain that a reader sees it
+            with transaction.atomic():
+                replace(payment, terms, posting.try_lock(set(organizations), wait=True))
+
+        transaction.on_commit(replace_now)
+
+    posting.replace = replace_later
+
+
+def _reversal_credited() -> None:
+    insert_entries = posting._insert_entries
+    posting._insert_entries = lambda after, organization_ids, _sign: insert_entries(
+        after, organization_ids, 1
+    )
+
+
+def _replacement_gains_a_kopeck() -> None:
+    replace = posting.replace
+
+    def replace_by_more(payment: Payment, terms: PaymentTerms, organizations: Mapping[str, int]) -> None:
+        replace(payment, dataclasses.replace(terms, amount_kopecks=terms.amount_kopecks + 1), organizations)
+
+    posting.replace = replace_by_more
+
+
+def _item_done_before_correction() -> None:
+    run = correction_actions.run
+
+    def run_after_commit(action: OperatorAction, webhook_ids: Collection[int]) -> dict[int, str]:
+        transaction.on_commit(partial(run, action, list(webhook_ids)))
+        return dict.fromkeys(webhook_ids, OperatorActionItem.Outcome.DONE.value)
+
+    operator_actions._RUNNERS.update(dict.fromkeys(correction_actions.KINDS, run_after_commit))
+
+
 BUG_INSTALLERS: dict[str, Callable[[], None]] = {
     "no_organization_lock": _no_organization_lock,
     "acknowledge_before_commit": _acknowledge_before_commit,
@@ -221,4 +271,8 @@ BUG_INSTALLERS: dict[str, Callable[[], None]] = {
     "doorbell_blocks": _doorbell_blocks,
     "retry_posts_again": _retry_posts_again,
     "no_organization_lock_nor_seq_key": _no_organization_lock,
+    "replacement_in_own_transaction": _replacement_in_own_transaction,
+    "reversal_credited": _reversal_credited,
+    "replacement_gains_a_kopeck": _replacement_gains_a_kopeck,
+    "item_done_before_correction": _item_done_before_correction,
 }

@@ -8,8 +8,8 @@ import signal
 import sys
 from collections.abc import Iterator, Sequence
 
+from faults.all_scenarios import SCENARIOS
 from faults.scenario_run import Result, Scenario, run_scenario
-from faults.scenarios import SCENARIOS
 
 Plan = Iterator[tuple[Scenario, int]]  # scenario and seed
 

@@ -3,8 +3,8 @@
 import re
 from dataclasses import dataclass
 
+from faults.all_scenarios import SCENARIOS
 from faults.scenario_run import Result, run_scenario
-from faults.scenarios import SCENARIOS
 
 
 @dataclass(frozen=True)
@@ -95,5 +95,36 @@ SEEDED_BUGS = [
         "calm",
         "ledger: operation .* is posted 2 times",
         "ALTER TABLE ledger_payment DROP INDEX operation_id",
+    ),
+    SeededBug(
+        "replacement_in_own_transaction",
+        "a replacement is posted in a transaction after the one that reverses",
+        "corrections_concurrent",
+        "observer: a reversal was seen without its replacement",
+    ),
+    SeededBug(
+        "item_done_before_correction",
+        "the item of an operator action is marked as done in a transaction before the correction",
+        "corrections_concurrent",
+        "observer: a correction was seen without its operator action's item",
+    ),
+    SeededBug(
+        "reversal_credited",
+        "the entry of a reversal has the sign of a payment",
+        "corrections_concurrent",
+        "observer: balances, log entries and payments|ledger: .* with the amount",
+    ),
+    SeededBug(
+        "replacement_gains_a_kopeck",
+        "a replacement has a kopeck more than it should",
+        "corrections_concurrent",
+        "ledger: operation .* is posted with terms that no delivery has",
+    ),
+    SeededBug(
+        "no_reversal_keys",
+        "the ledger has no unique key of reversals",
+        "corrections_concurrent",
+        "guards: .* double reverses_id of ledger_payment",
+        "ALTER TABLE ledger_payment ADD INDEX plain (reverses_id), DROP INDEX reverses_id",
     ),
 ]

@@ -10,7 +10,7 @@ unrecognized deliveries: ingest/unrecognized.py.
 """
 
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import partial
 
 import structlog
@@ -225,13 +225,18 @@ def _run_chunk(action_id: int, *, wait: bool) -> int:
         size = correction_actions.CHUNK_WEBHOOKS if corrects else CHUNK_WEBHOOKS
         chunk = dict(pending.values_list("webhook_id", "id")[:size])
         outcomes = _RUNNERS[Kind(action.kind)](action, chunk.keys())
-        for outcome in set(outcomes.values()):
-            item_ids = [chunk[webhook_id] for webhook_id, each in outcomes.items() if each == outcome]
-            items = OperatorActionItem.objects.filter(id__in=item_ids, outcome=Outcome.PENDING)
-            items.update(outcome=outcome)
+        _mark({chunk[webhook_id]: outcome for webhook_id, outcome in outcomes.items()})
         if action.kind == Kind.REPLAY and Outcome.DONE in outcomes.values():
             transaction.on_commit(doorbell.ring)
     return len(chunk)
+
+
+def _mark(outcomes: Mapping[int, str]) -> None:
+    """Record the outcomes of items by their keys."""
+    for outcome in set(outcomes.values()):
+        item_ids = [item_id for item_id, each in outcomes.items() if each == outcome]
+        items = OperatorActionItem.objects.filter(id__in=item_ids, outcome=Outcome.PENDING)
+        items.update(outcome=outcome)
 
 
 def pending_ids() -> list[int]:

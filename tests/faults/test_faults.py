@@ -19,8 +19,8 @@ from django.conf import settings
 from django.db import connection
 
 from faults import reporting
+from faults.all_scenarios import SCENARIOS
 from faults.scenario_run import Result, run_scenario
-from faults.scenarios import SCENARIOS
 from faults.seeded_bugs import SEEDED_BUGS
 from tests.harness.bank_client import DeliveryGenerator, DeliveryMix
 from tests.harness.clock_shim import wrong_clock

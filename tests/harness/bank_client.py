@@ -18,13 +18,17 @@ from decimal import Decimal
 from itertools import zip_longest
 from operator import attrgetter
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid5
 
 RESPONSE_SECONDS_MAX = 6.0  # then the bank closes the connection: unknown
 DATE = "2024-04-27T21:00:00Z"
 HOT = "7707083893"
 INNS = (HOT, *(f"{number:010}" for number in range(2_000_000_000, 2_000_000_009)))
 SPELLINGS = (str, attrgetter("urn"), attrgetter("hex"), lambda operation_id: f"{{{operation_id}}}".upper())
+BANK_PATH, TBANK_PATH = "/api/webhook/bank/", "/api/webhook/tbank/"
+TBANK_TOKEN = "only-for-the-fault-suite"
+TBANK_NAMESPACE = UUID("2903e94d-6036-5c2e-b36e-299064a6345d")  # of ingest/banks/tbank.py
+OUR_ACCOUNT = "40702810000000000002"
 RECENT_MAX = 300  # duplicates and conflicts repeat one of this many newest operations
 
 
@@ -43,6 +47,7 @@ class BankDelivery:
     terms: DeliveredTerms
     body: bytes
     valid: bool = True
+    path: str = BANK_PATH
 
 
 @dataclass
@@ -66,6 +71,7 @@ class DeliveryMix:
     conflicts: float = 0.05
     invalid: float = 0.05
     poison: float = 0.0
+    suspense: float = 0.0  # from T-Bank, of payers without an INN; the stack needs TBANK_TOKEN
     hot: float = 0.4  # share of new operations for one organization
     pad_bytes: int = 0  # in each body, in an unknown field
 
@@ -81,9 +87,9 @@ class DeliveryGenerator:
 
     def next(self) -> BankDelivery:
         with self._lock:
-            kinds = [self._duplicate, self._conflict, self._invalid, self._new]
+            kinds = [self._duplicate, self._conflict, self._invalid, self._unidentified, self._new]
             mix = self._mix
-            shares = [mix.duplicates, mix.conflicts, mix.invalid]
+            shares = [mix.duplicates, mix.conflicts, mix.invalid, mix.suspense]
             kind = self._rng.choices(kinds, [*shares, 1 - sum(shares)])[0]
             return (kind if self._sent else self._new)()
 
@@ -125,6 +131,14 @@ class DeliveryGenerator:
         )
         return BankDelivery(terms, make_delivery(terms, **fields).body, valid=False)
 
+    def _unidentified(self) -> BankDelivery:
+        rng = self._rng
+        payer, number = f"40817{rng.randrange(10**15):015}", str(rng.randrange(10**6))
+        order = json.dumps([OUR_ACCOUNT, payer, number, DATE.replace("Z", "+00:00")])
+        operation_id = uuid5(TBANK_NAMESPACE, f"payment order {order}")
+        terms = DeliveredTerms(operation_id, f"@{OUR_ACCOUNT}", rng.randrange(1, 10**8), number)
+        return make_tbank_delivery(terms, payer)
+
     def _operation_id(self) -> UUID:
         return UUID(int=self._rng.getrandbits(128), version=4)
 
@@ -141,6 +155,23 @@ def make_delivery(terms: DeliveredTerms, spelling: Any = str, **fields: Any) -> 
     return BankDelivery(terms, json.dumps(stated | fields).encode())
 
 
+def make_tbank_delivery(terms: DeliveredTerms, payer_account: str) -> BankDelivery:
+    """Return an operation of T-Bank, of a payer without an INN."""
+    stated = {
+        "operationId": str(terms.operation_id),
+        "operationStatus": "Transaction",
+        "typeOfOperation": "Credit",
+        "accountNumber": OUR_ACCOUNT,
+        "accountCurrencyDigitalCode": "643",
+        "operationCurrencyDigitalCode": "643",
+        "accountAmount": f"{Decimal(terms.amount_kopecks).scaleb(-2):.2f}",
+        "documentNumber": terms.document_number,
+        "docDate": DATE,
+        "payer": {"acct": payer_account, "inn": "0"},
+    }
+    return BankDelivery(terms, json.dumps(stated).encode(), path=TBANK_PATH)
+
+
 class KeepAliveConnection:
     """One kept-alive HTTP connection, reopened after each error."""
 
@@ -154,7 +185,10 @@ class KeepAliveConnection:
             "127.0.0.1", self._port, timeout=RESPONSE_SECONDS_MAX
         )
         try:
-            self._http.request(method, path, body, {"Content-Type": "application/json"})
+            headers = {"Content-Type": "application/json"}
+            if path == TBANK_PATH:
+                headers["Authorization"] = f"Bearer {TBANK_TOKEN}"
+            self._http.request(method, path, body, headers)
             response = self._http.getresponse()
             content = response.read()
         except (OSError, http.client.HTTPException):
@@ -193,6 +227,7 @@ class RecordingBank:
         self.history: list[Attempt] = []
         self.violations: list[str] = []  # violations seen by clients at any moment
         self.readings: dict[str, ObservedHistory] = defaultdict(ObservedHistory)
+        self.corrects = False  # whether operators correct payments meanwhile, so that balances may fall
         self.reads = 0  # answered reads of balance and history
         self._port = port
         self._pause_seconds = senders / rate
@@ -245,7 +280,7 @@ class RecordingBank:
         attempt = Attempt(delivery, "", "", time.monotonic(), 0.0)
         self.history.append(attempt)  # before it is sent, because it may arrive in any case
         try:
-            status, content = connection.request("POST", "/api/webhook/bank/", delivery.body)
+            status, content = connection.request("POST", delivery.path, delivery.body)
             attempt.response = f"{status} {content.decode(errors='replace')[:100]}"
             attempt.outcome = {200: "ok", 400: "refused", 503: "unknown"}.get(status, "wrong")
         except (OSError, http.client.HTTPException) as exc:
@@ -304,7 +339,7 @@ class RecordingBank:
             self.violations.append(
                 f"{inn}: balance {balance} is after none of the entries {since}..{seen.newest}"
             )
-        if balance < seen.balance:
+        if balance < seen.balance and not self.corrects:
             self.violations.append(f"{inn}: the balance fell from {seen.balance} to {balance}")
         seen.balance = balance
 

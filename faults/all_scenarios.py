@@ -1,0 +1,6 @@
+"""All scenarios by name: each module registers its own when it is imported."""
+
+from faults import correction_scenarios, scenarios
+
+MODULES = (scenarios, correction_scenarios)
+SCENARIOS = scenarios.SCENARIOS
