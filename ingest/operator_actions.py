@@ -210,7 +210,7 @@ def run_chunk(action_id: int, *, wait: bool = False) -> int:
         try:
             return _run_chunk(action_id, wait=wait)
         except MissingOrganizations as exc:  # of a correction
-            create_organizations(exc.inns)
+            transactions.run_with_retries(partial(create_organizations, exc.inns))
 
 
 def _run_chunk(action_id: int, *, wait: bool) -> int:
