@@ -52,6 +52,12 @@ WEB_THREADS = env.integer("WEB_THREADS")
 # The time zone of a document_date without an offset.
 BANK_TIME_ZONE: ZoneInfo = env.get_value("BANK_TIME_ZONE", cast=ZoneInfo, default=ZoneInfo("UTC"))
 
+# Bank statements: the time zone of their days, and when a payment may be posted from one.
+STATEMENT_TIME_ZONE: ZoneInfo = env.get_value(
+    "STATEMENT_TIME_ZONE", cast=ZoneInfo, default=ZoneInfo("Europe/Moscow")
+)
+STATEMENT_POST_AFTER_HOURS = env.integer("STATEMENT_POST_AFTER_HOURS")  # after the day's end
+
 # Authentication of deliveries, by endpoint (ingest/authentication.py, docs/security.md).
 WEBHOOK_AUTH = env.str("WEBHOOK_AUTH", default="")
 TRUSTED_PROXIES = env.integer("TRUSTED_PROXIES")

@@ -1,5 +1,13 @@
 from django.apps import AppConfig
+from django.utils.translation import gettext_lazy as _
+
+from ledger import triggers
+from statements.append_only import APPEND_ONLY_TABLES
 
 
 class StatementsConfig(AppConfig):
     name = "statements"
+    verbose_name = _("Bank statements")
+
+    def ready(self) -> None:
+        triggers.register(APPEND_ONLY_TABLES)

@@ -6,6 +6,7 @@ from statements.document_terms import Side
 from statements.documents import Document
 from statements.field_values import currency_of
 from statements.findings import Finding
+from statements.importing import Imported
 from statements.proof import AccountProof, Section
 from statements.reading import Header, StatementFile
 
@@ -24,6 +25,30 @@ def as_json(file: StatementFile) -> Json:
         "header": _header(file.header),
         "accounts": [_account(account) for account in file.accounts],
         "documents": [_document(document) for document in file.documents],
+    }
+
+
+def imported_json(imported: Imported) -> Json:
+    """Return the answer to an import as values of JSON."""
+    return {
+        "id": imported.statement.pk,
+        "verdict": imported.statement.verdict,
+        "warnings": imported.statement.warnings,
+        "accounts": [
+            {
+                "account": balance.account.number,
+                "opening": balance.opening,
+                "in": balance.credited,
+                "out": balance.debited,
+                "closing": balance.closing,
+                "proof": balance.proof,
+            }
+            for balance in imported.statement.balances.select_related("account").order_by("pk")
+        ],
+        "lines": imported.lines,
+        "new_lines": imported.new_lines,
+        "known_lines": imported.known_lines,
+        "withdrawn_lines": imported.withdrawn_lines,
     }
 
 

@@ -25,7 +25,9 @@ MODULES = {
         "prometheus stats tasks throughput"
     ),
     "statements": (
-        "apps blocks decoding document_terms documents field_values findings keys proof reading report"
+        "append_only apps blocks bucketing buckets coverage decoding document_terms documents field_values "
+        "findings importing keys lines match_keys match_sql matching models proof reading rejecting report "
+        "webhook_terms withdrawal"
     ),
     "worker": (
         "admin applying apps batch_markers beat_scheduler celery claiming duplicate_detection file_broker "
@@ -136,7 +138,8 @@ MONEY_MODULES = [
     *("ingest/models.py", "ingest/schemas.py", "ingest/views.py"),
     *("ingest/banks/events.py", "ingest/banks/tbank.py", "ingest/banks/tochka.py"),
     *("statements/field_values.py", "statements/document_terms.py", "statements/documents.py"),
-    *("statements/proof.py", "statements/report.py"),
+    *("statements/proof.py", "statements/report.py", "statements/models.py", "statements/lines.py"),
+    *("statements/buckets.py", "statements/bucketing.py", "statements/matching.py"),
 ]
 
 

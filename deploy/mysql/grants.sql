@@ -32,6 +32,17 @@ GRANT SELECT, INSERT, UPDATE, CREATE ON ingest_suspectedduplicate TO 'prihod'@'%
 GRANT SELECT, INSERT, UPDATE, CREATE ON ingest_operatoraction TO 'prihod'@'%';
 GRANT SELECT, INSERT, UPDATE, CREATE ON ingest_operatoractionitem TO 'prihod'@'%';
 
+-- Bank statements: what a bank said is append-only, what became of it is not.
+GRANT SELECT, INSERT, UPDATE, CREATE ON statements_ownaccount TO 'prihod'@'%';
+GRANT SELECT, INSERT, UPDATE, CREATE ON statements_bankstatement TO 'prihod'@'%';
+GRANT SELECT, INSERT, DELETE, CREATE ON statements_rejectedstatement TO 'prihod'@'%';
+GRANT SELECT, INSERT, CREATE ON statements_statementbalance TO 'prihod'@'%';
+GRANT SELECT, INSERT, UPDATE, CREATE ON statements_statementline TO 'prihod'@'%';
+GRANT SELECT, INSERT, CREATE ON statements_linesighting TO 'prihod'@'%';
+GRANT SELECT, INSERT, UPDATE, DELETE, CREATE ON statements_matchkey TO 'prihod'@'%';
+GRANT SELECT, INSERT, UPDATE, DELETE, CREATE ON statements_match TO 'prihod'@'%';
+GRANT SELECT, INSERT, UPDATE, DELETE, CREATE ON statements_proposal TO 'prihod'@'%';
+
 -- Heartbeats, leases and the checkpoints of tasks.
 GRANT SELECT, INSERT, UPDATE, DELETE, CREATE ON worker_heartbeat TO 'prihod'@'%';
 GRANT SELECT, INSERT, UPDATE, DELETE, CREATE ON monitoring_minutethroughput TO 'prihod'@'%';

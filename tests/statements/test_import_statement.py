@@ -5,7 +5,7 @@ from io import StringIO
 from pathlib import Path
 
 import pytest
-from django.core.management import CommandError, call_command
+from django.core.management import call_command
 
 from statements.reading import read
 from statements.report import as_json
@@ -63,8 +63,3 @@ def test_text_names_proof_errors_and_unreadable_documents() -> None:
     assert "opening 0,00 + in 30,00 − out 0,00 = closing 30,00: proof fails (balances, credits)" in out
     assert "error in line 54: truncated" in out
     assert "document 2 in line 51: unclosed" in out
-
-
-def test_without_dry_run_nothing_is_done() -> None:
-    with pytest.raises(CommandError, match="--dry-run"):
-        run(OK)

@@ -1,4 +1,4 @@
-"""Read bank statements and print what they say."""
+"""Import bank statements, or print what they say."""
 
 import json
 import sys
@@ -9,50 +9,89 @@ from django.core.management.base import BaseCommand, CommandParser
 
 from ledger.money import format_rubles
 from statements.field_values import currency_of
+from statements.importing import StatementRefused, add_accounts, import_statement
+from statements.matching import match
 from statements.proof import AccountProof
 from statements.reading import BODY_BYTES_MAX, StatementFile, read
-from statements.report import as_json
+from statements.report import as_json, imported_json
 
 EXIT_CODES = {"ok": 0, "unproven": 1, "partial": 1, "refused": 2}
 
 
 class Command(BaseCommand):
     help = (
-        "Read bank statements in the format 1CClientBankExchange (kl_to_1c.txt) and print, for each file, "
-        "the verdict and the proof by its balances. Needs --dry-run and changes nothing. Exit code, of the "
-        "worst file: 0 ok, 1 partial or unproven, 2 refused or no such file."
+        "Read bank statements in the format 1CClientBankExchange (kl_to_1c.txt), store their lines and match "
+        "them with webhooks. Posts nothing. Repeating it changes nothing. With --dry-run, only read them "
+        "and print what they say. Exit code, of the worst file: 0 ok, 1 partial or unproven, 2 refused or no "
+        "such file."
     )
-    requires_system_checks = []  # it reads no database
+    requires_system_checks = []  # a dry run needs no database
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("files", nargs="+", metavar="FILE", type=Path)
+        parser.add_argument("--dry-run", action="store_true", help="read and print, store nothing")
         parser.add_argument(
-            "--dry-run", action="store_true", required=True, help="read and print, store nothing"
+            "--add-accounts",
+            action="store_true",
+            help="take the files' accounts for ours, and reconcile them from the file's first day on",
         )
         parser.add_argument(
             "--json", action="store_true", help="print one JSON object per file and line; amounts are kopecks"
         )
 
     def handle(self, *_: Any, **options: Any) -> None:
+        show = self._dry_run if options["dry_run"] else self._import
         exit_codes = {0}
         for path in options["files"]:
             try:
-                file = read(_body_of(path))
+                body = _body_of(path)
             except OSError as exc:
                 self.stderr.write(f"{path} could not be read: {exc.strerror}")
                 exit_codes.add(2)
                 continue
-            text = json.dumps(as_json(file), ensure_ascii=False) if options["json"] else _as_text(path, file)
-            self.stdout.write(text)
-            exit_codes.add(EXIT_CODES[file.verdict])
+            exit_codes.add(show(path, body, options))
+        if not options["dry_run"]:
+            match()
         if exit_code := max(exit_codes):
             sys.exit(exit_code)
+
+    def _dry_run(self, path: Path, body: bytes, options: dict[str, Any]) -> int:
+        file = read(body)
+        as_text = json.dumps(as_json(file), ensure_ascii=False) if options["json"] else _as_text(path, file)
+        self.stdout.write(as_text)
+        return EXIT_CODES[file.verdict]
+
+    def _import(self, path: Path, body: bytes, options: dict[str, Any]) -> int:
+        if options["add_accounts"]:
+            add_accounts(read(body))
+        try:
+            imported = import_statement(body, path.name)
+        except StatementRefused as exc:
+            at_line = "" if exc.line is None else f" in line {exc.line}"
+            as_object: dict[str, Any] = {"error": str(exc), "line": exc.line}
+            self.stdout.write(
+                json.dumps(as_object) if options["json"] else f"{path}: refused{at_line}: {exc}"
+            )
+            return EXIT_CODES["refused"]
+        answer = imported_json(imported)
+        self.stdout.write(
+            json.dumps(answer, ensure_ascii=False) if options["json"] else _imported_text(path, answer)
+        )
+        return EXIT_CODES[imported.statement.verdict]
 
 
 def _body_of(path: Path) -> bytes:
     """Return the bytes of a file, at most one more than a statement may have."""
     with path.open("rb") as stream:
         return stream.read(BODY_BYTES_MAX + 1)
+
+
+def _imported_text(path: Path, answer: dict[str, Any]) -> str:
+    counts = ", ".join(
+        f"{answer[name]} {name.removesuffix('_lines').replace('_', ' ')}"
+        for name in ("lines", "new_lines", "known_lines", "withdrawn_lines")
+    )
+    return f"{path}: {answer['verdict']}, {counts}"
 
 
 def _as_text(path: Path, file: StatementFile) -> str:

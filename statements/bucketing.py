@@ -1,0 +1,133 @@
+"""Decide the bucket of every line and webhook that the matching left, and propose pairs to operators."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from django.db.models import Q
+
+from statements import coverage
+from statements.coverage import Period
+from statements.match_sql import (
+    IN_SCOPE,
+    LINE_ORDER,
+    LINES,
+    execute,
+    near_condition,
+    numbered,
+    proposals,
+    rows,
+    suggestions,
+)
+from statements.models import Bucket, MatchKey, OwnAccount, StatementLine
+
+_UNNOTIFIED = {Bucket.MISSING_WEBHOOK, Bucket.UNIDENTIFIED, Bucket.UNPOSTED}
+
+_SAME_NUMBER_AND_DAY = "k.digits_key = l.digits_key AND k.day = l.date"
+_AMOUNT_DIFFERS = f"{_SAME_NUMBER_AND_DAY} AND k.inn = l.inn AND k.kopecks <> l.kopecks"
+_PAYER_DIFFERS = f"{_SAME_NUMBER_AND_DAY} AND k.kopecks = l.kopecks AND k.inn <> l.inn"
+
+
+def decide(parameters: dict[str, Any]) -> None:
+    """Propose pairs, then set the buckets. The caller holds the locks of all own accounts."""
+    for bucket, on in (
+        (Bucket.AMOUNT_MISMATCH, _AMOUNT_DIFFERS),
+        (Bucket.PAYER_MISMATCH, _PAYER_DIFFERS),
+    ):
+        while execute(proposals(bucket, on), parameters):
+            pass
+    execute(suggestions(), parameters)
+    _decide_lines()
+    _decide_reversals(parameters)
+    _decide_webhooks(parameters)
+
+
+def _decide_lines() -> None:
+    """Set the buckets of lines that are not matched yet, except reversals that have an original line."""
+    live = "SELECT k.state FROM statements_match m JOIN statements_matchkey k ON k.webhook_id = m.webhook_id"
+    state = f"({live} WHERE m.live = TRUE AND m.line_id = statements_statementline.id)"
+    proposed = "SELECT p.bucket FROM statements_proposal p WHERE p.line_id = statements_statementline.id"
+    in_scope = f"SELECT 1 FROM statements_ownaccount a WHERE a.id = l.account_id AND {IN_SCOPE}".replace(
+        "l.", "statements_statementline."
+    )
+    execute(
+        "UPDATE statements_statementline SET bucket = CASE"
+        f" WHEN is_withdrawn = TRUE OR NOT EXISTS ({in_scope}) THEN 'outside'"
+        " WHEN inn IS NULL THEN 'excluded'"
+        " WHEN is_reversal = TRUE THEN 'reversed_by_bank'"
+        f" ELSE COALESCE(CASE {state} WHEN 'posted' THEN 'matched' WHEN 'unposted' THEN 'unposted' END,"
+        f" ({proposed}), CASE WHEN inn LIKE '@%%' THEN 'unidentified' ELSE 'missing_webhook' END)"
+        " END WHERE bucket <> 'matched' AND bucket <> 'outside' AND (bucket = '' OR inn IS NOT NULL)",
+        {},
+    )
+
+
+def _decide_reversals(parameters: dict[str, Any]) -> None:
+    """Find the credit that each of the bank's reversals takes back.
+
+    If it is in the ledger, the payment is to be reversed too; if not, neither is to be posted.
+    """
+    StatementLine.objects.filter(reverses__isnull=False).update(reverses=None)
+    while pairs := rows(_first_reversals(), parameters):
+        for reversal, original in pairs:
+            StatementLine.objects.filter(pk=reversal).update(reverses=original)
+    paired = StatementLine.objects.filter(reverses__isnull=False).values_list(
+        "pk", "reverses_id", "reverses__bucket"
+    )
+    for reversal, original, bucket in paired:
+        if bucket in _UNNOTIFIED:
+            StatementLine.objects.filter(pk__in=(reversal, original)).update(bucket=Bucket.EXCLUDED)
+
+
+def _first_reversals() -> str:
+    """Return the SELECT of (reversal, original) that are first of each other's: the nearest one before."""
+    return (
+        "SELECT reversal, original FROM (SELECT l.id AS reversal, o.id AS original,"
+        f" {numbered('l.id', 'o.date DESC, o.booked_on DESC, o.fingerprint, o.ordinal')} AS of_reversal,"
+        f" {numbered('o.id', LINE_ORDER)} AS of_original"
+        f" FROM {LINES} JOIN statements_statementline o ON o.account_id = l.account_id AND o.inn = l.inn"
+        " AND o.kopecks = l.kopecks AND o.digits_key = l.digits_key AND o.is_reversal = FALSE"
+        " AND o.is_withdrawn = FALSE AND o.date <= l.date AND o.bucket <> 'outside'"
+        " WHERE l.bucket = 'reversed_by_bank' AND l.reverses_id IS NULL AND NOT EXISTS"
+        " (SELECT 1 FROM statements_statementline x WHERE x.reverses_id = o.id)) pairs"
+        " WHERE of_reversal = 1 AND of_original = 1"
+    )
+
+
+def _decide_webhooks(parameters: dict[str, Any]) -> None:
+    matched = "SELECT 1 FROM statements_match m WHERE m.live = TRUE AND m.webhook_id ="
+    proposed = "SELECT p.bucket FROM statements_proposal p WHERE p.webhook_id ="
+    execute(
+        "UPDATE statements_matchkey SET bucket = CASE"
+        f" WHEN EXISTS ({matched} statements_matchkey.webhook_id) THEN 'matched'"
+        " WHEN state <> 'posted' OR day < %(from_day)s THEN 'outside'"
+        f" ELSE COALESCE(({proposed} statements_matchkey.webhook_id), 'awaiting_statement') END"
+        " WHERE bucket <> 'matched' AND (bucket = '' OR day >= %(from_day)s)",
+        parameters,
+    )
+    awaiting = MatchKey.objects.filter(bucket=Bucket.AWAITING_STATEMENT)
+    accounts = OwnAccount.objects.all()
+    awaiting.exclude(_within(Period(a.since, a.until or a.since.max) for a in accounts)).update(
+        bucket=Bucket.OUTSIDE
+    )
+    for period in coverage.fully_covered_periods():
+        awaiting.filter(day__range=(period.first, period.last)).update(bucket=Bucket.NOT_ON_STATEMENT)
+    _find_duplicates()
+
+
+def _within(periods: Iterable[Period]) -> Q:
+    condition = Q(pk__in=[])
+    for period in coverage.merge(periods):
+        condition |= Q(day__range=(period.first, period.last))
+    return condition
+
+
+def _find_duplicates() -> None:
+    """Tell webhooks that another one's line would match from those that no line explains."""
+    found = rows(
+        "SELECT DISTINCT k.webhook_id FROM statements_matchkey k JOIN statements_statementline l"
+        " ON l.inn = k.inn AND l.kopecks = k.kopecks AND l.digits_key = k.digits_key"
+        f" WHERE k.bucket = 'not_on_statement' AND l.bucket = 'matched' AND {near_condition()}",
+        {},
+    )
+    for (webhook,) in found:
+        MatchKey.objects.filter(pk=webhook).update(bucket=Bucket.DUPLICATE)

@@ -1,0 +1,143 @@
+"""The result of a reconciliation: count, sum and list of each bucket, and the identity of ledger and bank.
+
+Everything is as of the last matching (statements/matching.py), and read by indexes on bucket and day.
+"""
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from datetime import date
+
+from django.db.models import Count, F, Q, QuerySet, Sum
+
+from ledger.models import Payment
+from statements.models import Bucket, Match, MatchKey, Proposal, StatementLine
+
+LINE_BUCKETS = (
+    *(Bucket.MATCHED, Bucket.UNPOSTED, Bucket.MISSING_WEBHOOK, Bucket.UNIDENTIFIED),
+    *(Bucket.AMOUNT_MISMATCH, Bucket.PAYER_MISMATCH, Bucket.REVERSED_BY_BANK, Bucket.SUGGESTED),
+    Bucket.EXCLUDED,
+)
+WEBHOOK_BUCKETS = (Bucket.DUPLICATE, Bucket.NOT_ON_STATEMENT, Bucket.AWAITING_STATEMENT)
+SETTLED = (Bucket.MATCHED, Bucket.EXCLUDED, Bucket.AWAITING_STATEMENT)
+_SUBTRACTED = (Bucket.MISSING_WEBHOOK, Bucket.UNIDENTIFIED, Bucket.UNPOSTED, Bucket.EXCLUDED)
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """The days, both included, and the account that are reconciled; None: all.
+
+    A webhook doesn't say to which account its money came. So those that no line explains belong to no
+    account, and are only in a scope of all accounts.
+    """
+
+    account: str | None = None
+    first: date | None = None
+    last: date | None = None
+
+    def days(self, field: str) -> Q:
+        condition = Q()
+        if self.first:
+            condition &= Q(**{f"{field}__gte": self.first})
+        if self.last:
+            condition &= Q(**{f"{field}__lte": self.last})
+        return condition
+
+
+@dataclass(frozen=True, slots=True)
+class Total:
+    """The number of lines or webhooks in a bucket, and their sum in kopecks."""
+
+    count: int = 0
+    kopecks: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """ledger − bank = the sum of `terms`, in kopecks. `unexplained` is what is wrong with that: 0."""
+
+    ledger: int
+    bank: int
+    terms: dict[Bucket, int]
+
+    @property
+    def difference(self) -> int:
+        return self.ledger - self.bank
+
+    @property
+    def unexplained(self) -> int:
+        return self.difference - sum(self.terms.values())
+
+
+def lines(scope: Scope, *buckets: Bucket) -> QuerySet[StatementLine]:
+    """Return the lines of `scope` that are in one of `buckets`."""
+    found = StatementLine.objects.filter(scope.days("booked_on"), bucket__in=buckets)
+    return found.filter(account__number=scope.account) if scope.account else found
+
+
+def webhooks(scope: Scope, *buckets: Bucket) -> QuerySet[MatchKey]:
+    """Return the webhooks of `scope` that no line explains and that are in one of `buckets`."""
+    found = MatchKey.objects.filter(scope.days("day"), bucket__in=buckets)
+    return found.none() if scope.account else found
+
+
+def totals(scope: Scope) -> dict[Bucket, Total]:
+    """Return the total of each bucket; of lines it is of rubles that came in, reversals negative."""
+    of_lines = lines(scope, *LINE_BUCKETS).values_list("bucket")
+    of_webhooks = webhooks(scope, *WEBHOOK_BUCKETS).values_list("bucket")
+    found = [
+        *of_lines.annotate(Count("pk"), Sum("credit_kopecks")).order_by(),
+        *of_webhooks.annotate(Count("pk"), Sum("kopecks")).order_by(),
+    ]
+    empty = {bucket: Total() for bucket in (*LINE_BUCKETS, *WEBHOOK_BUCKETS)}
+    return empty | {Bucket(bucket): Total(count, kopecks) for bucket, count, kopecks in found}
+
+
+def identity(scope: Scope) -> Identity:
+    """Return what explains the difference of ledger and bank, from the ledger's own payments."""
+    total = totals(scope)
+    terms = {bucket: total[bucket].kopecks for bucket in WEBHOOK_BUCKETS}
+    terms[Bucket.REVERSED_BY_BANK] = -total[Bucket.REVERSED_BY_BANK].kopecks
+    terms[Bucket.AMOUNT_MISMATCH] = _notified_minus_booked(scope)
+    terms |= {bucket: -total[bucket].kopecks for bucket in _SUBTRACTED}
+    bank = sum(total[bucket].kopecks for bucket in LINE_BUCKETS)
+    return Identity(ledger(scope), bank, terms)
+
+
+def ledger(scope: Scope) -> int:
+    """Return the sum of the ledger's payments for the lines and webhooks of `scope`, in kopecks."""
+    of_lines = Q(webhook__matches__live=True, webhook__matches__line__in=lines(scope, *LINE_BUCKETS))
+    proposed = Q(webhook__proposal__line__in=lines(scope, *LINE_BUCKETS))
+    keys = [MatchKey.objects.filter(condition) for condition in (of_lines, proposed)]
+    payments = (
+        Payment.objects.filter(pk__in=found.values("payment_id"), reversal__isnull=True)
+        for found in [*keys, webhooks(scope, *WEBHOOK_BUCKETS)]
+    )
+    return sum(found.aggregate(kopecks=Sum("amount_kopecks", default=0))["kopecks"] for found in payments)
+
+
+def partners(found: Collection[StatementLine]) -> dict[int, int]:
+    """Return the webhook that each of the lines `found` is matched with or proposed for, by primary keys.
+
+    That of a bank's reversal is the webhook of the line it takes back.
+    """
+    originals = {line.pk: line.reverses_id or line.pk for line in found}
+    matched = Match.objects.filter(live=True, line__in=originals.values())
+    proposed = Proposal.objects.filter(line__in=originals.values())
+    by_line = dict(proposed.values_list("line_id", "webhook_id"))
+    by_line |= dict(matched.values_list("line_id", "webhook_id"))
+    return {line: by_line[original] for line, original in originals.items() if original in by_line}
+
+
+def unsettled(scope: Scope) -> Iterator[Bucket]:
+    """Yield the buckets that wait for an operator."""
+    for bucket, total in totals(scope).items():
+        if total.count and bucket not in SETTLED:
+            yield bucket
+
+
+def _notified_minus_booked(scope: Scope) -> int:
+    pairs = Proposal.objects.filter(line__in=lines(scope, Bucket.AMOUNT_MISMATCH))
+    difference: int = pairs.aggregate(
+        kopecks=Sum(F("webhook__match_key__kopecks") - F("line__kopecks"), default=0)
+    )["kopecks"]
+    return difference

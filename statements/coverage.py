@@ -1,0 +1,107 @@
+"""Which days of our accounts are covered by proven statements, and whether these follow on each other.
+
+A statement proves an account if its sums hold and all its documents are readable, or if an operator has
+accepted it. A day counts as covered once it was over when the bank wrote the file.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import date, timedelta
+from itertools import pairwise
+
+from django.db.models import F, Q, QuerySet
+
+from statements.models import BankStatement, OwnAccount, StatementBalance
+
+ONE_DAY = timedelta(days=1)
+PROVEN = Q(statement__accepted_by__isnull=False) | Q(proof=StatementBalance.Proof.HOLDS) & ~Q(
+    statement__verdict=BankStatement.Verdict.PARTIAL
+)
+_NEWEST_FIRST = ("-statement__created_at", "-statement_id", "first_day", "pk")
+
+
+@dataclass(frozen=True, slots=True)
+class Period:
+    """Days from `first` to `last`, both included."""
+
+    first: date
+    last: date
+
+    def overlaps(self, other: "Period") -> bool:
+        return self.first <= other.last and other.first <= self.last
+
+
+@dataclass(frozen=True, slots=True)
+class Break:
+    """The closing balance of a day that is not the opening balance of the next one, in kopecks."""
+
+    account: str
+    day: date
+    closing: int
+    opening: int
+
+
+def proven_balances(account: OwnAccount) -> QuerySet[StatementBalance]:
+    """Return the account's proven sections with days, the newest statement's first."""
+    balances = StatementBalance.objects.filter(PROVEN, account=account, first_day__lte=F("last_day"))
+    return balances.order_by(*_NEWEST_FIRST).select_related("statement")
+
+
+def covered_periods(account: OwnAccount) -> list[Period]:
+    """Return the finished days that proven statements of `account` cover, as periods in order."""
+    return merge(
+        Period(balance.first_day, min(balance.last_day, balance.finished_day))
+        for balance in proven_balances(account)
+        if balance.first_day and balance.last_day and balance.finished_day
+    )
+
+
+def merge(periods: Iterable[Period]) -> list[Period]:
+    """Return `periods` in order, those that touch or overlap as one; leave out those that run backwards."""
+    merged: list[Period] = []
+    forward = (period for period in periods if period.first <= period.last)
+    for period in sorted(forward, key=lambda period: (period.first, period.last)):
+        if merged and period.first - merged[-1].last <= ONE_DAY:
+            merged[-1] = Period(merged[-1].first, max(merged[-1].last, period.last))
+        else:
+            merged.append(period)
+    return merged
+
+
+def fully_covered_periods() -> list[Period]:
+    """Return the days, as periods in order, on which proven statements cover every active account."""
+    accounts = [(account, covered_periods(account)) for account in OwnAccount.objects.order_by("number")]
+    edges = {account.since for account, _ in accounts}
+    edges |= {account.until + ONE_DAY for account, _ in accounts if account.until}
+    for _, periods in accounts:
+        edges |= {period.first for period in periods} | {period.last + ONE_DAY for period in periods}
+    covered = []
+    for first, after in pairwise(sorted(edges)):
+        active = [periods for account, periods in accounts if account.is_active_on(first)]
+        if active and all(any(period.first <= first <= period.last for period in ps) for ps in active):
+            covered.append(Period(first, after - ONE_DAY))
+    return merge(covered)
+
+
+def is_covered(account: OwnAccount, day: date) -> bool:
+    """Return whether a proven statement of `account` covers `day`, and the day was over."""
+    return any(period.first <= day <= period.last for period in covered_periods(account))
+
+
+def breaks() -> Iterator[Break]:
+    """Yield the days, by account, whose closing balance is not the opening balance of the day after.
+
+    Of several statements the newest says what a balance was. One that was written before its last day was
+    over doesn't know that day's closing balance.
+    """
+    for account in OwnAccount.objects.order_by("number"):
+        closings: dict[date, int] = {}
+        openings: dict[date, int] = {}
+        for balance in StatementBalance.objects.filter(account=account).order_by(*_NEWEST_FIRST):
+            if balance.first_day and balance.opening is not None:
+                openings.setdefault(balance.first_day - ONE_DAY, balance.opening)
+            if balance.last_day and balance.closing is not None and balance.finished_day == balance.last_day:
+                closings.setdefault(balance.last_day, balance.closing)
+        for day in sorted(closings.keys() & openings.keys()):
+            if closings[day] != openings[day]:
+                yield Break(account.number, day, closings[day], openings[day])

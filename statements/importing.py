@@ -1,0 +1,235 @@
+"""Import bank statements. Importing is idempotent: files in any order, repeated or overlapping, add each line
+once, and it posts nothing."""
+
+import zlib
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
+from hashlib import sha256
+from itertools import islice
+
+from django.conf import settings
+from django.contrib.auth.models import User
+from django.db import IntegrityError, transaction
+from django.db.models import QuerySet
+from django.utils import timezone
+
+from core.db import transactions
+from statements import reading
+from statements.coverage import Period
+from statements.lines import lines_of
+from statements.models import (
+    NAME_CHARS_MAX,
+    BankStatement,
+    LineSighting,
+    OwnAccount,
+    StatementBalance,
+    StatementLine,
+)
+from statements.reading import StatementFile
+from statements.rejecting import record_rejected
+from statements.withdrawal import update_withdrawn
+
+ROWS_AT_ONCE = 1000
+TRIES_MAX = 12  # each may wait for the lock of another import for seconds
+
+Progress = Callable[[int, int], object]  # new lines stored, new lines in all
+LineKey = tuple[int, str, int]  # account, fingerprint, ordinal
+
+
+class StatementRefused(Exception):
+    """The file is not taken; `line` is where it is wrong, if that is known."""
+
+    def __init__(self, reason: str, line: int | None = None) -> None:
+        super().__init__(reason)
+        self.line = line
+
+
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """What an import did. `lines` are the file's; of these `new_lines` were unknown."""
+
+    statement: BankStatement
+    lines: int = 0
+    new_lines: int = 0
+    withdrawn_lines: int = 0
+    is_repeated: bool = False
+
+    @property
+    def known_lines(self) -> int:
+        return self.lines - self.new_lines
+
+
+def import_statement(
+    body: bytes, name: str, user: User | None = None, progress: Progress = lambda done, total: None
+) -> Imported:
+    """Store the statement with the lines that are not known yet.
+
+    Bytes that were imported before change nothing. Raise StatementRefused, after recording the file, if
+    nothing may be taken from it or if an account is not one of ours.
+    """
+    digest = sha256(body).hexdigest()
+    if known := BankStatement.objects.filter(sha256=digest).first():
+        return _repeated(known)
+    file = reading.read(body)
+    try:
+        _check(file)
+    except StatementRefused as exc:
+        record_rejected(name, body, str(exc))
+        raise
+    statement = BankStatement(
+        sha256=digest,
+        name=name[:NAME_CHARS_MAX],
+        body=zlib.compress(body),
+        encoding=file.encoding or "",
+        verdict=file.verdict,
+        warnings=[asdict(finding) for finding in file.warnings],
+        unreadable=sum(bool(document.errors) for document in file.documents),
+        uploaded_by=user,
+    )
+    return transactions.run_with_retries(lambda: _store(statement, file, progress), TRIES_MAX)
+
+
+def add_accounts(file: StatementFile) -> None:
+    """Take the file's accounts for ours, reconciled from the first day that the file says of each."""
+    for proof in file.accounts:
+        days = [section.first_day for section in proof.sections if section.first_day]
+        since = min(days, default=file.header.first_day or timezone.localdate())
+        OwnAccount.objects.get_or_create(number=proof.account, defaults={"since": since})
+
+
+def _check(file: StatementFile) -> None:
+    for error in file.errors:
+        raise StatementRefused(f"{error.code}: {error.reason}", error.line)
+    ours = set(_own_accounts(file).values_list("number", flat=True))
+    for account in file.accounts:
+        if account.account not in ours:
+            raise StatementRefused(f"account {account.account} is not one of ours")
+    if not ours:
+        raise StatementRefused("the file names no account")
+
+
+def _own_accounts(file: StatementFile) -> QuerySet[OwnAccount]:
+    return OwnAccount.objects.filter(number__in=[account.account for account in file.accounts])
+
+
+def _repeated(statement: BankStatement) -> Imported:
+    return Imported(statement, lines=statement.sightings.count(), is_repeated=True)
+
+
+def _store(statement: BankStatement, file: StatementFile, progress: Progress) -> Imported:
+    """Store everything in one transaction, under the locks of the accounts, in primary-key order.
+
+    So imports and matchings of an account run one after the other, and can't deadlock.
+    """
+    statement.pk = None
+    try:
+        with transaction.atomic():
+            locked = _own_accounts(file).select_for_update().order_by("pk")
+            accounts = {account.number: account for account in locked}
+            statement.uploaded_at = timezone.now()
+            statement.created_at = _created_at(file, statement.uploaded_at)
+            statement.save(force_insert=True)
+            _store_balances(statement, file, accounts)
+            return _store_lines(statement, file, accounts, progress)
+    except IntegrityError:
+        known = BankStatement.objects.filter(sha256=statement.sha256).first()
+        if known is None:
+            raise
+        return _repeated(known)  # the same bytes were imported at the same time
+
+
+def _created_at(file: StatementFile, uploaded_at: datetime) -> datetime:
+    """Return when the bank wrote the file; the time is of STATEMENT_TIME_ZONE."""
+    if file.header.created is None:
+        return uploaded_at
+    return datetime.fromisoformat(file.header.created).replace(tzinfo=settings.STATEMENT_TIME_ZONE)
+
+
+def _store_balances(
+    statement: BankStatement, file: StatementFile, accounts: Mapping[str, OwnAccount]
+) -> None:
+    day_before = statement.created_at.astimezone(settings.STATEMENT_TIME_ZONE).date() - timedelta(days=1)
+    StatementBalance.objects.bulk_create(
+        StatementBalance(
+            statement=statement,
+            account=accounts[proof.account],
+            first_day=section.first_day,
+            last_day=section.last_day,
+            finished_day=min(section.last_day, day_before) if section.last_day else None,
+            opening=section.opening,
+            credited=section.credited,
+            debited=section.debited,
+            closing=section.closing,
+            proof=proof.proof,
+        )
+        for proof in file.accounts
+        for section in proof.sections
+    )
+
+
+def _store_lines(
+    statement: BankStatement, file: StatementFile, accounts: Mapping[str, OwnAccount], progress: Progress
+) -> Imported:
+    numbered = list(lines_of(file, accounts))
+    lines = [line for _, line in numbered]
+    known = _known_lines(lines)
+    new = [line for line in lines if _key(line) not in known]
+    for start in range(0, len(new), ROWS_AT_ONCE):
+        part = new[start : start + ROWS_AT_ONCE]
+        StatementLine.objects.bulk_create(part)
+        progress(start + len(part), len(new))
+    _lower_positions(lines, known)
+    _store_sightings(statement, numbered, _known_lines(lines) if new else known)
+    withdrawn = sum(update_withdrawn(account, period) for account, period in _periods(lines, file, accounts))
+    return Imported(statement, len(lines), len(new), withdrawn)
+
+
+def _key(line: StatementLine) -> LineKey:
+    return line.account_id, line.fingerprint, line.ordinal
+
+
+def _known_lines(lines: Collection[StatementLine]) -> dict[LineKey, tuple[int, int]]:
+    """Return (primary key, position) of the stored lines of these accounts and days."""
+    days = [line.booked_on for line in lines]
+    if not days:
+        return {}
+    stored = StatementLine.objects.filter(
+        account_id__in={line.account_id for line in lines}, booked_on__range=(min(days), max(days))
+    )
+    rows = stored.values_list("account_id", "fingerprint", "ordinal", "pk", "position")
+    return {(account, fingerprint, ordinal): (pk, at) for account, fingerprint, ordinal, pk, at in rows}
+
+
+def _lower_positions(lines: Collection[StatementLine], known: Mapping[LineKey, tuple[int, int]]) -> None:
+    """Keep the smallest position of each line, so that it doesn't depend on the order of import."""
+    for line in lines:
+        pk, position = known.get(_key(line), (None, 0))
+        if pk and line.position < position:
+            StatementLine.objects.filter(pk=pk).update(position=line.position)
+
+
+def _store_sightings(
+    statement: BankStatement,
+    numbered: Collection[tuple[int, StatementLine]],
+    known: Mapping[LineKey, tuple[int, int]],
+) -> None:
+    sightings = (
+        LineSighting(line_id=known[_key(line)][0], statement=statement, position=index)
+        for index, line in numbered
+    )
+    while part := list(islice(sightings, ROWS_AT_ONCE)):
+        LineSighting.objects.bulk_create(part)
+
+
+def _periods(
+    lines: Collection[StatementLine], file: StatementFile, accounts: Mapping[str, OwnAccount]
+) -> Iterator[tuple[OwnAccount, Period]]:
+    """Yield for each account the days that the file may change: those of its sections and of its lines."""
+    for proof in file.accounts:
+        account = accounts[proof.account]
+        days = [line.booked_on for line in lines if line.account_id == account.pk]
+        for section in proof.sections:
+            days += [day for day in (section.first_day, section.last_day) if day]
+        if days:
+            yield account, Period(min(days), max(days))

@@ -1,0 +1,111 @@
+"""Match the lines of bank statements with webhooks: exact, deterministic, one to one.
+
+1. Payer, amount and plain number are equal, and the webhook's day is the statement's date.
+2. The same with the number's digits.
+3. Payer, amount and number or its digits are equal, at most five days from date or booking day, the nearest
+   first.
+
+Money has no tolerance, and payers are never mixed. What is left is proposed to operators or ends in a bucket
+(statements/bucketing.py). The result depends on what is stored, not on the order in which it came: matches
+that something new may change are taken back and found again.
+"""
+
+from dataclasses import dataclass
+from datetime import date, timedelta
+from typing import Any
+
+from django.db import transaction
+
+from core.db import transactions
+from statements import bucketing, match_sql, webhook_terms
+from statements.match_sql import PAYERS, UNSETTLED, execute, rows
+from statements.models import Bucket, Match, MatchKey, OwnAccount, Proposal, StatementLine
+
+# A payment's document date may be weeks before the first line that is reconciled.
+WEBHOOK_DAYS_BEFORE = timedelta(days=92)
+ROWS_AT_ONCE = 1000
+TRIES_MAX = 12  # each may wait for the lock of an import for seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Matched:
+    """How many webhooks were new to the matching, and how many matches it found, by rank."""
+
+    new_webhooks: int
+    by_rank: dict[int, int]
+
+
+def match(*, is_full: bool = False) -> Matched:
+    """Match everything that is new or changed, and decide the bucket of all that is not matched.
+
+    With `is_full`, which a changed own account needs, decide every line and webhook again. Posts nothing.
+    Only one matching runs at a time, under the locks of all own accounts.
+    """
+    new_webhooks = webhook_terms.add_new()
+
+    def run() -> Matched:
+        with transaction.atomic():
+            accounts = list(OwnAccount.objects.select_for_update().order_by("pk"))
+            if is_full:
+                _reset()
+            webhook_terms.update_changed()
+            from_day = min((account.since for account in accounts), default=date.max)
+            parameters = {"from_day": from_day - WEBHOOK_DAYS_BEFORE}
+            _take_back(parameters)
+            by_rank = _find(parameters)
+            bucketing.decide(parameters)
+        return Matched(new_webhooks, by_rank)
+
+    return transactions.run_with_retries(run, TRIES_MAX)
+
+
+def _reset() -> None:
+    StatementLine.objects.exclude(bucket=Bucket.UNDECIDED).update(bucket=Bucket.UNDECIDED)
+    MatchKey.objects.exclude(bucket=Bucket.UNDECIDED).update(bucket=Bucket.UNDECIDED)
+
+
+def _take_back(parameters: dict[str, Any]) -> None:
+    """Delete proposals, and the automatic matches that compete with a line or webhook that is not settled."""
+    Proposal.objects.all().delete()
+    columns = "inn, kopecks, digits_key"
+    unsettled = (
+        f"SELECT {columns} FROM statements_statementline WHERE bucket IN ({UNSETTLED}) AND inn IS NOT NULL"
+        f" UNION SELECT {columns} FROM statements_matchkey"
+        " WHERE state <> 'none' AND bucket <> 'matched' AND day >= %(from_day)s"
+        " UNION SELECT notified_inn, kopecks, digits_key FROM statements_matchkey"
+        " WHERE state <> 'none' AND bucket <> 'matched' AND day >= %(from_day)s AND notified_inn <> inn"
+    )
+    found = rows(
+        f"SELECT m.id, m.line_id, m.webhook_id FROM ({unsettled}) u JOIN statements_statementline l"
+        " ON l.inn = u.inn AND l.kopecks = u.kopecks AND l.digits_key = u.digits_key"
+        " JOIN statements_match m ON m.line_id = l.id AND m.live = TRUE AND m.`rank` IN (1, 2, 3)",
+        parameters,
+    )
+    withdrawn = Match.objects.filter(live=True, line__is_withdrawn=True, rank__in=(1, 2, 3))
+    found = [*found, *withdrawn.values_list("pk", "line_id", "webhook_id")]
+    for start in range(0, len(found), ROWS_AT_ONCE):
+        matches, lines, webhooks = zip(*found[start : start + ROWS_AT_ONCE], strict=True)
+        Match.objects.filter(pk__in=matches).delete()
+        StatementLine.objects.filter(pk__in=lines).update(bucket=Bucket.UNDECIDED)
+        MatchKey.objects.filter(pk__in=webhooks).update(bucket=Bucket.UNDECIDED)
+
+
+def _find(parameters: dict[str, Any]) -> dict[int, int]:
+    by_rank = {}
+    for rank, number in ((Match.Rank.NUMBER, "number_key"), (Match.Rank.DIGITS, "digits_key")):
+        found = (execute(match_sql.exact_matches(rank, number, payer), parameters) for payer in PAYERS)
+        by_rank[rank.value] = sum(found)
+    by_rank[Match.Rank.NEAR.value] = sum(
+        _repeat(match_sql.near_matches(days, payer), parameters)
+        for days in range(match_sql.NEAR_DAYS_MAX + 1)
+        for payer in PAYERS
+    )
+    return by_rank
+
+
+def _repeat(sql: str, parameters: dict[str, Any]) -> int:
+    """Execute `sql` until it finds nothing more: each time it takes pairs that are first on both sides."""
+    found = 0
+    while count := execute(sql, parameters):
+        found += count
+    return found
