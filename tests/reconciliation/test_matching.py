@@ -16,7 +16,7 @@ from statements.matching import match
 from statements.models import LineSighting, Match, MatchKey, OwnAccount, StatementBalance, StatementLine
 from tests.reconciliation.reference import reference_matches
 from tests.reconciliation.scenarios import play, store
-from tests.statements.files import OWN
+from tests.statements.files import OWN, document, section, statement
 
 CORPUS = Path(__file__).parents[1] / "statements/corpus"
 SEEDS = range(12)
@@ -108,7 +108,7 @@ def sequences() -> list[tuple[Path, ...]]:
 def notified(number: str, day: int, status: str = "applied") -> dict[str, Any]:
     inn = {"103": "0033003303", "104": "0044004404"}.get(number, "0055005512")
     kopecks = {"103": 1000, "104": 2000}.get(number, 3000)
-    at = f"2026-03-{day}T10:00:00+03:00"
+    at = f"2026-03-{day:02}T10:00:00+03:00"
     return {
         "id": number,
         "inn": inn,
@@ -139,6 +139,22 @@ def test_any_order_and_repetition_of_overlapping_files_ends_alike() -> None:
     assert all(found == outcomes[0] for found in outcomes)
     assert len(outcomes) == len(list(permutations("ab"))) + 6
     assert [len(part) for part in outcomes[0]] == [4, 5, 2, 3]
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("later_first", [True, False])
+def test_line_that_agrees_better_takes_the_webhook_over(later_first: bool) -> None:
+    OwnAccount.objects.create(number=OWN, since="2026-01-01")
+    store(notified("103", 9))
+    days = (11, 9) if later_first else (9, 11)
+    for day in days:
+        at = f"{day:02}.03.2026"
+        balances = section(ДатаНачала=at, ДатаКонца=at)
+        line = document(Номер="103", Дата=at, ДатаПоступило=at)
+        import_statement(statement(balances, line, ДатаСоздания="12.03.2026").encode("cp1251"), at)
+        match()
+
+    assert [(found.line.date.day, found.rank) for found in Match.objects.filter(live=True)] == [(9, 1)]
 
 
 @pytest.mark.django_db

@@ -69,6 +69,15 @@ def test_line_that_a_newer_proven_statement_lacks_is_withdrawn(older_first: bool
 
 
 @pytest.mark.django_db
+def test_line_of_a_newer_unproven_statement_is_not_withdrawn() -> None:
+    own_account()
+    import_statement(written(document(Номер="8"), on="03.03.2026"), "proven")
+    import_statement(written(document(Номер="7"), on="04.03.2026", total="20.00"), "its sums fail")
+
+    assert numbers(is_withdrawn=True) == []
+
+
+@pytest.mark.django_db
 def test_unproven_statement_withdraws_nothing() -> None:
     own_account()
     import_statement(written(document(), on="03.03.2026"), "")
