@@ -14,7 +14,7 @@ from tests.harness.procfile_stack import ProcfileStack
 
 @dataclass(frozen=True)
 class Action:
-    """A correction that an operator has been told is done."""
+    """A correction that an operator saw as done."""
 
     kind: str
     inn: str  # of an assignment

@@ -10,7 +10,7 @@ from typing import Any
 import hypothesis
 import pytest
 from celery import current_app
-from django.contrib.auth.models import Permission
+from django.contrib.auth.models import Group, Permission
 from django.contrib.contenttypes.models import ContentType
 from django.core.management import call_command
 from django.core.management.color import no_style
@@ -109,8 +109,9 @@ def flush_only_filled_tables() -> Iterator[None]:
 
 
 def filled_tables() -> list[str]:
-    """Return the tables that have rows, except those that `migrate` fills again after each truncation."""
-    filled_by_migrate = {model._meta.db_table for model in (ContentType, Permission)}
+    """Return the tables that have rows, except those that `migrate` fills."""
+    filled_models = (ContentType, Permission, Group, Group.permissions.through)
+    filled_by_migrate = {model._meta.db_table for model in filled_models}
     tables = sorted(set(connection.introspection.django_table_names()) - filled_by_migrate)
     with connection.cursor() as cursor:
         cursor.execute(f"SELECT {', '.join(f'EXISTS (SELECT 1 FROM {table})' for table in tables)}")

@@ -86,7 +86,7 @@ def forbid_programs() -> Iterator[None]:
     def start_if_short(popen: Any, command: Any, *arguments: Any, **options: Any) -> None:
         words = [command] if isinstance(command, str | os.PathLike) else list(command)
         if any(str(word).startswith((f"{sys.prefix}/bin/", *SERVERS)) for word in words):
-            raise TierExceeded(f"a test of the tier process starts a program like this one: {command!r}")
+            raise TierExceeded(f"only a test of the tier process may start this program: {command!r}")
         start(popen, command, *arguments, **options)
 
     with pytest.MonkeyPatch.context() as patch:

@@ -38,6 +38,11 @@ def webhooks_of(payment_ids: Collection[int]) -> dict[int, Webhook]:
     return {pk: by_operation[each] for pk, each in operations.items() if each in by_operation}
 
 
+def _waiting_webhook(key: int) -> Webhook | None:
+    """Return the webhook of a payment that waits in suspense; None for another one, or without a webhook."""
+    return webhooks_of([key]).get(key) if waiting_payments().filter(pk=key).exists() else None
+
+
 class AgeFilter(admin.SimpleListFilter):
     title = gettext_lazy("time in suspense")
     parameter_name = "age"
@@ -152,7 +157,7 @@ class UnassignedPaymentAdmin(PaymentAdmin):
         """Redirect to the confirmation of the payment's assignment."""
         if not self.has_assign_permission(request):
             raise PermissionDenied
-        webhook = webhooks_of([key]).get(key) if waiting_payments().filter(pk=key).exists() else None
+        webhook = _waiting_webhook(key)
         if webhook is None:
             raise Http404
         return redirect(f"{reverse('admin:ingest_webhook_action', args=[ASSIGN.value])}?ids={webhook.pk}")
@@ -160,7 +165,9 @@ class UnassignedPaymentAdmin(PaymentAdmin):
     def change_view(
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: Any = None
     ) -> HttpResponse:
-        context = {**(extra_context or {}), "can_assign": self.has_assign_permission(request)}
+        can_assign = self.has_assign_permission(request) and object_id.isdecimal()
+        can_assign = can_assign and _waiting_webhook(int(object_id)) is not None
+        context = {**(extra_context or {}), "can_assign": can_assign}
         return super().change_view(request, object_id, form_url, context)
 
     @admin.display(description=gettext_lazy("days in suspense"))
@@ -190,6 +197,8 @@ class UnassignedPaymentAdmin(PaymentAdmin):
         return admin_link(payment.webhook, f"{operation_id[:8]}…") if payment.webhook else operation_id
 
     @admin.display(description="")
-    def assign(self, payment: UnassignedPayment) -> str:
+    def assign(self, payment: Any) -> str:
+        if payment.webhook is None:
+            return ""
         url = reverse("admin:ledger_unassignedpayment_assign", args=[payment.pk])
         return format_html('<a class="button" href="{}">{}</a>', url, _("Assign"))

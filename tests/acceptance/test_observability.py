@@ -64,6 +64,9 @@ class Collector:
         return spans
 
 
+pytestmark = pytest.mark.process
+
+
 @pytest.fixture
 def collector() -> Iterator[Collector]:
     collector = Collector()

@@ -19,6 +19,7 @@ SHOWN = {
             "Rejected deliveries",
             "Ignored deliveries",
             "Unrecognized deliveries",
+            "Operation versions",
             "Suspected duplicates",
         ),
     ],

@@ -70,6 +70,7 @@ def test_every_baseline_refuses_an_invalid_delivery(baseline: Any, post: Post) -
     assert post(baseline.bank_webhook, payment_body(FIRST, amount=-1)).status_code == 400
 
 
+@pytest.mark.process
 @pytest.mark.skipif(not ON_SQLITE, reason="processes of baselines are tested in the run on SQLite")
 def test_baseline_runs_behind_stock_gunicorn() -> None:
     system = System.MESSAGE_PER_WEBHOOK

@@ -33,9 +33,11 @@ ALLOWED = {
     "ingest.IgnoredDelivery": {"received_at__gte"},
     "ingest.RejectedDelivery": {"received_at__gte"},
     "ingest.UnrecognizedDelivery": {"state", "received", "source"},
-    "ingest.SuspectedDuplicate": {"state__exact"},
+    "ingest.OperationVersion": {"decision__exact", "decision__isnull", "outcome__exact", "outcome__isnull"},
+    "ingest.SuspectedDuplicate": {"state__exact", "state__isnull"},
     "ingest.Webhook": {"status__exact", "status__isnull", "received", "error_fingerprint"},
     "ledger.Payment": {"id__gte"},
+    "ledger.UnassignedPayment": {"id__gte"},
     "otp_static.StaticDevice": OF_DEVICES,
     "otp_totp.TOTPDevice": OF_DEVICES,
 }

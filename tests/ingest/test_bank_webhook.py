@@ -14,6 +14,7 @@ from structlog.contextvars import get_contextvars
 
 from ingest import doorbell, inbox
 from ingest.models import ConflictingDelivery, RejectedDelivery, Webhook
+from ingest.payment_fingerprint import payment_fingerprint
 from ingest.views import BODY_BYTES_MAX
 from ledger.models import Payment
 from tests.concurrency import run_concurrently
@@ -95,6 +96,7 @@ def test_prepared_insert_writes_the_same_row_as_the_model() -> None:
         document_date=payment.document_date,
         body=b"\x00'%s\xff",
         received_at=inserted.received_at,
+        payment_fingerprint=payment_fingerprint(payment),
     )
 
     created = Webhook.objects.values().get(operation_id=other_id)

@@ -397,6 +397,7 @@ def test_operators_can_act_and_auditors_can_view() -> None:
         "dismiss_webhook",
         "resolve_conflict",
         "correct_payment",
+        "decide_duplicate",
         "process_unrecognized",
         "dismiss_unrecognized",
     }

@@ -315,7 +315,7 @@ def test_correction_without_an_operator_action_is_drift(other: PaymentTerms | No
     [drift] = reconcile()
 
     assert (drift.what, drift.operation_id) == ("correction", webhook.operation_id)
-    assert drift.expected == "0 replacements, at most 0 reversals"
+    assert drift.expected == "at most 0 replacements and 0 reversals"
     assert list(verify()) == []
 
 

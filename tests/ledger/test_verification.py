@@ -247,7 +247,7 @@ def test_verification_takes_constant_number_of_statements(
 ) -> None:
     for inns in (1, 40):
         post_payments(*(terms(inn=f"{inn:010}") for inn in range(1, inns + 1)))
-        with django_assert_num_queries(9):
+        with django_assert_num_queries(10):
             assert found() == []
 
 

@@ -186,6 +186,7 @@ SCENES: dict[str, Scene] = {
     "Posted": after(lambda: stored(status="applied", applied_at=MIDNIGHT_IN_MOSCOW.replace(microsecond=1))),
     "Failed, until an operator replays it": after(lambda: stored(status="failed")),
     "Dismissed": after(lambda: stored(status="dismissed")),
+    "Held as a suspected duplicate": after(lambda: stored(status="held")),
     "Up": after(),
     "Ready": after(),
     "migrations are missing: manage.py migrate": without_a_migration,
