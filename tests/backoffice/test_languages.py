@@ -15,9 +15,10 @@ from django_otp.plugins.otp_totp.models import TOTPDevice
 
 from api.keys import issue
 from api.models import ApiKey
-from ingest import operator_actions, unrecognized
+from ingest import operator_actions, unrecognized, version_storage
 from ingest.admin import action_views
 from ingest.banks.events import UnrecognizedEvent
+from ingest.inbox import Delivery
 from ingest.models import (
     ConflictingDelivery,
     DuplicateDelivery,
@@ -25,6 +26,7 @@ from ingest.models import (
     LedgerVerification,
     OperatorAction,
     RejectedDelivery,
+    SuspectedDuplicate,
     UnrecognizedDelivery,
     Webhook,
 )
@@ -87,6 +89,10 @@ def create_rows() -> dict[str, Webhook]:
     ConflictingDelivery.objects.create(webhook=failed, difference="amount_kopecks", body=altered)
     resolved = ConflictingDelivery.objects.create(webhook=applied, difference="amount_kopecks", body=altered)
     DuplicateDelivery.objects.create(webhook=failed)
+    SuspectedDuplicate.objects.create(webhook=webhooks[Webhook.Status.HELD], first=applied)
+    numbered = terms(document_number="ПП-3")
+    for version in (1, 2):
+        version_storage.store(numbered, version, Delivery(payment_body(numbered)))
     for kind in (RejectedDelivery, IgnoredDelivery, UnrecognizedDelivery):
         kind.objects.create(reason="не тот счёт", body=b"{}")
     everything = UnrecognizedDelivery.objects.all()
