@@ -32,7 +32,7 @@ T = TypeVar("T")
 _MISSING = re.compile(r"Object missing required field `(\w+)`(?: - at `\$\.([\w.]+)`)?$")
 _WRONG_TYPE = re.compile(r"(Expected .+) - at `\$\.([\w.]+)`$")
 _JSON_NUMBER = re.compile(r"-?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?0*[0-9]{1,3})?")
-_VERSION = re.compile(rb'[0-9]{1,19}|"[0-9]{1,19}"')
+_VERSION = re.compile(rb'([0-9]{1,19})(?:\.0{1,9})?|"([0-9]{1,19})"')
 _PLAIN_DECIMAL = re.compile(r"[0-9]+\.?[0-9]*|\.[0-9]+")
 _DATE_SHAPE = re.compile(r"[0-9W-]{7,10}(?:[Tt ][0-9:.,]{2,32}(?:[Zz]|[+-][0-9:]{2,8})?)?")
 
@@ -114,13 +114,14 @@ def optional_version(raw: bytes, field: str) -> int | None:
 
 
 def version(raw: bytes, field: str) -> int:
-    """Parse a version of an operation: a JSON integer, or its digits as a string.
+    """Parse a version of an operation: a JSON integer, 2.0 included, or its digits as a string.
 
     JavaScript would round a number as long as DELETED.
     """
-    if not _VERSION.fullmatch(raw) or int(raw.strip(b'"')) > DELETED:
+    written = _VERSION.fullmatch(raw)
+    if not written or int(written[1] or written[2]) > DELETED:
         raise InvalidDelivery(field, f"must be a whole number from 0 to {DELETED}")
-    return int(raw.strip(b'"'))
+    return int(written[1] or written[2])
 
 
 def document_number(text: str, field: str) -> str:

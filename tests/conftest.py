@@ -14,7 +14,7 @@ from django.contrib.auth.models import Group, Permission
 from django.contrib.contenttypes.models import ContentType
 from django.core.management import call_command
 from django.core.management.color import no_style
-from django.db import connection
+from django.db import connection, connections
 from django.test import TransactionTestCase
 from django.test.utils import setup_databases
 from pytest_django import DjangoDbBlocker
@@ -46,6 +46,12 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_itemcollected(item: pytest.Item) -> None:
     tiers.mark_with_tier(item)
+
+
+def pytest_runtest_setup() -> None:
+    """Let the next query check the connection: tests of programs may last longer than the server keeps it."""
+    for opened in connections.all(initialized_only=True):
+        opened.health_check_done = False
 
 
 @pytest.hookimpl(wrapper=True)

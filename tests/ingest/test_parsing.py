@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from pytest_django import Settings
 
 from ingest.exceptions import InvalidDelivery
-from ingest.parsing import parse
+from ingest.parsing import parse, read
+from ingest.versions import DELETED
 from ledger.terms import PaymentTerms
 from tests.factories import MIDNIGHT_IN_MOSCOW, SAMPLE, payment_body, terms
 
@@ -276,3 +277,24 @@ def test_repeated_field_is_refused() -> None:
 )
 def test_garbage_is_refused_with_field_and_reason(garbage: bytes) -> None:
     assert ": " in error_message(garbage)
+
+
+@pytest.mark.parametrize(
+    ("raw", "version"),
+    [
+        *[("null", None), ("0", 0), ("2", 2), ("2.0", 2), ('"2"', 2)],
+        ("9223372036854775807", DELETED),
+        ('"9223372036854775807"', DELETED),
+        *[(wrong, "refused") for wrong in ("-1", "1.5", "1e3", "true", '""', '"2', '"2.0"', "[1]")],
+        ("9223372036854775808", "refused"),
+        ("9" * 25, "refused"),
+    ],
+)
+def test_version_is_a_whole_number(raw: str, version: int | str | None) -> None:
+    delivery = payment_body(PAYMENT, version="@").replace(b'"@"', raw.encode())
+    try:
+        found = read(delivery).version
+    except InvalidDelivery:
+        assert version == "refused"
+    else:
+        assert found == version

@@ -20,6 +20,7 @@ def test_scenario_ends_as_expected(scenario: Any) -> None:
     assert play(scenario) == []
 
 
+@pytest.mark.process
 def test_command_prints_what_differs_and_exits_1(tmp_path: Path) -> None:
     wrong = {**SCENARIOS[1], "expect": {**SCENARIOS[1]["expect"], "missing_webhook": []}}
     file = tmp_path / "wrong.json"
