@@ -7,15 +7,16 @@ Each check yields one sentence per violation.
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
-from faults.expected_ledger import Corrections, Ledger, expected_ledger, read_corrections
+from faults.expected_ledger import Corrections, Ledger, expected_ledger, read_corrections, versions
 from tests.harness.bank_client import Attempt, DeliveredTerms, RecordingBank
 from tests.harness.procfile_stack import DATABASE_ERRORS, ProcfileStack, execute
 
+MustFail = Callable[[DeliveredTerms], bool]  # which webhooks have to end failed
 Entry = tuple[int, UUID, int, int]  # seq, operation, amount, balance after
 APPEND_ONLY = {  # tables, each with a column
     "ledger_payment": "amount_kopecks",
@@ -85,18 +86,18 @@ def _redeliveries(stack: ProcfileStack, table: str) -> Counter[UUID]:
     return Counter(UUID(str(operation_id)) for (operation_id,) in stack.sql(query))
 
 
-def check(
-    stack: ProcfileStack, bank: RecordingBank, must_fail: Callable[[DeliveredTerms], bool]
-) -> list[str]:
+def check(stack: ProcfileStack, bank: RecordingBank, must_fail: MustFail) -> list[str]:
     """Return every violation as a sentence. `must_fail` decides which webhooks have to end failed."""
     state = read(stack)
+    plain = [attempt for attempt in bank.history if attempt.delivery.version is None]
+    stored = [attempt for attempt in bank.history if attempt.delivery.version in {None, 1}]
     return [
         *bank.violations,
         *_responses(bank.history),
-        *_inbox(bank.history, state),
-        *_recorded_deliveries(bank.history, state),
+        *_inbox(stored, state),
+        *_recorded_deliveries(plain, state),
         *_final_statuses(state, must_fail),
-        *_ledger(state, model(state, must_fail)),
+        *_ledger(state, model(state, must_fail, bank.history)),
         *_check_readers(bank, state),
         *_check_database_guards(stack),
         *_verify_ledger(stack),
@@ -180,7 +181,7 @@ def _check_count(
         yield f"recorded deliveries: {what}: {answered} answered, {unknown} unknown, {found} recorded"
 
 
-def _final_statuses(state: DatabaseState, must_fail: Callable[[DeliveredTerms], bool]) -> Iterator[str]:
+def _final_statuses(state: DatabaseState, must_fail: MustFail) -> Iterator[str]:
     """P5: every webhook reaches its final status, and the right one."""
     for operation_id, rows in state.inbox.items():
         for row in rows:
@@ -189,10 +190,11 @@ def _final_statuses(state: DatabaseState, must_fail: Callable[[DeliveredTerms], 
                 yield f"inbox: operation {operation_id} ended {row.status} instead of {final}"
 
 
-def model(state: DatabaseState, must_fail: Callable[[DeliveredTerms], bool]) -> Ledger:
+def model(state: DatabaseState, must_fail: MustFail, history: Sequence[Attempt]) -> Ledger:
     """Return what a single thread without faults would have posted: payments and reversals."""
     posted = [rows[0].terms for rows in state.inbox.values() if not must_fail(rows[0].terms)]
-    return expected_ledger(posted, state.corrections)
+    done = {**state.corrections.done, **versions(history)}
+    return expected_ledger(posted, replace(state.corrections, done=done))
 
 
 def _ledger(state: DatabaseState, expected: Ledger) -> Iterator[str]:

@@ -40,11 +40,19 @@ _DIGEST = re.compile('name="digest" value="([^"]*)"')
 
 
 def sign_in(stack: ProcfileStack) -> str:
-    """Create a superuser and return the key of a session: a login's password hash takes long under load."""
+    """Create a superuser and return the key of a session: a login's password hash takes long under load.
+
+    Raise RuntimeError if the site does not accept it.
+    """
     signed_in = stack.manage("shell", "-c", _SIGN_IN)
     if signed_in.returncode:
         raise RuntimeError(signed_in.stderr)
-    return signed_in.stdout.split()[-1]
+    session_key = signed_in.stdout.split()[-1]
+    index = Request(f"http://127.0.0.1:{stack.port}/admin/", headers={"Cookie": f"sessionid={session_key}"})
+    with urlopen(index) as response:
+        if response.url != index.full_url:
+            raise RuntimeError(f"the operator is sent to {response.url}")
+    return session_key
 
 
 @dataclass

@@ -8,22 +8,29 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
-from tests.harness.bank_client import DeliveredTerms
+from tests.harness.bank_client import Attempt, DeliveredTerms
 from tests.harness.procfile_stack import ProcfileStack
+
+DELETED = 2**63 - 1  # the version by which the bank deletes an operation
+VERSION = "version"
 
 
 @dataclass(frozen=True)
 class Action:
-    """A correction that an operator saw as done."""
+    """A correction whose item is done, or a later version of an operation that was acknowledged."""
 
     kind: str
     inn: str  # of an assignment
-    terms: DeliveredTerms | None  # of the conflict that a replacement resolved
+    terms: DeliveredTerms | None  # of the conflict that a replacement resolved, of a version; None if deleted
+
+    @property
+    def takes_back(self) -> bool:
+        return self.kind == "reverse" or (self.kind == VERSION and self.terms is None)
 
 
 @dataclass(frozen=True)
 class Corrections:
-    """What operators did, by operation in their order, and how the ledger links its payments."""
+    """What operators or the bank did, by operation in their order, and how the ledger links its payments."""
 
     done: Mapping[UUID, list[Action]]
     pending: int
@@ -79,6 +86,19 @@ def _terms(body: bytes) -> DeliveredTerms:
     )
 
 
+def versions(history: Iterable[Attempt]) -> dict[UUID, list[Action]]:
+    """Return the later versions that were acknowledged, by operation in their order."""
+    numbers: dict[UUID, int] = {}
+    done: dict[UUID, list[Action]] = defaultdict(list)
+    for attempt in history:
+        number, terms = attempt.delivery.version, attempt.delivery.terms
+        if number is None or attempt.outcome != "ok" or number <= numbers.get(terms.operation_id, 1):
+            continue
+        numbers[terms.operation_id] = number
+        done[terms.operation_id].append(Action(VERSION, "", None if number == DELETED else terms))
+    return done
+
+
 def expected_ledger(posted: Iterable[DeliveredTerms], corrections: Corrections) -> Ledger:
     """Post each operation, then carry out what was done to it."""
     ledger = Ledger()
@@ -101,7 +121,7 @@ def _correct(ledger: Ledger, original: DeliveredTerms, corrections: Corrections)
                 )
                 return
             ledger.add(replace(payment, operation_id=reversal), -1)
-        is_reversed = action.kind == "reverse"
+        is_reversed = action.takes_back
         if is_reversed:
             continue
         posted = corrections.replacements.get(payment.operation_id)
@@ -116,4 +136,5 @@ TERMS_OF: dict[str, Callable[[Action, DeliveredTerms, DeliveredTerms], Delivered
     "assign": lambda action, payment, _: replace(payment, inn=action.inn),
     "unassign": lambda _, payment, original: replace(payment, inn=original.inn),
     "replace": lambda action, payment, _: action.terms or payment,
+    VERSION: lambda action, payment, _: action.terms or payment,
 }

@@ -23,11 +23,11 @@ from celery import current_app
 from django.db import connection, transaction
 from django.db.models import QuerySet
 
-from ingest import correction_actions, doorbell, group_commit, operator_actions
+from ingest import correction_actions, doorbell, group_commit, operator_actions, version_corrections
 from ingest.banks.events import CreditEvent
 from ingest.batch import Stored
 from ingest.inbox import Arrival, StoreResult
-from ingest.models import OperatorAction, OperatorActionItem, Webhook
+from ingest.models import OperationVersion, OperatorAction, OperatorActionItem, Webhook
 from ledger import corrections, posting
 from ledger.exceptions import MissingOrganizations
 from ledger.models import Organization, Payment
@@ -72,6 +72,11 @@ FAILPOINTS: list[tuple[str, Any, str, str]] = [
     ("corrected", corrections, "correct", "after"),  # the action's item is not marked
     ("item-marked", operator_actions, "_mark", "after"),  # not committed
     ("chunk-committed", operator_actions, "_run_chunk", "after"),  # the next chunk has not begun
+    # Of a version of an operation, which corrects one payment:
+    ("version-begun", version_corrections, "_apply", "before"),
+    ("version-corrected", version_corrections, "_correct", "after"),  # its outcome is not recorded
+    ("version-recorded", version_corrections, "_record", "after"),  # not committed
+    ("version-applied", version_corrections, "_apply", "after"),
 ]
 
 
@@ -262,6 +267,16 @@ def _item_done_before_correction() -> None:
     operator_actions._RUNNERS.update(dict.fromkeys(correction_actions.KINDS, run_after_commit))
 
 
+def _version_done_before_correction() -> None:
+    correct = version_corrections._correct
+
+    def correct_after_commit(row: OperationVersion, webhook: Webhook) -> OperationVersion.Outcome:
+        transaction.on_commit(partial(correct, row, webhook))
+        return OperationVersion.Outcome.DONE
+
+    version_corrections._correct = correct_after_commit
+
+
 BUG_INSTALLERS: dict[str, Callable[[], None]] = {
     "no_organization_lock": _no_organization_lock,
     "acknowledge_before_commit": _acknowledge_before_commit,
@@ -275,4 +290,5 @@ BUG_INSTALLERS: dict[str, Callable[[], None]] = {
     "reversal_credited": _reversal_credited,
     "replacement_gains_a_kopeck": _replacement_gains_a_kopeck,
     "item_done_before_correction": _item_done_before_correction,
+    "version_done_before_correction": _version_done_before_correction,
 }

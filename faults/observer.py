@@ -5,19 +5,23 @@ from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
 from typing import Any
 
+from faults.expected_ledger import DELETED
 from tests.harness.procfile_stack import DATABASE_ERRORS, ProcfileStack, execute
 
 PAUSE_SECONDS = 0.03
 _SIGNED = "CASE kind WHEN 'reversal' THEN -amount_kopecks ELSE amount_kopecks END"
+_VERSIONS = "SELECT COUNT(*) FROM ingest_operationversion WHERE outcome = 'done' AND version"
+_DELETED = f"{_VERSIONS} = {DELETED}"
 _DONE = (
-    "SELECT COUNT(*) FROM ingest_operatoractionitem i JOIN ingest_operatoraction a ON a.id = i.action_id"
+    f"SELECT ({_VERSIONS} <> {DELETED}) + COUNT(*)"
+    " FROM ingest_operatoractionitem i JOIN ingest_operatoraction a ON a.id = i.action_id"
     " WHERE i.outcome = 'done' AND a.kind IN ('assign', 'unassign', 'replace')"
 )
 BOOKS = (
     "SELECT COALESCE(SUM(balance_kopecks), 0) FROM ledger_organization",
     "SELECT COALESCE(SUM(amount_kopecks), 0) FROM ledger_balancelog",
     f"SELECT COALESCE(SUM({_SIGNED}), 0) FROM ledger_payment",
-    "SELECT COUNT(*) FROM ledger_payment WHERE reverses_id IS NOT NULL",
+    f"SELECT COUNT(*) - ({_DELETED}) FROM ledger_payment WHERE reverses_id IS NOT NULL",
     "SELECT COUNT(*) FROM ledger_replacement",
     _DONE,
 )
@@ -75,12 +79,15 @@ class Observer:
 def inconsistencies(
     balances: int, entries: int, payments: int, reversals: int, replacements: int, done: int
 ) -> list[str]:
-    """Return what a reader must never see, while every correction is a reversal with a replacement."""
+    """Return what a reader must never see, while every correction replaces; deletions are not counted."""
     wrong = []
     if not balances == entries == payments:
         wrong.append("observer: balances, log entries and payments less reversals have different sums")
     if reversals != replacements:
         wrong.append("observer: a reversal was seen without its replacement")
     if done != replacements:
-        wrong.append("observer: a correction was seen without its operator action's item, or the reverse")
+        wrong.append(
+            "observer: a correction was seen without its operator action's item or its version's outcome,"
+            " or the reverse"
+        )
     return wrong

@@ -121,6 +121,12 @@ SEEDED_BUGS = [
         "ledger: operation .* is posted with terms that no delivery has",
     ),
     SeededBug(
+        "version_done_before_correction",
+        "a version of an operation is marked as done in a transaction before its correction",
+        "corrections_of_versions_killed",
+        "observer: a correction was seen without|ledger: ",
+    ),
+    SeededBug(
         "no_reversal_keys",
         "the ledger has no unique key of reversals",
         "corrections_concurrent",

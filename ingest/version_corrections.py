@@ -79,9 +79,7 @@ def _apply(key: int) -> None:
             return
         webhook = Webhook.objects.defer("body").get(operation_id=row.operation_id)
         outcome = _correct(row, webhook)
-        if outcome is Outcome.OPERATOR:
-            record_conflict(webhook, VERSION, Delivery(bytes(row.body), row.source, row.client_ip))
-        rows.update(outcome=outcome)
+        _record(row, webhook, outcome)
     log.info(
         "version applied", operation_id=str(row.operation_id), version=row.version, outcome=outcome.value
     )
@@ -104,6 +102,12 @@ def _correct(row: OperationVersion, webhook: Webhook) -> OperationVersion.Outcom
     except (_CorrectedByHand, IntegrityError, DataError):  # the latter two if a balance would overflow
         return Outcome.OPERATOR
     return Outcome.DONE
+
+
+def _record(row: OperationVersion, webhook: Webhook, outcome: OperationVersion.Outcome) -> None:
+    if outcome is Outcome.OPERATOR:
+        record_conflict(webhook, VERSION, Delivery(bytes(row.body), row.source, row.client_ip))
+    OperationVersion.objects.filter(pk=row.pk).update(outcome=outcome)
 
 
 def _wanted(row: OperationVersion) -> PaymentTerms | None:

@@ -48,6 +48,7 @@ class BankDelivery:
     body: bytes
     valid: bool = True
     path: str = BANK_PATH
+    version: int | None = None  # of an operation that the bank corrects; the first is 1
 
 
 @dataclass

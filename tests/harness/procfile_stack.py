@@ -30,6 +30,7 @@ except ImportError:  # only the embedded stack works then, which missing_servers
     MySQLdb = None
 DATABASE_ERRORS: tuple[type[Exception], ...] = (sqlite3.Error, *([MySQLdb.Error] if MySQLdb else []))
 
+SECRET_KEY = "only-for-the-fault-suite-" * 3
 EXIT_SECONDS_MAX = 60.0
 # Production's delays of minutes become seconds; their order stays the same.
 SHORT_TIMES = {
@@ -221,7 +222,7 @@ class ProcfileStack(Stack):
     def _servers_settings(self) -> dict[str, str]:
         """Start the proxies; return the settings of a production stack on these servers."""
         if self.database is None:
-            return {}
+            return {"SECRET_KEY": SECRET_KEY}  # else each process has its own, and accepts no other's session
         urls = {"DATABASE_URL": self.database.url, "REDIS_URL": f"redis://127.0.0.1:{free_port()}/0"}
         if self.redis:
             urls["REDIS_URL"] = self.redis.url
@@ -234,7 +235,7 @@ class ProcfileStack(Stack):
             timeouts = "connect_timeout=2&read_timeout=7&write_timeout=7"
             urls["DATABASE_URL"] = f"mysql://root@127.0.0.1:{database.port}/prihod?{timeouts}"
             urls["REDIS_URL"] = f"redis://127.0.0.1:{broker.port}/0"
-        production = {"DEBUG": "0", "SECRET_KEY": "only-for-the-fault-suite-" * 3}
+        production = {"DEBUG": "0", "SECRET_KEY": SECRET_KEY}
         return {**urls, **production, "WEBHOOK_AUTH": "none", "READ_AUTH": "none"}
 
     # Processes
@@ -267,8 +268,12 @@ class ProcfileStack(Stack):
                 server.start()
             elif server:
                 os.kill(server.pid, signal.SIGCONT)
-        self.start(*(name for name, program in self.programs.items() if not program.runs()), wait=False)
+        self.start_ended()
         wait_until(self.is_ready, "web is ready after healing")
+
+    def start_ended(self) -> None:
+        """Start the processes that have ended, as a supervisor does."""
+        self.start(*(name for name, program in self.programs.items() if not program.runs()), wait=False)
 
     def resume_stopped(self) -> None:
         """Send SIGCONT to all stopped processes."""
