@@ -35,7 +35,7 @@ def substitute_variables(text: str) -> str:
 
 def send(stack: LauncherStack, request: dict[str, Any]) -> Answer:
     path = substitute_variables(request["url"]["raw"].removeprefix("{{base_url}}"))
-    body = request["body"]["raw"] if "body" in request else None
+    body = substitute_variables(request["body"]["raw"]) if "body" in request else None
     headers = {header["key"]: header["value"] for header in request["header"]}
     connection = HTTPConnection("127.0.0.1", stack.port, timeout=30)
     try:
@@ -101,6 +101,7 @@ def test_collection_covers_the_api_contract() -> None:
         ("GET", f"{organization}/balance/", 404),
         ("GET", f"{organization}/balance/history/", 200),
         ("GET", f"{organization}/balance/history/", 400),
+        ("GET", "{{base_url}}/api/organizations/{{corrected_inn}}/balance/history/", 200),
         ("GET", "{{base_url}}/api/operations/{{operation_id}}/", 200),
         ("GET", "{{base_url}}/api/operations/{{operation_id}}/", 404),
     }
