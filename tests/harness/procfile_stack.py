@@ -32,6 +32,7 @@ DATABASE_ERRORS: tuple[type[Exception], ...] = (sqlite3.Error, *([MySQLdb.Error]
 
 SECRET_KEY = "only-for-the-fault-suite-" * 3
 EXIT_SECONDS_MAX = 60.0
+START_SECONDS_MAX = 180.0  # of a process, on a machine that does much else
 # Production's delays of minutes become seconds; their order stays the same.
 SHORT_TIMES = {
     "RETRY_BACKOFF_SECONDS": "0.1",
@@ -254,9 +255,10 @@ class ProcfileStack(Stack):
             self[name].start()
         for name in names if wait else ():
             if name == "web":
-                wait_until(self.is_ready, "web is ready")
+                wait_until(self.is_ready, "web is ready", START_SECONDS_MAX)
             elif name.startswith("worker") and self._broker:
-                wait_until(partial(self[name].is_ready_again, before[name]), f"{name} is ready")
+                is_ready = partial(self[name].is_ready_again, before[name])
+                wait_until(is_ready, f"{name} is ready", START_SECONDS_MAX)
 
     def heal(self) -> None:
         """End all faults: continue stopped processes, and restart killed ones."""
@@ -269,7 +271,7 @@ class ProcfileStack(Stack):
             elif server:
                 os.kill(server.pid, signal.SIGCONT)
         self.start_ended()
-        wait_until(self.is_ready, "web is ready after healing")
+        wait_until(self.is_ready, "web is ready after healing", START_SECONDS_MAX)
 
     def start_ended(self) -> None:
         """Start the processes that have ended, as a supervisor does."""
