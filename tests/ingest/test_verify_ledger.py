@@ -248,6 +248,14 @@ def test_long_run_in_a_terminal_shows_a_progress_bar(
     assert "bodies" in capsys.readouterr().err
 
 
+@pytest.mark.django_db
+def test_long_run_before_the_first_payment_succeeds(monkeypatch: pytest.MonkeyPatch) -> None:
+    make_webhook()
+    monkeypatch.setattr(verify_ledger, "BAR_AFTER_SECONDS", 0.0)
+
+    assert run()[0] == 0
+
+
 @committed
 def test_result_is_saved_for_the_dashboard(unconstrained_ledger: None) -> None:
     run()

@@ -76,7 +76,7 @@ class _ProgressBar:
         self.rows[what] += rows
         if not self.bar.tasks and time.monotonic() - self._started > BAR_AFTER_SECONDS:
             entries = Organization.objects.aggregate(entries=Sum("last_seq"))["entries"]
-            self.bar.add_task(what, total=PASSES * int(entries))
+            self.bar.add_task(what, total=PASSES * int(entries or 0))
             self.bar.start()
         for task in self.bar.task_ids:
             self.bar.update(task, description=what, completed=self.rows.total())
