@@ -1,4 +1,13 @@
-"""Random deliveries, corrections and crashes leave the books that a model in plain Python has (I1 to I4)."""
+"""Random deliveries, corrections and crashes leave the books that a model in plain Python has.
+
+Each invariant has been seen red by a bug planted in the code:
+
+* I1: a reversal names the newest payment of its organization instead of its own; refused by the keys
+* I2: a reversal takes back twice the amount; refused by the check of the balance
+* I3: a reversal does not update the balance of its organization
+* I4: a replacement has a kopeck more
+* I11: a chunk of an operator action, and the correction in it, are no transaction
+"""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

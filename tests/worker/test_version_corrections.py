@@ -10,6 +10,7 @@ from uuid import UUID, uuid4
 import pytest
 from django.contrib.auth.models import User
 from django.db import DatabaseError, DataError, IntegrityError, connection
+from django.test.utils import CaptureQueriesContext
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
@@ -28,7 +29,7 @@ from tests import corrections, version_scenarios
 from tests.concurrency import run_concurrently
 from tests.factories import ROMASHKA, VASILEK, balances, make_webhook, terms
 from tests.payloads import payment_body
-from worker import sweeper, tasks
+from worker import applying, sweeper, tasks
 
 pytestmark = pytest.mark.django_db(transaction=True)
 SEQUENCES = Path(__file__).parent.parent / "version_sequences.json"
@@ -401,3 +402,16 @@ def test_random_deliveries_end_as_the_model_says(
     for payer, inn in inns.items():
         assert version_scenarios.lines(inn) == [kopecks / 100 for each, kopecks in expected if each == payer]
     assert not version_corrections.due().exists()
+
+
+def test_plain_payments_cost_one_query_for_versions_per_task(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(applying, "reset_queries", lambda: None)  # it would reset the count
+    for kopecks in range(1, 5):
+        make_webhook(terms(kopecks))
+
+    with CaptureQueriesContext(connection) as queries:
+        tasks.apply_received()
+
+    assert balances() == {ROMASHKA: 10}
+    about_versions = [query for query in queries if "ingest_operationversion" in query["sql"]]
+    assert len(about_versions) == 1
