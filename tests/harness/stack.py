@@ -39,6 +39,7 @@ class Stack:
 
     def __init__(self, folder: Path, data_dir: Path, root: Path = ROOT) -> None:
         self.root = root
+        self.manage_seconds_max = MANAGE_SECONDS_MAX
         self.folder = folder
         self.data_dir = data_dir
         self.port = free_port()
@@ -73,5 +74,5 @@ class Stack:
             check=False,
             capture_output=True,
             text=True,
-            timeout=MANAGE_SECONDS_MAX,
+            timeout=self.manage_seconds_max,
         )

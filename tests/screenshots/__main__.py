@@ -28,6 +28,7 @@ LANGUAGES = {"en": "en-GB", "ru": "ru-RU"}
 WIDTH = 1200  # pixels
 MARGIN = 24  # below the element
 COLOURS = 256
+HISTORY_SECONDS_MAX = 600.0  # to generate the data, on a machine that does much else
 RANDOM = random.Random(8)
 TODAY = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
 REPAIRED = {
@@ -141,6 +142,7 @@ def main(folder: Path) -> None:
         soon = {"ATTEMPTS_MAX": "2", "RETRY_BACKOFF_SECONDS": "0.2", "SWEEP_INTERVAL_SECONDS": "0.3"}
         stack = LauncherStack(Path(temporary), LOG_LEVEL="WARNING", **soon)
         stack.data_dir.mkdir()
+        stack.manage_seconds_max = HISTORY_SECONDS_MAX
         create = "from tests.screenshots import sample_history; sample_history.make()"
         for command in (["migrate", "-v0"], ["shell", "-v0", "-c", create], ["verify_ledger"]):
             done = stack.manage(*command)

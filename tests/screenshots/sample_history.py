@@ -46,10 +46,10 @@ def make(seed: int = 7) -> None:
     rng = random.Random(seed)
     _make_suspense(rng, now)
     webhooks = [_received(rng, moment, now) for moment in _moments(rng, now - DAY, now)]
-    while webhooks:  # one batch per minute, in the last hour one per webhook
+    while webhooks:  # one batch per five minutes, in the last hour one per webhook
         first = webhooks[0].received_at
         batch = (
-            [w for w in webhooks if w.received_at < first + HOUR / 60]
+            [w for w in webhooks if w.received_at < first + HOUR / 12]
             if first < now - 1.2 * HOUR
             else webhooks[:1]
         )
@@ -103,7 +103,7 @@ def _write_throughput() -> None:
     received = Counter(map(floor_to_minute, Webhook.objects.values_list("received_at", flat=True)))
     applied = Counter(map(floor_to_minute, Payment.objects.values_list("created_at", flat=True)))
     settled = floor_to_minute(timezone.now() - timedelta(minutes=2))
-    first = min(received)
+    first = settled - DAY  # not the first webhook: suspense is older
     minutes = (first + n * timedelta(minutes=1) for n in range(24 * 60))
     MinuteThroughput.objects.bulk_create(
         MinuteThroughput(started_at=minute, received=received[minute], applied=applied[minute])
