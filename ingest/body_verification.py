@@ -11,10 +11,9 @@ from datetime import timedelta
 from typing import Any
 
 from ingest.banks.events import CreditEvent
-from ingest.banks.registry import ENDPOINTS_BY_NAME
+from ingest.banks.registry import read_stored
 from ingest.exceptions import InvalidDelivery, NotAuthorized
 from ingest.models import OperationAlias, Webhook
-from ingest.signatures import unverified_payload
 from ledger.terms import PaymentTerms
 from ledger.verification import Drift, Progress
 
@@ -36,7 +35,7 @@ def _verify_body(webhook: Webhook) -> Iterator[Drift]:
     where = webhook.payer_inn, None, webhook.operation_id
     rule = "a stored body is a payment of its bank"
     try:
-        event = ENDPOINTS_BY_NAME[webhook.source].read(unverified_payload(bytes(webhook.body)))
+        event = read_stored(webhook.source, webhook.body)
     except NotAuthorized:
         return
     except (InvalidDelivery, KeyError) as exc:

@@ -15,16 +15,14 @@ from django.utils.translation import gettext as _
 
 from ingest import version_storage
 from ingest.banks.events import CreditEvent
-from ingest.banks.registry import ENDPOINTS_BY_NAME
+from ingest.banks.registry import ENDPOINTS_BY_NAME, read_stored
 from ingest.exceptions import InvalidDelivery, NotAuthorized
 from ingest.inbox import Delivery
 from ingest.models import ConflictingDelivery, OperatorAction, OperatorActionItem, Webhook
-from ingest.signatures import unverified_payload
 from ingest.versions import DELETED
 from ledger import corrections
 from ledger.exceptions import CorrectionRefused
 from ledger.inn import SUSPENSE_PREFIX, is_suspense
-from ledger.models import Payment
 
 log = structlog.get_logger(__name__)
 
@@ -99,7 +97,7 @@ def _waits_in_suspense(webhook: Webhook) -> bool:
         payment = corrections.last_payment(webhook.operation_id)
     except CorrectionRefused:
         return False
-    return is_suspense(payment.organization.inn) and not Payment.objects.filter(reverses=payment).exists()
+    return is_suspense(payment.organization.inn) and not corrections.is_reversed(payment)
 
 
 def plan(kind: Kind, webhook: Webhook, inn: str) -> corrections.Plan:
@@ -137,11 +135,10 @@ def _approve(webhook: Webhook, conflict: ConflictingDelivery | None) -> None:
 
 def _event(conflict: ConflictingDelivery | None) -> CreditEvent:
     """Read a conflicting delivery by today's adapter. Raise CorrectionRefused."""
-    endpoint = ENDPOINTS_BY_NAME.get(conflict.source) if conflict else None
-    if conflict is None or endpoint is None:
+    if conflict is None or conflict.source not in ENDPOINTS_BY_NAME:
         raise CorrectionRefused(_("there is no conflicting delivery to read the terms from"))
     try:
-        event = endpoint.read(unverified_payload(bytes(conflict.body)))
+        event = read_stored(conflict.source, conflict.body)
     except (InvalidDelivery, NotAuthorized) as exc:
         raise CorrectionRefused(_("the conflicting delivery is unreadable")) from exc
     if not isinstance(event, CreditEvent):

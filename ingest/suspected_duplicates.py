@@ -11,13 +11,11 @@ from django.db.models import QuerySet
 
 from ingest import doorbell
 from ingest.banks.events import CreditEvent
-from ingest.banks.registry import ENDPOINTS_BY_NAME
+from ingest.banks.registry import read_stored
 from ingest.models import OperatorAction, OperatorActionItem, SuspectedDuplicate, Webhook
 from ingest.payment_fingerprint import identity
-from ingest.signatures import unverified_payload
 from ledger import corrections
 from ledger.exceptions import CorrectionRefused
-from ledger.models import Payment
 
 Kind = OperatorAction.Kind
 Outcome = OperatorActionItem.Outcome
@@ -35,11 +33,10 @@ def look_alike(one: Webhook, other: Webhook) -> bool:
 
 def accounts(webhook: Webhook) -> tuple[str, str]:
     """Return the payer's account and ours, each empty if the stored body does not name it."""
-    endpoint = ENDPOINTS_BY_NAME.get(webhook.source)
-    if endpoint is None or not webhook.body:
+    if not webhook.body:
         return "", ""
     try:
-        event = endpoint.read(unverified_payload(bytes(webhook.body)))
+        event = read_stored(webhook.source, webhook.body)
     except Exception:  # noqa: BLE001 a bug of an adapter must not prevent posting
         return "", ""
     return event.accounts if isinstance(event, CreditEvent) else ("", "")
@@ -94,7 +91,7 @@ def _confirm(webhook_ids: Collection[int], action: OperatorAction) -> set[int]:
 def _take_back(webhook: Webhook) -> None:
     """Reverse the operation's payment, unless an operator has reversed it before."""
     payment = corrections.last_payment(webhook.operation_id)
-    if not Payment.objects.filter(reverses=payment).exists():
+    if not corrections.is_reversed(payment):
         corrections.correct(webhook.operation_id, corrections.reversal)
 
 

@@ -11,12 +11,11 @@ from django.db.models import Q, QuerySet
 
 from ingest import arrivals, doorbell, inbox
 from ingest.banks.events import BankEvent, CreditEvent, UnrecognizedEvent
-from ingest.banks.registry import ENDPOINTS_BY_NAME
+from ingest.banks.registry import ENDPOINTS_BY_NAME, read_stored
 from ingest.confirmation import digest
 from ingest.exceptions import InvalidDelivery, NotAuthorized, StaleConfirmation
 from ingest.inbox import StoreResult
 from ingest.models import REASON_CHARS_MAX, OperationAlias, OperatorAction, UnrecognizedDelivery, Webhook
-from ingest.signatures import unverified_payload
 
 log = structlog.get_logger(__name__)
 
@@ -97,11 +96,10 @@ def _process(delivery: UnrecognizedDelivery) -> None:
 
 def _read(delivery: UnrecognizedDelivery) -> BankEvent:
     """Parse the payload with today's adapter. No exception of the adapter may lose the delivery."""
-    endpoint = ENDPOINTS_BY_NAME.get(delivery.source)
-    if endpoint is None:
+    if delivery.source not in ENDPOINTS_BY_NAME:
         return UnrecognizedEvent("no adapter of this source exists any more")
     try:
-        return endpoint.read(unverified_payload(bytes(delivery.body)))
+        return read_stored(delivery.source, delivery.body)
     except NotAuthorized as exc:
         return UnrecognizedEvent(f"another customer's by today's settings: {exc}")
     except InvalidDelivery as exc:

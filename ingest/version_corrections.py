@@ -136,7 +136,7 @@ def _decision(expected: PaymentTerms | None, wanted: PaymentTerms | None) -> cor
 
 def stands_under(payment: Payment) -> PaymentTerms | None:
     """Return the terms of an operation's last payment; None if it is reversed."""
-    return None if Payment.objects.filter(reverses=payment).exists() else payment.terms
+    return None if corrections.is_reversed(payment) else payment.terms
 
 
 def is_equal(first: PaymentTerms | None, other: PaymentTerms | None) -> bool:

@@ -98,12 +98,12 @@ def first_operations(payment_ids: Collection[int]) -> dict[int, UUID]:
 def plan(operation_id: UUID, decide: Decide) -> Plan:
     """Plan a correction. Raise CorrectionRefused if it would change nothing, or must not be."""
     payment = last_payment(operation_id)
-    is_reversed, terms = _is_reversed(payment), decide(payment)
-    if terms is None and is_reversed:
+    reversed_before, terms = is_reversed(payment), decide(payment)
+    if terms is None and reversed_before:
         raise CorrectionRefused(_("the operation is reversed already"))
-    if terms and not is_reversed and replace(terms, operation_id=payment.operation_id) == payment.terms:
+    if terms and not reversed_before and replace(terms, operation_id=payment.operation_id) == payment.terms:
         raise CorrectionRefused(_("the operation stands under these terms already"))
-    return Plan(payment, is_reversed, terms)
+    return Plan(payment, reversed_before, terms)
 
 
 def correct(operation_id: UUID, decide: Decide) -> Plan:
@@ -172,11 +172,12 @@ def return_to_suspense(operation_id: UUID) -> Decide:
 
 def _refuse_reversed(payment: Payment) -> None:
     """Raise CorrectionRefused for a reversed payment: to move its money would be to post it again."""
-    if _is_reversed(payment):
+    if is_reversed(payment):
         raise CorrectionRefused(_("the operation is reversed already"))
 
 
-def _is_reversed(payment: Payment) -> bool:
+def is_reversed(payment: Payment) -> bool:
+    """Return whether the payment is taken back."""
     return Payment.objects.filter(reverses=payment).exists()
 
 

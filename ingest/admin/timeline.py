@@ -11,10 +11,9 @@ from django.utils.translation import ngettext
 
 from core.admin import Viewer, admin_link, link_if_visible, may_view
 from ingest.banks.events import CreditEvent
-from ingest.banks.registry import ENDPOINTS_BY_NAME
+from ingest.banks.registry import read_stored
 from ingest.exceptions import InvalidDelivery, NotAuthorized
 from ingest.models import ConflictingDelivery, DeliveryRecord, OperatorActionItem, Webhook
-from ingest.signatures import unverified_payload
 from ingest.terms_diff import FieldDiff, diff_sources, diff_terms
 from ledger.models import BalanceLog, Payment
 from ledger.money import format_rubles
@@ -99,7 +98,7 @@ def _resolution(delivery: ConflictingDelivery) -> str:
 
 def _diff(webhook: Webhook, delivery: ConflictingDelivery) -> Sequence[FieldDiff]:
     try:
-        event = ENDPOINTS_BY_NAME[delivery.source].read(unverified_payload(bytes(delivery.body)))
+        event = read_stored(delivery.source, delivery.body)
     except (KeyError, InvalidDelivery, NotAuthorized):  # the endpoints or the rules have changed since
         return ()
     if not isinstance(event, CreditEvent):

@@ -13,6 +13,7 @@ from ingest.banks import tbank, tochka
 from ingest.banks.events import BankEvent
 from ingest.models import DEFAULT_SOURCE
 from ingest.parsing import read
+from ingest.signatures import unverified_payload
 
 
 def no_tenant_restriction(_: DeliveryAuth) -> None:
@@ -40,6 +41,14 @@ ENDPOINTS = (
     BankEndpoint(tbank.SOURCE, tbank.read, tbank.check_tenant_restriction),
 )
 ENDPOINTS_BY_NAME = {endpoint.name: endpoint for endpoint in ENDPOINTS}
+
+
+def read_stored(source: str, body: "bytes | memoryview[int]") -> BankEvent:
+    """Return what a stored body means to today's adapter of its source.
+
+    Raise KeyError for a source without an endpoint, and what BankEndpoint.read raises.
+    """
+    return ENDPOINTS_BY_NAME[source].read(unverified_payload(bytes(body)))
 
 
 def check_tenant_restrictions() -> None:
