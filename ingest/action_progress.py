@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from django.db.models import Count
 
-from ingest import unrecognized
+from ingest import action_handlers
 from ingest.models import OperatorAction, OperatorActionItem, Webhook
 
 Outcome = OperatorActionItem.Outcome
@@ -34,9 +34,8 @@ class Progress:
 
 def progress(action: OperatorAction) -> Progress:
     """Count the action's rows now. Later actions may have moved its webhooks since."""
-    if action.kind in unrecognized.KINDS:
-        deliveries = action.unrecognized_deliveries.values_list("outcome").annotate(Count("id")).order_by()
-        return Progress(Counter(dict(deliveries)))
+    if handler := action_handlers.handler_of(action):
+        return Progress(handler.outcomes(action))
     # With every outcome named, the index on (outcome, action) covers the query.
     items = OperatorActionItem.objects.filter(action=action, outcome__in=Outcome.values)
     outcomes = Counter(dict(items.values_list("outcome").annotate(Count("id")).order_by()))

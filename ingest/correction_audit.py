@@ -16,7 +16,8 @@ from ledger.verification import Drift, Progress
 
 REVERSALS, REPLACEMENTS = "reversal", "replacement"
 Kind = OperatorAction.Kind
-REVERSING = frozenset({Kind.REVERSE, Kind.CONFIRM})  # they post no terms
+REVERSING = frozenset({Kind.REVERSE, Kind.CONFIRM, Kind.TAKE_BACK})  # they post no terms
+CORRECTING = correction_actions.KINDS | REVERSING | {Kind.BY_LINE}
 
 
 def verify_causes(progress: Progress, after: int) -> Iterator[Drift]:
@@ -51,7 +52,7 @@ def _caused(operation_id: UUID) -> Counter[str]:
     items = OperatorActionItem.objects.filter(
         webhook__operation_id=operation_id,
         outcome=OperatorActionItem.Outcome.DONE,
-        action__kind__in=correction_actions.KINDS | REVERSING,
+        action__kind__in=CORRECTING,
     )
     for kind in items.values_list("action__kind", flat=True):
         caused[REVERSALS if kind in REVERSING else REPLACEMENTS] += 1

@@ -13,6 +13,7 @@ from django.utils.translation import gettext_lazy as _
 
 from core.client_ip import TEXT_CHARS_MAX
 from ingest.banks.events import BANK_REFERENCE_CHARS_MAX
+from ingest.number_keys import DIGEST_CHARS
 from ingest.terms_diff import field_labels
 from ingest.versions import Decision
 from ledger.inn import KEY_CHARS_MAX
@@ -20,6 +21,7 @@ from ledger.operation_id import OperationIdField
 from ledger.terms import PaymentTerms
 
 DEFAULT_SOURCE = "bank"  # of deliveries in our own contract; other banks' sources are their names
+STATEMENT_SOURCE = "statement"  # of webhooks that are made from lines of bank statements
 SOURCE_CHARS_MAX = 16
 REASON_CHARS_MAX = 255
 ERROR_FINGERPRINT_CHARS_MAX = 120
@@ -50,7 +52,8 @@ class Webhook(models.Model):
     """One operation as first delivered. The row is the queue entry; no broker message carries its data.
 
     received → applied; received → failed → (replay) → received; failed → dismissed. A suspected duplicate:
-    received → held → (cleared) → received; held → (confirmed) → dismissed.
+    received → held → (cleared) → received; held → (confirmed) → dismissed. Notified after its payment was
+    posted from a bank statement: received → merged.
     """
 
     class Status(models.TextChoices):
@@ -59,6 +62,7 @@ class Webhook(models.Model):
         FAILED = "failed", _("failed")
         DISMISSED = "dismissed", _("dismissed")
         HELD = "held", _("held")
+        MERGED = "merged", _("merged")
 
     operation_id = OperationIdField(_("operation id"), unique=True)
     payer_inn = models.CharField(_("payer INN"), max_length=KEY_CHARS_MAX)
@@ -387,8 +391,18 @@ class OperatorAction(models.Model):
         RESTORE = "restore", _("restoration of reversed payments")
         CLEAR = "clear", _("clearing of suspected duplicates")
         CONFIRM = "confirm", _("confirmation of duplicates")
+        # Of lines of bank statements and what they are matched with (statements/actions.py).
+        POST = "post", _("posting from bank statements")
+        MATCH = "match", _("confirmation of matches")
+        UNMATCH = "unmatch", _("undoing of matches")
+        TAKE_BACK = "take_back", _("reversal by bank statements")
+        BY_LINE = "by_line", _("replacement by bank statements")
+        EXCLUDE = "exclude", _("exclusion of bank statement lines")
+        KEEP = "keep", _("keeping of differences")
+        REOPEN = "reopen", _("reopening of excluded and kept ones")
+        ACCEPT = "accept", _("acceptance of bank statements")
 
-    kind = models.CharField(_("kind"), max_length=8, choices=Kind.choices)
+    kind = models.CharField(_("kind"), max_length=9, choices=Kind.choices)
     at = models.DateTimeField(_("when"), default=timezone.now)
     by = models.ForeignKey(User, on_delete=models.PROTECT, related_name="+", verbose_name=_("user"))
     by_name = models.CharField(_("by"), max_length=255)  # at that time; names change
@@ -420,6 +434,7 @@ class OperatorActionItem(models.Model):
         REFUSED = "refused", _("no longer possible")
         DECIDED = "decided", _("already decided")
         HELD = "held", _("held as a suspected duplicate")
+        MERGED = "merged", _("merged into a payment from a bank statement")
         UNKNOWN = "unknown", _("unknown")
 
     action = models.ForeignKey(
@@ -491,6 +506,38 @@ class OperationVersion(models.Model):
         )
 
 
+class StatementWebhook(models.Model):
+    """A webhook that was made from a line of a bank statement, and the bank's own one merged into it.
+
+    `inn`, `kopecks`, `digits_key` and `day` are those by which the bank's webhook is recognized
+    (worker/merging.py).
+    """
+
+    # Without constraints in the database, as with other references to webhooks, which are never deleted.
+    webhook = models.OneToOneField(
+        Webhook,
+        on_delete=models.DO_NOTHING,
+        db_constraint=False,
+        primary_key=True,
+        related_name="statement_webhook",
+    )
+    inn = models.CharField(max_length=KEY_CHARS_MAX)
+    kopecks = models.BigIntegerField()
+    digits_key = models.CharField(max_length=DIGEST_CHARS)
+    day = models.DateField()
+    merged = models.OneToOneField(
+        Webhook, on_delete=models.DO_NOTHING, db_constraint=False, null=True, related_name="merged_into"
+    )
+
+    objects: ClassVar[models.Manager["StatementWebhook"]] = models.Manager()
+
+    class Meta:
+        indexes = [models.Index(fields=["inn", "kopecks"], name="statement_webhook_terms")]
+
+    def __str__(self) -> str:
+        return str(self.webhook_id)
+
+
 class SuspectedDuplicate(models.Model):
     """A webhook that looks like an earlier one's payment under another operation id.
 
@@ -523,6 +570,8 @@ class SuspectedDuplicate(models.Model):
     state = models.CharField(
         _("state"), max_length=9, choices=State.choices, default=State.OPEN, db_index=True
     )
+    # The bank's statement shows one of the two: the later one is probably a duplicate.
+    is_shown_once = models.BooleanField(_("once on the bank statement"), default=False)
     decided_by = models.ForeignKey(  # NULL in an open pair, and if a bank statement decided
         OperatorAction,
         on_delete=models.DO_NOTHING,

@@ -20,7 +20,7 @@ from django.db.models import Count, F, Q, QuerySet, Value
 
 from core.db import clock, transactions
 from core.db.insert_select import insert_select
-from ingest import correction_actions, doorbell, suspected_duplicates, unrecognized
+from ingest import action_handlers, correction_actions, doorbell, suspected_duplicates, unrecognized
 from ingest.confirmation import digest
 from ingest.exceptions import NothingToDo, StaleConfirmation
 from ingest.models import (
@@ -218,8 +218,8 @@ def _run_chunk(action_id: int, *, wait: bool) -> int:
         action = OperatorAction.objects.select_for_update(skip_locked=not wait).filter(pk=action_id).first()
         if action is None:
             return 0
-        if action.kind in unrecognized.KINDS:
-            return unrecognized.run_chunk(action)
+        if handler := action_handlers.handler_of(action):
+            return handler.run_chunk(action)
         pending = OperatorActionItem.objects.filter(action=action, outcome=Outcome.PENDING).order_by("id")
         corrects = action.kind in {*correction_actions.KINDS, Kind.CONFIRM}
         size = correction_actions.CHUNK_WEBHOOKS if corrects else CHUNK_WEBHOOKS
@@ -243,7 +243,7 @@ def pending_ids() -> list[int]:
     """Return the primary keys of the actions with pending items, oldest first."""
     pending = OperatorActionItem.objects.filter(outcome=Outcome.PENDING)
     on_webhooks = pending.order_by().values_list("action_id", flat=True).distinct()
-    return sorted({*on_webhooks, *unrecognized.pending_ids()})
+    return sorted({*on_webhooks, *action_handlers.pending_ids()})
 
 
 def run_pending(seconds: float) -> bool:

@@ -16,6 +16,7 @@ _SKIP_REASONS = {
     Webhook.Status.DISMISSED: "already dismissed",
     Webhook.Status.FAILED: "failed again meanwhile",
     Webhook.Status.HELD: "held as a suspected duplicate",
+    Webhook.Status.MERGED: "merged into a payment from a bank statement",
     UNKNOWN: "unknown",
 }
 

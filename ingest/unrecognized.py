@@ -5,11 +5,14 @@ Processing repeats what the endpoint does, without authentication: that succeede
 and the keys may have been rotated since. It is as idempotent as a duplicate delivery.
 """
 
+from collections import Counter
+
 import structlog
 from django.db import transaction
-from django.db.models import Q, QuerySet
+from django.db.models import Count, Q, QuerySet
 
 from ingest import arrivals, doorbell, inbox
+from ingest.action_handlers import ActionHandler, register
 from ingest.banks.events import BankEvent, CreditEvent, UnrecognizedEvent
 from ingest.banks.registry import ENDPOINTS_BY_NAME, read_stored
 from ingest.confirmation import digest
@@ -68,6 +71,12 @@ def pending_ids() -> set[int]:
     return set(pending.values_list("last_action_id", flat=True).distinct())
 
 
+def outcomes(action: OperatorAction) -> Counter[str]:
+    """Count the action's deliveries by outcome."""
+    deliveries = action.unrecognized_deliveries.values_list("outcome").annotate(Count("id")).order_by()
+    return Counter(dict(deliveries))
+
+
 def run_chunk(action: OperatorAction) -> int:
     """Process the next chunk of deliveries; return their number. The caller has locked the action."""
     pending = UnrecognizedDelivery.objects.filter(_PENDING, last_action=action).order_by("id")
@@ -115,3 +124,6 @@ def _webhook_of(event: CreditEvent) -> Webhook:
     if event.bank_reference:
         operation_id = OperationAlias.objects.get(alias=event.bank_reference.alias).operation_id
     return Webhook.objects.defer("body").get(operation_id=operation_id)
+
+
+register(KINDS, ActionHandler(run_chunk, pending_ids, outcomes))

@@ -30,7 +30,7 @@ log = structlog.get_logger(__name__)
 
 CORRECTED_AT_ONCE_MAX = 1000
 Outcome = OperationVersion.Outcome
-_SETTLED = [Webhook.Status.APPLIED, Webhook.Status.DISMISSED]
+_SETTLED = [Webhook.Status.APPLIED, Webhook.Status.DISMISSED, Webhook.Status.MERGED]
 
 
 class _StandsAsWanted(CorrectionRefused):
@@ -91,6 +91,8 @@ def _earlier(row: OperationVersion) -> QuerySet[OperationVersion]:
 
 def _correct(row: OperationVersion, webhook: Webhook) -> OperationVersion.Outcome:
     wanted = _wanted(row)
+    if webhook.status == Webhook.Status.MERGED:  # its payment is another operation's
+        return Outcome.OPERATOR
     if webhook.status == Webhook.Status.DISMISSED:  # nothing is posted
         return Outcome.DONE if wanted is None else Outcome.OPERATOR
     done = _earlier(row).filter(outcome=Outcome.DONE).defer("body").order_by("position")

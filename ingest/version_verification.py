@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from itertools import groupby
 from operator import attrgetter
 
-from ingest import correction_actions
+from ingest.correction_audit import CORRECTING
 from ingest.models import OperationVersion, OperatorActionItem, Webhook
 from ingest.version_corrections import is_equal, standing, stands_under
 from ledger.corrections import last_payment
@@ -38,7 +38,7 @@ def verify_versions(progress: Progress) -> Iterator[Drift]:
 
 def _is_corrected_by_operator(webhook: Webhook) -> bool:
     done = OperatorActionItem.objects.filter(webhook=webhook, outcome=OperatorActionItem.Outcome.DONE)
-    return done.filter(action__kind__in=correction_actions.KINDS).exists()
+    return done.filter(action__kind__in=CORRECTING).exists()
 
 
 def _text(terms: PaymentTerms | None) -> str:

@@ -24,6 +24,9 @@ def suspense_key(account: object) -> str:
     return f"{SUSPENSE_PREFIX}{account if known else 'unknown'}"
 
 
+UNKNOWN_ACCOUNT = suspense_key(None)
+
+
 def is_suspense(key: str) -> bool:
     return key.startswith(SUSPENSE_PREFIX)
 

@@ -16,4 +16,7 @@ APPEND_ONLY_TABLES = {
     "statements_statementbalance": triggers.AppendOnlyTable(_INITIAL),
     "statements_statementline": triggers.AppendOnlyTable(_INITIAL, fixed=_LINE),
     "statements_linesighting": triggers.AppendOnlyTable(_INITIAL),
+    "statements_actionitem": triggers.AppendOnlyTable(
+        _INITIAL, fixed=["id", "action_id", "line_id", "webhook_id", "statement_id"]
+    ),
 }

@@ -1,3 +1,5 @@
+from importlib import import_module
+
 from django.apps import AppConfig
 from django.utils.translation import gettext_lazy as _
 
@@ -11,3 +13,4 @@ class StatementsConfig(AppConfig):
 
     def ready(self) -> None:
         triggers.register(APPEND_ONLY_TABLES)
+        import_module("statements.actions")  # now that models are loaded: it registers its kinds

@@ -8,6 +8,7 @@ from django.db.models import Q
 from statements import coverage
 from statements.coverage import Period
 from statements.match_sql import (
+    DECIDED,
     IN_SCOPE,
     LINE_ORDER,
     LINES,
@@ -18,7 +19,7 @@ from statements.match_sql import (
     rows,
     suggestions,
 )
-from statements.models import Bucket, MatchKey, OwnAccount, StatementLine
+from statements.models import Bucket, Decision, Match, MatchKey, OwnAccount, StatementLine
 
 _UNNOTIFIED = {Bucket.MISSING_WEBHOOK, Bucket.UNIDENTIFIED, Bucket.UNPOSTED}
 
@@ -46,6 +47,11 @@ def _decide_lines() -> None:
     live = "SELECT k.state FROM statements_match m JOIN statements_matchkey k ON k.webhook_id = m.webhook_id"
     state = f"({live} WHERE m.live = TRUE AND m.line_id = statements_statementline.id)"
     proposed = "SELECT p.bucket FROM statements_proposal p WHERE p.line_id = statements_statementline.id"
+    kept = (
+        "SELECT 1 FROM statements_match m WHERE m.live = TRUE AND m.line_id = statements_statementline.id"
+        f" AND m.`rank` = {Match.Rank.KEPT}"
+    )
+    excluded = f"{DECIDED} d.line_id = statements_statementline.id AND d.kind = '{Decision.Kind.EXCLUDED}'"
     in_scope = f"SELECT 1 FROM statements_ownaccount a WHERE a.id = l.account_id AND {IN_SCOPE}".replace(
         "l.", "statements_statementline."
     )
@@ -54,7 +60,9 @@ def _decide_lines() -> None:
         f" WHEN is_withdrawn = TRUE OR NOT EXISTS ({in_scope}) THEN 'outside'"
         " WHEN inn IS NULL THEN 'excluded'"
         " WHEN is_reversal = TRUE THEN 'reversed_by_bank'"
+        f" WHEN EXISTS ({kept}) THEN 'kept'"
         f" ELSE COALESCE(CASE {state} WHEN 'posted' THEN 'matched' WHEN 'unposted' THEN 'unposted' END,"
+        f" CASE WHEN EXISTS ({excluded}) THEN 'excluded' END,"
         f" ({proposed}), CASE WHEN inn LIKE '@%%' THEN 'unidentified' ELSE 'missing_webhook' END)"
         " END WHERE bucket <> 'matched' AND bucket <> 'outside' AND (bucket = '' OR inn IS NOT NULL)",
         {},
@@ -112,6 +120,9 @@ def _decide_webhooks(parameters: dict[str, Any]) -> None:
     for period in coverage.fully_covered_periods():
         awaiting.filter(day__range=(period.first, period.last)).update(bucket=Bucket.NOT_ON_STATEMENT)
     _find_duplicates()
+    without_line = MatchKey.objects.filter(bucket__in=(Bucket.NOT_ON_STATEMENT, Bucket.DUPLICATE))
+    kept = without_line.filter(webhook__decision__isnull=False).values_list("pk", flat=True)
+    MatchKey.objects.filter(pk__in=list(kept)).update(bucket=Bucket.KEPT_WEBHOOK)
 
 
 def _within(periods: Iterable[Period]) -> Q:

@@ -15,10 +15,12 @@ from statements.models import Bucket, Match, MatchKey, Proposal, StatementLine
 LINE_BUCKETS = (
     *(Bucket.MATCHED, Bucket.UNPOSTED, Bucket.MISSING_WEBHOOK, Bucket.UNIDENTIFIED),
     *(Bucket.AMOUNT_MISMATCH, Bucket.PAYER_MISMATCH, Bucket.REVERSED_BY_BANK, Bucket.SUGGESTED),
-    Bucket.EXCLUDED,
+    *(Bucket.EXCLUDED, Bucket.KEPT),
 )
-WEBHOOK_BUCKETS = (Bucket.DUPLICATE, Bucket.NOT_ON_STATEMENT, Bucket.AWAITING_STATEMENT)
-SETTLED = (Bucket.MATCHED, Bucket.EXCLUDED, Bucket.AWAITING_STATEMENT)
+WEBHOOK_BUCKETS = (
+    *(Bucket.DUPLICATE, Bucket.NOT_ON_STATEMENT, Bucket.AWAITING_STATEMENT, Bucket.KEPT_WEBHOOK),
+)
+SETTLED = (*(Bucket.MATCHED, Bucket.EXCLUDED, Bucket.AWAITING_STATEMENT, Bucket.KEPT, Bucket.KEPT_WEBHOOK),)
 _SUBTRACTED = (Bucket.MISSING_WEBHOOK, Bucket.UNIDENTIFIED, Bucket.UNPOSTED, Bucket.EXCLUDED)
 
 
@@ -97,7 +99,10 @@ def identity(scope: Scope) -> Identity:
     total = totals(scope)
     terms = {bucket: total[bucket].kopecks for bucket in WEBHOOK_BUCKETS}
     terms[Bucket.REVERSED_BY_BANK] = -total[Bucket.REVERSED_BY_BANK].kopecks
-    terms[Bucket.AMOUNT_MISMATCH] = _notified_minus_booked(scope)
+    proposed = Proposal.objects.filter(line__in=lines(scope, Bucket.AMOUNT_MISMATCH))
+    terms[Bucket.AMOUNT_MISMATCH] = _notified_minus_booked(proposed)
+    kept = Match.objects.filter(live=True, line__in=lines(scope, Bucket.KEPT))
+    terms[Bucket.KEPT] = _notified_minus_booked(kept)
     terms |= {bucket: -total[bucket].kopecks for bucket in _SUBTRACTED}
     bank = sum(total[bucket].kopecks for bucket in LINE_BUCKETS)
     return Identity(ledger(scope), bank, terms)
@@ -135,8 +140,7 @@ def unsettled(scope: Scope) -> Iterator[Bucket]:
             yield bucket
 
 
-def _notified_minus_booked(scope: Scope) -> int:
-    pairs = Proposal.objects.filter(line__in=lines(scope, Bucket.AMOUNT_MISMATCH))
+def _notified_minus_booked(pairs: QuerySet[Proposal] | QuerySet[Match]) -> int:
     difference: int = pairs.aggregate(
         kopecks=Sum(F("webhook__match_key__kopecks") - F("line__kopecks"), default=0)
     )["kopecks"]

@@ -3,10 +3,10 @@
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 
+from ingest.number_keys import digest, digits_key, number_key
 from ledger.inn import suspense_key
 from statements.documents import Document, Movement
 from statements.field_values import currency_of, inn_problem
-from statements.match_keys import digest, digits_key, number_key
 from statements.models import NUMBER_CHARS_MAX, OwnAccount, StatementLine
 from statements.reading import StatementFile
 

@@ -9,11 +9,12 @@ from typing import Any, NamedTuple
 
 from django.db import connection
 
-from statements.models import Bucket
+from statements.models import Bucket, Decision
 
 NEAR_DAYS_MAX = 5  # between document date and booking, over the longest holidays
 
 _MATCHED = "SELECT 1 FROM statements_match m WHERE m.live = TRUE AND"
+DECIDED = "SELECT 1 FROM statements_decision d WHERE"
 _PROPOSED = "SELECT 1 FROM statements_proposal p WHERE"
 IN_SCOPE = "l.booked_on >= a.since AND (a.until IS NULL OR l.booked_on <= a.until)"
 UNSETTLED = ", ".join(f"'{bucket}'" for bucket in Bucket if bucket not in {Bucket.MATCHED, Bucket.OUTSIDE})
@@ -22,13 +23,19 @@ UNSETTLED = ", ".join(f"'{bucket}'" for bucket in Bucket if bucket not in {Bucke
 OPEN_LINE = (
     f"l.bucket IN ({UNSETTLED}) AND l.inn IS NOT NULL AND l.is_reversal = FALSE AND l.is_withdrawn = FALSE"
     f" AND {IN_SCOPE} AND NOT EXISTS ({_MATCHED} m.line_id = l.id)"
+    f" AND NOT EXISTS ({DECIDED} d.line_id = l.id AND d.kind = '{Decision.Kind.SEPARATED}')"
 )
 OPEN_KEY = (
     "k.state <> 'none' AND k.bucket <> 'matched' AND k.day >= %(from_day)s"
     f" AND NOT EXISTS ({_MATCHED} m.webhook_id = k.webhook_id)"
 )
-UNPROPOSED_LINE = f"{OPEN_LINE} AND NOT EXISTS ({_PROPOSED} p.line_id = l.id)"
-UNPROPOSED_KEY = f"{OPEN_KEY} AND k.state = 'posted' AND NOT EXISTS ({_PROPOSED} p.webhook_id = k.webhook_id)"
+UNPROPOSED_LINE = (
+    f"{OPEN_LINE} AND NOT EXISTS ({_PROPOSED} p.line_id = l.id) AND NOT EXISTS ({DECIDED} d.line_id = l.id)"
+)
+UNPROPOSED_KEY = (
+    f"{OPEN_KEY} AND k.state = 'posted' AND NOT EXISTS ({_PROPOSED} p.webhook_id = k.webhook_id)"
+    f" AND NOT EXISTS ({DECIDED} d.webhook_id = k.webhook_id)"
+)
 LINES = "statements_statementline l JOIN statements_ownaccount a ON a.id = l.account_id"
 KEYS = "statements_matchkey k"
 

@@ -17,7 +17,7 @@ from typing import Any
 from django.db import transaction
 
 from core.db import transactions
-from statements import bucketing, match_sql, webhook_terms
+from statements import bucketing, match_sql, suspects, webhook_terms
 from statements.match_sql import PAYERS, UNSETTLED, execute, rows
 from statements.models import Bucket, Match, MatchKey, OwnAccount, Proposal, StatementLine
 
@@ -54,6 +54,7 @@ def match(*, is_full: bool = False) -> Matched:
             _take_back(parameters)
             by_rank = _find(parameters)
             bucketing.decide(parameters)
+            suspects.decide_pairs()
         return Matched(new_webhooks, by_rank)
 
     return transactions.run_with_retries(run, TRIES_MAX)
@@ -81,13 +82,22 @@ def _take_back(parameters: dict[str, Any]) -> None:
         " JOIN statements_match m ON m.line_id = l.id AND m.live = TRUE AND m.`rank` IN (1, 2, 3)",
         parameters,
     )
-    withdrawn = Match.objects.filter(live=True, line__is_withdrawn=True, rank__in=(1, 2, 3))
+    withdrawn = Match.objects.filter(live=True, line__is_withdrawn=True, rank__in=Match.AUTOMATIC)
     found = [*found, *withdrawn.values_list("pk", "line_id", "webhook_id")]
+    _undo_withdrawn()
     for start in range(0, len(found), ROWS_AT_ONCE):
         matches, lines, webhooks = zip(*found[start : start + ROWS_AT_ONCE], strict=True)
         Match.objects.filter(pk__in=matches).delete()
         StatementLine.objects.filter(pk__in=lines).update(bucket=Bucket.UNDECIDED)
         MatchKey.objects.filter(pk__in=webhooks).update(bucket=Bucket.UNDECIDED)
+
+
+def _undo_withdrawn() -> None:
+    """Undo the operators' matches of lines that the bank withdrew."""
+    matches = Match.objects.filter(live=True, line__is_withdrawn=True).exclude(rank__in=Match.AUTOMATIC)
+    undone = dict(matches.values_list("pk", "webhook_id"))
+    Match.objects.filter(pk__in=undone).update(live=None)
+    MatchKey.objects.filter(pk__in=undone.values()).update(bucket=Bucket.UNDECIDED)
 
 
 def _find(parameters: dict[str, Any]) -> dict[int, int]:

@@ -11,13 +11,13 @@ from django.db.models import Q
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
-from ingest.models import OperatorAction, Webhook
+from ingest.models import OperatorAction, OperatorActionItem, Webhook
+from ingest.number_keys import DIGEST_CHARS
 from ledger.inn import KEY_CHARS_MAX
 
 ACCOUNT_CHARS_MAX = 34  # of an IBAN
 NAME_CHARS_MAX = 255
 NUMBER_CHARS_MAX = 255
-DIGEST_CHARS = 32
 
 
 class OwnAccount(models.Model):
@@ -71,6 +71,7 @@ class BankStatement(models.Model):
     class Meta:
         verbose_name = _("bank statement")
         verbose_name_plural = _("bank statements")
+        permissions = [("accept_statement", "Can accept unproven bank statements")]
 
     def __str__(self) -> str:
         return self.name
@@ -136,6 +137,9 @@ class Bucket(models.TextChoices):
     SUGGESTED = "suggested", _("probably the same")
     EXCLUDED = "excluded", _("not to be credited")
     OUTSIDE = "outside", _("outside the reconciliation")
+    # An operator took the difference for right: of a line and its webhook, or of a webhook without a line.
+    KEPT = "kept", _("kept in spite of the difference")
+    KEPT_WEBHOOK = "kept_webhook", _("kept without a line")
 
 
 class StatementLine(models.Model):
@@ -143,7 +147,7 @@ class StatementLine(models.Model):
 
     `inn` is by which it is matched: the payer's INN, the account's suspense key if that is unusable, or NULL
     if the line is not to be credited. `credit_kopecks` is what it adds to the rubles that came in.
-    `number_key` and `digits_key` are of its document number (statements/match_keys.py).
+    `number_key` and `digits_key` are of its document number (ingest/number_keys.py).
     """
 
     class Side(models.TextChoices):
@@ -185,6 +189,7 @@ class StatementLine(models.Model):
     class Meta:
         verbose_name = _("line of a bank statement")
         verbose_name_plural = _("lines of bank statements")
+        permissions = [("settle_line", "Can settle lines of bank statements")]
         indexes = [
             models.Index(fields=["account", "booked_on"], name="line_day"),
             models.Index(fields=["bucket", "booked_on"], name="line_bucket"),
@@ -270,6 +275,9 @@ class Match(models.Model):
         DIGITS = 2, _("digits of the number and day")
         NEAR = 3, _("number, up to five days apart")
         CONFIRMED = 4, _("confirmed by an operator")
+        KEPT = 5, _("kept in spite of the difference")
+
+    AUTOMATIC = (Rank.NUMBER, Rank.DIGITS, Rank.NEAR)
 
     line = models.ForeignKey(StatementLine, on_delete=models.PROTECT, db_index=False, related_name="matches")
     webhook = models.ForeignKey(
@@ -301,3 +309,80 @@ class Proposal(models.Model):
 
     def __str__(self) -> str:
         return f"{self.line_id}: {self.webhook_id}"
+
+
+class Decision(models.Model):
+    """What an operator decided about a line or a webhook, for as long as the row exists.
+
+    An excluded line is not posted; a separated one is matched with no webhook; a kept webhook needs no line.
+    A line or webhook that agrees with another is matched all the same, unless it is separated.
+    """
+
+    class Kind(models.TextChoices):
+        EXCLUDED = "excluded", _("excluded")
+        SEPARATED = "separated", _("separated")
+        KEPT = "kept", _("kept")
+
+    line = models.OneToOneField(StatementLine, on_delete=models.PROTECT, null=True, related_name="decision")
+    webhook = models.OneToOneField(
+        Webhook, on_delete=models.DO_NOTHING, db_constraint=False, null=True, related_name="decision"
+    )
+    kind = models.CharField(_("decision"), max_length=9, choices=Kind.choices)
+    action = models.ForeignKey(OperatorAction, on_delete=models.PROTECT, related_name="+")
+
+    class Meta:
+        verbose_name = _("decision")
+        verbose_name_plural = _("decisions")
+
+    def __str__(self) -> str:
+        return self.kind
+
+
+class ActionItem(models.Model):
+    """One line, webhook or statement of an operator action; its outcome is written once and never changed."""
+
+    class Refusal(models.TextChoices):
+        """Why an item was refused."""
+
+        NONE = "", _("not refused")
+        CHANGED = "changed", _("it is in another state by now")
+        UNPROVEN = "unproven", _("no proven bank statement has the line")
+        TOO_EARLY = "too_early", _("the bank may still notify it")
+        NOTIFIED = "notified", _("the bank has notified it")
+        EXISTS = "exists", _("it was posted from the bank statement before")
+        LEDGER = "ledger", _("the ledger does not allow it")
+
+    Outcome = OperatorActionItem.Outcome
+
+    action = models.ForeignKey(
+        OperatorAction, on_delete=models.PROTECT, db_index=False, related_name="statement_items"
+    )
+    line = models.ForeignKey(StatementLine, on_delete=models.PROTECT, null=True, related_name="action_items")
+    webhook = models.ForeignKey(
+        Webhook,
+        on_delete=models.DO_NOTHING,
+        db_constraint=False,
+        null=True,
+        related_name="statement_action_items",
+    )
+    statement = models.ForeignKey(
+        BankStatement, on_delete=models.PROTECT, null=True, related_name="action_items"
+    )
+    outcome = models.CharField(
+        _("outcome"), max_length=9, choices=Outcome.choices, blank=True, default=Outcome.PENDING
+    )
+    refusal = models.CharField(
+        _("refused because"), max_length=9, choices=Refusal.choices, blank=True, default=Refusal.NONE
+    )
+
+    class Meta:
+        verbose_name = _("item of an operator action")
+        verbose_name_plural = _("items of operator actions")
+        indexes = [models.Index(fields=["outcome", "action"], name="statement_item_outcome")]
+        constraints = [
+            models.UniqueConstraint(fields=["action", "line"], name="statement_item_line"),
+            models.UniqueConstraint(fields=["action", "webhook"], name="statement_item_webhook"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.action_id}: {self.outcome}"

@@ -10,19 +10,18 @@ from django.conf import settings
 from django.db.models import F, Max, OuterRef, QuerySet, Subquery
 
 from ingest.models import Webhook
+from ingest.number_keys import digits_key, number_key
 from ledger.models import Payment, Replacement
-from statements.match_keys import digits_key, number_key
 from statements.models import Bucket, Match, MatchKey, StatementLine
 
 ROWS_AT_ONCE = 1000
 # A webhook may be committed after others with larger keys, within milliseconds.
 LATE_COMMITS_MAX = 20_000
 
-_OPEN = [Webhook.Status.RECEIVED, Webhook.Status.FAILED]
+_OPEN = [Webhook.Status.RECEIVED, Webhook.Status.FAILED, Webhook.Status.HELD]
 _PAYMENT = Subquery(
     Payment.objects.filter(operation_id=OuterRef("operation_id"), kind=Payment.Kind.PAYMENT).values("pk")
 )
-_AUTOMATIC = [Match.Rank.NUMBER, Match.Rank.DIGITS, Match.Rank.NEAR]
 
 
 def add_new() -> int:
@@ -125,7 +124,7 @@ def _update(changed: "Iterator[MatchKey] | list[MatchKey]") -> None:
         StatementLine.objects.filter(pk__in=list(matches.values_list("line_id", flat=True))).update(
             bucket=Bucket.UNDECIDED
         )
-        matches.filter(rank__in=_AUTOMATIC).delete()
+        matches.filter(rank__in=Match.AUTOMATIC).delete()
         gone = matches.filter(webhook__match_key__state=MatchKey.State.NONE)
         other = matches.exclude(line__kopecks=F("webhook__match_key__kopecks"))
         for undone in (gone, other):

@@ -25,19 +25,19 @@ MODULES = {
         "prometheus stats tasks throughput"
     ),
     "statements": (
-        "append_only apps blocks bucketing buckets coverage decoding document_terms documents field_values "
-        "findings importing keys lines match_keys match_sql matching models proof reading rejecting report "
-        "webhook_terms withdrawal"
+        "actions append_only apps blocks bucketing buckets coverage decoding document_terms documents "
+        "field_values findings importing keys line_posting lines match_sql matching models proof reading "
+        "rejecting report settling suspects webhook_terms withdrawal"
     ),
     "worker": (
         "admin applying apps batch_markers beat_scheduler celery claiming duplicate_detection file_broker "
-        "heartbeats metrics models nightly_verification retention retries sweeper tasks trial_posting"
+        "heartbeats merging metrics models nightly_verification retention retries sweeper tasks trial_posting"
     ),
     "ingest": (
-        "action_progress append_only apps arrivals authentication batch body_verification checks "
-        "command_line confirmation correction_actions correction_audit delivery_records doorbell "
+        "action_handlers action_progress append_only apps arrivals authentication batch body_verification "
+        "checks command_line confirmation correction_actions correction_audit delivery_records doorbell "
         "error_fingerprint exceptions field_rules group_commit inbox metrics misconfiguration models "
-        "operator_actions parsing payment_fingerprint reconciliation replay schemas signatures "
+        "number_keys operator_actions parsing payment_fingerprint reconciliation replay schemas signatures "
         "suspected_duplicates terms_diff unrecognized verification version_corrections version_storage "
         "version_verification versions views"
     ),
@@ -140,6 +140,7 @@ MONEY_MODULES = [
     *("statements/field_values.py", "statements/document_terms.py", "statements/documents.py"),
     *("statements/proof.py", "statements/report.py", "statements/models.py", "statements/lines.py"),
     *("statements/buckets.py", "statements/bucketing.py", "statements/matching.py"),
+    *("statements/line_posting.py", "statements/settling.py", "worker/merging.py"),
 ]
 
 

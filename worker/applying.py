@@ -1,6 +1,7 @@
 """Apply webhooks: claim them, mark them applied and post their payments in one transaction.
 
-A suspected duplicate may be held instead (worker/duplicate_detection.py).
+A suspected duplicate may be held instead (worker/duplicate_detection.py), and a webhook that comes after its
+payment was posted from a bank statement is merged (worker/merging.py).
 """
 
 import time
@@ -17,7 +18,7 @@ from ingest.error_fingerprint import error_fields
 from ingest.models import Webhook
 from ledger.exceptions import MissingOrganizations
 from ledger.posting import PriorPosting, create_organizations, find_posted, post
-from worker import claiming, duplicate_detection
+from worker import claiming, duplicate_detection, merging
 from worker.batch_markers import batch_marker
 from worker.claiming import Claim, ClaimLost
 from worker.metrics import APPLIED, BATCH_DURATION, BATCH_SIZE, FAILED
@@ -50,7 +51,7 @@ def apply_batch(webhooks_max: int) -> int:
 
 
 def apply_ids(webhook_ids: Collection[int]) -> set[int]:
-    """Apply these webhooks; return the keys of those that it applied, held, or failed as conflicts.
+    """Apply these webhooks; return the keys of those that it applied, held, merged, or failed as conflicts.
 
     Skip webhooks that are not received, and those that stay locked, or whose organization stays locked, for
     longer than a few batches take. Raises as apply_batch does.
@@ -115,7 +116,8 @@ def _apply_once(claim: Callable[[], Claim], *, check_posted: bool = False) -> li
 def _mark_and_post(
     webhook_ids: Collection[int], organizations: Mapping[str, int], *, check_posted: bool
 ) -> None:
-    posting = set(webhook_ids) - duplicate_detection.pair_suspects(webhook_ids)
+    new = set(webhook_ids) - merging.merge_late(webhook_ids)
+    posting = new - duplicate_detection.pair_suspects(new)
     if not posting:
         return
     _mark_applied(posting)

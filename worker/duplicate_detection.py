@@ -15,7 +15,7 @@ from django.db import transaction
 from django.db.models import OuterRef, QuerySet, Subquery
 from django.db.models.functions import Coalesce
 
-from ingest.models import SuspectedDuplicate, Webhook
+from ingest.models import STATEMENT_SOURCE, SuspectedDuplicate, Webhook
 from ingest.suspected_duplicates import look_alike
 from ledger.models import Payment
 
@@ -55,13 +55,14 @@ def pair_suspects(webhook_ids: Collection[int]) -> set[int]:
 
 def _find_pairs(batch: set[int]) -> list[SuspectedDuplicate]:
     """Return a pair for each webhook that has an earlier look-alike and no pair yet; none is saved."""
-    if not (candidates := _with_twins(batch)):
+    if not batch or not (candidates := _with_twins(batch)):
         return []
     # An operation that the ledger has is not new, and can't be held any more.
     posted = Payment.objects.filter(operation_id=OuterRef("operation_id")).values("id")
     applied, in_batch = _earlier_twins(OuterRef("payment_fingerprint"), OuterRef("pk"), batch)
     twin = Coalesce(Subquery(applied.values("id")[:1]), Subquery(in_batch.values("id")[:1]))
     new = Webhook.objects.filter(id__in_literals=candidates, suspected_duplicate=None)
+    new = new.exclude(source=STATEMENT_SOURCE)  # the bank's statement shows it as a payment of its own
     twinned = new.annotate(twin=twin, posted=Subquery(posted)).filter(twin__isnull=False, posted=None)
     firsts = dict(twinned.order_by("id").values_list("id", "twin"))
     rows = Webhook.objects.in_bulk({*firsts, *firsts.values()})

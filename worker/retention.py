@@ -23,7 +23,7 @@ from ingest.models import DeliveryRecord, OperationVersion, Webhook
 from worker.models import Checkpoint
 
 BATCH_ROWS = 250  # a batch of 1000 had SQLite locked longer than anything else
-FINAL_STATUSES = [Webhook.Status.APPLIED, Webhook.Status.DISMISSED]
+FINAL_STATUSES = [Webhook.Status.APPLIED, Webhook.Status.DISMISSED, Webhook.Status.MERGED]
 BODIES_CHECKPOINT = "empty raw bodies"
 
 Keys = list[Any]

@@ -17,7 +17,7 @@ REVOKE UPDATE ON ingest_conflictingdelivery FROM 'prihod'@'%';
 GRANT UPDATE (resolved_by_id) ON ingest_conflictingdelivery TO 'prihod'@'%';
 
 REVOKE UPDATE ON ingest_suspectedduplicate FROM 'prihod'@'%';
-GRANT UPDATE (state, decided_by_id) ON ingest_suspectedduplicate TO 'prihod'@'%';
+GRANT UPDATE (state, decided_by_id, is_shown_once) ON ingest_suspectedduplicate TO 'prihod'@'%';
 
 REVOKE UPDATE ON ingest_operatoractionitem FROM 'prihod'@'%';
 GRANT UPDATE (outcome) ON ingest_operatoractionitem TO 'prihod'@'%';

@@ -26,6 +26,7 @@ GRANT SELECT, INSERT, UPDATE, CREATE ON ingest_operationversion TO 'prihod'@'%';
 GRANT SELECT, INSERT, DELETE, CREATE ON ingest_ledgerverification TO 'prihod'@'%';
 GRANT SELECT, INSERT, UPDATE, CREATE ON ingest_misconfiguration TO 'prihod'@'%';
 GRANT SELECT, INSERT, UPDATE, CREATE ON ingest_suspectedduplicate TO 'prihod'@'%';
+GRANT SELECT, INSERT, UPDATE, CREATE ON ingest_statementwebhook TO 'prihod'@'%';
 
 -- Operator actions are append-only; the outcome of each item is written once. UPDATE on the first table is for locking
 -- its rows (SELECT … FOR UPDATE requires it); a trigger refuses changes.
@@ -42,6 +43,8 @@ GRANT SELECT, INSERT, CREATE ON statements_linesighting TO 'prihod'@'%';
 GRANT SELECT, INSERT, UPDATE, DELETE, CREATE ON statements_matchkey TO 'prihod'@'%';
 GRANT SELECT, INSERT, UPDATE, DELETE, CREATE ON statements_match TO 'prihod'@'%';
 GRANT SELECT, INSERT, UPDATE, DELETE, CREATE ON statements_proposal TO 'prihod'@'%';
+GRANT SELECT, INSERT, UPDATE, DELETE, CREATE ON statements_decision TO 'prihod'@'%';
+GRANT SELECT, INSERT, UPDATE, CREATE ON statements_actionitem TO 'prihod'@'%';
 
 -- Heartbeats, leases and the checkpoints of tasks.
 GRANT SELECT, INSERT, UPDATE, DELETE, CREATE ON worker_heartbeat TO 'prihod'@'%';

@@ -174,6 +174,8 @@ def _current_state(webhook: Webhook) -> Iterator[TimelineEvent]:
         title = _("Failed after {attempts}; an operator has to decide").format(attempts=attempts)
     elif webhook.status == Webhook.Status.DISMISSED:
         title = _("Dismissed for good: nothing is posted")
+    elif webhook.status == Webhook.Status.MERGED:
+        title = _("Merged into the payment that was posted from a bank statement; nothing more is posted")
     elif webhook.status == Webhook.Status.HELD:
         title = _("Held, because it looks like a payment that is posted; an operator has to decide")
     elif webhook.status == Webhook.Status.RECEIVED:

@@ -199,8 +199,17 @@ class Migration(migrations.Migration):
                             ("restore", "restoration of reversed payments"),
                             ("clear", "clearing of suspected duplicates"),
                             ("confirm", "confirmation of duplicates"),
+                            ("post", "posting from bank statements"),
+                            ("match", "confirmation of matches"),
+                            ("unmatch", "undoing of matches"),
+                            ("take_back", "reversal by bank statements"),
+                            ("by_line", "replacement by bank statements"),
+                            ("exclude", "exclusion of bank statement lines"),
+                            ("keep", "keeping of differences"),
+                            ("reopen", "reopening of excluded and kept ones"),
+                            ("accept", "acceptance of bank statements"),
                         ],
-                        max_length=8,
+                        max_length=9,
                         verbose_name="kind",
                     ),
                 ),
@@ -273,6 +282,7 @@ class Migration(migrations.Migration):
                             ("failed", "failed"),
                             ("dismissed", "dismissed"),
                             ("held", "held"),
+                            ("merged", "merged"),
                         ],
                         default="received",
                         max_length=9,
@@ -544,6 +554,7 @@ class Migration(migrations.Migration):
                             ("refused", "no longer possible"),
                             ("decided", "already decided"),
                             ("held", "held as a suspected duplicate"),
+                            ("merged", "merged into a payment from a bank statement"),
                             ("unknown", "unknown"),
                         ],
                         default="",
@@ -677,6 +688,10 @@ class Migration(migrations.Migration):
                     ),
                 ),
                 (
+                    "is_shown_once",
+                    models.BooleanField(default=False, verbose_name="once on the bank statement"),
+                ),
+                (
                     "decided_by",
                     models.ForeignKey(
                         db_constraint=False,
@@ -702,6 +717,39 @@ class Migration(migrations.Migration):
             options={
                 "verbose_name": "suspected duplicate",
                 "verbose_name_plural": "suspected duplicates",
+            },
+        ),
+        migrations.CreateModel(
+            name="StatementWebhook",
+            fields=[
+                (
+                    "webhook",
+                    models.OneToOneField(
+                        db_constraint=False,
+                        on_delete=django.db.models.deletion.DO_NOTHING,
+                        primary_key=True,
+                        related_name="statement_webhook",
+                        serialize=False,
+                        to="ingest.webhook",
+                    ),
+                ),
+                ("inn", models.CharField(max_length=21)),
+                ("kopecks", models.BigIntegerField()),
+                ("digits_key", models.CharField(max_length=32)),
+                ("day", models.DateField()),
+                (
+                    "merged",
+                    models.OneToOneField(
+                        db_constraint=False,
+                        null=True,
+                        on_delete=django.db.models.deletion.DO_NOTHING,
+                        related_name="merged_into",
+                        to="ingest.webhook",
+                    ),
+                ),
+            ],
+            options={
+                "indexes": [models.Index(fields=["inn", "kopecks"], name="statement_webhook_terms")],
             },
         ),
         migrations.RunPython(

@@ -1,10 +1,28 @@
+from typing import Any
+
 import django.db.models.deletion
 import django.utils.timezone
 from django.conf import settings
 from django.db import migrations, models
 
+from core.groups import grant, view
 from ledger import triggers
 from statements.append_only import APPEND_ONLY_TABLES
+
+VIEWED = view(
+    "statements",
+    *("ownaccount", "bankstatement", "rejectedstatement", "statementbalance", "statementline", "match"),
+    *("decision", "actionitem"),
+)
+OPERATED = [
+    ("statements", "statementline", "settle_line", "Can settle lines of bank statements"),
+    ("statements", "bankstatement", "accept_statement", "Can accept unproven bank statements"),
+    ("statements", "bankstatement", "add_bankstatement", "Can add bank statement"),
+]
+
+
+def grant_to_groups(apps: Any, editor: Any) -> None:
+    grant(apps, {"Operators": [*VIEWED, *OPERATED], "Auditors": VIEWED})
 
 
 class Migration(migrations.Migration):
@@ -113,6 +131,7 @@ class Migration(migrations.Migration):
             options={
                 "verbose_name": "bank statement",
                 "verbose_name_plural": "bank statements",
+                "permissions": [("accept_statement", "Can accept unproven bank statements")],
             },
         ),
         migrations.CreateModel(
@@ -165,6 +184,8 @@ class Migration(migrations.Migration):
                             ("suggested", "probably the same"),
                             ("excluded", "not to be credited"),
                             ("outside", "outside the reconciliation"),
+                            ("kept", "kept in spite of the difference"),
+                            ("kept_webhook", "kept without a line"),
                         ],
                         default="",
                         max_length=18,
@@ -281,6 +302,8 @@ class Migration(migrations.Migration):
                             ("suggested", "probably the same"),
                             ("excluded", "not to be credited"),
                             ("outside", "outside the reconciliation"),
+                            ("kept", "kept in spite of the difference"),
+                            ("kept_webhook", "kept without a line"),
                         ],
                         default="",
                         max_length=18,
@@ -311,6 +334,7 @@ class Migration(migrations.Migration):
             options={
                 "verbose_name": "line of a bank statement",
                 "verbose_name_plural": "lines of bank statements",
+                "permissions": [("settle_line", "Can settle lines of bank statements")],
             },
         ),
         migrations.CreateModel(
@@ -340,6 +364,8 @@ class Migration(migrations.Migration):
                             ("suggested", "probably the same"),
                             ("excluded", "not to be credited"),
                             ("outside", "outside the reconciliation"),
+                            ("kept", "kept in spite of the difference"),
+                            ("kept_webhook", "kept without a line"),
                         ],
                         max_length=18,
                     ),
@@ -381,6 +407,7 @@ class Migration(migrations.Migration):
                             (2, "digits of the number and day"),
                             (3, "number, up to five days apart"),
                             (4, "confirmed by an operator"),
+                            (5, "kept in spite of the difference"),
                         ],
                         verbose_name="rank",
                     ),
@@ -487,8 +514,157 @@ class Migration(migrations.Migration):
             model_name="linesighting",
             constraint=models.UniqueConstraint(fields=("line", "statement"), name="sighting_unique"),
         ),
+        migrations.CreateModel(
+            name="Decision",
+            fields=[
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                (
+                    "kind",
+                    models.CharField(
+                        choices=[("excluded", "excluded"), ("separated", "separated"), ("kept", "kept")],
+                        max_length=9,
+                        verbose_name="decision",
+                    ),
+                ),
+                (
+                    "action",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="+",
+                        to="ingest.operatoraction",
+                    ),
+                ),
+                (
+                    "line",
+                    models.OneToOneField(
+                        null=True,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="decision",
+                        to="statements.statementline",
+                    ),
+                ),
+                (
+                    "webhook",
+                    models.OneToOneField(
+                        db_constraint=False,
+                        null=True,
+                        on_delete=django.db.models.deletion.DO_NOTHING,
+                        related_name="decision",
+                        to="ingest.webhook",
+                    ),
+                ),
+            ],
+            options={
+                "verbose_name": "decision",
+                "verbose_name_plural": "decisions",
+            },
+        ),
+        migrations.CreateModel(
+            name="ActionItem",
+            fields=[
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                (
+                    "outcome",
+                    models.CharField(
+                        blank=True,
+                        choices=[
+                            ("", "pending"),
+                            ("done", "done"),
+                            ("applied", "already applied"),
+                            ("received", "already queued"),
+                            ("failed", "failed again meanwhile"),
+                            ("dismissed", "already dismissed"),
+                            ("resolved", "without an open conflict"),
+                            ("refused", "no longer possible"),
+                            ("decided", "already decided"),
+                            ("held", "held as a suspected duplicate"),
+                            ("merged", "merged into a payment from a bank statement"),
+                            ("unknown", "unknown"),
+                        ],
+                        default="",
+                        max_length=9,
+                        verbose_name="outcome",
+                    ),
+                ),
+                (
+                    "refusal",
+                    models.CharField(
+                        blank=True,
+                        choices=[
+                            ("", "not refused"),
+                            ("changed", "it is in another state by now"),
+                            ("unproven", "no proven bank statement has the line"),
+                            ("too_early", "the bank may still notify it"),
+                            ("notified", "the bank has notified it"),
+                            ("exists", "it was posted from the bank statement before"),
+                            ("ledger", "the ledger does not allow it"),
+                        ],
+                        default="",
+                        max_length=9,
+                        verbose_name="refused because",
+                    ),
+                ),
+                (
+                    "action",
+                    models.ForeignKey(
+                        db_index=False,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="statement_items",
+                        to="ingest.operatoraction",
+                    ),
+                ),
+                (
+                    "line",
+                    models.ForeignKey(
+                        null=True,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="action_items",
+                        to="statements.statementline",
+                    ),
+                ),
+                (
+                    "statement",
+                    models.ForeignKey(
+                        null=True,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="action_items",
+                        to="statements.bankstatement",
+                    ),
+                ),
+                (
+                    "webhook",
+                    models.ForeignKey(
+                        db_constraint=False,
+                        null=True,
+                        on_delete=django.db.models.deletion.DO_NOTHING,
+                        related_name="statement_action_items",
+                        to="ingest.webhook",
+                    ),
+                ),
+            ],
+            options={
+                "verbose_name": "item of an operator action",
+                "verbose_name_plural": "items of operator actions",
+                "indexes": [models.Index(fields=["outcome", "action"], name="statement_item_outcome")],
+                "constraints": [
+                    models.UniqueConstraint(fields=("action", "line"), name="statement_item_line"),
+                    models.UniqueConstraint(fields=("action", "webhook"), name="statement_item_webhook"),
+                ],
+            },
+        ),
         migrations.RunPython(
             lambda apps, editor: triggers.create(editor.connection, APPEND_ONLY_TABLES),
             lambda apps, editor: triggers.drop(editor.connection, APPEND_ONLY_TABLES),
         ),
+        migrations.RunPython(grant_to_groups, migrations.RunPython.noop),
     ]

@@ -6,8 +6,7 @@ They are digests, so that every database compares them alike: a collation may eq
 import re
 from hashlib import blake2b
 
-from statements.models import DIGEST_CHARS
-
+DIGEST_CHARS = 32
 _NOT_DIGITS = re.compile(r"[^0-9]+")
 
 
