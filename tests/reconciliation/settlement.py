@@ -9,13 +9,14 @@ from django.db.models import QuerySet
 from ingest import operator_actions
 from ingest.models import OperatorAction, Webhook
 from ingest.reconciliation import reconcile
+from ledger.inn import UNKNOWN_ACCOUNT
 from ledger.verification import verify
 from statements import actions, buckets
 from statements.buckets import Scope
 from statements.importing import import_statement
 from statements.matching import match
 from statements.models import ActionItem, BankStatement, Bucket, OwnAccount, StatementLine
-from tests.factories import make_webhook, terms
+from tests.factories import balances, make_organizations, make_webhook, terms
 from tests.reconciliation.scenarios import rubles
 from tests.statements.files import OWN, document, section, statement
 from worker.applying import apply_batch
@@ -55,13 +56,19 @@ def statement_of(*documents: str, came_in: int, **fields: str) -> bytes:
 def import_lines(*documents: str, came_in: int, **fields: str) -> BankStatement:
     OwnAccount.objects.get_or_create(number=OWN, defaults={"since": date(2026, 1, 1)})
     imported = import_statement(statement_of(*documents, came_in=came_in, **fields), "kl_to_1c.txt")
+    make_organizations(f"@{OWN}", UNKNOWN_ACCOUNT, *filter(None, lines_inns()))
     match()
     return imported.statement
+
+
+def lines_inns() -> set[str | None]:
+    return set(StatementLine.objects.values_list("inn", flat=True))
 
 
 def notify(inn: str, number: str, kopecks: int, day: int = 16, **fields: Any) -> Webhook:
     """Store a webhook of that day in March; nothing is applied yet."""
     at = datetime(2026, 3, day, 9, tzinfo=UTC)
+    make_organizations(inn)
     return make_webhook(terms(kopecks, inn=inn, document_number=number, document_date=at), **fields)
 
 
@@ -83,6 +90,7 @@ def settle(kind: Kind, rows: actions.Rows) -> list[str]:
 def run(action: OperatorAction) -> list[str]:
     while operator_actions.run_chunk(action.pk, wait=True):
         pass
+    match()  # as after the commit of the last chunk
     items = ActionItem.objects.filter(action=action).order_by("pk")
     return [item.refusal or item.outcome for item in items]
 
@@ -97,6 +105,11 @@ def filled() -> dict[str, tuple[int, int]]:
     assert buckets.identity(Scope()).unexplained == 0
     totals = buckets.totals(Scope()).items()
     return {bucket.value: (total.count, total.kopecks) for bucket, total in totals if total.count}
+
+
+def money() -> dict[str, int]:
+    """Return the balances, in kopecks by INN, that are not 0."""
+    return {inn: kopecks for inn, kopecks in balances().items() if kopecks}
 
 
 def assert_books_are_right() -> None:

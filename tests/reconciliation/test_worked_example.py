@@ -9,7 +9,6 @@ from ledger.models import BalanceLog, Organization
 from statements import buckets
 from statements.buckets import Scope
 from statements.models import Bucket
-from tests.factories import balances
 from tests.reconciliation.settlement import (
     OWN,
     apply_all,
@@ -19,6 +18,7 @@ from tests.reconciliation.settlement import (
     import_lines,
     line,
     lines_in,
+    money,
     notify,
     operator,
     settle,
@@ -28,7 +28,7 @@ Kind = OperatorAction.Kind
 R, V, L, OURSELVES = "0033003303", "0044004404", "0055005512", "0011001101"
 
 
-@pytest.mark.django_db(transaction=True)
+@pytest.mark.django_db
 def test_worked_example() -> None:
     notify(R, "328", 145_000_00)
     notify(R, "7", 5_000_00)
@@ -54,7 +54,7 @@ def test_worked_example() -> None:
         "excluded": (1, 50_000_00),
     }
     assert sides() == (155_100_00, 220_190_50, -65_090_50)
-    assert balances() == {R: 155_000_00, L: 100_00}  # importing posted nothing
+    assert money() == {R: 155_000_00, L: 100_00}  # importing posted nothing
 
     assert settle(Kind.POST, lines_in(Bucket.MISSING_WEBHOOK)) == ["done"]
     assert settle(Kind.POST, lines_in(Bucket.UNIDENTIFIED)) == ["done"]
@@ -72,11 +72,7 @@ def test_worked_example() -> None:
     assign(Webhook.objects.get(payer_inn=suspense), V)
     apply_and_match()
 
-    assert {inn: kopecks for inn, kopecks in balances().items() if kopecks} == {
-        R: 150_000_00,
-        V: 20_100_50,
-        L: 90_00,
-    }
+    assert money() == {R: 150_000_00, V: 20_100_50, L: 90_00}
     assert Organization.objects.aggregate(sum=Sum("balance_kopecks"))["sum"] == 170_190_50  # I4
     assert filled() == {"matched": (5, 170_190_50), "excluded": (1, 50_000_00)}
     assert_books_are_right()
