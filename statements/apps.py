@@ -13,4 +13,6 @@ class StatementsConfig(AppConfig):
 
     def ready(self) -> None:
         triggers.register(APPEND_ONLY_TABLES)
-        import_module("statements.actions")  # now that models are loaded: it registers its kinds
+        # Now that models are loaded: these register kinds of actions, and a rule of retention.
+        import_module("statements.actions")
+        import_module("statements.retention")

@@ -41,6 +41,12 @@ class RetentionRule:
 
 
 Progress = Callable[[RetentionRule, int], object]
+_registered: list[Callable[[], RetentionRule]] = []  # of packages above
+
+
+def register(rule: Callable[[], RetentionRule]) -> None:
+    """Add the rule of a package above, made anew for each run."""
+    _registered.append(rule)
 
 
 def rules(*, full_scan: bool) -> list[RetentionRule]:
@@ -56,11 +62,12 @@ def rules(*, full_scan: bool) -> list[RetentionRule]:
     records = [model.deletable() for model in DeliveryRecord.__subclasses__()]
     return [
         bodies,
-        _version_bodies(days),
+        emptied_bodies("raw bodies of operation versions", _versions(), "received_at", days),
         *(_rows_by_age(rows, "received_at", settings.DELIVERY_RETENTION_DAYS) for rows in records),
         _rows_by_age(TaskResult.objects.all(), "date_done", settings.TASK_RESULT_RETENTION_DAYS),
         # The rule of Django's clearsessions, which Django leaves to its user to run.
         _expired_rows(Session.objects.all(), "expired", lambda: {"expire_date__lt": clock.database_now()}),
+        *(rule() for rule in _registered),
     ]
 
 
@@ -94,15 +101,15 @@ def _rows_by_age(rows: QuerySet[Any], field: str, days: int) -> RetentionRule:
     return _expired_rows(rows, text, lambda: _older(field, days))
 
 
-def _version_bodies(days: int) -> RetentionRule:
-    """Return the rule that empties bodies of operation versions, except of due ones."""
-    versions = OperationVersion.objects.exclude(outcome=OperationVersion.Outcome.DUE).exclude(body=b"")
-    rule = _rows_by_age(versions, "received_at", days)
-    return replace(
-        rule,
-        name="raw bodies of operation versions",
-        delete=lambda keys: versions.filter(pk__in=keys).update(body=b""),
-    )
+def emptied_bodies(name: str, rows: QuerySet[Any], field: str, days: int) -> RetentionRule:
+    """Return a rule that empties `body` of those of `rows` whose `field` is older than `days`."""
+    filled = rows.exclude(body=b"")
+    rule = _rows_by_age(filled, field, days)
+    return replace(rule, name=name, delete=lambda keys: filled.filter(pk__in=keys).update(body=b""))
+
+
+def _versions() -> QuerySet[OperationVersion]:
+    return OperationVersion.objects.exclude(outcome=OperationVersion.Outcome.DUE)
 
 
 def _retention_text(days: int) -> str:
