@@ -16,6 +16,7 @@ def static_settings(sweep_interval_seconds: float) -> dict[str, Any]:
         "CELERY_TASK_ROUTES": {
             "worker.tasks.retry_*": {"queue": "attempts"},
             "worker.tasks.run_operator_actions": {"queue": "operator_actions"},
+            "statements.tasks.*": {"queue": "operator_actions"},
         },
         "CELERY_RESULT_BACKEND": "django-db",
         "CELERY_RESULT_EXTENDED": True,
@@ -29,6 +30,7 @@ def static_settings(sweep_interval_seconds: float) -> dict[str, Any]:
             "sweep": {"task": "worker.tasks.sweep", "schedule": sweep_interval_seconds},
             "record throughput": {"task": "monitoring.tasks.record_throughput", "schedule": 20.0},
             "prune": {"task": "worker.tasks.prune", "schedule": 600.0},
+            "match": {"task": "statements.tasks.request_matching", "schedule": 10.0},  # if it is due
             "verify": {"task": "worker.tasks.verify", "schedule": 60.0},  # if it is due: VERIFY_AT_HOUR
         },
     }

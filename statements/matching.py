@@ -35,6 +35,17 @@ class Matched:
     by_rank: dict[int, int]
 
 
+def is_due() -> bool:
+    """Return whether a line is undecided, or the webhook of one that was not posted has been settled since.
+
+    New webhooks alone are no reason: they come all the time, and change nothing before the next import.
+    """
+    if StatementLine.objects.filter(bucket=Bucket.UNDECIDED).exists():
+        return True
+    unposted = StatementLine.objects.filter(bucket=Bucket.UNPOSTED, matches__live=True)
+    return unposted.exclude(matches__webhook__status__in=webhook_terms.OPEN).exists()
+
+
 def match(*, is_full: bool = False) -> Matched:
     """Match everything that is new or changed, and decide the bucket of all that is not matched.
 

@@ -18,7 +18,7 @@ ROWS_AT_ONCE = 1000
 # A webhook may be committed after others with larger keys, within milliseconds.
 LATE_COMMITS_MAX = 20_000
 
-_OPEN = [Webhook.Status.RECEIVED, Webhook.Status.FAILED, Webhook.Status.HELD]
+OPEN = [Webhook.Status.RECEIVED, Webhook.Status.FAILED, Webhook.Status.HELD]
 _PAYMENT = Subquery(
     Payment.objects.filter(operation_id=OuterRef("operation_id"), kind=Payment.Kind.PAYMENT).values("pk")
 )
@@ -60,7 +60,7 @@ def _key(row: tuple[Any, ...]) -> MatchKey:
 def _state(status: str) -> MatchKey.State:
     if status == Webhook.Status.APPLIED:
         return MatchKey.State.POSTED
-    return MatchKey.State.UNPOSTED if status in _OPEN else MatchKey.State.NONE
+    return MatchKey.State.UNPOSTED if status in OPEN else MatchKey.State.NONE
 
 
 def update_changed() -> None:
@@ -75,7 +75,7 @@ def update_changed() -> None:
 
 
 def _applied_or_closed() -> Iterator[MatchKey]:
-    unposted = MatchKey.objects.filter(state=MatchKey.State.UNPOSTED).exclude(webhook__status__in=_OPEN)
+    unposted = MatchKey.objects.filter(state=MatchKey.State.UNPOSTED).exclude(webhook__status__in=OPEN)
     operation = Payment.objects.filter(operation_id=OuterRef("webhook__operation_id"), kind="payment")
     rows = unposted.annotate(status=F("webhook__status"), payment=Subquery(operation.values("pk")))
     for key in rows:

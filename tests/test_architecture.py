@@ -27,7 +27,7 @@ MODULES = {
     "statements": (
         "actions append_only apps blocks bucketing buckets coverage decoding document_terms documents "
         "field_values findings importing keys line_posting lines match_sql matching models proof reading "
-        "rejecting report retention settling suspects webhook_terms withdrawal"
+        "rejecting report retention settling suspects tasks webhook_terms withdrawal"
     ),
     "worker": (
         "admin applying apps batch_markers beat_scheduler celery claiming duplicate_detection file_broker "

@@ -30,7 +30,7 @@ app = Celery("prihod")
 # Celery's Django fixup puts the working directory first, where a folder could shadow a package of ours.
 sys.path.append(sys.path.pop(0))
 app.config_from_object("django.conf:settings", namespace="CELERY")
-app.autodiscover_tasks(["worker", "monitoring"])
+app.autodiscover_tasks(["worker", "monitoring", "statements"])
 # Celery would close the database connection around every task; a new one costs more than a small task.
 app.conf.CELERY_DB_REUSE_MAX = sys.maxsize
 app.steps["consumer"].add("worker.heartbeats:HeartbeatStep")  # by name: it needs Django's models

@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import signal
 import time
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from multiprocessing.process import BaseProcess
 
@@ -30,6 +31,12 @@ LEASE_RENEWAL_SECONDS = 10.0
 FULL_EVERY = timedelta(days=6, hours=12)  # every seventh night, even if a run ends later than the one before
 
 _process: BaseProcess | None = None
+_following: list[Callable[[], object]] = []  # of packages above
+
+
+def run_afterwards(step: Callable[[], object]) -> None:
+    """Have `step` run each night, after the verification and in its subprocess."""
+    _following.append(step)
 
 
 def start_if_due() -> bool:
@@ -104,6 +111,8 @@ def _run_in_subprocess() -> None:
     prometheus_multiprocess.set_process_name(f"verification-of-{os.getppid()}")
     try:
         verify()
+        for step in _following:
+            step()
         _set_lease_expiry(clock.database_now())
     except (DatabaseError, InterfaceError) as exc:
         log.warning("ledger verification failed; retrying", error=repr(exc))
