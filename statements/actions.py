@@ -27,6 +27,7 @@ from ingest.confirmation import digest
 from ingest.exceptions import NothingToDo, StaleConfirmation
 from ingest.models import ACTION_REASON_CHARS_MAX, OperatorAction
 from statements import line_posting, settling
+from statements.buckets import LINE_BUCKETS, WEBHOOK_BUCKETS
 from statements.matching import match
 from statements.models import ActionItem, BankStatement, Bucket, Match, MatchKey, OwnAccount, StatementLine
 
@@ -66,10 +67,12 @@ _CORRECTIONS = frozenset({Kind.TAKE_BACK, Kind.BY_LINE})
 
 def eligible(kind: Kind, rows: Rows) -> Rows:
     """Return those of `rows`, lines or keys of webhooks, that an action of this kind may settle now."""
-    found = rows.filter(bucket__in=BUCKETS[kind])
+    is_of_lines = rows.model is StatementLine
+    of_kind = BUCKETS[kind].intersection(LINE_BUCKETS if is_of_lines else WEBHOOK_BUCKETS)
+    found = rows.filter(bucket__in=of_kind)
     if kind == Kind.REOPEN:
         return found.filter(_DECIDED[found.model])
-    return found.filter(_UNDOABLE) if kind == Kind.UNMATCH else found
+    return found.filter(_UNDOABLE) if kind == Kind.UNMATCH and is_of_lines else found
 
 
 _UNDOABLE = Q(matches__live=True) & Q(matches__rank__gt=Match.Rank.POSTED)  # that is undone by a reversal
