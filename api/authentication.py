@@ -1,4 +1,4 @@
-"""Authentication of the read API by API keys."""
+"""Authentication of the API by API keys."""
 
 from collections.abc import Callable
 from functools import wraps
@@ -46,6 +46,30 @@ def require_api_key(view: Callable[..., HttpResponse]) -> View:
             return denied if key.reads_all else _throttled(request, key.prefix) or denied
 
     return wrapper
+
+
+def require_scope(scope: str) -> Callable[[Callable[..., HttpResponse]], View]:
+    """Pass the caller's ApiKey to the view as its second argument, whatever READ_AUTH is.
+
+    Answer 401 without a valid key, 403 if it lacks `scope`, and 429 to callers with too many of these.
+    """
+
+    def decorate(view: Callable[..., HttpResponse]) -> View:
+        @wraps(view)
+        def wrapper(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+            header = request.headers.get("Authorization", "")
+            key = _valid_key(header)
+            if key is None:
+                denied = error_response(401, UNAUTHORIZED, WWW_Authenticate="Bearer")
+                return _throttled(request, prefix_of(_token(header))) or denied
+            if not key.has_scope(scope):
+                denied = error_response(403, f"this key lacks the scope {scope}")
+                return _throttled(request, key.prefix) or denied
+            return view(request, key, *args, **kwargs)
+
+        return wrapper
+
+    return decorate
 
 
 def _token(authorization: str) -> str:

@@ -18,7 +18,7 @@ from django.db.models import Q
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
-from api.models import READ_ALL, ApiKey
+from api.models import READ_ALL, WRITE_STATEMENTS, ApiKey
 from core.best_effort import best_effort_write
 
 USE_RECORDED_EVERY = timedelta(minutes=1)
@@ -56,13 +56,13 @@ def issue(name: str, scopes: str, expires_at: datetime | None = None) -> tuple[A
 
 def normalize_scopes(text: str) -> str:
     """Return the scopes sorted and without duplicates. Raise ValidationError."""
-    scopes = sorted(set(text.replace(",", " ").split()))
-    if scopes == [READ_ALL]:
-        return READ_ALL
-    if not scopes or len(scopes) > SCOPES_MAX or not all(map(_ORGANIZATION.fullmatch, scopes)):
-        message = _("Scopes are {all} alone, or 1 to {max} INNs of 10 or 12 digits.")
-        raise ValidationError(message.format(all=READ_ALL, max=SCOPES_MAX))
-    return " ".join(scopes)
+    scopes = set(text.replace(",", " ").split())
+    read = scopes - {WRITE_STATEMENTS}
+    is_valid = read == {READ_ALL} or all(map(_ORGANIZATION.fullmatch, read))
+    if not scopes or len(scopes) > SCOPES_MAX or not is_valid:
+        message = _("Scopes are {all} or up to {max} INNs of 10 or 12 digits, and {write}.")
+        raise ValidationError(message.format(all=READ_ALL, max=SCOPES_MAX, write=WRITE_STATEMENTS))
+    return " ".join(sorted(scopes))
 
 
 def prefix_of(key: str) -> str | None:

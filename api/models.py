@@ -6,16 +6,21 @@ from django.db import models
 from django.utils.translation import gettext_lazy as _
 
 READ_ALL = "read:all"
+WRITE_STATEMENTS = "write:bank-statements"
 
 
 class ApiKey(models.Model):
-    """A key by which a program reads balances. Only its digest is stored; see api/keys.py."""
+    """A key by which a program reads balances or uploads bank statements.
+
+    Only its digest is stored; see api/keys.py.
+    """
 
     name = models.CharField(_("name"), max_length=100, help_text=_("the program or person that uses the key"))
     prefix = models.CharField(_("prefix"), max_length=12, unique=True)
     digest = models.CharField(max_length=64)  # SHA-256 of the whole key, in hexadecimal
     scopes = models.TextField(
-        _("scopes"), help_text=_("read:all, or the INNs that may be read, separated by spaces")
+        _("scopes"),
+        help_text=_("read:all, or INNs that may be read; write:bank-statements; separated by spaces"),
     )
     created_at = models.DateTimeField(_("issued"))
     expires_at = models.DateTimeField(_("expires"), null=True, blank=True)
@@ -34,7 +39,10 @@ class ApiKey(models.Model):
 
     @property
     def reads_all(self) -> bool:
-        return self.scopes == READ_ALL
+        return self.has_scope(READ_ALL)
+
+    def has_scope(self, scope: str) -> bool:
+        return scope in self.scopes.split()
 
     def may_read(self, inn: str) -> bool:
         return self.reads_all or inn in self.scopes.split()

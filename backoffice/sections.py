@@ -9,9 +9,14 @@ from django.utils.translation import gettext_lazy as _
 # Model names by section. Models that an installation lacks are skipped; unlisted models go to SYSTEM.
 SYSTEM = "system"
 FAILURES = "Failures"  # no model, but a page of the webhooks
+RECONCILIATION = "Reconciliation"  # no model, but a page of the lines of bank statements
 NAMED_BY_APP = {"otp_static", "otp_totp"}  # backoffice/otp.py gives these apps descriptive names
 SECTIONS: dict[str, tuple[str | Promise, list[str]]] = {
     "money": (_("Money"), ["Organization", "Payment", "BalanceLog", "UnassignedPayment", "Statement"]),
+    "bank": (
+        _("Bank"),
+        [RECONCILIATION, "BankStatement", "OwnAccount", "StatementLine", "RejectedStatement"],
+    ),
     "inbox": (
         _("Inbox"),
         [
@@ -35,6 +40,13 @@ def group_by_purpose(apps: list[Any]) -> list[dict[str, Any]]:
     if "Webhook" in models:
         url = reverse("admin:ingest_webhook_failures")
         models[FAILURES] = {"name": _("Failures by cause"), "object_name": FAILURES, "admin_url": url}
+    if "StatementLine" in models:
+        url = reverse("admin:statements_reconciliation")
+        models[RECONCILIATION] = {
+            "name": _("Reconciliation"),
+            "object_name": RECONCILIATION,
+            "admin_url": url,
+        }
     listed = {name for _heading, names in SECTIONS.values() for name in names}
     unlisted = [name for name in models if name not in listed]
     sections = {

@@ -17,6 +17,7 @@ from ingest import views as ingest
 from ingest.banks.registry import ENDPOINTS
 from ledger import views as ledger
 from monitoring.prometheus import metrics
+from statements.upload_view import bank_statements
 from web import health, openapi
 from web.notice_page import render_notice
 
@@ -59,6 +60,7 @@ urlpatterns = [
     path("api/organizations/<str:inn>/balance/", ledger.balance),
     path("api/organizations/<str:inn>/balance/history/", ledger.history),
     path("api/operations/<str:operation_id>/", ingest.operation_status),
+    path("api/bank-statements/", bank_statements),
     path("api/openapi.json", openapi.openapi, name="openapi"),
     path("api/docs/", openapi.docs_page),
     # With DEBUG=1, too, where Django would answer in HTML. [\s\S] because . doesn't match line feeds.

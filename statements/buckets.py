@@ -3,7 +3,7 @@
 Everything is as of the last matching (statements/matching.py), and read by indexes on bucket and day.
 """
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date
 
@@ -94,9 +94,12 @@ def totals(scope: Scope) -> dict[Bucket, Total]:
     return empty | {Bucket(bucket): Total(count, kopecks) for bucket, count, kopecks in found}
 
 
-def identity(scope: Scope) -> Identity:
-    """Return what explains the difference of ledger and bank, from the ledger's own payments."""
-    total = totals(scope)
+def identity(scope: Scope, total: Mapping[Bucket, Total] | None = None) -> Identity:
+    """Return what explains the difference of ledger and bank, from the ledger's own payments.
+
+    `total` are the scope's totals, if they are known.
+    """
+    total = total or totals(scope)
     terms = {bucket: total[bucket].kopecks for bucket in WEBHOOK_BUCKETS}
     terms[Bucket.REVERSED_BY_BANK] = -total[Bucket.REVERSED_BY_BANK].kopecks
     proposed = Proposal.objects.filter(line__in=lines(scope, Bucket.AMOUNT_MISMATCH))

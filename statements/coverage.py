@@ -89,19 +89,24 @@ def is_covered(account: OwnAccount, day: date) -> bool:
 
 
 def breaks() -> Iterator[Break]:
-    """Yield the days, by account, whose closing balance is not the opening balance of the day after.
+    """Yield the breaks of all accounts."""
+    for account in OwnAccount.objects.order_by("number"):
+        yield from breaks_of(account)
+
+
+def breaks_of(account: OwnAccount) -> Iterator[Break]:
+    """Yield the days whose closing balance is not the opening balance of the day after.
 
     Of several statements the newest says what a balance was. One that was written before its last day was
     over doesn't know that day's closing balance.
     """
-    for account in OwnAccount.objects.order_by("number"):
-        closings: dict[date, int] = {}
-        openings: dict[date, int] = {}
-        for balance in StatementBalance.objects.filter(account=account).order_by(*_NEWEST_FIRST):
-            if balance.first_day and balance.opening is not None:
-                openings.setdefault(balance.first_day - ONE_DAY, balance.opening)
-            if balance.last_day and balance.closing is not None and balance.finished_day == balance.last_day:
-                closings.setdefault(balance.last_day, balance.closing)
-        for day in sorted(closings.keys() & openings.keys()):
-            if closings[day] != openings[day]:
-                yield Break(account.number, day, closings[day], openings[day])
+    closings: dict[date, int] = {}
+    openings: dict[date, int] = {}
+    for balance in StatementBalance.objects.filter(account=account).order_by(*_NEWEST_FIRST):
+        if balance.first_day and balance.opening is not None:
+            openings.setdefault(balance.first_day - ONE_DAY, balance.opening)
+        if balance.last_day and balance.closing is not None and balance.finished_day == balance.last_day:
+            closings.setdefault(balance.last_day, balance.closing)
+    for day in sorted(closings.keys() & openings.keys()):
+        if closings[day] != openings[day]:
+            yield Break(account.number, day, closings[day], openings[day])

@@ -19,6 +19,7 @@ from statements import reading
 from statements.coverage import Period
 from statements.lines import lines_of
 from statements.models import (
+    ERRORS_MAX,
     NAME_CHARS_MAX,
     BankStatement,
     LineSighting,
@@ -31,6 +32,7 @@ from statements.rejecting import record_rejected
 from statements.withdrawal import update_withdrawn
 
 ROWS_AT_ONCE = 1000
+NOT_OURS, NO_ACCOUNT = "account_not_ours", "no_account"  # codes of StatementRefused, besides the reader's
 TRIES_MAX = 12  # each may wait for the lock of another import for seconds
 
 Progress = Callable[[int, int], object]  # new lines stored, new lines in all
@@ -38,11 +40,14 @@ LineKey = tuple[int, str, int]  # account, fingerprint, ordinal
 
 
 class StatementRefused(Exception):
-    """The file is not taken; `line` is where it is wrong, if that is known."""
+    """The file is not taken: a stable `code` of the reason, and the `line` that is wrong, if that is known.
 
-    def __init__(self, reason: str, line: int | None = None) -> None:
+    `account` is the one that is not ours.
+    """
+
+    def __init__(self, reason: str, code: str, line: int | None = None, account: str = "") -> None:
         super().__init__(reason)
-        self.line = line
+        self.code, self.line, self.account = code, line, account
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +80,7 @@ def import_statement(
     try:
         _check(file)
     except StatementRefused as exc:
-        record_rejected(name, body, str(exc))
+        record_rejected(name, body, str(exc), exc.code, exc.line)
         raise
     statement = BankStatement(
         sha256=digest,
@@ -84,6 +89,7 @@ def import_statement(
         encoding=file.encoding or "",
         verdict=file.verdict,
         warnings=[asdict(finding) for finding in file.warnings],
+        errors=list(islice(_errors(file), ERRORS_MAX)),
         unreadable=sum(bool(document.errors) for document in file.documents),
         uploaded_by=user,
     )
@@ -100,13 +106,21 @@ def add_accounts(file: StatementFile) -> None:
 
 def _check(file: StatementFile) -> None:
     for error in file.errors:
-        raise StatementRefused(f"{error.code}: {error.reason}", error.line)
+        raise StatementRefused(f"{error.code}: {error.reason}", error.code, error.line)
     ours = set(_own_accounts(file).values_list("number", flat=True))
     for account in file.accounts:
         if account.account not in ours:
-            raise StatementRefused(f"account {account.account} is not one of ours")
+            raise StatementRefused(
+                f"account {account.account} is not one of ours", NOT_OURS, account=account.account
+            )
     if not ours:
-        raise StatementRefused("the file names no account")
+        raise StatementRefused("the file names no account", NO_ACCOUNT)
+
+
+def _errors(file: StatementFile) -> Iterator[dict[str, object]]:
+    for document in file.documents:
+        for error in document.errors:
+            yield {"code": error.code, "key": error.key, "line": document.terms.line}
 
 
 def _own_accounts(file: StatementFile) -> QuerySet[OwnAccount]:

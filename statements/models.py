@@ -18,6 +18,7 @@ from ledger.inn import KEY_CHARS_MAX
 ACCOUNT_CHARS_MAX = 34  # of an IBAN
 NAME_CHARS_MAX = 255
 NUMBER_CHARS_MAX = 255
+ERRORS_MAX = 100
 
 
 class OwnAccount(models.Model):
@@ -56,6 +57,8 @@ class BankStatement(models.Model):
     encoding = models.CharField(_("encoding"), max_length=16)
     verdict = models.CharField(_("verdict"), max_length=8, choices=Verdict.choices)
     warnings = models.JSONField(_("warnings"), default=list)
+    # Of unreadable documents, at most ERRORS_MAX: code, key of the document, line from 1.
+    errors = models.JSONField(_("errors"), default=list)
     unreadable = models.PositiveIntegerField(_("unreadable documents"), default=0)
     # When the bank wrote the file, or else when it was uploaded: the newer of two files is right.
     created_at = models.DateTimeField(_("written"))
@@ -83,6 +86,8 @@ class RejectedStatement(models.Model):
     at = models.DateTimeField(_("uploaded"), default=timezone.now)
     name = models.CharField(_("file"), max_length=NAME_CHARS_MAX)
     reason = models.CharField(_("reason"), max_length=255)
+    code = models.CharField(max_length=20, default="")  # of the reason, which pages translate
+    line = models.PositiveIntegerField(_("line"), null=True)
     body = models.BinaryField(_("body"), help_text=_("the beginning of the file"))
 
     class Meta:

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 from django.contrib import admin
@@ -24,7 +24,12 @@ from ingest.models import (
 )
 from ingest.versions import DELETED
 from monitoring.models import Alert
+from statements.importing import import_statement
+from statements.matching import match
+from statements.models import OwnAccount
+from statements.rejecting import record_rejected
 from tests.factories import SUSPENSE, make_webhook, payment_body, post_payments, terms
+from tests.statements.files import OWN, document, section, statement
 from worker.models import Heartbeat
 
 _ARGUMENT = re.compile(r"<(?:\w+:)?(\w+)>")
@@ -52,6 +57,7 @@ def create_one_of_each() -> None:
     )
     version_storage.store(terms(5_00), DELETED, inbox.Delivery(b'{"amount": "5"}'))
     inbox.record_ignored(inbox.Delivery(b'{"amount": "1"}', "tbank"), "outgoing")
+    create_bank_statements()
     LedgerVerification.objects.create(duration=timedelta(seconds=1), rows_scanned=3)
     TaskResult.objects.create(
         task_id=f"webhook-{webhook.pk}-1", status="FAILURE", traceback="ValueError: it broke"
@@ -64,6 +70,15 @@ def create_one_of_each() -> None:
     owner = User.objects.create_user("owner", "owner@example.com")
     TOTPDevice.objects.create(user=owner, name="phone")
     StaticDevice.objects.create(user=owner, name="codes").token_set.create(token="abc")
+
+
+def create_bank_statements() -> None:
+    """Import a statement of an account with a line, and refuse a file."""
+    OwnAccount.objects.create(number=OWN, since=date(2026, 1, 1))
+    body = statement(section(), document(), ДатаСоздания="03.03.2026").encode("cp1251")
+    import_statement(body, "выписка")
+    record_rejected("не выписка", b"...", "not_1c: no statement", "not_1c", 1)
+    match()
 
 
 def registered_models() -> list[type[Model]]:

@@ -25,9 +25,15 @@ MODULES = {
         "prometheus stats tasks throughput"
     ),
     "statements": (
-        "actions append_only apps blocks bucketing buckets coverage decoding document_terms documents "
-        "field_values findings importing keys line_posting lines match_sql matching models proof reading "
-        "rejecting report retention settling suspects tasks webhook_terms withdrawal"
+        "actions append_only apps blocks bucketing buckets coverage covered_days decoding document_terms "
+        "documents field_values findings importing keys line_posting lines listing match_sql matching models "
+        "period_proof proof reading rejecting report retention schemas settling statement_proof suspects "
+        "tasks turnover upload_view webhook_terms withdrawal"
+    ),
+    "statements/admin": (
+        "amounts bank_statements bucket_buttons bucket_texts coverage_calendar finding_texts line_rows "
+        "own_accounts period_form reconciliation_page rejected_statements statement_lines titled_admin "
+        "upload verdicts"
     ),
     "worker": (
         "admin applying apps batch_markers beat_scheduler celery claiming duplicate_detection file_broker "
@@ -141,6 +147,8 @@ MONEY_MODULES = [
     *("statements/proof.py", "statements/report.py", "statements/models.py", "statements/lines.py"),
     *("statements/buckets.py", "statements/bucketing.py", "statements/matching.py"),
     *("statements/line_posting.py", "statements/settling.py", "worker/merging.py"),
+    *("statements/period_proof.py", "statements/statement_proof.py", "statements/turnover.py"),
+    *("statements/admin/amounts.py", "statements/admin/reconciliation_page.py"),
 ]
 
 

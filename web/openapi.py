@@ -16,6 +16,7 @@ from django.shortcuts import render
 from django.views.decorators.cache import cache_control
 from django.views.decorators.http import condition
 
+from api.models import WRITE_STATEMENTS
 from core.http import RETRY_AFTER_SECONDS, Error, json_response, json_view
 from ingest.parsing import BankWebhook
 from ingest.schemas import DeliveryAck, OperationStatus
@@ -25,6 +26,8 @@ from ledger.money import rubles
 from ledger.operation_id import reversal_id
 from ledger.schemas import Balance, History, HistoryEntry
 from ledger.views import HISTORY_LIMIT_DEFAULT, HISTORY_LIMIT_MAX
+from statements.reading import BODY_BYTES_MAX as STATEMENT_BYTES_MAX
+from statements.schemas import ImportedStatement, RefusedStatement
 from web.health import Healthy
 
 CACHE_SECONDS = 300
@@ -103,6 +106,11 @@ def _response(when: str, examples: Mapping[str, msgspec.Struct], **headers: Json
     content = {"schema": _reference(kind), "examples": {name: {"value": examples[name]} for name in examples}}
     named = {name.replace("_", "-"): header for name, header in headers.items()}
     return {"description": when, "headers": named, "content": {"application/json": content}}
+
+
+def _bare(when: str, kind: type[msgspec.Struct]) -> Json:
+    """Document a response by its type alone."""
+    return {"description": when, "headers": {}, "content": {"application/json": {"schema": _reference(kind)}}}
 
 
 def _errors(when: str, *errors: str, **headers: Json) -> Json:
@@ -377,6 +385,51 @@ OPERATION = _read(
     summary="The status of an operation",
     description="A payment is posted after its delivery was acknowledged. This shows whether it has been.",
 )
+BANK_STATEMENTS = {
+    "post": {
+        "tags": ["Bank statements"],
+        "operationId": "upload_bank_statement",
+        "summary": "Upload a bank statement",
+        "description": "The body is a file in the format 1CClientBankExchange (kl_to_1c.txt) as the bank "
+        f"wrote it, at most {STATEMENT_BYTES_MAX} bytes. Nothing is posted, and the same bytes again change "
+        "nothing. Needs an API key of the scope write:bank-statements.",
+        "security": [{"apiKey": []}],
+        "parameters": [
+            {
+                "name": "name",
+                "in": "query",
+                "description": "The file's name, for people",
+                "schema": {"type": "string"},
+            }
+        ],
+        "requestBody": {
+            "required": True,
+            "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
+        },
+        "responses": {
+            "200": _bare("The same bytes were imported before", ImportedStatement),
+            "201": _bare(
+                "Imported and matched. Unless the verdict is ok, nothing can be posted from it before an"
+                " operator accepts it",
+                ImportedStatement,
+            ),
+            "400": _bare("Refused, with the line that is wrong; or a malformed request", RefusedStatement),
+            "401": NO_KEY,
+            "403": _without_examples(
+                _errors("The key is for something else", f"this key lacks the scope {WRITE_STATEMENTS}")
+            ),
+            "405": _only("POST", "use POST"),
+            "411": _without_examples(
+                _errors("Chunked body, without a Content-Length", "Content-Length is required")
+            ),
+            "413": _without_examples(
+                _errors("File too long", f"body: must not be longer than {STATEMENT_BYTES_MAX} bytes")
+            ),
+            "429": THROTTLED,
+            "503": _without_examples(UNAVAILABLE),
+        },
+    }
+}
 HEALTHZ = _get(
     {200: _response("The process is up", {"Up": Healthy("ok")})},
     tag="Operators",
@@ -406,6 +459,7 @@ PATHS = {
     "/api/organizations/{inn}/balance/": BALANCE,
     "/api/organizations/{inn}/balance/history/": HISTORY,
     "/api/operations/{operation_id}/": OPERATION,
+    "/api/bank-statements/": BANK_STATEMENTS,
     "/healthz": HEALTHZ,
     "/readyz": READYZ,
 }
@@ -431,7 +485,10 @@ SECURITY = {
     "basic": {"type": "http", "scheme": "basic"},
     "bearer": {"type": "http", "scheme": "bearer", "description": "A token issued to the bank"},
 }
-TYPES = (BankWebhook, DeliveryAck, Balance, History, OperationStatus, Healthy, Error)
+TYPES = (
+    *(BankWebhook, DeliveryAck, Balance, History, OperationStatus, Healthy, Error),
+    *(ImportedStatement, RefusedStatement),
+)
 
 
 def document() -> Json:
@@ -442,7 +499,7 @@ def document() -> Json:
         "info": {"title": "Prihod", "version": "1", "description": DESCRIPTION},
         "servers": [{"url": "/"}],
         "security": [],  # the default of operations
-        "tags": [{"name": name} for name in ("Banks", "Readers", "Operators")],
+        "tags": [{"name": name} for name in ("Banks", "Readers", "Bank statements", "Operators")],
         "paths": PATHS,
         "components": {"schemas": _with_amounts_as_numbers(schemas), "securitySchemes": SECURITY},
     }

@@ -29,7 +29,9 @@ class Migration(migrations.Migration):
                 (
                     "scopes",
                     models.TextField(
-                        help_text="read:all, or the INNs that may be read, separated by spaces",
+                        help_text=(
+                            "read:all, or INNs that may be read; write:bank-statements; separated by spaces"
+                        ),
                         verbose_name="scopes",
                     ),
                 ),

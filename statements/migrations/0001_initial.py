@@ -18,6 +18,8 @@ OPERATED = [
     ("statements", "statementline", "settle_line", "Can settle lines of bank statements"),
     ("statements", "bankstatement", "accept_statement", "Can accept unproven bank statements"),
     ("statements", "bankstatement", "add_bankstatement", "Can add bank statement"),
+    ("statements", "ownaccount", "add_ownaccount", "Can add own account"),
+    ("statements", "ownaccount", "change_ownaccount", "Can change own account"),
 ]
 
 
@@ -68,6 +70,8 @@ class Migration(migrations.Migration):
                 ("at", models.DateTimeField(default=django.utils.timezone.now, verbose_name="uploaded")),
                 ("name", models.CharField(max_length=255, verbose_name="file")),
                 ("reason", models.CharField(max_length=255, verbose_name="reason")),
+                ("code", models.CharField(default="", max_length=20)),
+                ("line", models.PositiveIntegerField(null=True, verbose_name="line")),
                 ("body", models.BinaryField(help_text="the beginning of the file", verbose_name="body")),
             ],
             options={
@@ -101,6 +105,7 @@ class Migration(migrations.Migration):
                     ),
                 ),
                 ("warnings", models.JSONField(default=list, verbose_name="warnings")),
+                ("errors", models.JSONField(default=list, verbose_name="errors")),
                 ("unreadable", models.PositiveIntegerField(default=0, verbose_name="unreadable documents")),
                 ("created_at", models.DateTimeField(verbose_name="written")),
                 (

@@ -64,6 +64,7 @@ def test_unknown_and_malformed_keys_are_compared_in_constant_time_too() -> None:
 
 def test_scopes_are_read_all_or_organizations() -> None:
     assert normalize_scopes(f" {VASILEK},{ROMASHKA}\r\n{VASILEK} ") == f"{ROMASHKA} {VASILEK}"
+    assert normalize_scopes(f"write:bank-statements {ROMASHKA}") == f"{ROMASHKA} write:bank-statements"
     for invalid in ("", " ", "everything", f"{READ_ALL} {ROMASHKA}", "123", "１" * 10):
         with pytest.raises(ValidationError):
             normalize_scopes(invalid)

@@ -33,6 +33,7 @@ from ingest.models import (
 from ledger.models import Organization, Payment
 from monitoring.format_duration import format_duration
 from monitoring.models import Alert
+from tests import admin_rows
 from tests.admin_client import admin_url, hidden_fields, staff_client, superuser_client
 from tests.english_scan import find_english
 from tests.factories import ROMASHKA, SUSPENSE, VASILEK, make_webhook, payment_body, post_payments, terms
@@ -57,6 +58,7 @@ def anna() -> Client:
 def pages(client: Client) -> Iterator[str]:
     """Yield every page of the admin; for each model the pages of its first row."""
     yield from ("/admin/", "/admin/time-zone/", "/admin/password_change/", "/admin/ingest/webhook/failures/")
+    yield "/admin/statements/statementline/reconciliation/?first=2026-03-01&last=2026-03-31"
     for model, its_admin in admin.site._registry.items():
         yield f"/admin/{model._meta.app_label}/"
         yield admin_url(model, "changelist")
@@ -108,6 +110,7 @@ def create_rows() -> dict[str, Webhook]:
     Webhook.objects.filter(pk=failed.pk).update(status=Webhook.Status.FAILED)
     resolved.refresh_from_db()
     assert resolved.resolved_by
+    admin_rows.create_bank_statements()
     LedgerVerification.objects.create(duration=timedelta(seconds=1), rows_scanned=1, drift="расхождение")
     Heartbeat.objects.create(
         name="w@1", kind="worker", processes=2, seen_at=timezone.now() - timedelta(minutes=30)

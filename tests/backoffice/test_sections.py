@@ -11,6 +11,10 @@ from tests.admin_client import staff_client, superuser_client
 pytestmark = pytest.mark.django_db
 SHOWN = {
     "money": ["Organizations", "Payments", "Balance log entries", "Unassigned payments"],
+    "bank": [
+        *("Reconciliation", "Bank statements", "Own accounts"),
+        *("Lines of bank statements", "Rejected bank statements"),
+    ],
     "inbox": [
         *(
             "Webhooks",

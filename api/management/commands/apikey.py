@@ -7,13 +7,14 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.utils import timezone
 
 from api.keys import issue, revoke
-from api.models import READ_ALL, ApiKey
+from api.models import READ_ALL, WRITE_STATEMENTS, ApiKey
 from core.cli import aware_datetime
 
 
 class Command(BaseCommand):
     help = (
-        "API keys, with which programs read balances (Authorization: Bearer KEY). create prints a key once; "
+        "API keys, with which programs read balances and upload bank statements (Authorization: Bearer KEY). "
+        "create prints a key once; "
         "only its hash is stored. A key is identified by its prefix, the middle of prihod_PREFIX_SECRET. "
         "Exit code: 0 done, 1 no such key, 2 invalid options."
     )
@@ -24,7 +25,7 @@ class Command(BaseCommand):
             "create", help="print a new key, and nothing else, to stdout, so that it can be piped"
         )
         create.add_argument("--name", required=True, help="the program or person that uses the key")
-        scopes = create.add_mutually_exclusive_group(required=True)
+        scopes = create.add_mutually_exclusive_group()
         scopes.add_argument("--read-all", action="store_true", help="allow reading every organization")
         scopes.add_argument(
             "--organization",
@@ -32,6 +33,9 @@ class Command(BaseCommand):
             dest="inns",
             metavar="INN",
             help="allow reading this organization, which need not exist yet; repeatable",
+        )
+        create.add_argument(
+            "--write-bank-statements", action="store_true", help="allow uploading bank statements"
         )
         create.add_argument(
             "--expires",
@@ -56,9 +60,10 @@ class Command(BaseCommand):
             self._revoke(options["prefix"])
 
     def _create(self, options: dict[str, Any]) -> None:
-        scopes = READ_ALL if options["read_all"] else " ".join(options["inns"])
+        scopes = [READ_ALL] if options["read_all"] else list(options["inns"] or [])
+        scopes += [WRITE_STATEMENTS] if options["write_bank_statements"] else []
         try:
-            row, key = issue(options["name"], scopes, options["expires"])
+            row, key = issue(options["name"], " ".join(scopes), options["expires"])
         except ValidationError as exc:
             raise CommandError(" ".join(exc.messages), returncode=2) from None
         self.stdout.write(key)

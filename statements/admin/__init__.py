@@ -1,0 +1,8 @@
+"""The admin of bank statements. Django's autodiscovery imports this package."""
+
+from statements.admin import (  # noqa: F401 registers the admin classes
+    bank_statements,
+    own_accounts,
+    rejected_statements,
+    statement_lines,
+)

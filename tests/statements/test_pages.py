@@ -1,0 +1,244 @@
+"""The admin pages of bank statements: upload, verdicts, reconciliation, accounts and their calendar."""
+
+import re
+from datetime import UTC, date, datetime
+from typing import Any
+
+import pytest
+from django.core.files.uploadedfile import SimpleUploadedFile
+from django.test import Client
+
+from statements import buckets, listing
+from statements.admin.bucket_texts import EXPLANATIONS
+from statements.buckets import Scope
+from statements.coverage import Period
+from statements.covered_days import states
+from statements.importing import import_statement
+from statements.matching import match
+from statements.models import BankStatement, OwnAccount, StatementLine
+from statements.period_proof import prove
+from tests.admin_client import admin_url, staff_client
+from tests.factories import make_webhook, post_payments, terms
+from tests.screenshots.sample_statement import ACCOUNT, Movement, statement
+
+pytestmark = pytest.mark.django_db
+UPLOAD = "/admin/statements/bankstatement/add/"
+RECONCILIATION = "/admin/statements/statementline/reconciliation/"
+OPERATOR = ("view_bankstatement", "view_statementline", "view_webhook", "add_bankstatement")
+MONDAY, TUESDAY, SATURDAY = date(2026, 3, 16), date(2026, 3, 17), date(2026, 3, 21)
+PAYER = "7707083893"
+
+
+def account(since: date = date(2026, 3, 1)) -> OwnAccount:
+    return OwnAccount.objects.create(number=ACCOUNT, since=since)
+
+
+def movement(number: str = "7", kopecks: int = 10_00) -> Movement:
+    return Movement("ООО «Ромашка»", PAYER, number, kopecks)
+
+
+def import_day(day: date, opening: int, *movements: Movement, **fields: Any) -> None:
+    import_statement(statement(day, day, opening, movements, **fields), "")
+
+
+def uploaded(body: bytes, name: str) -> SimpleUploadedFile:
+    return SimpleUploadedFile(name, body)
+
+
+def text_of(response: Any) -> str:
+    return " ".join(re.sub(r"<[^>]+>", " ", response.content.decode()).replace("\xa0", " ").split())
+
+
+# --- upload -------------------------------------------------------------------------------------------
+
+
+def test_each_uploaded_file_has_its_verdict_with_line_and_reason() -> None:
+    account()
+    whole = statement(MONDAY, MONDAY, 0, [movement()])
+    files = [uploaded(whole, "whole.txt"), uploaded(whole[:300], "cut.txt"), uploaded(b"GIF89a", "photo.gif")]
+
+    text = text_of(staff_client(*OPERATOR).post(UPLOAD, {"file": files}))
+
+    assert "whole.txt proven 1 line, 1 of them new" in text
+    assert re.search(r"cut.txt refused Line \d+: The file is cut off", text)
+    assert "photo.gif refused Line 1: This is no bank statement for 1C" in text
+    assert "1 difference to settle" in text
+    assert StatementLine.objects.get().bucket == "missing_webhook"
+
+
+def test_file_sent_by_the_script_is_answered_by_its_verdict_and_matched_later() -> None:
+    account()
+    operator = staff_client(*OPERATOR)
+    body = statement(MONDAY, MONDAY, 0, [movement()])
+
+    verdict = operator.post(UPLOAD, {"part": "file", "file": uploaded(body, "whole.txt")})
+    again = operator.post(UPLOAD, {"part": "file", "file": uploaded(body, "again.txt")})
+
+    assert "<html" not in verdict.content.decode()
+    assert "imported before, nothing is new" in text_of(again)
+    assert StatementLine.objects.get().bucket == ""
+    assert "1 difference" in text_of(operator.post(UPLOAD, {"part": "match"}))
+
+
+def test_file_of_another_account_offers_to_add_it() -> None:
+    account()
+    body = statement(MONDAY, MONDAY, 0, []).replace(ACCOUNT.encode(), b"40702810900000009999")
+
+    page = staff_client(*OPERATOR, "add_ownaccount").post(UPLOAD, {"file": uploaded(body, "other.txt")})
+
+    assert "/admin/statements/ownaccount/add/?number=40702810900000009999" in page.content.decode()
+
+
+def test_partial_statement_names_the_line_of_its_unreadable_document() -> None:
+    account()
+    body = statement(MONDAY, MONDAY, 0, [movement()]).replace(
+        "Сумма=10.00".encode("cp1251"), b"\xd1\xf3\xec\xec\xe0=1e3"
+    )
+
+    text = text_of(staff_client(*OPERATOR).post(UPLOAD, {"file": uploaded(body, "odd.txt")}))
+
+    assert re.search(r"1 document is unreadable and not taken: Line \d+: The amount is unreadable", text)
+    assert "10,00 ₽ by the bank’s sums, 0,00 ₽ by the documents" in text
+
+
+def test_auditor_may_not_upload() -> None:
+    auditor = staff_client("view_bankstatement")
+
+    assert auditor.get(UPLOAD).status_code == 403
+    assert auditor.post(UPLOAD, {"part": "match"}).status_code == 403
+    assert UPLOAD not in auditor.get(admin_url(BankStatement, "changelist")).content.decode()
+
+
+# --- reconciliation -----------------------------------------------------------------------------------
+
+
+def reconciled_day() -> Client:
+    """One line matched, one without a webhook, and a payment on no statement."""
+    account()
+    matched, extra = (
+        terms(kopecks, inn=PAYER, document_number=number, document_date=datetime(2026, 3, 16, 9, tzinfo=UTC))
+        for kopecks, number in ((10_00, "7"), (3_00, "9"))
+    )
+    for payment in (matched, extra):
+        make_webhook(payment, status="applied")
+        post_payments(payment)
+    import_day(MONDAY, 0, movement(), movement("8", 20_00))
+    match()
+    return staff_client(*OPERATOR)
+
+
+def test_page_shows_the_proof_and_both_sides_of_the_identity() -> None:
+    text = text_of(reconciled_day().get(RECONCILIATION))
+
+    assert "Opening balance 0,00 ₽ + Received 30,00 ₽ − Paid out 0,00 ₽ = Closing balance 30,00 ₽" in text
+    assert "Proven to the kopeck" in text
+    assert (
+        "Posted in the ledger 13,00 ₽ − Received by the bank statement 30,00 ₽ = Difference −17,00 ₽" in text
+    )
+    assert "= Explained −17,00 ₽ ✓ Unexplained 0,00 ₽" in text
+    assert "2 differences to settle" in text
+
+
+def test_each_bucket_links_to_a_list_with_its_rows() -> None:
+    operator = reconciled_day()
+    page = operator.get(RECONCILIATION)
+    totals = buckets.totals(Scope())
+
+    for bucket in EXPLANATIONS:
+        link = re.search(rf'href="(\?[^"]*bucket={bucket.value})#lines"', page.content.decode())
+        assert link, bucket
+        shown = operator.get(RECONCILIATION + link[1].replace("&amp;", "&")).context
+        rows = shown.get("lines") or shown.get("webhooks") or []
+        assert len(rows) == totals[bucket].count, bucket
+
+
+def test_webhooks_are_hidden_from_viewers_without_their_permission() -> None:
+    reconciled_day()
+    viewer = staff_client("view_statementline", name="ivan")
+
+    page = viewer.get(RECONCILIATION, {"bucket": "not_on_statement", "first": MONDAY, "last": MONDAY})
+
+    assert "You may not view webhooks." in page.content.decode()
+    assert "/admin/ingest/webhook/" not in page.content.decode()
+
+
+def test_pages_of_lines_show_each_line_once_in_both_directions(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listing, "PAGE_ROWS", 3)
+    account()
+    import_day(MONDAY, 0, *(movement(str(number)) for number in range(5)))
+    import_day(TUESDAY, 50_00, *(movement(str(number)) for number in range(5, 8)))
+
+    pages, cursor = [], None
+    while not pages or cursor:
+        page = listing.lines_page(Scope(), None, cursor)
+        pages.append(page)
+        cursor = page.next and listing.parse_cursor(str(page.next))
+
+    assert [[line.number for line in page.rows] for page in pages] == [list("012"), list("345"), list("67")]
+    assert pages[0].previous is None
+    back = listing.lines_page(Scope(), None, pages[2].previous)
+    assert [line.number for line in back.rows] == list("345")
+    assert listing.lines_page(Scope(), None, back.previous).previous is None
+
+
+# --- proof and covered days ---------------------------------------------------------------------------
+
+
+def test_day_within_a_longer_statement_is_proven_by_the_whole_of_it() -> None:
+    own = account()
+    week = Period(MONDAY, SATURDAY)
+    import_statement(statement(week.first, week.last, 5_00, [movement()]), "")
+
+    proof = prove(own, Period(TUESDAY, TUESDAY), date(2026, 4, 1))
+    assert (proof.opening, proof.received, proof.closing, proof.holds) == (5_00, 0, 5_00, True)
+    last = prove(own, Period(SATURDAY, SATURDAY), date(2026, 4, 1))
+    assert (last.opening, last.received, last.closing, last.holds) == (5_00, 10_00, 15_00, True)
+
+
+def test_missing_line_leaves_a_difference() -> None:
+    own = account()
+    import_day(MONDAY, 0, movement())
+    StatementLine.objects.update(is_withdrawn=True)
+
+    proof = prove(own, Period(MONDAY, MONDAY), date(2026, 4, 1))
+
+    assert (proof.difference, proof.holds) == (-10_00, False)
+
+
+def test_calendar_tells_proven_unproven_unfinished_and_missing_days() -> None:
+    own = account(since=MONDAY)
+    import_day(MONDAY, 0)
+    import_day(date(2026, 3, 18), 0, movement(), written_on=date(2026, 3, 18))
+    unproven = statement(date(2026, 3, 19), date(2026, 3, 19), 0, [movement()])
+    import_statement(unproven.replace(b"=10.00", b"=11.00", 1), "")
+
+    days = states(own, Period(date(2026, 3, 15), date(2026, 3, 22)), today=date(2026, 3, 23))
+
+    assert [state.value for state in days.values()] == [
+        *("outside", "covered", "missing", "unfinished", "unproven", "missing", "free", "free"),
+    ]
+
+
+def test_account_page_shows_its_calendar_and_fixes_the_number_once_it_has_statements() -> None:
+    own = account(since=MONDAY)
+    operator = staff_client("view_ownaccount", "add_ownaccount", "change_ownaccount")
+    page = admin_url(OwnAccount, "change", own.pk)
+    assert 'name="number"' in operator.get(page).content.decode()
+    import_day(MONDAY, 0)
+
+    content = operator.get(page).content.decode()
+
+    assert 'name="number"' not in content
+    assert re.search(r'class="day-covered"[^>]*first=2026-03-16&amp;last=2026-03-16', content)
+    assert operator.get(admin_url(OwnAccount, "delete", own.pk)).status_code == 403
+
+
+def test_new_account_is_reconciled_at_once() -> None:
+    operator = staff_client("view_ownaccount", "add_ownaccount")
+    form = {"number": "40702 810 9 0000 0000001", "bank": "Банк", "since": "2026-03-01", "until": ""}
+
+    operator.post(admin_url(OwnAccount, "add"), form)
+    wrong = operator.post(admin_url(OwnAccount, "add"), form | {"number": "4070281"})
+
+    assert OwnAccount.objects.get().number == ACCOUNT
+    assert "An account has 20 digits" in wrong.content.decode()
