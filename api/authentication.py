@@ -49,7 +49,7 @@ def require_api_key(view: Callable[..., HttpResponse]) -> View:
 
 
 def require_scope(scope: str) -> Callable[[Callable[..., HttpResponse]], View]:
-    """Pass the caller's ApiKey to the view as its second argument, whatever READ_AUTH is.
+    """Pass the caller's ApiKey to the view as its second argument, also with READ_AUTH=none.
 
     Answer 401 without a valid key, 403 if it lacks `scope`, and 429 to callers with too many of these.
     """

@@ -32,8 +32,8 @@ MODULES = {
     ),
     "statements/admin": (
         "amounts bank_statements bucket_buttons bucket_texts coverage_calendar finding_texts line_rows "
-        "own_accounts period_form reconciliation_page rejected_statements statement_lines titled_admin "
-        "upload verdicts"
+        "own_accounts period_form reconciliation_page rejected_statements settling_page statement_lines "
+        "titled_admin upload verdicts"
     ),
     "worker": (
         "admin applying apps batch_markers beat_scheduler celery claiming duplicate_detection file_broker "

@@ -30,7 +30,9 @@ GETTEXT = {
     "gettext_noop",
 }
 LABELS = {"description", "help_text", "label", "search_help_text", "verbose_name", "verbose_name_plural"}
-API = ("web/openapi.py", "ingest/parsing.py", "ledger/schemas.py")  # for API clients
+API = (  # for API clients
+    *("web/openapi.py", "ingest/parsing.py", "ledger/schemas.py", "statements/schemas.py"),
+)
 SKIPPED_BLOCKS = (
     "blocktranslate",
     "block bodyclass",

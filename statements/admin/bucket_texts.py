@@ -28,4 +28,6 @@ EXPLANATIONS = {
     Bucket.AWAITING_STATEMENT: gettext_lazy("Posted; the bank statement of its day is not here yet."),
     Bucket.MATCHED: gettext_lazy("Line and payment agree to the kopeck."),
     Bucket.EXCLUDED: gettext_lazy("Own money, outgoing payments, foreign currency."),
+    Bucket.KEPT: gettext_lazy("An operator decided that the difference stays."),
+    Bucket.KEPT_WEBHOOK: gettext_lazy("An operator decided that the payment stays without a line."),
 }

@@ -14,7 +14,7 @@ from django.utils.translation import gettext_lazy
 from core.admin import admin_link
 from ingest.models import Webhook
 from statements import buckets
-from statements.admin import reconciliation_page
+from statements.admin import reconciliation_page, settling_page
 from statements.admin.amounts import group_account
 from statements.admin.line_rows import side_name, signed_amount
 from statements.admin.titled_admin import TitledAdmin
@@ -40,7 +40,12 @@ class StatementLineAdmin(TitledAdmin):
 
     def get_urls(self) -> list[URLPattern]:
         view = self.admin_site.admin_view(self.reconciliation_view)
-        return [path("reconciliation/", view, name="statements_reconciliation"), *super().get_urls()]
+        settle = self.admin_site.admin_view(self.settle_view)
+        return [
+            path("reconciliation/", view, name="statements_reconciliation"),
+            path("settle/<slug:kind>/", settle, name="statements_settle"),
+            *super().get_urls(),
+        ]
 
     def search(self, rows: QuerySet[StatementLine], text: str) -> QuerySet[StatementLine]:
         return rows.filter(inn=text)
@@ -58,6 +63,11 @@ class StatementLineAdmin(TitledAdmin):
             **reconciliation_page.context(request),
         }
         return TemplateResponse(request, "admin/statements/reconciliation.html", context)
+
+    def settle_view(self, request: HttpRequest, kind: str) -> HttpResponse:
+        if not self.has_view_permission(request):
+            raise PermissionDenied
+        return settling_page.settling_page(request, self.admin_site, kind)
 
     @admin.display(description=gettext_lazy("account"))
     def own_account(self, line: StatementLine) -> str:

@@ -21,6 +21,7 @@ from ledger.terms import PaymentTerms
 from tests.harness.launcher_stack import LauncherStack
 from tests.harness.servers import ROOT, chromium
 from tests.payloads import payment_body
+from tests.screenshots import sample_statement
 from tests.screenshots.sample_payments import PASSWORD, ROMASHKA, VASILEK, payment
 
 FOLDER = ROOT / "docs/screenshots"
@@ -168,7 +169,30 @@ def take_all(bank: SampleBank, operators: list[Operator]) -> None:
         correct(operator, webhook)
         assign(operator)
         operator.take("organization", page_of_organization, down_to="tbody tr:nth-child(12)")
+    for operator in operators:
+        reconcile(operator)
     replay(bank, operators)
+
+
+def reconcile(operator: Operator) -> None:
+    """Upload yesterday's statement and files that are refused; show the reconciliation and the calendar."""
+    folder = operator.stack.data_dir
+    whole = (folder / sample_statement.FILE).read_bytes()
+    page = operator.open("/admin/statements/bankstatement/add/")
+    files = {"kl_to_1c.txt": whole, "kl_to_1c_cut.txt": whole[:3000]}
+    page.set_input_files(
+        "#id_file",
+        [{"name": name, "mimeType": "text/plain", "buffer": body} for name, body in files.items()],
+    )
+    page.wait_for_selector("#matched .headline")
+    operator.keep("upload", page)
+    page.close()
+    reconciliation = "/admin/statements/statementline/reconciliation/"
+    operator.take("reconciliation", reconciliation, down_to="table.lines tbody tr:nth-child(12)")
+    operator.take(
+        "reconciliation-dark", reconciliation, down_to="table.lines tbody tr:nth-child(12)", dark=True
+    )
+    operator.take("covered-days", "/admin/statements/ownaccount/1/change/")
 
 
 def repair_one_payment(bank: SampleBank, operator: Operator) -> object:

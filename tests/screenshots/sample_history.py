@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from unittest.mock import patch
 
+from django.conf import settings
 from django.contrib.auth.models import Group, User
 from django.db import connection
 from django.utils import timezone
@@ -22,13 +23,19 @@ from ledger.models import Payment
 from ledger.terms import PaymentTerms
 from monitoring.models import MinuteThroughput
 from monitoring.throughput import floor_to_minute
+from statements.importing import import_statement
+from statements.models import OwnAccount
 from tests.payloads import payment_body
-from tests.screenshots.sample_payments import PASSWORD, SUSPENSE, payment
+from tests.screenshots.sample_payments import PASSWORD, ROMASHKA, SUSPENSE, VASILEK, payment
+from tests.screenshots.sample_statement import ACCOUNT, FILE, OWN_INN, OWN_NAME, Movement, statement
 from worker.applying import apply_batch
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 FULL = "OperationalError(1114, \"The table 'ledger_balancelog' is full\")"
 DENIED = "OperationalError(1142, \"INSERT command denied to user 'prihod' for table 'ledger_payment'\")"
+SATURDAY = 5
+MISSING_DAYS = {17, 18}  # before yesterday
+NAMES = {ROMASHKA: "ООО «Ромашка»", VASILEK: "ООО «Василёк»"}
 OUTAGES = [  # (hours before now, duration in minutes, error)
     (10, 75, FULL),
     (3, 75, DENIED),
@@ -58,6 +65,35 @@ def make(seed: int = 7) -> None:
             apply_batch(len(batch))
         del webhooks[: len(batch)]
     _write_throughput()
+    _make_statements(now)
+
+
+def _make_statements(now: datetime) -> None:
+    """Import the statements of two months, and write yesterday's for the upload."""
+    yesterday = (now - DAY).date()
+    opening = 1_000_000_00
+    OwnAccount.objects.create(number=ACCOUNT, bank="Банк «Восток»", since=yesterday - 60 * DAY)
+    for days in range(60, 0, -1):
+        day = yesterday - days * DAY
+        if day.weekday() < SATURDAY and days not in MISSING_DAYS:
+            import_statement(statement(day, day, opening, []), f"kl_to_1c_{day}.txt")
+    webhooks = Webhook.objects.filter(document_date__date=yesterday, payer_inn__regex=r"^\d+$").order_by("pk")
+    movements = [
+        Movement(NAMES.get(inn, "ООО «Пион»"), inn, number, kopecks)
+        for inn, number, kopecks in webhooks.values_list("payer_inn", "document_number", "amount_kopecks")
+    ]
+    name, inn, number, kopecks = (
+        getattr(movements[5], field) for field in ("name", "inn", "number", "kopecks")
+    )
+    movements[5] = Movement(name, inn, number, kopecks + 90_00)
+    del movements[9]
+    movements[:0] = [
+        Movement(NAMES[ROMASHKA], ROMASHKA, "4512", 20_000_00, "Предоплата по договору 12/26"),
+        Movement("Иванов Пётр Сергеевич", "", "901", 100_50, "Оплата заказа 55"),
+        Movement(OWN_NAME, OWN_INN, "3", 50_000_00, "Перевод собственных средств"),
+        Movement("ООО «Аренда»", "7702070139", "150", 1_700_00, "Аренда", is_out=True),
+    ]
+    (settings.DATA_DIR / FILE).write_bytes(statement(yesterday, yesterday, opening, movements))
 
 
 def _make_suspense(rng: random.Random, now: datetime) -> None:

@@ -6,6 +6,7 @@ from datetime import date, timedelta
 
 ACCOUNT = "40702810900000000001"
 OWN_INN, OWN_NAME = "7743013902", "ООО «Наша компания»"
+FILE = "kl_to_1c.txt"  # in the stack's data folder
 PAYER_ACCOUNT = "40702810100000000077"
 
 

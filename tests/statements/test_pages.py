@@ -8,6 +8,7 @@ import pytest
 from django.core.files.uploadedfile import SimpleUploadedFile
 from django.test import Client
 
+from ingest.models import OperatorAction, Webhook
 from statements import buckets, listing
 from statements.admin.bucket_texts import EXPLANATIONS
 from statements.buckets import Scope
@@ -17,7 +18,7 @@ from statements.importing import import_statement
 from statements.matching import match
 from statements.models import BankStatement, OwnAccount, StatementLine
 from statements.period_proof import prove
-from tests.admin_client import admin_url, staff_client
+from tests.admin_client import admin_url, hidden_fields, staff_client
 from tests.factories import make_webhook, post_payments, terms
 from tests.screenshots.sample_statement import ACCOUNT, Movement, statement
 
@@ -150,6 +151,33 @@ def test_each_bucket_links_to_a_list_with_its_rows() -> None:
         shown = operator.get(RECONCILIATION + link[1].replace("&amp;", "&")).context
         rows = shown.get("lines") or shown.get("webhooks") or []
         assert len(rows) == totals[bucket].count, bucket
+
+
+def test_button_of_a_bucket_asks_for_a_reason_and_settles_all_of_it() -> None:
+    reconciled_day()
+    operator = staff_client(*OPERATOR, "settle_line", "view_operatoraction", name="ivan")
+    page = operator.get(RECONCILIATION).content.decode()
+    link = re.search(r'href="([^"]*/settle/post/[^"]*)"', page)
+    assert link
+    url = link[1].replace("&amp;", "&")
+
+    confirmation = operator.get(url)
+    assert "Without a webhook: 1, 20,00 ₽." in text_of(confirmation)
+    form = hidden_fields(confirmation) | {"reason": "the bank confirms it"}
+    done = operator.post(url, form)
+
+    assert done.status_code == 302
+    assert OperatorAction.objects.get().kind == OperatorAction.Kind.POST
+    assert Webhook.objects.get(source="statement").amount_kopecks == 20_00
+    assert operator.get(url.replace("/post/", "/accept/")).status_code == 404
+
+
+def test_viewers_without_the_permission_see_no_buttons() -> None:
+    viewer = reconciled_day()
+
+    assert "/settle/" not in viewer.get(RECONCILIATION).content.decode()
+    settle = "/admin/statements/statementline/settle/post/"
+    assert viewer.get(settle, {"bucket": "missing_webhook"}).status_code == 403
 
 
 def test_webhooks_are_hidden_from_viewers_without_their_permission() -> None:

@@ -1,0 +1,143 @@
+"""The confirmation page of an operator action on a bucket, and its submission."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from django.conf import settings
+from django.contrib.admin.sites import AdminSite
+from django.contrib.auth.models import User
+from django.core.exceptions import PermissionDenied
+from django.db.models import Sum
+from django.http import Http404, HttpRequest, HttpResponse
+from django.template.response import TemplateResponse
+from django.urls import reverse
+from django.utils import timezone
+from django.utils.functional import Promise
+from django.utils.translation import gettext_lazy
+
+from ingest import operator_actions
+from ingest.admin.action_views import ReasonForm, submit_action, submitted_reason
+from ingest.models import OperatorAction, Webhook
+from ledger.money import format_rubles
+from statements import actions, buckets
+from statements.admin.bucket_buttons import ALTERNATIVES, BUTTONS, alternative_of, may_settle
+from statements.admin.line_rows import line_rows, webhook_rows
+from statements.admin.period_form import Choice, choose
+from statements.models import Bucket, OwnAccount, StatementLine
+
+Kind = OperatorAction.Kind
+SHOWN_MAX = 20
+NOT_ELIGIBLE = gettext_lazy("Nothing to do: none of these lines is in the required state.")
+_TEXTS: Mapping[Kind, tuple[str | Promise, str | Promise]] = {
+    Kind.POST: (
+        gettext_lazy("Post lines of bank statements"),
+        gettext_lazy(
+            "Lines that the bank may still notify, and those of unproven statements, are refused when their "
+            "turn comes; nothing is posted twice."
+        ),
+    ),
+    Kind.REPLAY: (
+        gettext_lazy("Replay the webhooks of lines"),
+        gettext_lazy("The webhooks are returned to the queue with all attempts. No payment is posted twice."),
+    ),
+    Kind.BY_LINE: (
+        gettext_lazy("Replace payments by bank statements"),
+        gettext_lazy(
+            "Each payment is taken back in whole, and posted by the payer and the amount of its line."
+        ),
+    ),
+    Kind.MATCH: (gettext_lazy("Confirm matches"), gettext_lazy("Each line and its webhook become a match.")),
+    Kind.TAKE_BACK: (
+        gettext_lazy("Reverse payments by bank statements"),
+        gettext_lazy("Each payment is taken back in whole by a further entry."),
+    ),
+    Kind.EXCLUDE: (gettext_lazy("Exclude lines"), gettext_lazy("The lines are not posted.")),
+    Kind.KEEP: (
+        gettext_lazy("Keep differences"),
+        gettext_lazy("Ledger and statement stay as they are; the difference is no longer listed as open."),
+    ),
+}
+
+
+def settling_page(request: HttpRequest, site: AdminSite, name: str) -> HttpResponse:
+    """Ask for the reason; of a POST with one, create the action and run its first chunk."""
+    today = timezone.now().astimezone(settings.STATEMENT_TIME_ZONE).date()
+    choice, _form = choose(request.GET, list(OwnAccount.objects.order_by("number")), today)
+    bucket_name = request.GET.get("bucket", "")
+    offered = {
+        (kind.value, bucket.value) for each in (BUTTONS, ALTERNATIVES) for bucket, (kind, _) in each.items()
+    }
+    if (name, bucket_name) not in offered:
+        raise Http404
+    kind, bucket = Kind(name), Bucket(bucket_name)
+    if not may_settle(request.user, kind):
+        raise PermissionDenied
+    reason = submitted_reason(request)
+
+    def confirm() -> HttpResponse:
+        return _confirmation(request, site, kind, bucket, choice)
+
+    if reason is None:
+        return confirm()
+
+    def create(by: User, confirmed: str) -> OperatorAction:
+        if kind == Kind.REPLAY:
+            return operator_actions.create(kind, _failed(choice, bucket), by, reason, confirmed=confirmed)
+        return actions.create(kind, _rows(choice, bucket), by, reason, confirmed)
+
+    return submit_action(request, create, confirm, _back(choice), NOT_ELIGIBLE)
+
+
+def _rows(choice: Choice, bucket: Bucket) -> Any:
+    is_of_webhooks = bucket in buckets.WEBHOOK_BUCKETS
+    return (buckets.webhooks if is_of_webhooks else buckets.lines)(choice.scope, bucket)
+
+
+def _failed(choice: Choice, bucket: Bucket) -> list[int]:
+    """Return the failed webhooks of the lines: those that were received need no replay."""
+    found = Webhook.objects.failed().filter(
+        matches__live=True, matches__line__in=buckets.lines(choice.scope, bucket)
+    )
+    return list(found.values_list("pk", flat=True)[: operator_actions.WEBHOOKS_MAX])
+
+
+def _back(choice: Choice) -> str:
+    return f"{reverse('admin:statements_reconciliation')}?{choice.query()}"
+
+
+def _confirmation(
+    request: HttpRequest, site: AdminSite, kind: Kind, bucket: Bucket, choice: Choice
+) -> HttpResponse:
+    title, effect = _TEXTS[kind]
+    rows = _rows(choice, bucket)
+    if kind == Kind.REPLAY:
+        failed = _failed(choice, bucket)
+        digest = operator_actions.state_digest(kind, Webhook.objects.filter(id__in_literals=failed))
+        eligible = rows.filter(matches__live=True, matches__webhook__status=Webhook.Status.FAILED)
+    else:
+        digest, eligible = actions.state_digest(kind, rows), actions.eligible(kind, rows)
+    is_of_lines = eligible.model is StatementLine
+    kopecks = eligible.order_by().aggregate(total=Sum("kopecks", default=0))["total"]
+    count = eligible.order_by().count()
+    first = eligible.order_by("pk").select_related("account" if is_of_lines else "webhook")[:SHOWN_MAX]
+    context = {
+        **site.each_context(request),
+        "title": title,
+        "opts": StatementLine._meta,
+        "changelist_url": _back(choice),
+        "form_url": request.get_full_path(),
+        "eligible": count,
+        "effect": effect,
+        "sum": format_rubles(kopecks),
+        "bucket": bucket,
+        "in_background": count > actions.CHUNK_ITEMS,
+        "digest": digest,
+        "form": ReasonForm(request.POST if "reason" in request.POST else None),
+        "not_eligible": NOT_ELIGIBLE,
+        "first": list(first),
+        "lines": list(line_rows(list(first), request.user)) if is_of_lines else [],
+        "webhooks": [] if is_of_lines else list(webhook_rows(list(first))),
+        "alternative": alternative_of(request.user, bucket, choice) if bucket in BUTTONS else None,
+        "is_alternative": BUTTONS[bucket][0] != kind,
+    }
+    return TemplateResponse(request, "admin/statements/settle.html", context)
