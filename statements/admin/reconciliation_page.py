@@ -27,7 +27,7 @@ from statements.period_proof import PeriodProof, prove
 ALL = "all"  # in the URL, for the lines of every bucket
 DAYS_LISTED_MAX = 10
 OF_WEBHOOKS_ONLY = gettext_lazy("Payments without a line belong to no account. They are on the page of")
-_ADDED = frozenset({*buckets.WEBHOOK_BUCKETS, Bucket.REVERSED_BY_BANK, Bucket.AMOUNT_MISMATCH})
+_ADDED = frozenset({*buckets.WEBHOOK_BUCKETS, Bucket.REVERSED_BY_BANK, Bucket.AMOUNT_MISMATCH, Bucket.KEPT})
 
 
 @dataclass(frozen=True, slots=True)
