@@ -95,7 +95,7 @@ class RejectedStatement(models.Model):
         verbose_name_plural = _("rejected bank statements")
 
     def __str__(self) -> str:
-        return self.reason
+        return self.name
 
 
 class StatementBalance(models.Model):

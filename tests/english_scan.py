@@ -33,6 +33,7 @@ NOT_ENGLISH = {
         "kl_to_1c.txt",
         "cp1251",
         "IBAN",
+        "RUB",
         "FAILURE",
         "Operators",
         "Auditors",
