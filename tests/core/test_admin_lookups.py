@@ -38,6 +38,7 @@ ALLOWED = {
     "ingest.Webhook": {"status__exact", "status__isnull", "received", "error_fingerprint"},
     "ledger.Payment": {"id__gte"},
     "ledger.UnassignedPayment": {"id__gte"},
+    "statements.BankStatement": {"verdict__exact", "verdict__isnull"},
     "otp_static.StaticDevice": OF_DEVICES,
     "otp_totp.TOTPDevice": OF_DEVICES,
 }

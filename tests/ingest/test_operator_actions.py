@@ -400,6 +400,7 @@ def test_operators_can_act_and_auditors_can_view() -> None:
         "decide_duplicate",
         "process_unrecognized",
         "dismiss_unrecognized",
+        *("add_ownaccount", "change_ownaccount", "add_bankstatement", "accept_statement", "settle_line"),
     }
     assert {"view_operatoraction", "view_webhook", "view_taskresult", "view_balancelog"} <= may["Auditors"]
     assert all(codename.startswith("view_") for codename in may["Auditors"])
