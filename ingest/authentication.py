@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 
 import structlog
 from django.conf import settings
+from django.http import HttpRequest
 
 from core.client_ip import Address
 from core.delivery_auth import DeliveryAuth
@@ -42,14 +43,14 @@ def check_network(address: Address | None, auth: DeliveryAuth) -> None:
             raise NotAuthorized("unknown network")
 
 
-def verified_payload(body: bytes, headers: Mapping[str, str], auth: DeliveryAuth) -> bytes:
+def verified_payload(body: bytes, request: HttpRequest, auth: DeliveryAuth) -> bytes:
     """Return the bytes to parse: the body, or the payload of the bank's token. Raise NotAuthorized."""
     if auth.allow_anonymous:
         return body
     if not auth.is_configured:
         raise NotAuthorized("no credentials are configured")
     if auth.requires_credentials:
-        _check_credentials(body, headers, auth)
+        _check_credentials(body, request.headers, auth)
     if not auth.public_keys:
         return body
     payload = verify_jws(body.strip(), auth.public_keys)

@@ -43,7 +43,7 @@ def decode_strict(body: bytes, decoder: "msgspec.json.Decoder[T]") -> T:
         text = body.decode("utf-8")
         decoded = decoder.decode(text)
         # msgspec takes the last of two equal fields, and nothing says that the bank means it.
-        json.loads(text, object_pairs_hook=_refuse_repeated_fields, parse_int=str, parse_float=str)
+        _repeated_fields.decode(text)
     except UnicodeDecodeError:
         raise InvalidDelivery("body", "must be UTF-8") from None
     except RecursionError:
@@ -61,6 +61,9 @@ def _refuse_repeated_fields(pairs: list[tuple[str, object]]) -> None:
         if name in seen:
             raise InvalidDelivery(name[:FIELD_CHARS_SHOWN], "is given twice")
         seen.add(name)
+
+
+_repeated_fields = json.JSONDecoder(object_pairs_hook=_refuse_repeated_fields, parse_int=str, parse_float=str)
 
 
 def _invalid_delivery(message: str) -> InvalidDelivery:

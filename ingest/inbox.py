@@ -1,6 +1,6 @@
 """Durable storage of deliveries. When a function here returns, the row is committed."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from enum import Enum
 from functools import cache
@@ -11,7 +11,7 @@ from uuid import UUID, uuid4
 
 import structlog
 from django.db import IntegrityError, connection, transaction
-from django.db.models import Field
+from django.db.models import BigIntegerField, CharField
 from django.utils import timezone
 
 from ingest import delivery_records
@@ -41,6 +41,7 @@ _GIVEN = (  # the fields of _column_values
     *("operation_id", "payer_inn", "amount_kopecks", "document_number", "document_date"),
     *("received_at", "body", "source", "client_ip", "payment_fingerprint"),
 )
+_PLAIN = (CharField, BigIntegerField)  # their values go to the database as they are
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +149,9 @@ def insert_webhooks(deliveries: Sequence[tuple[PaymentTerms, Delivery]]) -> None
     parameters: list[Any] = []
     for terms, delivery in deliveries:
         values = _column_values(terms, delivery)
-        parameters += [field.get_db_prep_save(values[field.name], connection) for field in insert.fields]
+        parameters += [
+            convert(values[name], connection) if convert else values[name] for name, convert in insert.columns
+        ]
         parameters += insert.defaults
     with connection.cursor() as cursor:
         cursor.execute(insert.head + ", ".join([insert.row] * len(deliveries)), parameters)
@@ -171,8 +174,8 @@ def _column_values(terms: PaymentTerms, delivery: Delivery) -> dict[str, Any]:
 
 class _Insert(NamedTuple):
     head: str  # up to VALUES
-    row: str  # with a placeholder for each of `fields`, then one for each of `defaults`
-    fields: Sequence["Field[Any, Any]"]
+    row: str  # with a placeholder for each of `columns`, then one for each of `defaults`
+    columns: Sequence[tuple[str, Callable[[Any, Any], Any] | None]]  # field name, conversion if it needs one
     defaults: Sequence[Any]  # as database parameters
 
 
@@ -188,7 +191,9 @@ def _prepared_insert() -> _Insert:
     return _Insert(
         head=f"INSERT INTO {Webhook._meta.db_table} ({columns}) VALUES ",  # noqa: S608 no input
         row=f"({', '.join(['%s'] * len(writable))})",
-        fields=given,
+        columns=[
+            (field.name, None if isinstance(field, _PLAIN) else field.get_db_prep_save) for field in given
+        ],
         defaults=[field.get_db_prep_save(field.get_default(), connection) for field in others],
     )
 

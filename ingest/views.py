@@ -86,7 +86,7 @@ async def _receive(request: HttpRequest, endpoint: BankEndpoint) -> HttpResponse
         if len(delivery.body) < length:  # truncated in transit: the whole body may be valid
             authentication.log_denied(endpoint.name, "incomplete body", address)
             return service_unavailable(INCOMPLETE)
-        payload = authentication.verified_payload(delivery.body, request.headers, auth)
+        payload = authentication.verified_payload(delivery.body, request, auth)
         misconfiguration.check_host(request)
         event = endpoint.read(payload)
     except NotAuthorized as exc:

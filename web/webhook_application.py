@@ -5,7 +5,6 @@ delivery costs a request object, the view's coroutine and a response. docs/archi
 Django's middleware.
 """
 
-import asyncio
 from collections.abc import Callable
 from functools import partial
 from inspect import iscoroutinefunction
@@ -25,7 +24,8 @@ from ingest.views import body_length
 from web.buffered_bodies import Application, Message, Receive, Send, receive_body
 from web.request_id import HEADER, request_id
 
-BODY_SECONDS_MAX = 10.0
+Headers = list[tuple[bytes, bytes]]
+_REQUEST_ID = HEADER.lower().encode()
 Observe = Callable[[AsyncView, str], AsyncView]
 
 
@@ -41,10 +41,7 @@ class WebhookApplication:
         self._other = other
         self._views = coroutines_by_path(observe)
         self._trust_proxy = trust_proxy
-        self._process_response = (
-            SecurityMiddleware(_no_view).process_response,
-            XFrameOptionsMiddleware(_no_view).process_response,
-        )
+        self._security_headers: dict[bool, Headers] = {}  # by whether the request came over TLS
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         view = self._views.get(scope["path"]) if scope["type"] == "http" else None
@@ -53,13 +50,18 @@ class WebhookApplication:
             return
         clear_contextvars()
         try:
-            response = await self._respond(view, scope, receive)
+            response, headers = await self._respond(view, scope, receive)
         except ConnectionAbortedError:
             return  # no one is left to answer
-        await _send(response, send)
+        await _send(response, headers, send)
 
-    async def _respond(self, view: AsyncView, scope: Message, receive: Receive) -> HttpResponse:
-        """Raise ConnectionAbortedError if the client closes the connection before its body is complete."""
+    async def _respond(
+        self, view: AsyncView, scope: Message, receive: Receive
+    ) -> tuple[HttpResponse, Headers]:
+        """Return the view's response, and the headers to add to it.
+
+        Raise ConnectionAbortedError if the client closes the connection before its body is complete.
+        """
         stream = BytesIO()
         try:
             request = ASGIRequest(scope, stream)
@@ -73,10 +75,10 @@ class WebhookApplication:
             stream.write(await _receive_body(request, receive))
             stream.seek(0)
             response = await view(request)
-        response[HEADER] = identifier
-        for process_response in self._process_response:
-            process_response(request, response)  # which only sets headers
-        return response
+        is_secure = request.is_secure()
+        if is_secure not in self._security_headers:
+            self._security_headers[is_secure] = _security_headers(request)
+        return response, [(_REQUEST_ID, identifier.encode()), *self._security_headers[is_secure]]
 
 
 def coroutines_by_path(observe: Observe = _unobserved) -> dict[str, AsyncView]:
@@ -88,6 +90,15 @@ def coroutines_by_path(observe: Observe = _unobserved) -> dict[str, AsyncView]:
         for path, match in matches.items()
         if iscoroutinefunction(match.func)
     }
+
+
+def _security_headers(request: ASGIRequest) -> Headers:
+    """Return what Django's middleware adds to each response, which depends on nothing but TLS."""
+    response = HttpResponse()
+    del response["Content-Type"]
+    for middleware in (SecurityMiddleware, XFrameOptionsMiddleware):
+        middleware(_no_view).process_response(request, response)
+    return _encoded(response)
 
 
 def _no_view(_: object) -> HttpResponse:
@@ -103,21 +114,20 @@ def _without_ambiguous_headers(scope: Message) -> Message:
 
 
 async def _receive_body(request: ASGIRequest, receive: Receive) -> bytes:
-    """Return the body; nothing if it would be refused, or takes longer than BODY_SECONDS_MAX."""
+    """Return the body; nothing if it would be refused. The server limits its time (web/uvicorn_worker.py)."""
     try:
         length = body_length(request.META.get("CONTENT_LENGTH", ""))
     except (LengthRequired, BodyTooLong):
         return b""
-    try:
-        async with asyncio.timeout(BODY_SECONDS_MAX):
-            return await receive_body(receive, length)
-    except TimeoutError:
-        return b""  # the view answers an incomplete body 503
+    return await receive_body(receive, length)
 
 
-async def _send(response: HttpResponse, send: Send) -> None:
+def _encoded(response: HttpResponse) -> Headers:
+    return [(name.lower().encode(), value.encode("latin-1")) for name, value in response.items()]
+
+
+async def _send(response: HttpResponse, headers: Headers, send: Send) -> None:
     content = response.content
-    headers = [(name.lower().encode(), value.encode("latin-1")) for name, value in response.items()]
-    headers.append((b"content-length", b"%d" % len(content)))
+    headers = [*_encoded(response), *headers, (b"content-length", b"%d" % len(content))]
     await send({"type": "http.response.start", "status": response.status_code, "headers": headers})
     await send({"type": "http.response.body", "body": content})
