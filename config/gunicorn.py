@@ -4,6 +4,7 @@ A malformed variable ends the process with one line. This module doesn't load th
 of the main process survive a reload (SIGHUP).
 """
 
+import resource
 import sys
 
 from django.core.exceptions import ImproperlyConfigured
@@ -18,6 +19,15 @@ try:
     env.integer("WEB_THREADS")  # of the application, in each process
 except ImproperlyConfigured as exc:
     sys.exit(f"Prihod can't start: {exc}")
+
+# The usual limit of 1024 is for programs that use select(). Each connection of a web process is an open file.
+OPEN_FILES = 4096
+_soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+if resource.RLIM_INFINITY != _soft < OPEN_FILES:
+    resource.setrlimit(
+        resource.RLIMIT_NOFILE,
+        (OPEN_FILES if _hard == resource.RLIM_INFINITY else min(OPEN_FILES, _hard), _hard),
+    )
 
 worker_class = "web.uvicorn_worker.Worker"
 logger_class = "web.uvicorn_worker.JsonLogger"

@@ -37,7 +37,7 @@ URL_BYTES_MAX = 4094
 HEADER_BYTES_MAX = 8190
 HEADERS_MAX = 100
 HEAD_BYTES_MAX = 32 * 1024
-CONNECTIONS_MAX = 1000  # per process; below the usual limit of 1024 open files
+CONNECTIONS_MAX = 2000  # per process; below the open files that config/gunicorn.py asks for
 CACHED_ADDRESSES_MAX = 128
 SHUTDOWN_SECONDS_MAX = 8  # for requests in progress
 

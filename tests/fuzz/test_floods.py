@@ -1,6 +1,7 @@
 """Hundreds of deliberately slow connections (slowloris) must not delay valid requests."""
 
 import http.client
+import resource
 import socket
 import time
 from contextlib import ExitStack, closing
@@ -166,8 +167,11 @@ def test_slow_statement_downloads_do_not_block_deliveries(stack: LauncherStack) 
 
 # Must be last: connections left in the kernel's queue would evict one of the next test.
 def test_excess_connections_evict_the_slowest(stack: LauncherStack) -> None:
+    connections = WEB_PROCESSES * uvicorn_worker.CONNECTIONS_MAX + 200
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(2 * connections, hard), hard))
     with ExitStack() as resources:
-        for _ in range(2 * 1000 + 200):
+        for _ in range(connections):
             resources.enter_context(
                 socket.create_connection(("127.0.0.1", stack.port), VALID_REQUEST_SECONDS_MAX)
             )
