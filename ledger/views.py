@@ -13,8 +13,9 @@ from core import iso8601
 from core.http import error_response, json_response, json_view
 from ledger import queries
 from ledger.inn import is_inn
-from ledger.models import BalanceLog, Organization
+from ledger.models import Organization
 from ledger.money import rubles
+from ledger.queries import HistoryRow
 from ledger.schemas import Balance, History, HistoryEntry
 
 HISTORY_LIMIT_DEFAULT = 10
@@ -98,15 +99,14 @@ def _datetime_parameter(request: HttpRequest, name: str) -> datetime | None:
     raise ValueError(f"{name}: must be an ISO 8601 date and time with an offset (in which + is written %2B)")
 
 
-def _history_entry(entry: BalanceLog) -> HistoryEntry:
-    reversed_payment = entry.payment.reverses
+def _history_entry(entry: HistoryRow) -> HistoryEntry:
     return HistoryEntry(
         amount=rubles(entry.amount_kopecks),
         created_at=entry.created_at,
         balance_after=rubles(entry.balance_after_kopecks),
         seq=entry.seq,
-        operation_id=entry.payment.operation_id,
-        document_number=entry.payment.document_number,
-        document_date=entry.payment.document_date,
-        reverses=reversed_payment.operation_id if reversed_payment else UNSET,
+        operation_id=entry.operation_id,
+        document_number=entry.document_number,
+        document_date=entry.document_date,
+        reverses=entry.reverses or UNSET,
     )
