@@ -52,6 +52,6 @@ class InProcessScheduler(beat.Scheduler):
             self.heartbeat.record()
 
     def close(self) -> None:
-        """Deregister. Celery calls this on SIGTERM, at any point, and again when its loop has ended."""
+        """Deregister. Celery calls this when its loop has ended."""
         super().close()
         self.heartbeat.deregister()

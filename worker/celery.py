@@ -13,6 +13,7 @@ from django.db import close_old_connections
 from structlog.contextvars import bind_contextvars, clear_contextvars
 
 from core.cli import exit_on_misconfiguration
+from worker import beat_shutdown
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
 with exit_on_misconfiguration():
@@ -33,6 +34,7 @@ app.config_from_object("django.conf:settings", namespace="CELERY")
 app.autodiscover_tasks(["worker", "monitoring", "statements"])
 # Celery would close the database connection around every task; a new one costs more than a small task.
 app.conf.CELERY_DB_REUSE_MAX = sys.maxsize
+app.Beat = app.subclass_with_self(beat_shutdown.Beat)  # type: ignore[misc]  # a cached_property
 app.steps["consumer"].add("worker.heartbeats:HeartbeatStep")  # by name: it needs Django's models
 
 

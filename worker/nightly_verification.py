@@ -107,7 +107,7 @@ class ThrottledProgress:
 
 def _run_in_subprocess() -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, signal.SIG_DFL)  # the inherited handlers would deregister the scheduler
+        signal.signal(number, signal.SIG_DFL)  # the inherited handler would wait for the query
     prometheus_multiprocess.set_process_name(f"verification-of-{os.getppid()}")
     try:
         verify()

@@ -182,7 +182,7 @@ def test_killed_launcher_stops_its_processes(new_stack: StackBuilder) -> None:
         launcher = stack.pids("devtools.run")[0]
         os.kill(launcher, signal.SIGKILL)
         assert stack.wait() == -signal.SIGKILL
-        stack.wait_until(lambda: stack.pids() == [])
+        stack.wait_until(lambda: stack.pids() == [], "the end of all processes")
 
 
 @pytest.mark.parametrize("host", ["::1", "::"])

@@ -16,6 +16,7 @@ from types import MappingProxyType, TracebackType
 from typing import Any, Self
 from urllib.parse import urlsplit
 
+from tests.harness.processes import describe
 from tests.harness.servers import ROOT
 from tests.harness.stack import Stack
 from tests.harness.templates import SQLITE_FILE, template
@@ -94,7 +95,7 @@ class LauncherStack(Stack):
         try:
             status = self._launcher.wait(STOP_SECONDS_MAX)
         except subprocess.TimeoutExpired:
-            raise WaitTimeout(f"still running after {STOP_SECONDS_MAX} s:\n{self.output()}") from None
+            raise WaitTimeout(f"still running after {STOP_SECONDS_MAX} s:\n{self.report()}") from None
         self.stop_seconds = time.monotonic() - start
         return status
 
@@ -107,8 +108,12 @@ class LauncherStack(Stack):
         what: str = "the expected state",
         seconds: float = READY_SECONDS_MAX,
     ) -> None:
-        """Wait for the condition. Raise WaitTimeout with the stack's output."""
-        wait_until(condition, what, seconds, log=self.output)
+        """Wait for the condition. Raise WaitTimeout with the stack's output and its processes."""
+        wait_until(condition, what, seconds, log=self.report)
+
+    def report(self) -> str:
+        """Return the output, and a line for each process that runs."""
+        return "\n".join([self.output(), *map(describe, self.pids())])
 
     @contextmanager
     def paused_workers(self) -> Iterator[None]:

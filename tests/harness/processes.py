@@ -23,6 +23,13 @@ def is_stopped(pid: int) -> bool:
     return proc_stat(pid)[:1] == ["T"]
 
 
+def describe(pid: int) -> str:
+    """Return its command line, and from proc(5) its state and the kernel function in which it waits."""
+    folder = Path(f"/proc/{pid}")
+    command = _read(folder / "cmdline").replace("\0", " ").strip()
+    return f"{pid} {command} (state {''.join(proc_stat(pid)[:1])}, in {_read(folder / 'wchan') or '?'})"
+
+
 def start_time_ticks(pid: int) -> int:
     """Return the start time in clock ticks since boot; 0 if the process has ended."""
     fields = proc_stat(pid)
