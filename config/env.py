@@ -10,6 +10,8 @@ from urllib.parse import urlsplit
 import environ
 from django.core.exceptions import ImproperlyConfigured
 
+from core.db.mysql_backend import hosts
+
 QUOTED_CHARS_MAX = 60  # of a malformed value
 SQLITE = "core.db.sqlite_backend"
 MYSQL = "core.db.mysql_backend"
@@ -212,16 +214,20 @@ def database_from_url(url: str, *, dev_default: Path) -> dict[str, Any]:
         raise ImproperlyConfigured("DATABASE_URL must begin with sqlite:/// or mysql://")
     check_authority("DATABASE_URL", url)
     try:
-        database: dict[str, Any] = Environment.db_url_config(url)
+        first_url, listed = hosts.split_hosts(url)
+        database: dict[str, Any] = Environment.db_url_config(first_url)
     except ValueError:
         database = {"NAME": ""}
     if database["NAME"] in {"", ":memory:"}:
         raise ImproperlyConfigured(
-            "DATABASE_URL is malformed; its form is mysql://user:password@host:port/name or "
-            "sqlite:////path/to/file; in a password write %2F for /"
+            "DATABASE_URL is malformed; its form is mysql://user:password@host:port/name, with several hosts "
+            "separated by commas, or sqlite:////path/to/file; in a password write %2F for /"
         )
     is_sqlite = url.startswith("sqlite:")
     engine, defaults = (SQLITE, SQLITE_OPTIONS) if is_sqlite else (MYSQL, MYSQL_OPTIONS)
+    if listed:
+        database["HOSTS"] = listed
+        defaults = {**defaults, "connect_timeout": hosts.CONNECT_SECONDS_MAX}
     return {**database, "ENGINE": engine, "OPTIONS": {**defaults, **database.get("OPTIONS", {})}}
 
 

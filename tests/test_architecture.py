@@ -65,7 +65,7 @@ MODULES = {
         "log_throttle svg"
     ),
     "core/db": "clock insert_select lookups pk_by_time transactions",
-    "core/db/mysql_backend": "base",
+    "core/db/mysql_backend": "base hosts",
     "core/db/sqlite_backend": "base",
     "core/observability": "logging prometheus_multiprocess redaction sentry setup tracing",
 }

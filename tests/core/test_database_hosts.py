@@ -1,0 +1,178 @@
+"""A DATABASE_URL with several hosts: which of them a connection uses, and what the error says."""
+
+import re
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.core.exceptions import ImproperlyConfigured
+from django.db import DatabaseError, OperationalError
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.utils import ConnectionHandler
+from pytest_django import DjangoDbBlocker
+
+from config.env import database_from_url
+from core.db.mysql_backend import hosts
+from core.db.mysql_backend.hosts import Host, split_hosts
+from core.db.transactions import is_transient
+from tests.harness.servers import MariaDB, free_port
+from tests.harness.tcp_proxy import TcpProxy
+from tests.harness.templates import template
+
+
+@pytest.mark.parametrize(
+    ("url", "first_url", "expected"),
+    [
+        ("mysql://u:p@h1:3307/name", "mysql://u:p@h1:3307/name", []),
+        ("mysql://u@h1,h2:3307/n?x=1,2", "mysql://u@h1/n?x=1,2", [Host("h1", 3306), Host("h2", 3307)]),
+        ("mysql://u:a,b@h1/name", "mysql://u:a,b@h1/name", []),  # a comma of the password
+        ("mysql://u@[::1],[::2]:1/n", "mysql://u@[::1]/n", [Host("::1", 3306), Host("::2", 1)]),
+    ],
+)
+def test_hosts_are_split(url: str, first_url: str, expected: list[Host]) -> None:
+    assert split_hosts(url) == (first_url, expected)
+
+
+@pytest.mark.parametrize("addresses", ["h1,", "h1,h2:many", ",h1", "h1,,h2", "h1,h2:99999"])
+def test_malformed_list_is_one_line_without_the_password(addresses: str, tmp_path: Path) -> None:
+    with pytest.raises(ImproperlyConfigured, match=r"^DATABASE_URL is malformed.*") as exc:
+        database_from_url(f"mysql://u:secret-word@{addresses}/prihod", dev_default=tmp_path / "x")
+
+    assert "secret-word" not in str(exc.value)
+
+
+def test_single_host_keeps_its_timeout(tmp_path: Path) -> None:
+    single, several = (
+        database_from_url(f"mysql://u@{addresses}/prihod", dev_default=tmp_path / "x")
+        for addresses in ("h1", "h1,h2")
+    )
+
+    assert "HOSTS" not in single
+    assert (single["OPTIONS"]["connect_timeout"], several["OPTIONS"]["connect_timeout"]) == (5, 2)
+
+
+class Pair:
+    """Two servers behind TCP proxies, and a port on which no server listens."""
+
+    def __init__(self, servers: list[MariaDB]) -> None:
+        self.servers = servers
+        self.proxies = [TcpProxy(free_port(), str(server.socket_path)) for server in servers]
+        self.closed = free_port()
+
+    def wrapper(self, *ports: int) -> BaseDatabaseWrapper:
+        addresses = ",".join(f"127.0.0.1:{port}" for port in ports)
+        database = database_from_url(f"mysql://root@{addresses}/prihod", dev_default=Path())
+        return ConnectionHandler({"default": {**database, "CONN_HEALTH_CHECKS": True}})["default"]
+
+    def set_read_only(self, number: int, *, value: bool) -> None:
+        with closing(self.servers[number].session()) as session, session.cursor() as cursor:
+            cursor.execute(f"SET GLOBAL read_only = {int(value)}")
+
+
+@pytest.fixture(scope="module")
+def servers() -> Iterator[list[MariaDB]]:
+    with ExitStack() as stack:
+        yield [stack.enter_context(MariaDB(data=template("mariadb"))) for _ in range(2)]
+
+
+@pytest.fixture
+def pair(
+    servers: list[MariaDB], monkeypatch: pytest.MonkeyPatch, django_db_blocker: DjangoDbBlocker
+) -> Iterator[Pair]:
+    monkeypatch.setattr(hosts, "_failed_at", {})
+    pair = Pair(servers)
+    with django_db_blocker.unblock():
+        yield pair
+    pair.set_read_only(0, value=False)
+    for proxy in pair.proxies:
+        proxy.close()
+
+
+def port_of(wrapper: BaseDatabaseWrapper) -> int:
+    host: Host = wrapper._host  # type: ignore[attr-defined]
+    return host.port
+
+
+def query(wrapper: BaseDatabaseWrapper) -> Any:
+    with wrapper.cursor() as cursor:
+        cursor.execute("SELECT 1")
+        return cursor.fetchone()
+
+
+@pytest.mark.process
+def test_first_host_that_takes_writes_is_used(pair: Pair) -> None:
+    first, second = (proxy.port for proxy in pair.proxies)
+    pair.set_read_only(0, value=True)
+    wrapper = pair.wrapper(pair.closed, first, second)
+
+    assert query(wrapper) == (1,)
+    assert port_of(wrapper) == second
+    wrapper.close()
+
+
+@pytest.mark.process
+def test_failed_host_is_tried_last_for_a_while(pair: Pair) -> None:
+    first, second = (proxy.port for proxy in pair.proxies)
+    pair.proxies[0].black_hole()  # accepts, and never answers
+    wrapper = pair.wrapper(first, second)
+
+    started = time.monotonic()
+    query(wrapper)
+    assert hosts.CONNECT_SECONDS_MAX <= time.monotonic() - started < hosts.CONNECT_SECONDS_MAX + 1
+    wrapper.close()
+    started = time.monotonic()
+    query(wrapper)
+    assert time.monotonic() - started < 1
+    assert port_of(wrapper) == second
+    wrapper.close()
+
+
+@pytest.mark.process
+def test_connection_moves_on_from_a_host_that_became_read_only(pair: Pair) -> None:
+    first, second = (proxy.port for proxy in pair.proxies)
+    wrapper = pair.wrapper(first, second)
+    query(wrapper)
+    pair.set_read_only(0, value=True)
+    with pytest.raises(DatabaseError), wrapper.cursor() as cursor:
+        cursor.execute("no such statement")  # as root may write to a read-only server
+
+    wrapper.close_if_unusable_or_obsolete()
+
+    assert query(wrapper) == (1,)
+    assert port_of(wrapper) == second
+    wrapper.close()
+
+
+@pytest.mark.process
+def test_error_names_each_host_in_one_line_and_is_transient(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pair.set_read_only(0, value=True)
+    wrapper = pair.wrapper(pair.closed, pair.proxies[0].port)
+
+    with pytest.raises(OperationalError) as exc:
+        query(wrapper)
+
+    code, text = exc.value.args
+    assert code == hosts.CANT_CONNECT
+    assert re.fullmatch(
+        rf"no database host takes writes: 127\.0\.0\.1:{pair.closed}: Can't connect .*; "
+        rf"127\.0\.0\.1:{pair.proxies[0].port}: read-only",
+        text,
+    )
+    monkeypatch.setattr("core.db.transactions.connection", wrapper)
+    assert is_transient(exc.value)
+
+
+@pytest.mark.process
+def test_error_of_all_hosts_keeps_its_code(pair: Pair) -> None:
+    wrapper = pair.wrapper(*(proxy.port for proxy in pair.proxies))
+    wrapper.settings_dict["NAME"] = "absent"
+
+    with pytest.raises(OperationalError) as exc:
+        query(wrapper)
+
+    assert exc.value.args[0] == 1049
