@@ -165,7 +165,10 @@ def check_authority(var: str, urls: str) -> None:
     A bare / ? or # in a password ends the URL's authority, and libraries would quote the rest in errors.
     """
     for url in urls.split(";"):
-        parts = urlsplit(url)
+        try:
+            parts = urlsplit(url)
+        except ValueError:
+            raise ImproperlyConfigured(f"{var} is malformed; see .env.example") from None
         if "@" in parts.path + parts.query + parts.fragment:
             raise ImproperlyConfigured(
                 f"{var} is malformed; in a password write %2F for /, %3F for ? and %23 for #; "
@@ -229,31 +232,3 @@ def database_from_url(url: str, *, dev_default: Path) -> dict[str, Any]:
         database["HOSTS"] = listed
         defaults = {**defaults, "connect_timeout": hosts.CONNECT_SECONDS_MAX}
     return {**database, "ENGINE": engine, "OPTIONS": {**defaults, **database.get("OPTIONS", {})}}
-
-
-def broker_from_url(redis_url: str, *, dev_default: Path) -> dict[str, Any]:
-    """Return Celery's settings for the broker at `redis_url`, or for files in the folder `dev_default`."""
-    if redis_url:
-        check_authority("REDIS_URL", redis_url)
-        return {
-            "CELERY_BROKER_URL": redis_url,
-            "CELERY_BROKER_TRANSPORT_OPTIONS": {
-                "socket_keepalive": True,
-                "health_check_interval": 10,  # seconds
-                # Against a broker that hangs; longer than the one second of kombu's own BRPOP.
-                "socket_connect_timeout": 5,
-                "socket_timeout": 30,
-            },
-        }
-    return {
-        "CELERY_BROKER_URL": "filesystem://localhost",  # the host is unused; without one kombu warns
-        "CELERY_BROKER_TRANSPORT": "worker.file_broker:Transport",
-        # With this kind of transport Celery's prefork pool shares one pipe: a killed process would keep the
-        # pipe's lock and block the others. SQLite allows only one writer anyway.
-        "CELERY_WORKER_POOL": "solo",
-        "CELERY_BROKER_TRANSPORT_OPTIONS": {
-            "data_folder_in": str(dev_default / "messages"),
-            "control_folder": str(dev_default / "control"),
-            "polling_interval": 0.05,  # seconds
-        },
-    }

@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 
 from django.core.exceptions import ImproperlyConfigured
 
-from config import celery_settings, components
+from config import broker, celery_settings, components
 from config import env as environment
 from core import delivery_auth, listen_address
 from core.delivery_auth import DeliveryAuth
@@ -148,7 +148,7 @@ DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 # --- Celery: config/celery_settings.py has what no environment variable changes -------------------
 
 REDIS_URL = required_in_production("REDIS_URL", dev_default="")
-globals().update(environment.broker_from_url(REDIS_URL, dev_default=DATA_DIR / "broker"))  # CELERY_BROKER_…
+globals().update(broker.broker_from_url(REDIS_URL, dev_default=DATA_DIR / "broker"))  # CELERY_BROKER_…
 globals().update(celery_settings.static_settings(SWEEP_INTERVAL_SECONDS))
 
 # --- the rest -------------------------------------------------------------------------------------

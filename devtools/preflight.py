@@ -114,7 +114,7 @@ def check_database() -> None:
 def probe_broker() -> None:
     """Publish a message. Its publication proves a working broker, its consumption a working worker."""
     try:
-        with app.connection_for_write(transport_options=doorbell.BROKER_OPTIONS) as broker:
+        with doorbell.broker_connection(app) as broker:
             doorbell.publish(app, broker)
     except Exception as exc:
         name = "Redis of REDIS_URL" if settings.REDIS_URL else "file broker"

@@ -116,7 +116,7 @@ def web_is_ready() -> bool:
 def queue_is_empty() -> bool:
     """Return whether a worker has consumed the message that preflight.probe_broker left in the queue."""
     try:
-        with app.connection_for_write(transport_options=doorbell.BROKER_OPTIONS) as broker:
+        with doorbell.broker_connection(app) as broker:
             return doorbell.queue_length(app, broker, app.conf.task_default_queue) == 0
     except Exception:  # noqa: BLE001 each transport raises its own errors, and all mean: not yet
         return False

@@ -23,14 +23,32 @@ OPERATOR_ACTIONS_TASK = "worker.tasks.run_operator_actions"
 PAUSE_SECONDS = 0.05  # between two rings; all webhooks that arrive meanwhile share the next ring
 PAUSE_AFTER_FAILURE_SECONDS = 1.0
 QUEUED_RINGS_MAX = 20  # per queue; more would wake no further worker, and fill the broker's memory
-# Kombu's defaults wait for a hung broker for ever.
-BROKER_OPTIONS = {"max_retries": 0, "socket_timeout": 1, "socket_connect_timeout": 1}
+CONNECT_SECONDS_MAX = 1.0  # to any of the broker's servers
+
+
+def broker_connection(app: Celery) -> Connection:
+    """Return a connection, not yet open, that tries each server once, within CONNECT_SECONDS_MAX in all.
+
+    Kombu's defaults wait for a hung broker for ever.
+    """
+    urls = app.conf.broker_write_url.split(";")
+    seconds = CONNECT_SECONDS_MAX / len(urls)
+    asks_sentinels = urls[0].startswith("sentinel:")  # one try asks all of them
+    return app.connection_for_write(
+        connect_timeout=seconds,
+        transport_options={
+            "max_retries": 0 if asks_sentinels else len(urls) - 1,
+            "connect_retries_timeout": CONNECT_SECONDS_MAX,
+            **dict.fromkeys(("socket_timeout", "socket_connect_timeout"), seconds),  # of Redis
+            **dict.fromkeys(("read_timeout", "write_timeout"), seconds),  # of RabbitMQ
+        },
+    )
 
 
 def ring_now(task: str = APPLY_TASK) -> bool:
     """Ring for `task` in this thread. Return whether the broker took it; this can take some seconds."""
     try:
-        with current_app.connection_for_write(transport_options=BROKER_OPTIONS) as connection:
+        with broker_connection(current_app) as connection:
             publish(current_app, connection, task)
     except Exception as exc:  # noqa: BLE001 each transport has its own errors
         RING_FAILURES.inc()
@@ -85,7 +103,7 @@ class Doorbell:
         is_reachable = True
         while True:
             try:
-                with self._app.connection(transport_options=BROKER_OPTIONS) as connection:
+                with broker_connection(self._app) as connection:
                     while True:
                         self._requested.wait()
                         self._requested.clear()

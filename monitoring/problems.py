@@ -316,7 +316,7 @@ def _broker() -> Iterator[Problem]:
 
 def queued_messages() -> dict[str, int]:
     """Return the number of messages in each of the broker's queues. Raise what the transport raises."""
-    with current_app.connection_for_write(transport_options=doorbell.BROKER_OPTIONS) as broker:
+    with doorbell.broker_connection(current_app) as broker:
         return {queue: doorbell.queue_length(current_app, broker, queue) for queue in current_app.amqp.queues}
 
 

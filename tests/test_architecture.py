@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # Every package of the product, from top to bottom, and its modules. A new module belongs where the package's
 # line in the README says what lives there; then it is added here.
 MODULES = {
-    "config": "asgi celery_settings components env gunicorn settings urls wsgi",
+    "config": "asgi broker celery_settings components env gunicorn settings urls wsgi",
     "devtools": "preflight run supervisor",
     "devtools/simulator": "client sender verifier workload",
     "web": (

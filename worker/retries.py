@@ -67,7 +67,7 @@ def enqueue_due() -> list[Signature]:
         return []
     unsent: list[Signature] | None = None
     try:
-        with current_app.connection_for_write(transport_options=doorbell.BROKER_OPTIONS) as broker:
+        with doorbell.broker_connection(current_app) as broker:
             if doorbell.queue_length(current_app, broker, QUEUE) >= QUEUE_LENGTH_MAX:
                 return []
             unsent = _reserve_due()
