@@ -2,7 +2,9 @@
 
 import time
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+from functools import wraps
+from typing import ParamSpec, TypeVar
 
 import structlog
 from billiard.exceptions import WorkerLostError
@@ -21,9 +23,32 @@ from worker import applying, nightly_verification, retention, retries, sweeper, 
 log = structlog.get_logger(__name__)
 
 SECONDS_MAX = 1.0  # of a task; a warm shutdown waits for its end
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def outlasting_transient_errors(task: Callable[P, R]) -> Callable[P, R]:
+    """End `task` with a warning and a ring if a transient error outlasts its tries, as during a failover.
+
+    The rows say what is left to do, so there is no result to store, and no traceback to read.
+    """
+
+    @wraps(task)
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return task(*args, **kwargs)
+        except Exception as exc:
+            if not transactions.is_transient(exc):
+                raise
+            log.warning("task ended by a transient error", error=repr(exc))
+            doorbell.ring()
+            raise Ignore from exc
+
+    return run
 
 
 @shared_task(ignore_result=True)
+@outlasting_transient_errors
 def apply_received() -> None:
     """Apply batches until the queue is empty or a second has passed; one message per batch would be slower.
 
@@ -53,6 +78,7 @@ def apply_received() -> None:
 
 
 @shared_task(ignore_result=True)
+@outlasting_transient_errors
 def retry_group(webhook_ids: list[int]) -> None:
     """Make the first attempt of some webhooks together. If it fails, each is due again on its own."""
     begun = retries.begin_attempts(webhook_ids, 1)
@@ -74,6 +100,7 @@ def retry_group(webhook_ids: list[int]) -> None:
 
 
 @shared_task
+@outlasting_transient_errors
 def retry_one(webhook_id: int, attempt: int) -> str:
     """Make attempt number `attempt` of one webhook; return its new status.
 
@@ -114,6 +141,7 @@ def _cause(exc: Exception) -> str:
 
 
 @shared_task(ignore_result=True)
+@outlasting_transient_errors
 def run_operator_actions() -> None:
     """Run pending operator actions for up to 1 s, then re-enqueue.
 

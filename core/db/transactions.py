@@ -17,6 +17,7 @@ BACKOFF_SECONDS = 0.05  # before the first retry; doubles, with jitter
 LOCK_WAIT_TIMEOUT = 1205
 DEADLOCK = 1213
 RECORD_CHANGED = 1020  # MariaDB ≥ 11.6: the record has changed since the last read
+CERTIFICATION_FAILED = 3101  # Group Replication: a transaction on another member came first
 
 _NOT_NOW = {
     1030,  # storage engine error, such as a full disk for a temporary table
@@ -28,7 +29,7 @@ _NOT_NOW = {
     1026,  # a file write failed, such as the binary log at COMMIT
     1180,  # error during COMMIT
     3100,  # Group Replication, at COMMIT
-    3101,  # Group Replication rolled it back in certification
+    CERTIFICATION_FAILED,
     1114,  # table full: InnoDB's error for a full disk
     1203,  # too many connections of this user
     LOCK_WAIT_TIMEOUT,
@@ -72,7 +73,7 @@ def was_rolled_back(exc: BaseException) -> bool:
     return (
         connection.vendor != "sqlite"
         and isinstance(exc, OperationalError)
-        and exc.args[:1] in {(DEADLOCK,), (RECORD_CHANGED,)}
+        and exc.args[:1] in {(DEADLOCK,), (RECORD_CHANGED,), (CERTIFICATION_FAILED,)}
     )
 
 

@@ -194,7 +194,7 @@ def test_lost_connection_fails_the_whole_batch(monkeypatch: pytest.MonkeyPatch) 
 
 
 @requires_row_locks
-@pytest.mark.parametrize("code", [1213, 1020])
+@pytest.mark.parametrize("code", [1213, 1020, 3101])
 def test_transaction_that_the_server_rolled_back_runs_again(
     monkeypatch: pytest.MonkeyPatch, code: int
 ) -> None:
