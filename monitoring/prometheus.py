@@ -47,16 +47,24 @@ def process_metrics() -> bytes:
 
 
 class _SharedCounters(Collector):
-    """Skip empty files: the library's collector fails on that of a process that is just starting."""
+    """Merge the files of all processes.
+
+    The library's collector fails on the empty file of a process that is just starting, and on one that a
+    process removes meanwhile because it counted nothing.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
     def collect(self) -> Iterable[Metric]:
         merge: Any = MultiProcessCollector.merge  # untyped
-        files = [str(file) for file in self._folder.glob("*.db") if file.stat().st_size]
-        metrics: Iterable[Metric] = merge(files, accumulate=True)
-        return metrics
+        while True:
+            try:
+                files = [str(file) for file in self._folder.glob("*.db") if file.stat().st_size]
+                metrics: Iterable[Metric] = merge(files, accumulate=True)
+            except FileNotFoundError:
+                continue
+            return metrics
 
 
 class _DatabaseGauges(Collector):

@@ -4,11 +4,13 @@ Each process writes its counts to files of its own in one directory; a scrape su
 processes included. Without a directory each process reports only its own counts.
 """
 
+import atexit
 import os
 from pathlib import Path
 from typing import Any
 
 from prometheus_client import values
+from prometheus_client.mmap_dict import MmapedDict
 
 # The library has already chosen by the mere presence of PROMETHEUS_MULTIPROC_DIR, even if it is empty.
 values.ValueClass = values.MutexValue
@@ -24,7 +26,17 @@ def use_directory(path: str) -> Path:
     directory = Path(path)
     directory.mkdir(parents=True, exist_ok=True)
     values.ValueClass = _multi_process_value(_identifier)
+    atexit.register(_remove_unused_files, directory)
     return directory
+
+
+def _remove_unused_files(directory: Path) -> None:
+    """Remove this process's files if it counted nothing, as most commands do: each scrape reads all files."""
+    read_all: Any = MmapedDict.read_all_values_from_file  # untyped
+    files = [file for file in directory.glob(f"*_{os.getpid()}.db") if file.stat().st_size]
+    if not any(value for file in files for _, value, _, _ in read_all(file)):
+        for file in files:
+            file.unlink()
 
 
 def _identifier() -> str:

@@ -124,3 +124,25 @@ def test_subprocesses_of_one_name_share_one_metrics_file(tmp_path: Path) -> None
 
     assert "tested_total 6.0" in result.stdout
     assert len(list((tmp_path / "counts").iterdir())) == 2
+
+
+COMMAND = """
+import sys
+from core.observability.prometheus_multiprocess import use_directory
+use_directory(sys.argv[1])
+from prometheus_client import Counter
+
+counter = Counter("tested", "")
+if sys.argv[2] == "counts":
+    counter.inc()
+"""
+
+
+@pytest.mark.parametrize(("behaviour", "files"), [("counts", 1), ("counts nothing", 0)])
+def test_metrics_file_of_a_process_that_counted_nothing_is_removed(
+    tmp_path: Path, behaviour: str, files: int
+) -> None:
+    command = [sys.executable, "-c", COMMAND, str(tmp_path), behaviour]
+    subprocess.run(command, cwd=ROOT, env={"PROMETHEUS_MULTIPROC_DIR": str(tmp_path)}, check=True)
+
+    assert len(list(tmp_path.iterdir())) == files
