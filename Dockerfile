@@ -15,8 +15,8 @@ FROM python:3.11-slim-bookworm
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends libmariadb3 \
     && rm -rf /var/lib/apt/lists/* \
-    && groupadd --system --gid 10001 prihod \
-    && useradd --system --uid 10001 --gid prihod --no-create-home --shell /usr/sbin/nologin prihod
+    && groupadd --gid 10001 prihod \
+    && useradd --uid 10001 --gid prihod --no-create-home --no-log-init --shell /usr/sbin/nologin prihod
 COPY --from=build /opt/venv /opt/venv
 ENV PATH=/opt/venv/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
@@ -24,7 +24,8 @@ ENV PATH=/opt/venv/bin:$PATH \
 WORKDIR /app
 # The files that .dockerignore includes, owned by root: the processes can read their code, but not change it.
 COPY . .
+# Also from a clone that only its owner can read (umask 077).
+RUN chmod -R a+rX .
 # Development settings suffice for this; their random secret disappears with the process.
 RUN python manage.py collectstatic --no-input --ignore redoc --ignore '*.map'
 USER 10001:10001
-EXPOSE 8000

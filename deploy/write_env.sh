@@ -2,7 +2,11 @@
 # Write .env with random secrets for docker-compose.yml. Never overwrite an existing one, because the databases in the
 # volumes have its passwords. Hexadecimal secrets need no quoting in a URL; the webhooks' secret has the format of
 # Standard Webhooks.
+#
+# Make MySQL's initialization scripts readable for the user in its container, which they are not in a clone made with
+# umask 077, and not executable: the image sources such a script, but would run an executable one in a shell of its own.
 set -eu
+chmod 644 "$(dirname "$0")"/mysql/*
 umask 077
 set -o noclobber
 

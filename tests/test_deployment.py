@@ -122,7 +122,7 @@ def test_capabilities_memory_and_processes_are_limited(name: str) -> None:
 
 
 def test_images_are_pinned_to_a_release_series() -> None:
-    images = [service["image"] for service in SERVICES.values() if "build" not in service]
+    images = [service["image"] for name, service in SERVICES.items() if name not in OWN]
     images += re.findall(r"^FROM (\S+)", DOCKERFILE, re.MULTILINE)
 
     assert len(images) == 4
@@ -144,9 +144,37 @@ def test_own_containers_run_without_privileges(name: str) -> None:
     assert [service["user"]] == user
     assert not user[0].startswith(("0", "root"))
     assert service["read_only"] is True
-    assert service["tmpfs"] == ["/tmp"]
+    assert service["tmpfs"] == ["/tmp:size=256m,mode=1777"]
     assert service["cap_drop"] == ["ALL"]
-    assert service["build"] == "."
+
+
+def test_one_service_builds_the_image_of_all() -> None:
+    """Several that build one tag replace each other's image, and each `up --build` recreates them all."""
+    assert {SERVICES[name]["image"] for name in OWN} == {"prihod"}
+    assert {name: SERVICES[name].get("build") for name in OWN if "build" in SERVICES[name]} == {"web": "."}
+    assert {name: SERVICES[name]["pull_policy"] for name in OWN} == {
+        "web": "build",
+        "worker": "never",
+        "beat": "never",
+        "migrate": "never",
+    }
+
+
+@pytest.mark.parametrize("name", ["application_user.sh", "grants.sql"])
+def test_mysqls_image_can_source_its_scripts(name: str) -> None:
+    """The image runs an executable script in a shell of its own, without the function that this one calls."""
+    listed = subprocess.check_output(
+        ["git", "ls-files", "--stage", f"deploy/mysql/{name}"], cwd=ROOT, text=True
+    )
+    assert listed.startswith("100644 ")
+    assert "chmod 644" in (ROOT / "deploy/write_env.sh").read_text()
+
+
+@pytest.mark.parametrize(("name", "port"), [("worker", 9100), ("beat", 9100)])
+def test_container_exposes_the_port_that_it_listens_on(name: str, port: int) -> None:
+    assert SERVICES[name]["expose"] == [port]
+    assert str(SERVICES[name]["environment"]["METRICS_PORT"]) == str(port)
+    assert "EXPOSE" not in DOCKERFILE  # it would hold for all of them
 
 
 @pytest.mark.parametrize("name", sorted(SERVICES))
