@@ -3,6 +3,9 @@ PYTHON ?= python3
 IN_VENV := .venv/bin/python
 PIP_INSTALL := $(IN_VENV) -m pip -qq --disable-pip-version-check install
 
+# Some containers set it. Without cached bytecode each of the tests' thousand starts of Python compiles everything.
+unexport PYTHONDONTWRITEBYTECODE
+
 # A lock serializes the set-up of concurrent makes in one clone. Without flock, start them one after another.
 ONE_AT_A_TIME := $(if $(shell command -v flock),flock .)
 SET_UP := +$(ONE_AT_A_TIME) $(MAKE) --no-print-directory
