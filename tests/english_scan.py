@@ -46,7 +46,7 @@ NOT_ENGLISH = {
 ROWS = re.compile(r"Group-permission relationships?( Group_permissions object)?|Task")
 _TOKEN = re.compile(r"[\w.:@/+#-]+")
 _LETTERS = re.compile(r"[A-Za-z]{2}")
-_OTHER = re.compile(r"[\dА-Яа-я]")  # an id or a date; QR-код
+_OTHER = re.compile(r"[\dА-Яа-я]|^[a-f]{8}$")  # an id, a date, the beginning of a UUID; QR-код
 
 
 class VisibleText(HTMLParser):
