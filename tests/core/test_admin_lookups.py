@@ -16,6 +16,7 @@ from core.admin_lookups import SEARCH_CHARS_MAX, StrictAdmin
 from ingest.models import Webhook
 from tests import admin_rows
 from tests.admin_client import admin_url, staff_client, superuser_client
+from tests.markers import sqlite_run_only
 
 pytestmark = pytest.mark.django_db
 OF_DEVICES = {
@@ -91,6 +92,7 @@ def _fields(model: type[Model]) -> list[str]:
 models = pytest.mark.parametrize("model", admin_rows.registered_models(), ids=lambda model: model._meta.label)
 
 
+@sqlite_run_only  # executes no query
 @models
 def test_only_lookups_of_filters_and_links_are_allowed(model: type[Model], rf: RequestFactory) -> None:
     pages, request = admin.site._registry[model], rf.get("/")
@@ -98,6 +100,7 @@ def test_only_lookups_of_filters_and_links_are_allowed(model: type[Model], rf: R
     assert allowed <= ALLOWED.get(model._meta.label, set())
 
 
+@sqlite_run_only
 @models
 def test_other_lookup_gets_400_and_executes_nothing(model: type[Model]) -> None:
     admin_client = superuser_client()
@@ -139,8 +142,16 @@ def test_every_link_on_admin_pages_works() -> None:
         for row in model._default_manager.all()
     }
     links = {link for path in pages for link in links_of(admin_client, path)} - pages
-    assert len(links) > 60
-    assert {path: status for path in links if (status := admin_client.get(path).status_code) != 200} == {}
+    one_of_each = {kind_of(link): link for link in sorted(links)}.values()
+    assert len(one_of_each) > 40
+    assert {
+        path: status for path in one_of_each if (status := admin_client.get(path).status_code) != 200
+    } == {}
+
+
+def kind_of(link: str) -> str:
+    """Return the link without its numbers and its parameters' values: a calendar has hundreds of one kind."""
+    return re.sub(r"=[^&]*|\d+", "", link)
 
 
 def links_of(browser: Client, path: str) -> set[str]:
