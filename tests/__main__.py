@@ -42,6 +42,7 @@ PARALLEL_RUNS_MAX = max(2, CPUS)  # a run is idle for much of its time
 WORKERS = max(2, CPUS // 2)  # of one run
 # A file's tests share fixtures such as a stack; tests/tiers.py orders the files.
 DISTRIBUTION = ("--dist", "loadfile", "--no-loadscope-reorder")
+NOT_SQLITE_RUN_ONLY = "(not sqlite_run_only or every_database)"
 POLL_SECONDS = 0.1
 MEMORY = Path("/dev/shm")
 MEMORY_BYTES_MIN = 1 << 30  # a run uses less than half of it
@@ -74,12 +75,16 @@ def selections(databases: Sequence[str]) -> dict[str, list[str]]:
     if databases:
         as_in_production = next(name for name in [*SERVERS, "sqlite"] if name in chosen)
         chosen[as_in_production] |= {"process", "browser"}
-        chosen["sqlite" if "sqlite" in chosen else databases[0]] |= {"unit", "sqlite_run_only"}
+        chosen["sqlite" if "sqlite" in chosen else databases[0]] |= {
+            "unit",
+            "sqlite_run_only",
+            "embedded_too",
+        }
     return {database: ["-m", _expression(marks)] for database, marks in chosen.items()}
 
 
 def _expression(marks: Collection[str]) -> str:
-    elsewhere = "" if "sqlite_run_only" in marks else " and not sqlite_run_only"
+    elsewhere = "" if "sqlite_run_only" in marks else f" and {NOT_SQLITE_RUN_ONLY}"
     return f"({' or '.join(sorted(marks))}) and not long{elsewhere}"
 
 
@@ -184,7 +189,7 @@ def reasons_to_skip(database: str) -> list[str]:
 def run_on(database: str, pytest_arguments: Sequence[str]) -> int:
     with temporary_files_in_memory():
         workers = ["-n", str(WORKERS), *DISTRIBUTION, f"-ocache_dir=.pytest_cache/{database}"]
-        default = [] if database == "sqlite" else ["-m", "not long and not sqlite_run_only"]
+        default = [] if database == "sqlite" else ["-m", f"not long and {NOT_SQLITE_RUN_ONLY}"]
         return run_in_folder(database, [*workers, *default, *pytest_arguments])
 
 

@@ -12,7 +12,10 @@ from ruamel.yaml import YAML
 
 from monitoring import problems
 from tests.harness.servers import ROOT, missing_reason, promtool
+from tests.markers import sqlite_run_only
 from tests.monitoring.test_dashboard import create_verification
+
+pytestmark = sqlite_run_only
 
 PROMETHEUS = ROOT / "deploy/prometheus"
 RULES = [

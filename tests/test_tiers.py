@@ -11,6 +11,8 @@ import pytest
 from tests import __main__ as suite
 from tests import tiers
 
+MARKS = {*tiers.TIERS, "every_database", "embedded_too", "sqlite_run_only"}
+
 
 def test_every_test_has_exactly_one_tier(request: pytest.FixtureRequest) -> None:
     several = {
@@ -69,6 +71,29 @@ def test_shares_divide_the_long_tests() -> None:
 def test_every_tier_runs_with_any_databases(databases: list[str]) -> None:
     selected = {database: arguments[1] for database, arguments in suite.selections(databases).items()}
 
-    assert all("db or every_database" in expression for expression in selected.values())
-    for mark in ("unit", "process", "browser", "or sqlite_run_only"):
+    assert all("db or " in expression for expression in selected.values())
+    for mark in ("unit", "process", "browser", "embedded_too", "or sqlite_run_only"):
         assert sum(mark in expression for expression in selected.values()) == 1, mark
+
+
+@pytest.mark.parametrize(
+    ("marks", "databases"),
+    [
+        ({"db"}, {"sqlite", "mariadb", "mysql"}),
+        ({"db", "sqlite_run_only"}, {"sqlite"}),
+        ({"db", "sqlite_run_only", "every_database"}, {"sqlite", "mariadb", "mysql"}),
+        ({"process"}, {"mariadb"}),
+        ({"process", "embedded_too"}, {"sqlite", "mariadb"}),
+        ({"process", "every_database"}, {"sqlite", "mariadb", "mysql"}),
+        ({"process", "sqlite_run_only"}, {"sqlite"}),
+        ({"process", "long", "every_database"}, set()),
+    ],
+    ids=str,
+)
+def test_marks_choose_the_databases(marks: set[str], databases: set[str]) -> None:
+    selected = suite.selections(["sqlite", "mariadb", "mysql"])
+    assert databases == {
+        database
+        for database, (_, expression) in selected.items()
+        if eval(expression, {mark: mark in marks for mark in MARKS})
+    }

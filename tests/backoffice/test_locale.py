@@ -10,8 +10,9 @@ from backoffice.locale import SafeZoneInfo
 from ledger.models import Payment
 from tests.admin_client import admin_url, superuser_client
 from tests.factories import ROMASHKA, post_payments, terms
+from tests.markers import sqlite_run_only
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, sqlite_run_only]
 TIME_ZONE_PAGE = "/admin/time-zone/"
 
 

@@ -7,8 +7,9 @@ from django.test import Client
 
 from backoffice import sections
 from tests.admin_client import staff_client, superuser_client
+from tests.markers import sqlite_run_only
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, sqlite_run_only]
 SHOWN = {
     "money": ["Organizations", "Payments", "Balance log entries", "Unassigned payments"],
     "bank": [

@@ -7,6 +7,9 @@ from django.db import InterfaceError, OperationalError
 from django.test import Client, override_settings
 
 from tests.factories import ROMASHKA
+from tests.markers import sqlite_run_only
+
+pytestmark = sqlite_run_only
 
 
 def test_root_redirects_to_the_admin() -> None:

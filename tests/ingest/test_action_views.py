@@ -32,8 +32,9 @@ from tests.ingest.admin_pages import (
     select,
     statuses,
 )
+from tests.markers import every_database, sqlite_run_only
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, sqlite_run_only]
 
 
 @pytest.fixture
@@ -41,6 +42,7 @@ def admin_client() -> Client:
     return superuser_client()
 
 
+@every_database
 def test_selected_webhooks_are_replayed_after_confirmation(admin_client: Client) -> None:
     one, other, done, dismissed = (
         failed(),
@@ -81,6 +83,7 @@ def test_confirmation_without_failed_webhooks_has_no_button(admin_client: Client
     assert "Replay 0" not in content
 
 
+@every_database
 def test_all_webhooks_matching_a_filter_are_replayed(admin_client: Client) -> None:
     webhooks = [failed() for _ in range(105)]  # more than one page
     make_webhook()
@@ -171,6 +174,7 @@ def test_failed_webhook_page_has_replay_button(admin_client: Client) -> None:
     assert f'href="{REPLAY}' not in page_of(admin_client, webhook)  # it is pending again
 
 
+@every_database
 def test_second_of_two_admins_sees_webhook_already_queued(admin_client: Client) -> None:
     webhook = failed()
     boris = superuser_client("boris")
@@ -278,6 +282,7 @@ def test_dismissed_webhook_page_shows_who_dismissed_and_no_button(admin_client: 
     assert DISMISS not in content
 
 
+@every_database
 def test_conflicts_are_resolved_from_their_list(admin_client: Client) -> None:
     webhook = make_webhook()
     conflict = conflicting_with(webhook)
@@ -292,6 +297,7 @@ def test_conflicts_are_resolved_from_their_list(admin_client: Client) -> None:
     assert RESOLVE not in page_of(admin_client, webhook)
 
 
+@every_database
 def test_large_action_runs_in_background_and_its_page_refreshes(
     admin_client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:

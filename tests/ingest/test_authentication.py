@@ -28,6 +28,9 @@ from ingest.models import RejectedDelivery, Webhook
 from ingest.signatures import hex_signature, signature
 from tests.factories import payment_body, terms
 from tests.ingest.test_signatures import BANK, STRANGER, token
+from tests.markers import sqlite_run_only
+
+pytestmark = sqlite_run_only
 
 PATH = "/api/webhook/bank/"
 OLD, NEW, FOREIGN = b"o" * 32, b"n" * 32, b"f" * 32

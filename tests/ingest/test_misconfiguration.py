@@ -21,8 +21,9 @@ from monitoring.doctor import examine
 from monitoring.problems import Severity
 from monitoring.stats import Stats
 from tests.factories import payment_body, terms
+from tests.markers import every_database, sqlite_run_only
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, sqlite_run_only]
 NEW_NAME = "pay.newname.example"
 TOKEN = "long-enough-a-token"
 REFUSED = {"error": "not configured for this delivery yet, please send it again"}
@@ -52,6 +53,7 @@ def found() -> list[problems.Problem]:
     return [problem for problem in found if problem.cause == "misconfigured"]
 
 
+@every_database
 @pytest.mark.parametrize("debug", [False, True])
 @pytest.mark.parametrize(
     "host", [NEW_NAME, "10.0.0.5:8000", "[::1]", "pay_name.example", "", "a b", "x" * 300]
@@ -119,6 +121,7 @@ def test_url_without_trailing_slash_is_the_same_endpoint(host: str) -> None:
     assert deliver("/api/webhook/bank", host=host).status_code == (503 if host == NEW_NAME else 200)
 
 
+@every_database
 def test_misconfigured_deliveries_are_logged_and_stored_once(
     caplog: pytest.LogCaptureFixture, django_assert_num_queries: Any
 ) -> None:

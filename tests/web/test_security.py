@@ -16,6 +16,9 @@ from config import components
 from tests.admin_client import superuser_client
 from tests.factories import ROMASHKA
 from tests.harness.servers import ROOT
+from tests.markers import sqlite_run_only
+
+pytestmark = sqlite_run_only
 
 BEHIND_A_PROXY = {"SESSION_COOKIE_SECURE": True, **components.behind_tls_proxy()}
 

@@ -30,9 +30,10 @@ from tests.concurrency import run_concurrently
 from tests.factories import ROMASHKA, VASILEK, balances
 from tests.ingest.banks.conftest import TOKEN, Deliver, Event, apply_received, load_sample
 from tests.ingest.banks.fuzzed_bodies import fuzzed_body
+from tests.markers import every_database, sqlite_run_only
 from tests.query_plans import assert_index_lookups_only, requires_mysql_explain
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.django_db(transaction=True), sqlite_run_only]
 NEW, ALREADY, IGNORED = (200, "success"), (200, "already processed"), (200, "ignored")
 UNRECOGNIZED = (200, "unrecognized")
 NIGHTLY = "11111111-c7fc-0027-96ba-763ec56a2317"  # another operationId
@@ -48,6 +49,7 @@ def test_namespace_is_derived_from_the_banks_url() -> None:
     assert uuid5(NAMESPACE_URL, "https://www.tbank.ru/") == tbank.NAMESPACE
 
 
+@every_database
 def test_booked_credit_credits_the_payer_once(from_tbank: Deliver) -> None:
     event = load_sample("tbank_transaction")
 
@@ -70,6 +72,7 @@ def test_changed_webhook_is_drift(from_tbank: Deliver) -> None:
     ]
 
 
+@every_database
 @pytest.mark.parametrize("order", [["authorization", "transaction"], ["transaction", "authorization"]])
 def test_authorization_and_transaction_credit_once(from_tbank: Deliver, order: list[str]) -> None:
     answers = {kind: from_tbank(load_sample(f"tbank_{kind}")) for kind in order}
@@ -79,6 +82,7 @@ def test_authorization_and_transaction_credit_once(from_tbank: Deliver, order: l
     assert IgnoredDelivery.objects.get().reason == "operationStatus Authorization is not booked"
 
 
+@every_database
 @pytest.mark.parametrize(
     ("changed", "difference"),
     [
@@ -103,6 +107,7 @@ def test_changed_operation_is_a_conflict_and_credits_nothing(
     assert (conflict.difference, conflict.source) == (difference, "tbank")
 
 
+@every_database
 def test_renamed_operation_credits_once(from_tbank: Deliver) -> None:
     from_tbank(load_sample("tbank_transaction"))
     renamed = load_sample("tbank_transaction", operationId=NIGHTLY)
@@ -114,6 +119,7 @@ def test_renamed_operation_credits_once(from_tbank: Deliver) -> None:
     assert DuplicateDelivery.objects.count() == 1  # the second delivery with the new id is a duplicate
 
 
+@every_database
 def test_renamed_operation_with_other_amount_credits_once(from_tbank: Deliver) -> None:
     from_tbank(load_sample("tbank_transaction"))
 
@@ -123,6 +129,7 @@ def test_renamed_operation_with_other_amount_credits_once(from_tbank: Deliver) -
     assert ConflictingDelivery.objects.get().difference == "bank_reference, amount_kopecks"
 
 
+@every_database
 def test_renamed_then_changed_operation_credits_once(from_tbank: Deliver) -> None:
     from_tbank(load_sample("tbank_transaction"))
     from_tbank(load_sample("tbank_transaction", operationId=NIGHTLY))
@@ -132,6 +139,7 @@ def test_renamed_then_changed_operation_credits_once(from_tbank: Deliver) -> Non
     assert credited() == {ROMASHKA: 1450_50}
 
 
+@every_database
 def test_different_payment_orders_are_different_payments(from_tbank: Deliver) -> None:
     others = [
         {},
@@ -149,6 +157,7 @@ def test_different_payment_orders_are_different_payments(from_tbank: Deliver) ->
     assert credited() == {ROMASHKA: 5_00}
 
 
+@every_database
 def test_hundred_concurrent_deliveries_with_several_ids_credit_once(from_tbank: Deliver) -> None:
     def deliver(number: int) -> tuple[int, str]:
         event = load_sample(
@@ -168,6 +177,7 @@ def test_hundred_concurrent_deliveries_with_several_ids_credit_once(from_tbank: 
     assert OperationAlias.objects.count() == 4
 
 
+@every_database
 def test_alias_is_rolled_back_with_its_webhook(from_tbank: Deliver, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(**_: object) -> None:
         raise ZeroDivisionError
@@ -353,6 +363,7 @@ def test_delivery_without_token_is_denied() -> None:
     assert answer.status_code == 401
 
 
+@every_database
 def test_payment_is_found_by_each_of_its_ids_in_any_spelling(from_tbank: Deliver) -> None:
     event = load_sample("tbank_transaction")
     from_tbank(event)
@@ -368,6 +379,7 @@ def test_payment_is_found_by_each_of_its_ids_in_any_spelling(from_tbank: Deliver
     assert f"{NIGHTLY}, {event['operationId']}" in content
 
 
+@every_database
 @requires_mysql_explain
 def test_search_by_bank_reference_uses_only_indexes(from_tbank: Deliver) -> None:
     for number in range(50):
@@ -384,6 +396,7 @@ def test_search_by_bank_reference_uses_only_indexes(from_tbank: Deliver) -> None
     assert_index_lookups_only(lambda: bank_references(webhook))
 
 
+@every_database
 def test_list_of_ignored_deliveries_reads_no_bodies(from_tbank: Deliver) -> None:
     from_tbank(load_sample("tbank_debit"))
     admin_client = superuser_client()
@@ -398,12 +411,14 @@ def test_list_of_ignored_deliveries_reads_no_bodies(from_tbank: Deliver) -> None
     assert "&quot;typeOfOperation&quot;: &quot;Debit&quot;" in content
 
 
+@every_database
 @given(fuzzed_body("tbank_transaction"))
 def test_fuzzed_body_is_read_or_refused(body: bytes) -> None:
     with contextlib.suppress(NotJson):  # and nothing else
         assert isinstance(tbank.read(body), BankEvent)
 
 
+@every_database
 @pytest.mark.parametrize(
     "event",
     [

@@ -25,8 +25,9 @@ from tests.admin_client import admin_url, changelist_rows, superuser_client
 from tests.factories import ROMASHKA, SUSPENSE, VASILEK, balances
 from tests.ingest.banks.conftest import Deliver, Event, apply_received, load_sample
 from tests.ingest.banks.fuzzed_bodies import fuzzed_body
+from tests.markers import every_database, sqlite_run_only
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.django_db(transaction=True), sqlite_run_only]
 INCOMING, SBP_B2B = partial(load_sample, "tochka_incoming"), partial(load_sample, "tochka_sbp_b2b")
 
 
@@ -34,6 +35,7 @@ def test_namespace_is_derived_from_the_banks_url() -> None:
     assert uuid5(NAMESPACE_URL, "https://tochka.com/") == tochka.NAMESPACE
 
 
+@every_database
 def test_incoming_payment_credits_the_payer_once(from_tochka: Deliver) -> None:
     event = load_sample("tochka_incoming")
 
@@ -65,6 +67,7 @@ def test_changed_webhook_is_drift_independent_of_configured_keys(
     assert not [*reconcile()]
 
 
+@every_database
 def test_redelivery_with_another_amount_is_a_conflict(from_tochka: Deliver) -> None:
     from_tochka(load_sample("tochka_incoming"))
 
@@ -238,6 +241,7 @@ def test_endpoint_without_credentials_is_answered_503(settings: Settings) -> Non
     assert not UnrecognizedDelivery.objects.exists()
 
 
+@every_database
 def test_conflict_is_displayed_after_its_customer_code_is_removed(
     from_tochka: Deliver, settings: Settings
 ) -> None:
@@ -255,6 +259,7 @@ def test_conflict_is_displayed_after_its_customer_code_is_removed(
     assert "different content" in answer.content.decode()
 
 
+@every_database
 def test_payment_is_found_by_either_id_and_shows_both(from_tochka: Deliver) -> None:
     from_tochka(load_sample("tochka_incoming"))
     from_tochka(load_sample("tochka_incoming", paymentId="other", SidePayer={"inn": VASILEK}))
@@ -277,12 +282,14 @@ def test_page_says_that_bank_reference_was_deleted_with_the_body(from_tochka: De
     assert "unknown: deleted with the body" in content
 
 
+@every_database
 @given(fuzzed_body("tochka_incoming"))
 def test_fuzzed_body_is_read_or_refused(body: bytes) -> None:
     with contextlib.suppress(NotAuthorized):  # and nothing else
         assert isinstance(tochka.read(body), BankEvent)
 
 
+@every_database
 @pytest.mark.parametrize("inn", [None, "", " ", "0" * 10, "0" * 12, "12345"])
 def test_payer_without_an_inn_is_posted_to_suspense(from_tochka: Deliver, inn: str | None) -> None:
     event = INCOMING(SidePayer={"inn": inn})
