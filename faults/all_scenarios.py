@@ -1,6 +1,6 @@
 """All scenarios by name: each module registers its own when it is imported."""
 
-from faults import correction_scenarios, scenarios, version_scenarios
+from faults import cluster_scenarios, correction_scenarios, scenarios, version_scenarios
 
-MODULES = (scenarios, correction_scenarios, version_scenarios)
+MODULES = (scenarios, correction_scenarios, version_scenarios, cluster_scenarios)
 SCENARIOS = scenarios.SCENARIOS

@@ -69,7 +69,7 @@ def _scenarios_table(saved: Mapping[str, Any]) -> Iterator[str]:
     yield "|---|" + "---:|" * (len(COUNTED) + 1) + "---|"
     for each in saved["scenarios"]:
         counts = (*(each[name] for name in COUNTED[:-1]), len(each["injected"]))
-        verdict = "red" if each["violations"] else "green"
+        verdict = ", ".join(["red" if each["violations"] else "green", *each.get("notes", [])])
         yield _row(f"`{each['scenario']}`", *counts, f"{each['drain_seconds']:.1f} s", verdict)
     total = saved["totals"]
     yield _row("in all", *(total[name] for name in COUNTED), "", f"{total['red']} red")

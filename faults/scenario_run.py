@@ -40,6 +40,7 @@ class ScenarioRun:
     violations: list[str] = field(default_factory=list)
     drain_seconds: float = 0.0
     bank_retries: bool = True
+    notes: list[str] = field(default_factory=list)  # figures for the report
 
     def require(self, condition: object, violation: str) -> None:
         if not condition:
@@ -120,6 +121,7 @@ class Result:
     drain_seconds: float
     seconds: float
     violations: Sequence[str]
+    notes: Sequence[str] = ()
 
 
 def run_scenario(scenario: Scenario, seed: int, bug: str = "", bug_sql: str = "") -> Result:
@@ -170,4 +172,5 @@ def _result(scenario: Scenario, seed: int, run: ScenarioRun, seconds: float) -> 
         round(run.drain_seconds, 2),
         round(seconds, 1),
         run.violations,
+        run.notes,
     )

@@ -26,6 +26,8 @@ BATCH_DELIVERIES_MAX = 500
 # Of bodies. Escaped in a statement they may be twice as long, and MariaDB's max_allowed_packet is 16 MiB.
 BATCH_BYTES_MAX = 4 * 1024 * 1024
 STORE_SECONDS_MAX = 10.0  # from arrival to commit; banks wait 10 to 60 s
+# Of a statement, while there are other hosts to turn to. Longer than innodb_lock_wait_timeout.
+ANSWER_SECONDS_MAX = 6
 
 
 class _Waiting(NamedTuple):
@@ -83,6 +85,7 @@ class GroupCommit:
         self._queue.put(waiting)
 
     def _run(self) -> None:
+        connection.answer_seconds_max = ANSWER_SECONDS_MAX  # type: ignore[attr-defined]  # this thread's own
         try:
             while batch := self._take_batch():
                 self._commit(batch)

@@ -17,7 +17,9 @@ from typing import Any, Self
 
 import redis
 
+from tests.harness.galera import GaleraCluster
 from tests.harness.processes import is_stopped
+from tests.harness.sentinel import RedisWithSentinels
 from tests.harness.servers import ROOT, MariaDB, Redis, ServerFailed, free_port, launch, missing_reason
 from tests.harness.stack import Stack
 from tests.harness.tcp_proxy import TcpProxy
@@ -121,17 +123,20 @@ class ManagedProcess:
 class ProcfileStack(Stack):
     """Fresh at the start of each `with`; nothing is left afterwards.
 
-    embedded: SQLite and the file broker instead of MariaDB and Redis. broker: False for a REDIS_URL without
-    a server. proxied: a TcpProxy in front of the database, the broker and web. environment: settings of all
-    processes; environments: of single ones, with {folder} for the stack's folder. commands: by process,
-    instead of the Procfile's. root: a clone of this project, such as an older revision. started: the
-    processes that run from the beginning; all by default.
+    embedded: SQLite and the file broker instead of MariaDB and Redis. galera: three nodes instead of one
+    MariaDB, all in DATABASE_URL. sentinels: Redis with two replicas. broker: False for a REDIS_URL without a
+    server. proxied: a TcpProxy in front of the database, the broker and web. environment: settings of all
+    processes; environments: of single ones, with {folder} for the stack's folder and {node0} for the URL of a
+    node. commands: by process, instead of the Procfile's. root: a clone of this project, such as an older
+    revision. started: the processes that run from the beginning; all by default.
     """
 
     def __init__(
         self,
         *,
         embedded: bool = False,
+        galera: bool = False,
+        sentinels: bool = False,
         workers: int = 2,
         broker: bool = True,
         proxied: bool = False,
@@ -149,8 +154,14 @@ class ProcfileStack(Stack):
         self.embedded = embedded
         self.url_port = self.port
         self.proxies: dict[str, TcpProxy] = {}
-        self.database = None if embedded else MariaDB(database_settings, data=template("mariadb", root=root))
-        self.redis = Redis(redis_settings) if broker and not embedded else None
+        self.database: MariaDB | GaleraCluster | None = None
+        if galera:
+            self.database = GaleraCluster(data=template("mariadb", root=root))
+        elif not embedded:
+            self.database = MariaDB(database_settings, data=template("mariadb", root=root))
+        self.redis: Redis | RedisWithSentinels | None = None
+        if broker and not embedded:
+            self.redis = RedisWithSentinels(redis_settings) if sentinels else Redis(redis_settings)
         self._disk_bytes = disk_bytes
         self._proxied = proxied
         self._broker = broker
@@ -215,7 +226,10 @@ class ProcfileStack(Stack):
 
     def _add(self, name: str, command: str, settings: Mapping[str, str]) -> None:
         special = self._environments.get(name, {})
-        special = {key: value.replace("{folder}", str(self.folder)) for key, value in special.items()}
+        nodes = self.database.nodes if isinstance(self.database, GaleraCluster) else []
+        texts = {"{folder}": str(self.folder), **{f"{{node{node.number}}}": node.tcp_url for node in nodes}}
+        for text, value in texts.items():
+            special = {key: given.replace(text, value) for key, given in special.items()}
         environment = {**self.environment, **settings, **special}
         command = f"cd {shlex.quote(str(self.root))} && {command}"
         self.programs[name] = ManagedProcess(name, command, environment, self.folder / f"{name}.log")
@@ -227,7 +241,7 @@ class ProcfileStack(Stack):
         urls = {"DATABASE_URL": self.database.url, "REDIS_URL": f"redis://127.0.0.1:{free_port()}/0"}
         if self.redis:
             urls["REDIS_URL"] = self.redis.url
-        if self._proxied and self.redis:
+        if self._proxied and isinstance(self.redis, Redis):
             database = self.proxies["database"] = TcpProxy(free_port(), str(self.database.socket_path))
             broker = self.proxies["broker"] = TcpProxy(free_port(), ("127.0.0.1", self.redis.port))
             web = self.proxies["web"] = TcpProxy(free_port(), ("127.0.0.1", self.port))
@@ -266,7 +280,9 @@ class ProcfileStack(Stack):
             proxy.heal()
         self.resume_stopped()
         for server in (self.database, self.redis):
-            if server and not is_running(server):
+            if isinstance(server, GaleraCluster | RedisWithSentinels):
+                server.heal()
+            elif server and not is_running(server):
                 server.start()
             elif server:
                 os.kill(server.pid, signal.SIGCONT)
@@ -288,9 +304,10 @@ class ProcfileStack(Stack):
         folder.mkdir(parents=True, exist_ok=True)
         for program in self.programs.values():
             shutil.copy(program.log, folder)
-        for server in (self.database, self.redis):
+        nodes = self.database.nodes if isinstance(self.database, GaleraCluster) else [self.database]
+        for number, server in enumerate([*nodes, self.redis]):
             if server:
-                shutil.copy(server.log, folder / f"{server.name.lower()}.log")
+                shutil.copy(server.log, folder / f"{server.name.lower()}-{number}.log")
 
     def manage(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         """Run manage.py with production's settings, without failpoints and seeded bugs."""
@@ -298,14 +315,26 @@ class ProcfileStack(Stack):
 
     @property
     def mariadb(self) -> MariaDB:
-        if self.database is None:
-            raise RuntimeError("this stack has no MariaDB")
+        if not isinstance(self.database, MariaDB):
+            raise TypeError("this stack has no single MariaDB")
+        return self.database
+
+    @property
+    def galera(self) -> GaleraCluster:
+        if not isinstance(self.database, GaleraCluster):
+            raise TypeError("this stack has no Galera cluster")
         return self.database
 
     @property
     def broker(self) -> Redis:
-        if self.redis is None:
-            raise RuntimeError("this stack has no Redis")
+        if not isinstance(self.redis, Redis):
+            raise TypeError("this stack has no single Redis")
+        return self.redis
+
+    @property
+    def sentinels(self) -> RedisWithSentinels:
+        if not isinstance(self.redis, RedisWithSentinels):
+            raise TypeError("this stack has no sentinels")
         return self.redis
 
     def redis_command(self, command: str) -> Any:
@@ -319,7 +348,10 @@ class ProcfileStack(Stack):
         if self.database is None:
             return sqlite3.connect(self.folder / "prihod.sqlite3", timeout=20)
         place = {"unix_socket": str(self.database.socket_path), "user": "root", "database": "prihod"}
-        return MySQLdb.connect(**place, charset="utf8mb4", connect_timeout=5, read_timeout=60)
+        session = MySQLdb.connect(**place, charset="utf8mb4", connect_timeout=5, read_timeout=60)
+        if self.database.session_init:
+            execute(session, self.database.session_init)
+        return session
 
     def sql(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
         with closing(self.session()) as session:

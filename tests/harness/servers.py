@@ -33,6 +33,7 @@ from tests.harness.wait import WaitTimeout, wait_until
 ROOT = Path(__file__).resolve().parents[2]
 MYSQL_TREE = ROOT / ".venv" / "mysql-sid"
 PROMTOOL = ROOT / ".venv" / "promtool"
+CLUSTER_TREE = ROOT / ".venv" / "cluster"  # Galera and HAProxy
 
 START_TIMEOUT_SECONDS = 60.0
 STOP_TIMEOUT_SECONDS = 30.0
@@ -139,8 +140,17 @@ class Server(ABC):
         """Start the server and wait until it accepts clients. Raise ServerFailed if it does not."""
         if self._process is not None and self._process.poll() is None:
             raise ServerFailed(f"{self.name} is already running as process {self._process.pid}")
+        self._wait_until_up(self._launch())
+
+    def _launch(self) -> subprocess.Popen[bytes]:
         self._process = launch([*self._program(), *self._options(), *self.settings], log=self.log)
-        self._wait_until_up(self._process)
+        return self._process
+
+    def is_running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    def log_end(self) -> str:
+        return "\n".join(self.log.read_text(errors="replace").splitlines()[-LOG_LINES_QUOTED:])
 
     def stop(self) -> None:
         """Shut the server down and wait. Raise ServerFailed if it had to be killed."""
@@ -271,6 +281,7 @@ class _DatabaseServer(Server):
 
 class MariaDB(_DatabaseServer):
     name = "MariaDB"
+    session_init = ""  # a statement at the start of each session of the tests
 
     def _program(self) -> list[str | Path]:
         return [_required("mariadbd")]
@@ -394,7 +405,14 @@ PACKAGES = {
     "wrk": ["wrk"],  # load, for the benchmark
     "Chromium": ["chromium"],  # for tests in a browser
     "promtool": [],  # checks Prometheus rules; unpacked, not installed
+    "Galera": ["mariadb-server-core", "mariadb-client-core"],  # and UNPACKED_FOR_CLUSTERS
+    "HAProxy": [],
 }
+# Installing them would start services.
+UNPACKED_FOR_CLUSTERS = [
+    *("galera-4", "mariadb-server", "rsync", "libpopt0"),
+    *("haproxy", "liblua5.3-0", "libopentracing-c-wrapper0", "libopentracing1"),
+]
 
 
 def _mariadb_is_installed() -> bool:
@@ -449,6 +467,8 @@ IS_INSTALLED: dict[str, Callable[[], bool]] = {
     "wrk": lambda: _which("wrk") is not None,
     "Chromium": lambda: chromium() is not None,
     "promtool": lambda: promtool() is not None,
+    "Galera": lambda: _mariadb_is_installed() and CLUSTER_TREE.exists(),
+    "HAProxy": CLUSTER_TREE.exists,
 }
 
 
@@ -460,7 +480,7 @@ def missing_reason(name: str) -> str | None:
         return f"{name} needs setpriv. Install it with: apt-get install util-linux"
     if IS_INSTALLED[name]():
         return None
-    if name in {"MySQL", "promtool"}:
+    if name in {"MySQL", "promtool", "Galera", "HAProxy"}:
         command = f"python -m tests.harness.servers {name.lower()}"
         return f"{name} is missing. Install it on Debian as root with: {command}"
     if name == "mysqlclient":
@@ -482,6 +502,8 @@ def install(names: Iterable[str]) -> None:
         _unpack_mysql()
     if "promtool" in missing:
         _unpack_promtool()
+    if {"Galera", "HAProxy"} & set(missing) and not CLUSTER_TREE.exists():
+        _unpack_cluster_tree()
 
 
 def _install_packages(packages: Sequence[str]) -> None:
@@ -524,6 +546,20 @@ def _unpack_promtool() -> None:
         package = next(Path(scratch).glob("prometheus_*.deb"))
         _run_quietly(["dpkg-deb", "--extract", str(package), scratch])
         Path(scratch, "usr/bin/promtool").replace(PROMTOOL)
+
+
+def _unpack_cluster_tree() -> None:
+    print("Fetching Galera and HAProxy out of Debian's packages", flush=True)
+    CLUSTER_TREE.parent.mkdir(exist_ok=True)
+    _run_quietly(["apt-get", "-qq", "update"])
+    with tempfile.TemporaryDirectory(dir=CLUSTER_TREE.parent, prefix="cluster-") as scratch:
+        _run_quietly(["apt-get", "-qq", "download", *UNPACKED_FOR_CLUSTERS], folder=scratch)
+        unpacked = Path(scratch, "unpacked")
+        unpacked.mkdir(mode=0o755)
+        for package in sorted(Path(scratch).glob("*.deb")):
+            _run_quietly(["dpkg-deb", "--extract", str(package), str(unpacked)])
+        if not CLUSTER_TREE.exists():  # a concurrent run may have finished first
+            unpacked.rename(CLUSTER_TREE)
 
 
 def _run_quietly(command: Sequence[str], folder: str | None = None) -> None:

@@ -17,11 +17,15 @@ IDLE_SECONDS_MAX = 1.0  # shorter than any wait_timeout, which is in whole secon
 class DatabaseWrapper(base.DatabaseWrapper):
     _checked_at = -math.inf
     _host: Host | None = None  # of the open connection, if DATABASE_URL lists several
+    answer_seconds_max: int | None = None  # of a listed host, if it is to be given up sooner than others
 
     def get_new_connection(self, conn_params: dict[str, Any]) -> Any:
         listed: Sequence[Host] = self.settings_dict.get("HOSTS", ())
         if not listed:
             return super().get_new_connection(conn_params)
+        if self.answer_seconds_max is not None:
+            timeouts = dict.fromkeys(("read_timeout", "write_timeout"), self.answer_seconds_max)
+            conn_params = {**conn_params, **timeouts}
         connect = super().get_new_connection
         self._host, connection = hosts.connect_first(
             listed,

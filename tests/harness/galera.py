@@ -1,0 +1,261 @@
+"""A private MariaDB Galera cluster of three nodes on loopback ports.
+
+    with GaleraCluster() as cluster:
+        run_something(DATABASE_URL=cluster.url)
+
+Its nodes run as an unprivileged user: as root the state transfer by rsync fails.
+"""
+
+import os
+import re
+import signal
+import subprocess
+from collections.abc import Sequence
+from contextlib import closing, suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from tests.harness.servers import CLUSTER_TREE, MariaDB, ServerFailed, free_port
+from tests.harness.wait import wait_until
+
+NODES = 3
+UNPRIVILEGED_USER = "65534"  # its id
+# The outage after a node's death or freeze, about a second shorter; Galera's default is PT5S.
+SUSPECT_TIMEOUT = "PT2S"
+JOIN_SECONDS_MAX = 120.0
+BOOTSTRAP = "--wsrep-new-cluster"
+_RECOVERED = re.compile(r"Recovered position: (\S+):(-?\d+)")
+
+
+class GaleraNode(MariaDB):
+    """`ports` are those of the nodes' replication; `number` counts from 0."""
+
+    name = "Galera"
+    session_init = "SET SESSION wsrep_sync_wait = 1"
+
+    def __init__(self, number: int, ports: Sequence[int], *, data: Path | None = None) -> None:
+        super().__init__(data=data)
+        self.number = number
+        self.port = free_port()
+        self._ports = ports
+        self._transfer_port, self._increment_port = free_port(), free_port()
+        self._bootstraps = False
+        self._position: list[str] = []
+        if os.geteuid() == 0:
+            os.chown(self.folder, int(UNPRIVILEGED_USER), int(UNPRIVILEGED_USER))
+            for parent in self.folder.parents:  # a run of the suite has a folder of its own
+                if parent.name.startswith("prihod-"):
+                    parent.chmod(0o711)
+
+    def _program(self) -> list[str | Path]:
+        path = os.pathsep.join([str(CLUSTER_TREE / "usr/bin"), "/usr/sbin", "/usr/bin", "/sbin", "/bin"])
+        libraries = next(CLUSTER_TREE.glob("usr/lib/*-linux-gnu*"))
+        command = ["env", f"PATH={path}", f"LD_LIBRARY_PATH={libraries}", *super()._program()]
+        return [*self._unprivileged(), *command]
+
+    def _unprivileged(self) -> list[str]:
+        """Return the prefix that drops root. A changed user loses the death signal: set it once more."""
+        if os.geteuid() != 0:
+            return []
+        drop = ["setpriv", "--reuid", UNPRIVILEGED_USER, "--regid", UNPRIVILEGED_USER, "--clear-groups", "--"]
+        return [*drop, "setpriv", "--pdeathsig", "KILL", "--"]
+
+    def _common_options(self) -> list[str]:
+        return [option for option in super()._common_options() if option != "--user=root"]
+
+    def _create_system_tables(self) -> None:
+        raise ServerFailed("a Galera node starts with a copy of a template")
+
+    def _options(self) -> list[str]:
+        own = self._ports[self.number]
+        members = ",".join(f"127.0.0.1:{port}" for port in self._ports)
+        provider = {
+            "gmcast.listen_addr": f"tcp://127.0.0.1:{own}",
+            "ist.recv_addr": f"127.0.0.1:{self._increment_port}",
+            "evs.keepalive_period": "PT0.5S",
+            "evs.suspect_timeout": SUSPECT_TIMEOUT,
+            "evs.inactive_timeout": "PT4S",
+            "gcache.size": "64M",
+        }
+        return [
+            *(option for option in super()._options() if option != "--skip-networking"),
+            "--bind-address=127.0.0.1",
+            f"--port={self.port}",
+            "--binlog-format=ROW",
+            "--innodb-autoinc-lock-mode=2",
+            "--wsrep-on=ON",
+            f"--wsrep-provider={CLUSTER_TREE / 'usr/lib/galera/libgalera_smm.so'}",
+            "--wsrep-cluster-name=prihod",
+            f"--wsrep-cluster-address=gcomm://{members}",
+            f"--wsrep-node-name=node{self.number}",
+            f"--wsrep-node-address=127.0.0.1:{own}",
+            "--wsrep-sst-method=rsync",
+            f"--wsrep-sst-receive-address=127.0.0.1:{self._transfer_port}",
+            f"--wsrep-provider-options={';'.join(f'{key}={value}' for key, value in provider.items())}",
+            *([BOOTSTRAP] if self._bootstraps else []),
+            *self._position,
+        ]
+
+    @property
+    def tcp_url(self) -> str:
+        return f"mysql://root@127.0.0.1:{self.port}/prihod"
+
+    def start(self) -> None:
+        """Start and join the cluster; wait until the node takes writes."""
+        self.launch()
+        self.wait_until_synced()
+
+    def launch(self) -> None:
+        """Start without waiting. After a crash, find first how far the node had come."""
+        data = self.folder / "data"
+        if not data.exists():
+            if self._original:
+                self._run_once(["cp", "-r", "--sparse=always", f"{self._original}/.", data])
+            else:
+                data.mkdir()  # a state transfer fills it
+            if os.geteuid() == 0:
+                self._run_once(["chown", "-R", f"{UNPRIVILEGED_USER}:{UNPRIVILEGED_USER}", self.folder])
+        uuid, seqno = self.recovered_position()
+        self._position = [] if seqno < 0 else [f"--wsrep-start-position={uuid}:{seqno}"]
+        (self.folder / "init.sql").write_text("CREATE DATABASE IF NOT EXISTS prihod;\n")
+        self._launch()
+
+    def recovered_position(self) -> tuple[str, int]:
+        """Return the cluster's id and the number of the last transaction on disk; -1 if there is none."""
+        if not (self.folder / "data" / "grastate.dat").exists():
+            return "", -1
+        self._position = []
+        command = [*self._program(), *self._options(), "--wsrep-recover"]
+        done = subprocess.run(command, check=False, capture_output=True, text=True)
+        found = _RECOVERED.findall(done.stderr)
+        if not found:
+            raise ServerFailed(f"node {self.number} has no position: {done.stderr[-2000:]}")
+        return found[-1][0], int(found[-1][1])
+
+    def bootstrap(self) -> None:
+        """Start as the first node of the cluster.
+
+        After all nodes were lost, a person declares that this one has the newest data.
+        """
+        state = self.folder / "data" / "grastate.dat"
+        if state.exists():
+            state.write_text(re.sub(r"safe_to_bootstrap: \d", "safe_to_bootstrap: 1", state.read_text()))
+        self._bootstraps = True
+        try:
+            self.start()
+        finally:
+            self._bootstraps = False
+
+    def status(self, name: str) -> str:
+        with closing(self.session()) as session, session.cursor() as cursor:
+            cursor.execute("SHOW GLOBAL STATUS LIKE %s", (name,))
+            return str(cursor.fetchone()[1])
+
+    def is_synced(self) -> bool:
+        if not self.is_running() or not self._is_up():
+            return False
+        with suppress(Exception):
+            return self.status("wsrep_ready") == "ON" and self.status("wsrep_local_state") == "4"
+        return False
+
+    def wait_until_synced(self) -> None:
+        def has_joined_or_ended() -> bool:
+            return not self.is_running() or self.is_synced()
+
+        wait_until(has_joined_or_ended, f"node {self.number} is synced", JOIN_SECONDS_MAX, log=self.log_end)
+        if not self.is_running():
+            raise self._failure("ended instead of joining the cluster")
+
+
+class GaleraCluster:
+    """Three nodes with the surface of one server, for ProcfileStack; the first one bootstraps.
+
+    `data` is a template of MariaDB. Sessions and `pid` are those of the first node that takes writes.
+    """
+
+    name = "Galera"
+    session_init = GaleraNode.session_init
+
+    def __init__(self, *, data: Path) -> None:
+        ports = [free_port() for _ in range(NODES)]
+        self.nodes = [
+            GaleraNode(number, ports, data=data if number == 0 else None) for number in range(NODES)
+        ]
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for node in self.nodes:
+            node.__exit__(kind, error, trace)
+
+    @property
+    def url(self) -> str:
+        """Return a DATABASE_URL with all nodes, in their order."""
+        return f"mysql://root@{','.join(f'127.0.0.1:{node.port}' for node in self.nodes)}/prihod"
+
+    @property
+    def socket_path(self) -> Path:
+        return self.first().socket_path
+
+    @property
+    def folder(self) -> Path:
+        return self.nodes[0].folder
+
+    @property
+    def log(self) -> Path:
+        return self.nodes[0].log
+
+    @property
+    def pid(self) -> int:
+        return self.first().pid
+
+    def first(self) -> GaleraNode:
+        """Return the first node that takes writes: the writer of clients that list all hosts."""
+        return next((node for node in self.nodes if node.is_synced()), self.nodes[0])
+
+    def start(self) -> None:
+        """Start all nodes; after a crash of all, beginning with the one with the newest data."""
+        newest = self.newest()
+        newest.bootstrap()
+        for node in self.nodes:
+            if node is not newest:
+                node.start()
+
+    def newest(self) -> GaleraNode:
+        """Return the stopped node with the newest data."""
+        return max(self.nodes, key=lambda node: node.recovered_position()[1])
+
+    def heal(self) -> None:
+        """Continue frozen nodes and restart killed ones; wait until all take writes."""
+        running = [node for node in self.nodes if node.is_running()]
+        for node in running:
+            os.kill(node.pid, signal.SIGCONT)
+        if not running:
+            self.start()
+        for node in self.nodes:
+            if not node.is_running():
+                node.start()
+        for node in self.nodes:
+            node.wait_until_synced()
+
+    def checksums(self) -> list[dict[str, Any]]:
+        """Return the checksum of each table, for each node."""
+        return [_checksums(node) for node in self.nodes]
+
+
+def _checksums(node: GaleraNode) -> dict[str, Any]:
+    with closing(node.session()) as session, session.cursor() as cursor:
+        cursor.execute(GaleraNode.session_init)
+        cursor.execute("SELECT table_name FROM information_schema.tables WHERE table_schema = DATABASE()")
+        names = [name for (name,) in cursor.fetchall()]
+        cursor.execute(f"CHECKSUM TABLE {', '.join(names)}")
+        return dict(cursor.fetchall())
