@@ -4,6 +4,7 @@
   reversal follows from the payment that it takes back, and a replacement is recorded as one. Both have a
   cause of their own (ingest/correction_audit.py).
 * An applied webhook has a payment.
+* A merged webhook has an applied one, made from a bank statement, of the same amount; each at most one.
 * A webhook has the terms of its stored body (ingest/body_verification.py).
 * An operation with versions stands as the last one left it (ingest/version_verification.py).
 
@@ -18,11 +19,11 @@ A payment and its webhook's status are committed together, so one statement read
 from collections.abc import Iterator
 from dataclasses import fields
 
-from django.db.models import CharField, Exists, Func, OuterRef
+from django.db.models import CharField, Exists, Func, OuterRef, Q
 
 from ingest.body_verification import verify_bodies
 from ingest.correction_audit import verify_causes
-from ingest.models import Webhook
+from ingest.models import StatementWebhook, Webhook
 from ingest.version_verification import verify_versions
 from ledger.models import Payment
 from ledger.terms import PaymentTerms
@@ -53,17 +54,26 @@ def reconcile(
         yield _drift_of_payment(Payment.objects.select_related("organization").get(pk=pk))
 
     is_posted = Exists(Payment.objects.filter(operation_id=OuterRef("operation_id")))
-    without_payment = Webhook.objects.filter(~is_posted, status=Webhook.Status.APPLIED)
-    for pk in failing_pks(without_payment, "webhooks", progress, webhooks_after):
-        webhook = Webhook.objects.get(pk=pk)
-        rule, operation_id = "an applied webhook has a payment", webhook.operation_id
-        yield Drift(
-            "payment", rule, f"the payment of webhook {pk}", None, webhook.payer_inn, None, operation_id
-        )
+    merged_into = StatementWebhook.objects.filter(
+        merged=OuterRef("pk"), kopecks=OuterRef("amount_kopecks"), webhook__status=Webhook.Status.APPLIED
+    )
+    without_effect = Webhook.objects.filter(
+        Q(~is_posted, status=Webhook.Status.APPLIED) | Q(~Exists(merged_into), status=Webhook.Status.MERGED)
+    )
+    for pk in failing_pks(without_effect, "webhooks", progress, webhooks_after):
+        yield _drift_of_webhook(Webhook.objects.get(pk=pk))
     yield from verify_causes(progress, payments_after)
     yield from verify_bodies(progress, webhooks_after)
     if webhooks_after == PK_MIN:
         yield from verify_versions(progress)
+
+
+def _drift_of_webhook(webhook: Webhook) -> Drift:
+    what, rule = "payment", "an applied webhook has a payment"
+    if webhook.status == Webhook.Status.MERGED:
+        what, rule = "merged", "a merged webhook has an applied one that was made from a bank statement"
+    expected = f"the payment of webhook {webhook.pk}"
+    return Drift(what, rule, expected, None, webhook.payer_inn, None, webhook.operation_id)
 
 
 def _drift_of_payment(payment: Payment) -> Drift:

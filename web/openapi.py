@@ -376,6 +376,9 @@ OPERATION = _read(
                 ),
                 "Dismissed": OperationStatus(FIRST, "dismissed", _time(0, 54321), None),
                 "Held as a suspected duplicate": OperationStatus(FIRST, "held", _time(0, 54321), None),
+                "Posted from a bank statement before": OperationStatus(
+                    FIRST, "merged", _time(0, 54321), None
+                ),
             },
         ),
         404: _errors("Operation unknown or not visible to this key", "Operation not found"),

@@ -6,7 +6,7 @@ from django.db.models import F, Value
 from django.db.models.functions import Concat, Lower
 from django.utils import timezone
 
-from ingest.models import Webhook
+from ingest.models import StatementWebhook, Webhook
 from ingest.reconciliation import reconcile
 from ledger.models import Organization, Payment
 from ledger.verification import Drift, verify
@@ -53,6 +53,24 @@ def test_consistent_inbox_and_ledger_have_no_drift(ledger: None) -> None:
     assert list(reconcile(lambda what, count: rows.append((what, count)))) == []
 
     assert rows == [("payments against the inbox", 3), ("webhooks", 6), ("bodies", 6)]
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    ("kopecks", "statement_status", "drifts"),
+    [(20_50, "applied", []), (20_49, "applied", ["merged"]), (20_50, "failed", ["merged"])],
+)
+def test_merged_webhook_has_an_applied_one_from_a_statement(
+    kopecks: int, statement_status: str, drifts: list[str], ledger: None
+) -> None:
+    late = make_webhook(terms(20_50), status=Webhook.Status.MERGED)
+    assert [drift.what for drift in reconcile()] == ["merged"]
+    made = webhook().get() if statement_status == "applied" else make_webhook(status=statement_status)
+    StatementWebhook.objects.create(
+        webhook=made, inn=late.payer_inn, kopecks=kopecks, digits_key="", day=late.document_date, merged=late
+    )
+
+    assert [drift.what for drift in reconcile()] == drifts
 
 
 @committed

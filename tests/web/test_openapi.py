@@ -187,6 +187,7 @@ SCENES: dict[str, Scene] = {
     "Failed, until an operator replays it": after(lambda: stored(status="failed")),
     "Dismissed": after(lambda: stored(status="dismissed")),
     "Held as a suspected duplicate": after(lambda: stored(status="held")),
+    "Posted from a bank statement before": after(lambda: stored(status="merged")),
     "Up": after(),
     "Ready": after(),
     "migrations are missing: manage.py migrate": without_a_migration,
