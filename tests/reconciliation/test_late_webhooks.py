@@ -2,6 +2,8 @@
 
 import itertools
 from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime
 from functools import partial
 from threading import Event
 from typing import Any
@@ -10,12 +12,21 @@ import pytest
 from django.test import Client
 
 from core.db import transactions
-from ingest import operator_actions
-from ingest.models import OperatorAction, SuspectedDuplicate, Webhook
+from ingest import operator_actions, version_storage
+from ingest.inbox import Delivery
+from ingest.models import (
+    ConflictingDelivery,
+    OperationVersion,
+    OperatorAction,
+    SuspectedDuplicate,
+    Webhook,
+)
+from ingest.versions import DELETED
 from ledger import corrections
 from statements import actions, line_posting
 from statements.models import Bucket
 from tests.concurrency import requires_row_locks, run_concurrently
+from tests.factories import terms
 from tests.payloads import payment_body
 from tests.reconciliation.settlement import (
     OWN,
@@ -32,6 +43,7 @@ from tests.reconciliation.settlement import (
     run,
     settle,
 )
+from worker import tasks
 from worker.applying import apply_batch
 
 Kind = OperatorAction.Kind
@@ -91,6 +103,25 @@ def test_late_webhook_is_merged_and_the_bank_hears_success(client: Client) -> No
         assert (response.status_code, response.json()) == (200, {"status": status})
     answer = client.get(f"/api/operations/{late.operation_id}/").json()
     assert answer["status"] == "merged"
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize(("version", "kopecks"), [(2, KOPECKS + 1), (DELETED, KOPECKS)])
+def test_later_version_of_a_merged_webhook_is_left_to_an_operator(version: int, kopecks: int) -> None:
+    one_line()
+    post()
+    apply_all()
+    at = datetime(2026, 3, 16, 9, tzinfo=UTC)
+    late = terms(KOPECKS, inn=R, document_number="1", document_date=at)
+    for number, payment in ((1, late), (version, replace(late, amount_kopecks=kopecks))):
+        version_storage.store(payment, number, Delivery(payment_body(payment, version=number)))
+        tasks.apply_received()
+
+    merged = Webhook.objects.get(status=Webhook.Status.MERGED)
+    assert ConflictingDelivery.objects.get(resolved_by=None).webhook_id == merged.pk
+    assert OperationVersion.objects.get(version=version).outcome == OperationVersion.Outcome.OPERATOR
+    assert money() == {R: KOPECKS}
+    assert_books_are_right()
 
 
 @pytest.mark.django_db
