@@ -56,6 +56,7 @@ BANK_TIME_ZONE: ZoneInfo = env.get_value("BANK_TIME_ZONE", cast=ZoneInfo, defaul
 STATEMENT_TIME_ZONE: ZoneInfo = env.get_value(
     "STATEMENT_TIME_ZONE", cast=ZoneInfo, default=ZoneInfo("Europe/Moscow")
 )
+STATEMENT_ALERT_AFTER_DAYS = env.integer("STATEMENT_ALERT_AFTER_DAYS")
 STATEMENT_POST_AFTER_HOURS = env.integer("STATEMENT_POST_AFTER_HOURS")  # after the day's end
 
 # Authentication of deliveries, by endpoint (ingest/authentication.py, docs/security.md).

@@ -22,7 +22,7 @@ from monitoring import notifications, problems
 from monitoring.format_duration import format_age
 from monitoring.models import Alert, AlertLease
 from monitoring.notifications import Notification
-from monitoring.problems import Problem, Severity
+from monitoring.problem import Problem, Severity
 from monitoring.stats import Stats
 
 log = structlog.get_logger(__name__)

@@ -19,18 +19,19 @@ from ledger.money import format_rubles, group_digits
 from monitoring import charts, problems
 from monitoring.format_duration import format_age, format_duration
 from monitoring.models import Alert
+from monitoring.problem import Problem, Severity
 from monitoring.problems import (
     RECENT_MINUTES,
-    Problem,
-    Severity,
     conflicts_url,
     recent_deliveries_url,
     suspected_duplicates_url,
     unrecognized_url,
     webhooks_url,
 )
+from monitoring.reconciliation_problems import reconciliation_url
 from monitoring.stats import HOUR, Stats, first_payment_pk_since, total
 from monitoring.throughput import DAY, MinuteCounts
+from statements.models import StatementLine
 from worker import nightly_verification
 from worker.models import Heartbeat
 
@@ -102,7 +103,29 @@ def context(request: HttpRequest) -> dict[str, Any]:
         "verification_severity": _verification_severity(stats).label,
         "verification_age": stats.verification and format_age(stats.now - stats.verification.ended_at),
         "verifications_url": list_url(LedgerVerification),
+        "reconciliation": _reconciliation(request, stats),
         "next_verification": timezone.localtime(nightly_verification.scheduled_after(stats.now)),
+    }
+
+
+def _reconciliation(request: HttpRequest, stats: Stats) -> dict[str, Any] | None:
+    """Return the last night's result, if statements are used and the viewer may see them."""
+    if not stats.uses_statements or not may_view(request.user, StatementLine):
+        return None
+    last = stats.reconciliation
+    severity = Severity.INFO
+    if last:
+        severity = Severity.WARNING if last.differences else Severity.OK
+    if last and last.unexplained:
+        severity = Severity.CRITICAL
+    return {
+        "last": last,
+        "severity": severity.label,
+        "age": last and format_age(stats.now - last.at),
+        "unexplained": last and format_rubles(last.unexplained),
+        "differences": last and group_digits(last.differences),
+        "sum": last and format_rubles(last.kopecks),
+        "url": reconciliation_url(),
     }
 
 

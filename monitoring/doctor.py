@@ -3,10 +3,11 @@
 Each finding has a remedy if it is a problem. A component that cannot be checked is a finding too.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from django.conf import settings
 from django.core import checks
@@ -160,3 +161,30 @@ def _rows() -> Iterator[Finding]:
         result = last.drift.partition("\n")[0] or "no drift"
         message = f"verified at {last.ended_at:%Y-%m-%d %H:%M} UTC: {result}"
     yield Finding("ledger", message, remedies.get("drift") or remedies.get("verification_overdue", ""))
+    if stats.uses_statements:
+        yield from _statements(stats, remedies)
+
+
+def _statements(stats: Stats, remedies: Mapping[str, str]) -> Iterator[Finding]:
+    """Report the reconciliation, and a time zone in which payments at night fall on the wrong day."""
+    zone, days = settings.BANK_TIME_ZONE, settings.STATEMENT_TIME_ZONE
+    remedy = f"set BANK_TIME_ZONE={days}, unless the bank's times without an offset are of {zone}"
+    message = f"BANK_TIME_ZONE is {zone}, the statements' days are of {days}"
+    yield Finding("statements", message, "" if _is_same_zone(zone, days) else remedy)
+    for cause, message in {
+        "differences_overdue": f"{stats.overdue_differences.count} differences not settled in time",
+        "unproven_statements": f"{stats.unproven_statements} statements unproven",
+        "uncovered_days": f"{stats.uncovered_days} working days without a proven statement",
+        "balance_break": f"{stats.balance_breaks} breaks between balances",
+    }.items():
+        yield Finding("statements", message, remedies.get(cause, ""))
+    message = "never reconciled by the scheduler"
+    if last := stats.reconciliation:
+        message = f"reconciled at {last.at:%Y-%m-%d %H:%M} UTC: {last.unexplained} kopecks unexplained"
+    yield Finding("statements", message, remedies.get("unexplained_difference", ""))
+
+
+def _is_same_zone(one: ZoneInfo, other: ZoneInfo) -> bool:
+    """Return whether both zones have the same offset today, as Europe/Moscow and Etc/GMT-3 do."""
+    now = timezone.now()
+    return now.astimezone(one).utcoffset() == now.astimezone(other).utcoffset()

@@ -4,10 +4,8 @@ Data rules query the database through Stats, server rules query the broker and t
 problem's `text` is sent by e-mail, so it contains counts and host names only, never the content of a webhook.
 """
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from datetime import timedelta
-from enum import IntEnum
 from typing import Any
 
 from celery import current_app
@@ -31,6 +29,8 @@ from ingest.models import (
 from ledger.models import UnassignedPayment
 from ledger.money import group_digits
 from monitoring.format_duration import format_age, format_duration
+from monitoring.problem import Problem, Rule, Severity
+from monitoring.reconciliation_problems import RULES as RECONCILIATION_RULES
 from monitoring.stats import CappedCount, HeartbeatStatus, Stats
 from monitoring.throughput import DAY
 from worker.models import Heartbeat
@@ -55,40 +55,17 @@ _RUNBOOK_ENTRIES = {  # anchor by cause
     "suspense_overdue": "unassigned-payments",
     "suspected_duplicates": "suspected-duplicates",
     "verification_overdue": "verification-overdue",
+    "unexplained_difference": "unexplained-difference",
+    "differences_overdue": "unsettled-differences",
+    "unproven_statements": "unproven-statements",
+    "uncovered_days": "uncovered-days",
+    "balance_break": "unproven-statements",
     "broker_unreachable": "broker-unreachable",
     "database_unreachable": "database-unreachable",
     "inbox_write_failed": "delivery-errors",
     "misconfigured": "misconfigured-setting",
     "unsafe_database_settings": "unsafe-database-settings",
 }
-
-
-class Severity(IntEnum):
-    INFO = 0
-    OK = 1
-    WARNING = 2
-    CRITICAL = 3
-
-    @property
-    def label(self) -> str:
-        """Return the name in lower case, as alert messages and the style sheet's classes have it."""
-        return self.name.lower()
-
-
-@dataclass(frozen=True)
-class Problem:
-    """A detected problem. `cause` identifies it for as long as it persists, while its text may change."""
-
-    cause: str
-    severity: Severity
-    text: str
-    remedy: str
-    url: str = ""  # page of the admin
-    detail: str = ""  # only for users with permission to view the rows at `url`
-    magnitude: int = 1  # number of affected rows
-
-
-Rule = Callable[[Stats], Iterator[Problem]]
 
 
 def runbook_entry(cause: str) -> str:
@@ -99,7 +76,13 @@ def runbook_entry(cause: str) -> str:
 def data_problems(stats: Stats) -> list[Problem]:
     """Return the problems found in the database's rows. Raise DatabaseError or InterfaceError."""
     rules: list[Rule] = [_misconfigured, _stalled, _posting_failing, _drift, _heartbeats, _failed, _conflicts]
-    rules += [_unrecognized, _suspected_duplicates, _suspense_overdue, _verification_overdue]
+    rules += [
+        _unrecognized,
+        _suspected_duplicates,
+        _suspense_overdue,
+        _verification_overdue,
+        *RECONCILIATION_RULES,
+    ]
     return [problem for rule in rules for problem in rule(stats)]
 
 

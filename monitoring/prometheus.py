@@ -99,6 +99,32 @@ class _DatabaseGauges(Collector):
             "Age of the first of them, 0 without any",
             age.total_seconds() if age else 0.0,
         )
+        overdue = stats.overdue_differences
+        yield _gauge(
+            "prihod_reconciliation_differences_overdue",
+            "Differences with the bank statements that are not settled in time",
+            overdue.count,
+        )
+        yield _gauge("prihod_reconciliation_kopecks_overdue", "Their sum in kopecks", overdue.kopecks)
+        yield _gauge(
+            "prihod_bank_statements_unproven", "Bank statements that prove nothing", stats.unproven_statements
+        )
+        yield _gauge(
+            "prihod_bank_days_uncovered",
+            "Working days of the accounts without a proven statement",
+            stats.uncovered_days,
+        )
+        yield _gauge(
+            "prihod_bank_balance_breaks",
+            "Days whose closing balance is not the next opening balance",
+            stats.balance_breaks,
+        )
+        if reconciled := stats.reconciliation:
+            yield _gauge(
+                "prihod_reconciliation_unexplained_kopecks",
+                "What no list explained of ledger minus bank last night",
+                reconciled.unexplained,
+            )
         live = [status.heartbeat for status in stats.heartbeats if not status.is_stale]
         workers = [heartbeat for heartbeat in live if heartbeat.kind == Heartbeat.Kind.WORKER]
         processes = sum(heartbeat.processes for heartbeat in workers)

@@ -5,10 +5,11 @@ Times are compared with the database clock, which all machines share.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from functools import cached_property
 from typing import Any, NamedTuple
 
+from django.conf import settings
 from django.db.models import QuerySet
 
 from core.db.pk_by_time import first_pk_at
@@ -34,6 +35,8 @@ from monitoring.throughput import (
     first_minute,
     floor_to_minute,
 )
+from statements import standing
+from statements.models import NightlyReconciliation
 from worker.heartbeats import STALE_AFTER
 from worker.models import Heartbeat
 
@@ -266,6 +269,35 @@ class Stats:
     @cached_property
     def verified_at(self) -> datetime | None:
         return verified_at()
+
+    @cached_property
+    def uses_statements(self) -> bool:
+        return standing.is_used()
+
+    @cached_property
+    def overdue_differences(self) -> standing.Overdue:
+        """The differences of the reconciliation that no operator has settled in time."""
+        return standing.overdue(self.statement_day) if self.uses_statements else standing.Overdue()
+
+    @cached_property
+    def unproven_statements(self) -> int:
+        return standing.unproven().count() if self.uses_statements else 0
+
+    @cached_property
+    def uncovered_days(self) -> int:
+        return standing.uncovered_days(self.statement_day) if self.uses_statements else 0
+
+    @cached_property
+    def balance_breaks(self) -> int:
+        return standing.breaks() if self.uses_statements else 0
+
+    @cached_property
+    def reconciliation(self) -> NightlyReconciliation | None:
+        return standing.last_night()
+
+    @property
+    def statement_day(self) -> date:
+        return self.now.astimezone(settings.STATEMENT_TIME_ZONE).date()
 
     def recent(self, minutes: int) -> MinuteCounts:
         """Return the throughput of the last complete minutes and the incomplete one."""

@@ -112,8 +112,17 @@ def create(kind: Kind, rows: Rows, by: User, reason: str, confirmed: str | None 
 
 
 def accept(statement: BankStatement, by: User, reason: str) -> OperatorAction:
-    """Insert an action that accepts an unproven statement. Raise ValueError without a reason."""
+    """Insert an action that accepts an unproven statement.
+
+    Raise ValueError without a reason, and NothingToDo if it is proven or accepted.
+    """
+    if not is_acceptable(statement):
+        raise NothingToDo
     return _insert(Kind.ACCEPT, by, reason, [{"statement_id": statement.pk}])
+
+
+def is_acceptable(statement: BankStatement) -> bool:
+    return statement.verdict != BankStatement.Verdict.OK and not statement.accepted_by_id
 
 
 def _insert(kind: Kind, by: User, reason: str, items: list[dict[str, int]]) -> OperatorAction:

@@ -343,6 +343,26 @@ class Decision(models.Model):
         return self.kind
 
 
+class NightlyReconciliation(models.Model):
+    """What the scheduler found when it reconciled all days that were over, in kopecks.
+
+    `unexplained` is what no bucket explains of ledger − bank, and is 0 unless this program is wrong.
+    `differences` wait for operators; `kopecks` is their sum.
+    """
+
+    at = models.DateTimeField(_("when"), default=timezone.now)
+    unexplained = models.BigIntegerField(_("unexplained"))
+    differences = models.PositiveIntegerField(_("differences"))
+    kopecks = models.BigIntegerField(_("amount, kopecks"))
+
+    class Meta:
+        verbose_name = _("nightly reconciliation")
+        verbose_name_plural = _("nightly reconciliations")
+
+    def __str__(self) -> str:
+        return f"{self.at:%Y-%m-%d}"
+
+
 class ActionItem(models.Model):
     """One line, webhook or statement of an operator action; its outcome is written once and never changed."""
 

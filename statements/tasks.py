@@ -3,7 +3,7 @@
 from celery import shared_task
 
 from ingest import doorbell
-from statements import matching
+from statements import matching, standing
 from worker import nightly_verification
 
 MATCH_TASK = "statements.tasks.match_changed"
@@ -24,3 +24,4 @@ def request_matching() -> None:
 
 
 nightly_verification.run_afterwards(matching.match)
+nightly_verification.run_afterwards(standing.check)

@@ -21,17 +21,18 @@ MODULES = {
     ),
     "backoffice": "apps locale login middleware otp sections site users",
     "monitoring": (
-        "admin alerts apps charts dashboard doctor format_duration models notifications problems "
-        "prometheus stats tasks throughput"
+        "admin alerts apps charts dashboard doctor format_duration models notifications problem "
+        "problems prometheus reconciliation_problems stats tasks throughput"
     ),
     "statements": (
         "actions append_only apps blocks bucketing buckets coverage covered_days decoding document_terms "
-        "documents field_values findings importing keys line_posting lines listing match_sql matching models "
-        "period_proof proof reading rejecting report retention schemas settling statement_proof suspects "
-        "tasks turnover upload_view webhook_terms withdrawal"
+        "documents export_1c field_values findings importing keys line_posting lines listing match_sql "
+        "matching models period_proof proof reading rejecting report retention schemas settling standing "
+        "statement_proof suspects tasks turnover upload_view webhook_terms withdrawal"
     ),
     "statements/admin": (
-        "amounts bank_statements bucket_buttons bucket_texts coverage_calendar finding_texts line_rows "
+        "acceptance action_items amounts bank_statements bucket_buttons bucket_texts coverage_calendar "
+        "export_download finding_texts line_rows "
         "own_accounts period_form reconciliation_page rejected_statements settling_page statement_lines "
         "titled_admin upload verdicts"
     ),
@@ -147,7 +148,13 @@ MONEY_MODULES = [
     *("statements/field_values.py", "statements/document_terms.py", "statements/documents.py"),
     *("statements/proof.py", "statements/report.py", "statements/models.py", "statements/lines.py"),
     *("statements/buckets.py", "statements/bucketing.py", "statements/matching.py"),
-    *("statements/line_posting.py", "statements/settling.py", "worker/merging.py"),
+    *(
+        "statements/line_posting.py",
+        "statements/export_1c.py",
+        "statements/standing.py",
+        "statements/settling.py",
+        "worker/merging.py",
+    ),
     *("statements/period_proof.py", "statements/statement_proof.py", "statements/turnover.py"),
     *("statements/admin/amounts.py", "statements/admin/reconciliation_page.py"),
 ]

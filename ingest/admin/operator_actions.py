@@ -1,21 +1,52 @@
 """The audit trail in the admin: the operator actions and their progress."""
 
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from django.contrib import admin
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
+from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy as _
 
-from core.admin import ReadOnlyAdmin, may_view
+from core.admin import ReadOnlyAdmin, Viewer, may_view
 from ingest import action_progress, operator_actions, unrecognized
 from ingest.models import OperatorAction, OperatorActionItem, UnrecognizedDelivery, Webhook
 
 SHOWN_MAX = 20  # items of an action
+Kind = OperatorAction.Kind
 _STATUS_LABELS = {
     Webhook.Status.FAILED.value: _("failed again"),
     Webhook.Status.RECEIVED.value: _("waiting to be applied"),
 }
+
+
+@dataclass(frozen=True, slots=True)
+class ItemRow:
+    """What an action was on, how it ended and why."""
+
+    target: str | Promise
+    payer: str
+    amount: str
+    outcome: str | Promise
+    refusal: str | Promise
+
+
+@dataclass(frozen=True, slots=True)
+class ItemRows:
+    """The first items of an action, and of the refused ones (number, why)."""
+
+    rows: Sequence[ItemRow]
+    refusals: Sequence[tuple[int, str | Promise]]
+
+
+_ITEM_ROWS: dict[Kind, Callable[[OperatorAction, Viewer], ItemRows]] = {}
+
+
+def register_items(kinds: Iterable[Kind], rows: Callable[[OperatorAction, Viewer], ItemRows]) -> None:
+    """Show the items of actions of `kinds`, on rows of a package above, by `rows`."""
+    _ITEM_ROWS.update(dict.fromkeys(kinds, rows))
 
 
 @admin.register(OperatorAction)
@@ -38,7 +69,9 @@ class OperatorActionAdmin(ReadOnlyAdmin):
     ) -> HttpResponse:
         action = self.get_object(request, object_id)
         context = {**(extra_context or {})}
-        if action and action.kind in unrecognized.KINDS:
+        if action and (rows := _ITEM_ROWS.get(Kind(action.kind))):
+            context |= _items_context(action, rows(action, request.user))
+        elif action and action.kind in unrecognized.KINDS:
             context |= _deliveries_context(action, may_view=may_view(request.user, UnrecognizedDelivery))
         elif action:
             context |= _webhooks_context(action, may_view=may_view(request.user, Webhook))
@@ -65,6 +98,18 @@ def _webhooks_context(action: OperatorAction, *, may_view: bool) -> dict[str, An
         "may_view_webhooks": may_view,
         "failed_again": _first(failed_again) if may_view and any_failed_again else [],
         "items": _first(items) if may_view else [],
+    }
+
+
+def _items_context(action: OperatorAction, items: ItemRows) -> dict[str, Any]:
+    progress = action_progress.progress(action)
+    labels = dict(operator_actions.Outcome.choices)
+    return {
+        "progress": progress,
+        "outcomes": [(count, labels[outcome]) for outcome, count in progress.outcomes.items()],
+        "is_about_items": True,
+        "item_rows": items.rows,
+        "refusals": items.refusals,
     }
 
 

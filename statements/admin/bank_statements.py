@@ -13,7 +13,11 @@ from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy
 
-from statements.admin import upload, verdicts
+from core.admin import may_view
+from ingest.models import OperatorAction
+from statements import actions
+from statements.admin import acceptance, upload, verdicts
+from statements.admin.action_items import action_links
 from statements.admin.titled_admin import TitledAdmin
 from statements.models import BankStatement, StatementBalance
 
@@ -34,7 +38,12 @@ class BankStatementAdmin(TitledAdmin):
 
     def get_urls(self) -> list[URLPattern]:
         download = self.admin_site.admin_view(self.download_view)
-        return [path("<int:key>/file/", download, name="statements_bankstatement_file"), *super().get_urls()]
+        accept = self.admin_site.admin_view(self.accept_view)
+        return [
+            path("<int:key>/file/", download, name="statements_bankstatement_file"),
+            path("<int:key>/accept/", accept, name="statements_bankstatement_accept"),
+            *super().get_urls(),
+        ]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[BankStatement]:
         return super().get_queryset(request).defer("body")
@@ -57,8 +66,18 @@ class BankStatementAdmin(TitledAdmin):
         statement: Any = self.get_object(request, object_id)
         context = {**(extra_context or {})}
         if statement and self.has_view_permission(request, statement):
-            context |= {"result": verdicts.statement_context(statement)}
+            context |= {
+                "result": verdicts.statement_context(statement),
+                "can_accept": acceptance.may_accept(request.user) and actions.is_acceptable(statement),
+                "history": action_links(statement) if may_view(request.user, OperatorAction) else "",
+            }
         return super().change_view(request, object_id, form_url, context)
+
+    def accept_view(self, request: HttpRequest, key: int) -> HttpResponse:
+        if not self.has_view_permission(request) or not acceptance.may_accept(request.user):
+            raise PermissionDenied
+        statement = get_object_or_404(BankStatement.objects.defer("body"), pk=key)
+        return acceptance.acceptance_page(request, self.admin_site, statement)
 
     def download_view(self, request: HttpRequest, key: int) -> HttpResponse:
         """Send the bytes as the bank wrote them."""

@@ -1,5 +1,6 @@
 """The one button of each bucket: the operator action on everything in it, and what else may be done."""
 
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 from django.urls import reverse
@@ -28,6 +29,8 @@ BUTTONS: dict[Bucket, tuple[Kind, str | Promise]] = {
 }
 _KEEP = (Kind.KEEP, gettext_lazy("Keep as it is"))
 _EXCLUDE = (Kind.EXCLUDE, gettext_lazy("Exclude"))
+_REOPEN = (Kind.REOPEN, gettext_lazy("Undo the decision"))
+_UNMATCH = (Kind.UNMATCH, gettext_lazy("Undo the match"))
 # Offered on the confirmation page of the button.
 ALTERNATIVES: dict[Bucket, tuple[Kind, str | Promise]] = {
     Bucket.MISSING_WEBHOOK: _EXCLUDE,
@@ -35,6 +38,15 @@ ALTERNATIVES: dict[Bucket, tuple[Kind, str | Promise]] = {
     **dict.fromkeys((Bucket.AMOUNT_MISMATCH, Bucket.PAYER_MISMATCH), _KEEP),
     **dict.fromkeys((Bucket.DUPLICATE, Bucket.NOT_ON_STATEMENT), _KEEP),
 }
+# What undoes an operator's decisions, or matches; offered for chosen rows.
+UNDO: dict[Bucket, tuple[Kind, str | Promise]] = {
+    **dict.fromkeys((Bucket.MATCHED, Bucket.UNPOSTED, Bucket.KEPT), _UNMATCH),
+    **dict.fromkeys((Bucket.EXCLUDED, Bucket.KEPT_WEBHOOK), _REOPEN),
+    **dict.fromkeys((Bucket.MISSING_WEBHOOK, Bucket.UNIDENTIFIED), _REOPEN),
+}
+OFFERED = frozenset(
+    (kind, bucket) for each in (BUTTONS, ALTERNATIVES, UNDO) for bucket, (kind, _) in each.items()
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +55,11 @@ class Button:
 
     label: str | Promise
     url: str
+
+    @property
+    def path(self) -> str:
+        """The URL without its query, for a form."""
+        return self.url.partition("?")[0]
 
 
 def may_settle(viewer: Viewer, kind: Kind) -> bool:
@@ -54,21 +71,29 @@ def may_settle(viewer: Viewer, kind: Kind) -> bool:
 
 def button_of(viewer: Viewer, bucket: Bucket, choice: Choice) -> Button | None:
     """Return the button of `bucket`, None if it has none or the viewer may not press it."""
-    return _button(viewer, bucket, choice, BUTTONS)
+    return next(_buttons(viewer, bucket, choice, (), BUTTONS), None)
 
 
-def alternative_of(viewer: Viewer, bucket: Bucket, choice: Choice) -> Button | None:
-    """Return what may be done instead."""
-    return _button(viewer, bucket, choice, ALTERNATIVES)
-
-
-def _button(
-    viewer: Viewer, bucket: Bucket, choice: Choice, buttons: dict[Bucket, tuple[Kind, str | Promise]]
+def alternative_of(
+    viewer: Viewer, bucket: Bucket, choice: Choice, keys: Collection[int] = ()
 ) -> Button | None:
-    if bucket not in buttons:
-        return None
-    kind, label = buttons[bucket]
-    if not may_settle(viewer, kind):
-        return None
-    url = reverse("admin:statements_settle", args=[kind.value])
-    return Button(label, f"{url}?{choice.query(bucket=bucket.value)}")
+    """Return what may be done instead, with the same rows."""
+    return next(_buttons(viewer, bucket, choice, keys, ALTERNATIVES), None)
+
+
+def row_buttons(viewer: Viewer, bucket: Bucket, choice: Choice, keys: Collection[int] = ()) -> list[Button]:
+    """Return all that may be done with the rows `keys` of `bucket`, or without keys with chosen ones."""
+    return list(_buttons(viewer, bucket, choice, keys, BUTTONS, ALTERNATIVES, UNDO))
+
+
+def _buttons(
+    viewer: Viewer,
+    bucket: Bucket,
+    choice: Choice,
+    keys: Collection[int],
+    *offers: dict[Bucket, tuple[Kind, str | Promise]],
+) -> Iterator[Button]:
+    for kind, label in (offer[bucket] for offer in offers if bucket in offer):
+        if may_settle(viewer, kind):
+            url = reverse("admin:statements_settle", args=[kind.value])
+            yield Button(label, f"{url}?{choice.query(bucket=bucket.value, row=list(keys))}")

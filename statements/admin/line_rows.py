@@ -48,6 +48,7 @@ class LineRow:
 class WebhookRow:
     """A webhook that no line explains."""
 
+    key: int
     day: date
     number: str
     inn: str
@@ -78,6 +79,7 @@ def webhook_rows(found: Sequence[MatchKey]) -> Iterator[WebhookRow]:
     for key in found:
         webhook = key.webhook
         yield WebhookRow(
+            key=key.pk,
             day=key.day,
             number=webhook.document_number,
             inn=key.inn,

@@ -16,7 +16,7 @@ from ledger.admin.organization_page import DAY_MAX, DAY_MIN
 from statements.admin.amounts import group_account
 from statements.buckets import Scope
 from statements.coverage import Period
-from statements.models import OwnAccount, StatementBalance
+from statements.models import OwnAccount, StatementBalance, StatementLine
 
 PERIOD_DAYS_MAX = 366
 SHOWN_BY_DEFAULT = timedelta(days=30)
@@ -69,7 +69,13 @@ class Choice:
             "last": self.period.last,
             **changed,
         }
-        return urlencode({name: value for name, value in parameters.items() if value})
+        return urlencode({name: value for name, value in parameters.items() if value}, doseq=True)
+
+
+def only_line(line: StatementLine) -> Choice:
+    """Return the account and the day of the line."""
+    period = Period(line.booked_on, line.booked_on)
+    return Choice(line.account, period, Scope(line.account.number, period.first, period.last))
 
 
 def choose(query: QueryDict, accounts: list[OwnAccount], today: date) -> tuple[Choice, PeriodForm]:

@@ -16,7 +16,7 @@ from ingest.models import Webhook
 from ledger.money import format_rubles, group_digits
 from statements import buckets, listing
 from statements.admin.amounts import format_amount, group_account
-from statements.admin.bucket_buttons import Button, button_of
+from statements.admin.bucket_buttons import Button, button_of, row_buttons
 from statements.admin.bucket_texts import EXPLANATIONS
 from statements.admin.line_rows import line_rows, webhook_rows
 from statements.admin.period_form import Choice, choose
@@ -177,6 +177,8 @@ def _list_context(request: HttpRequest, choice: Choice) -> dict[str, Any]:
     bucket = Bucket(name) if name in EXPLANATIONS else None
     cursor = listing.parse_cursor(request.GET.get("at", ""))
     shown: dict[str, Any] = {"bucket": bucket, "all_query": choice.query(bucket=ALL)}
+    if bucket:
+        shown["row_buttons"] = row_buttons(request.user, bucket, choice)
     is_of_webhooks = bucket in buckets.WEBHOOK_BUCKETS
     if is_of_webhooks and not may_view(request.user, Webhook):
         return shown | {"is_hidden": True}

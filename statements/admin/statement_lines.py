@@ -1,5 +1,7 @@
 """The lines of bank statements in the admin, and the page of their reconciliation."""
 
+from typing import Any
+
 from django.contrib import admin
 from django.core.exceptions import PermissionDenied
 from django.db.models import QuerySet
@@ -11,14 +13,18 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from core.admin import admin_link
-from ingest.models import Webhook
+from core.admin import admin_link, may_view
+from ingest.models import OperatorAction, Webhook
+from ledger.models import Payment
 from statements import buckets
-from statements.admin import reconciliation_page, settling_page
+from statements.admin import export_download, reconciliation_page, settling_page
+from statements.admin.action_items import action_links
 from statements.admin.amounts import group_account
+from statements.admin.bucket_buttons import row_buttons
 from statements.admin.line_rows import side_name, signed_amount
+from statements.admin.period_form import only_line
 from statements.admin.titled_admin import TitledAdmin
-from statements.models import BankStatement, StatementLine
+from statements.models import BankStatement, Bucket, StatementLine
 
 
 @admin.register(StatementLine)
@@ -27,9 +33,14 @@ class StatementLineAdmin(TitledAdmin):
     fields = [
         *("own_account", "side", "amount", "booked_on", "date", "number", "kind", "name"),
         *("payer_inn", "payer_account", "payee_inn", "payee_account", "purpose", "uin"),
-        *("bucket", "partner", "is_withdrawn", "statements", "raw_text"),
+        *("bucket", "partner", "is_withdrawn", "statements", "operator_actions", "raw_text"),
     ]
-    related_models = {"partner": Webhook, "statements": BankStatement}
+    change_form_template = "admin/statements/statementline/change_form.html"
+    related_models = {
+        "partner": Webhook,
+        "statements": BankStatement,
+        "operator_actions": OperatorAction,
+    }
     prefetched = ["account"]
     ordering = ["-id"]
     search_fields = ["payer_inn"]
@@ -40,12 +51,27 @@ class StatementLineAdmin(TitledAdmin):
 
     def get_urls(self) -> list[URLPattern]:
         view = self.admin_site.admin_view(self.reconciliation_view)
+        export = self.admin_site.admin_view(self.export_view)
         settle = self.admin_site.admin_view(self.settle_view)
         return [
             path("reconciliation/", view, name="statements_reconciliation"),
+            path("export/", export, name="statements_export"),
             path("settle/<slug:kind>/", settle, name="statements_settle"),
             *super().get_urls(),
         ]
+
+    def change_view(
+        self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: Any = None
+    ) -> HttpResponse:
+        line: Any = self.get_object(request, object_id)
+        context = {**(extra_context or {})}
+        if line and self.has_view_permission(request, line):
+            choice = only_line(line)
+            context |= {
+                "buttons": row_buttons(request.user, Bucket(line.bucket), choice, [line.pk]),
+                "reconciliation_query": choice.query(),
+            }
+        return super().change_view(request, object_id, form_url, context)
 
     def search(self, rows: QuerySet[StatementLine], text: str) -> QuerySet[StatementLine]:
         return rows.filter(inn=text)
@@ -57,12 +83,18 @@ class StatementLineAdmin(TitledAdmin):
             **self.admin_site.each_context(request),
             "title": _("Reconciliation"),
             "opts": self.opts,
+            "can_export": may_view(request.user, Payment),
             "can_upload": request.user.has_perm("statements.add_bankstatement"),
             "can_add_account": request.user.has_perm("statements.add_ownaccount"),
             "can_view_accounts": request.user.has_perm("statements.view_ownaccount"),
             **reconciliation_page.context(request),
         }
         return TemplateResponse(request, "admin/statements/reconciliation.html", context)
+
+    def export_view(self, request: HttpRequest) -> HttpResponse:
+        if not self.has_view_permission(request) or not may_view(request.user, Payment):
+            raise PermissionDenied
+        return export_download.download(request)
 
     def settle_view(self, request: HttpRequest, kind: str) -> HttpResponse:
         if not self.has_view_permission(request):
@@ -98,6 +130,10 @@ class StatementLineAdmin(TitledAdmin):
                 for each in sightings
             ),
         )
+
+    @admin.display(description=gettext_lazy("operator actions"))
+    def operator_actions(self, line: StatementLine) -> SafeString:
+        return action_links(line)
 
     @admin.display(description=gettext_lazy("as in the file"))
     def raw_text(self, line: StatementLine) -> SafeString:

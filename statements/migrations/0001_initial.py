@@ -570,6 +570,25 @@ class Migration(migrations.Migration):
             },
         ),
         migrations.CreateModel(
+            name="NightlyReconciliation",
+            fields=[
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("at", models.DateTimeField(default=django.utils.timezone.now, verbose_name="when")),
+                ("unexplained", models.BigIntegerField(verbose_name="unexplained")),
+                ("differences", models.PositiveIntegerField(verbose_name="differences")),
+                ("kopecks", models.BigIntegerField(verbose_name="amount, kopecks")),
+            ],
+            options={
+                "verbose_name": "nightly reconciliation",
+                "verbose_name_plural": "nightly reconciliations",
+            },
+        ),
+        migrations.CreateModel(
             name="ActionItem",
             fields=[
                 (

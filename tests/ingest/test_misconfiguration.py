@@ -18,7 +18,7 @@ from ingest import doorbell, misconfiguration
 from ingest.models import Misconfiguration, Webhook
 from monitoring import problems
 from monitoring.doctor import examine
-from monitoring.problems import Severity
+from monitoring.problem import Problem, Severity
 from monitoring.stats import Stats
 from tests.factories import payment_body, terms
 from tests.markers import every_database, sqlite_run_only
@@ -48,7 +48,7 @@ def counted(setting: str) -> float:
     return REGISTRY.get_sample_value("prihod_misconfigured_deliveries_total", {"setting": setting}) or 0.0
 
 
-def found() -> list[problems.Problem]:
+def found() -> list[Problem]:
     found = problems.data_problems(Stats(clock.database_now()))
     return [problem for problem in found if problem.cause == "misconfigured"]
 

@@ -20,7 +20,7 @@ from ledger.models import Payment
 from monitoring import dashboard
 from monitoring.format_duration import format_duration
 from monitoring.models import Alert
-from monitoring.problems import Severity
+from monitoring.problem import Severity
 from tests.admin_client import staff_client, superuser_client
 from tests.corruption import without_triggers
 from tests.factories import ROMASHKA, make_webhook, post_payments, terms

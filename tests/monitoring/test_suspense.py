@@ -8,6 +8,7 @@ from django.utils import timezone
 
 from core.db import clock
 from monitoring import dashboard, problems
+from monitoring.problem import Problem, Severity
 from monitoring.prometheus import database_metrics
 from monitoring.stats import Stats
 from tests.factories import SUSPENSE, post_payments, terms
@@ -21,7 +22,7 @@ def waiting() -> None:
     post_payments(terms(100_50, inn=SUSPENSE), terms(2_00, inn=SUSPENSE))
 
 
-def suspense_after(age: timedelta) -> tuple[dashboard.Tile, list[problems.Problem]]:
+def suspense_after(age: timedelta) -> tuple[dashboard.Tile, list[Problem]]:
     stats = Stats(clock.database_now() + age)
     tile = next(each for each in dashboard.tiles(stats) if each.label == "In suspense")
     return tile, [each for each in problems.data_problems(stats) if each.cause == "suspense_overdue"]
@@ -32,14 +33,14 @@ def test_tile_shows_number_sum_and_age() -> None:
 
     assert (tile.value, tile.url) == ("2", "/admin/ledger/unassignedpayment/")
     assert tile.note.replace("\N{NO-BREAK SPACE}", " ") == "102,50 ₽, the first for 5 days"
-    assert (tile.severity, found) == (problems.Severity.INFO, [])
+    assert (tile.severity, found) == (Severity.INFO, [])
 
 
 def test_payment_that_waits_too_long_is_a_problem(settings: LazySettings) -> None:
     settings.SUSPENSE_ALERT_AFTER_DAYS = 2.0
     tile, (problem,) = suspense_after(2 * DAY + MINUTE)
 
-    assert tile.severity == problem.severity == problems.Severity.WARNING
+    assert tile.severity == problem.severity == Severity.WARNING
     assert problem.magnitude == 2
     assert problem.text == "2 payments wait in suspense for an organization, the first for 2 days"
     assert problems.runbook_entry(problem.cause) == "docs/runbook.md#unassigned-payments"

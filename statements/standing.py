@@ -1,0 +1,109 @@
+"""What of the reconciliation waits for people: for dashboard, alerts and metrics, by bounded queries."""
+
+from dataclasses import dataclass
+from datetime import date, timedelta
+
+from django.conf import settings
+from django.db.models import QuerySet, Sum
+from django.utils import timezone
+
+from statements import buckets, coverage
+from statements.buckets import Scope
+from statements.coverage import ONE_DAY, PROVEN, Period
+from statements.covered_days import DayState, states
+from statements.models import (
+    BankStatement,
+    NightlyReconciliation,
+    OwnAccount,
+    StatementBalance,
+)
+
+COUNT_MAX = 100_000
+DAYS_CHECKED_MAX = 92  # older days without a statement are history
+KEPT_MAX = 1000  # results of nights
+_LINES = tuple(each for each in buckets.LINE_BUCKETS if each not in buckets.SETTLED)
+_WEBHOOKS = tuple(each for each in buckets.WEBHOOK_BUCKETS if each not in buckets.SETTLED)
+
+
+@dataclass(frozen=True, slots=True)
+class Overdue:
+    """Differences that no operator has settled: how many, up to COUNT_MAX for each side, and their sum."""
+
+    count: int = 0
+    kopecks: int = 0
+
+
+def is_used() -> bool:
+    """Return whether bank statements are reconciled here."""
+    return StatementBalance.objects.exists()
+
+
+def today() -> date:
+    return timezone.now().astimezone(settings.STATEMENT_TIME_ZONE).date()
+
+
+def overdue(day: date) -> Overdue:
+    """Return the differences that are older than STATEMENT_ALERT_AFTER_DAYS on `day`."""
+    scope = Scope(last=day - timedelta(days=settings.STATEMENT_ALERT_AFTER_DAYS + 1))
+    lines = buckets.lines(scope, *_LINES).order_by()[:COUNT_MAX]
+    webhooks = buckets.webhooks(scope, *_WEBHOOKS).order_by()[:COUNT_MAX]
+    sums = [found.aggregate(sum=Sum("kopecks", default=0))["sum"] for found in (lines, webhooks)]
+    return Overdue(lines.count() + webhooks.count(), sum(sums))
+
+
+def unproven() -> QuerySet[BankStatement]:
+    """Return the statements that prove nothing: neither proven, nor accepted, nor replaced."""
+    open_ones = BankStatement.objects.exclude(verdict=BankStatement.Verdict.OK).filter(accepted_by=None)
+    balances = StatementBalance.objects.exclude(PROVEN).filter(statement__in=open_ones)
+    covered = {
+        account.pk: coverage.covered_periods(account)
+        for account in OwnAccount.objects.filter(balances__in=balances).distinct()
+    }
+    keys = {
+        statement
+        for statement, account, first, last in balances.values_list(
+            "statement_id", "account_id", "first_day", "last_day"
+        )
+        if not (first and last) or not _is_within(Period(first, last), covered[account])
+    }
+    return open_ones.filter(pk__in=keys)
+
+
+def _is_within(period: Period, covered: list[Period]) -> bool:
+    return any(each.first <= period.first and period.last <= each.last for each in covered)
+
+
+def uncovered_days(day: date) -> int:
+    """Count the working days of all accounts that lack a proven statement on `day`.
+
+    Of the last DAYS_CHECKED_MAX days; a day lacks it once it is older than STATEMENT_ALERT_AFTER_DAYS.
+    """
+    last = day - timedelta(days=settings.STATEMENT_ALERT_AFTER_DAYS + 1)
+    period = Period(last - timedelta(days=DAYS_CHECKED_MAX - 1), last)
+    lacking = {DayState.MISSING, DayState.UNPROVEN, DayState.UNFINISHED}
+    return sum(
+        sum(state in lacking for state in states(account, period, day).values())
+        for account in OwnAccount.objects.all()
+    )
+
+
+def breaks() -> int:
+    """Count the days whose closing balance is not the opening balance of the next (I10)."""
+    return sum(1 for _ in coverage.breaks())
+
+
+def last_night() -> NightlyReconciliation | None:
+    return NightlyReconciliation.objects.order_by("-pk").first()
+
+
+def check() -> NightlyReconciliation | None:
+    """Save whether everything up to yesterday is explained to the kopeck (I7); nothing without statements."""
+    if not is_used():
+        return None
+    identity = buckets.identity(Scope(last=today() - ONE_DAY))
+    waiting = overdue(today() + timedelta(days=settings.STATEMENT_ALERT_AFTER_DAYS))
+    saved = NightlyReconciliation.objects.create(
+        unexplained=identity.unexplained, differences=waiting.count, kopecks=waiting.kopecks
+    )
+    NightlyReconciliation.objects.filter(pk__lte=saved.pk - KEPT_MAX).delete()
+    return saved
