@@ -19,8 +19,6 @@ from tests.harness.launcher_stack import LauncherStack
 from tests.harness.servers import ROOT
 from tests.markers import every_database
 
-pytestmark = every_database
-
 
 def webhook(amount: object = 100, inn: str = ROMASHKA, operation_id: str = "") -> dict[str, object]:
     return {
@@ -39,6 +37,7 @@ def assert_exact(stack: LauncherStack, *options: str) -> None:
     assert verified.returncode == 0, verified.stdout + verified.stderr
 
 
+@every_database
 def test_simulated_bank_finds_every_balance_exact(stack: LauncherStack) -> None:
     assert_exact(
         stack,
@@ -61,11 +60,13 @@ def test_simulated_bank_reads_with_its_api_key(new_stack: StackBuilder) -> None:
         assert stack.api_key not in stack.output()
 
 
+@every_database
 def test_parallel_workers_keep_a_hot_organization_exact(new_stack: StackBuilder) -> None:
     with new_stack(WORKER_PROCESSES="4", BATCH_SIZE_MAX="10") as stack:
         assert_exact(stack, "--count", "500", "--organizations", "1", "--duplicates", "0.2")
 
 
+@every_database
 def test_simultaneous_deliveries_of_one_operation_credit_once(stack: LauncherStack) -> None:
     delivery = webhook(123.45, inn=VASILEK)
 
@@ -80,6 +81,7 @@ def test_simultaneous_deliveries_of_one_operation_credit_once(stack: LauncherSta
     assert (newest["seq"], first["operation_id"]) == (2, delivery["operation_id"])
 
 
+@every_database
 def test_killed_pool_processes_neither_lose_nor_double_a_payment(new_stack: StackBuilder) -> None:
     if not os.environ.get("REDIS_URL"):
         pytest.skip("the file broker runs a single worker process")
@@ -97,6 +99,7 @@ def test_killed_pool_processes_neither_lose_nor_double_a_payment(new_stack: Stac
         assert stack.manage("verify_ledger").returncode == 0
 
 
+@every_database
 def test_deleted_broker_folder_loses_no_payment(new_stack: StackBuilder) -> None:
     if os.environ.get("REDIS_URL"):
         pytest.skip("this run uses Redis")

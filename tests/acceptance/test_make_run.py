@@ -74,7 +74,7 @@ def printed_password(stack: LauncherStack) -> str:
 
 @every_database
 def test_restart_keeps_data_and_secret_key(new_stack: StackBuilder) -> None:
-    with new_stack(empty=True) as stack:
+    with new_stack(empty=True, WEB_PROCESSES="1") as stack:
         assert "migrations applied" in stack.output()
         stack.deliver(json.loads(SAMPLE_DELIVERY))
         stack.wait_for_balance(INN, 145000)
@@ -112,7 +112,7 @@ def test_death_of_one_process_stops_all(new_stack: StackBuilder, name: str, comm
 
 @embedded_too
 def test_readiness_is_reported_once_the_worker_is_ready(new_stack: StackBuilder) -> None:
-    stack = new_stack()
+    stack = new_stack(WEB_PROCESSES="1")
     stack.launch()
     stack.wait_until(lambda: bool(stack.pids("--concurrency")))
     worker = stack.pids("--concurrency")[0]
@@ -151,7 +151,7 @@ def test_production_settings_start(new_stack: StackBuilder) -> None:
 def test_two_stacks_run_in_parallel(stack: LauncherStack, new_stack: StackBuilder) -> None:
     inn = "7707083893"
     webhook = {**json.loads(SAMPLE_DELIVERY), "operation_id": str(uuid4()), "payer_inn": inn}
-    with new_stack() as other:
+    with new_stack(WEB_PROCESSES="1") as other:
         assert other.deliver({**webhook, "amount": 1}) == (200, {"status": "success"})
         assert stack.deliver({**webhook, "amount": 2}) == (200, {"status": "success"})
         other.wait_for_balance(inn, 1)
@@ -173,7 +173,7 @@ def test_console_output_has_no_noise(stack: LauncherStack) -> None:
 
 @embedded_too
 def test_second_start_on_one_data_dir_is_refused_without_changes(new_stack: StackBuilder) -> None:
-    with new_stack() as stack:
+    with new_stack(WEB_PROCESSES="1") as stack:
         before = {
             file: file.stat().st_ino for file in stack.data_dir.rglob("*") if "messages" not in file.parts
         }
@@ -198,7 +198,7 @@ def test_killed_launcher_stops_its_processes(new_stack: StackBuilder) -> None:
 
 @pytest.mark.parametrize("host", ["::1", "::"])
 def test_ipv6_host_is_bound_and_printed_in_brackets(new_stack: StackBuilder, host: str) -> None:
-    stack = new_stack(HOST=host)
+    stack = new_stack(HOST=host, WEB_PROCESSES="1")
     with stack:
         url = f"http://[::1]:{stack.port}"
         assert f"site      {url}\n" in stack.output()
