@@ -52,6 +52,7 @@ def bearer(delivery: bytes, secret: str) -> Signed:
 def environment_of(*secrets: str) -> dict[str, str]:
     """Return the environment of a stack that accepts these secrets under all four methods."""
     return {
+        "WEB_PROCESSES": "1",
         "WEBHOOK_SECRETS": ",".join(f"whsec_{one.replace('-', '+')}" for one in secrets),
         "WEBHOOK_X_SIGNATURE_SECRETS": ",".join(secrets),
         "WEBHOOK_BASIC_AUTH": ",".join(f"bank:{one}" for one in secrets),
@@ -59,7 +60,7 @@ def environment_of(*secrets: str) -> dict[str, str]:
     }
 
 
-PAUSE_SECONDS = 0.02  # the processor is for the restarting stack
+PAUSE_SECONDS = 0.1  # the processor is for the restarting stack
 
 
 class ContinuousBank:
