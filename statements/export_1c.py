@@ -1,8 +1,8 @@
 """Postings of a period as 1CClientBankExchange, in Windows-1251, for programs that read statements.
 
 A payment is a document received on its posting day, a reversal one paid out on it, so that no sum is
-negative. What is not in Windows-1251 becomes a question mark. The sums are those of the documents written, also while payments
-are posted; so our own reader proves every file (statements/reading.py).
+negative. What is not in Windows-1251 becomes a question mark. The sums are those of the written documents,
+also while payments are posted; so our own reader proves every file (statements/reading.py).
 """
 
 import re
