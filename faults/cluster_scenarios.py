@@ -27,6 +27,10 @@ EQUAL_SECONDS_MAX = 30.0
 CONSUMING_SECONDS_MAX = 15.0
 
 
+def galera_and_haproxy() -> str | None:
+    return missing_reason("Galera") or missing_reason("HAProxy")
+
+
 def on_galera(**stack: Any) -> Callable[[Callable[[ScenarioRun], None]], None]:
     return scenario(MIX, missing=lambda: missing_reason("Galera"), exclusive=True, galera=True, **stack)
 
@@ -49,7 +53,7 @@ def galera_writer_killed_once(run: ScenarioRun) -> None:
 
 
 def kill_writer(run: ScenarioRun) -> None:
-    node = run.stack.galera.first()
+    node = run.stack.cluster.first()
     with judged_outage(run, seconds_max=5):
         run.inject(f"kill -9 node {node.number}", node.kill)
     started = time.monotonic()
@@ -63,8 +67,19 @@ def kill_writer(run: ScenarioRun) -> None:
 def galera_writer_frozen(run: ScenarioRun) -> None:
     """SIGSTOP of the Galera node that takes the writes for 15 s; clients list all hosts."""
     run.observe(3)
-    node = run.stack.galera.first()
-    with judged_outage(run, seconds_max=8):
+    freeze_writer(run, seconds_max=8)
+
+
+@scenario(MIX, missing=galera_and_haproxy, exclusive=True, galera=True, haproxy=True)
+def galera_writer_frozen_behind_haproxy(run: ScenarioRun) -> None:
+    """The same with deploy/haproxy.cfg in front, which closes the sessions of a frozen node."""
+    run.observe(3)
+    freeze_writer(run, seconds_max=5)
+
+
+def freeze_writer(run: ScenarioRun, seconds_max: float) -> None:
+    node = run.stack.cluster.first()
+    with judged_outage(run, seconds_max):
         run.inject(f"SIGSTOP node {node.number}", os.kill, node.pid, signal.SIGSTOP)
         run.observe(15)
         os.kill(node.pid, signal.SIGCONT)
@@ -75,12 +90,12 @@ def galera_writer_frozen(run: ScenarioRun) -> None:
 def galera_all_killed(run: ScenarioRun) -> None:
     """kill -9 of all three Galera nodes at once; a person bootstraps the one with the newest data."""
     run.observe(3)
-    for node in run.stack.galera.nodes:
+    for node in run.stack.cluster.nodes:
         run.inject(f"kill -9 node {node.number}", node.kill)
-    newest = run.stack.galera.newest()
+    newest = run.stack.cluster.newest()
     with judged_outage(run, seconds_max=15):
         run.inject("bootstrap", newest.bootstrap)
-    run.stack.galera.heal()
+    run.stack.cluster.heal()
     require_equal_nodes(run)
 
 
@@ -92,14 +107,46 @@ def galera_workers_on_all(run: ScenarioRun) -> None:
     """No fault, one worker on each Galera node: commit conflicts are retried without a trace."""
     run.observe(8)
     run.inject("workers on all nodes", lambda: None)
-    conflicts = sum(int(node.status("wsrep_local_cert_failures")) for node in run.stack.galera.nodes)
-    aborted = sum(int(node.status("wsrep_local_bf_aborts")) for node in run.stack.galera.nodes)
+    conflicts = sum(int(node.status("wsrep_local_cert_failures")) for node in run.stack.cluster.nodes)
+    aborted = sum(int(node.status("wsrep_local_bf_aborts")) for node in run.stack.cluster.nodes)
     retried = sum(worker.log_count("transaction retried") for worker in run.stack.workers)
     run.notes.append(f"{conflicts + aborted} conflicts, {retried} retries")
     run.require(conflicts + aborted, "no two nodes ever conflicted")
+    again = sum(worker.log_count("batch retried after checking") for worker in run.stack.workers)
+    run.require(
+        not again, f"{again} batches were retried for a key that a certified lock should have kept free"
+    )
     run.drain()
     require_no_errors(run)
     run.require(run.drain_seconds <= DRAIN_SECONDS_MAX, f"drained after {run.drain_seconds:.1f} s")
+    require_equal_nodes(run)
+
+
+@scenario(MIX, missing=lambda: missing_reason("MySQL"), exclusive=True, group_replication=True)
+def group_replication_primary_killed(run: ScenarioRun) -> None:
+    """kill -9 of the primary of a MySQL group, five times; it is restarted and joins again."""
+    run.observe(3)
+    for _ in range(5):
+        primary = run.stack.cluster.first()
+        with judged_outage(run, seconds_max=10):
+            run.inject(f"kill -9 member {primary.number}", primary.kill)
+        run.stack.cluster.heal()
+        run.observe(1)
+    require_equal_nodes(run)
+
+
+@scenario(MIX, missing=lambda: missing_reason("MySQL"), exclusive=True, group_replication=True)
+def group_replication_majority_lost(run: ScenarioRun) -> None:
+    """kill -9 of both secondaries: without a majority no delivery is answered 200."""
+    run.observe(3)
+    primary = run.stack.cluster.first()
+    for member in run.stack.cluster.nodes:
+        if member is not primary:
+            run.inject(f"kill -9 member {member.number}", member.kill)
+    run.observe(1)
+    without = run.observe(12)
+    served = len(run.bank.latencies(without.since, without.until))
+    run.require(not served, f"{served} deliveries were answered 200 without a majority")
     require_equal_nodes(run)
 
 
@@ -168,5 +215,5 @@ def require_equal_nodes(run: ScenarioRun) -> None:
 
 
 def different_tables(run: ScenarioRun) -> list[str]:
-    first, *others = run.stack.galera.checksums()
+    first, *others = run.stack.cluster.checksums()
     return sorted(name for name in first if any(first[name] != other.get(name) for other in others))

@@ -277,6 +277,11 @@ def _version_done_before_correction() -> None:
     version_corrections._correct = correct_after_commit
 
 
+def _organization_updated_after_commit() -> None:
+    update = posting._update_balances
+    posting._update_balances = lambda keys: transaction.on_commit(partial(update, keys))
+
+
 BUG_INSTALLERS: dict[str, Callable[[], None]] = {
     "no_organization_lock": _no_organization_lock,
     "acknowledge_before_commit": _acknowledge_before_commit,
@@ -291,4 +296,5 @@ BUG_INSTALLERS: dict[str, Callable[[], None]] = {
     "replacement_gains_a_kopeck": _replacement_gains_a_kopeck,
     "item_done_before_correction": _item_done_before_correction,
     "version_done_before_correction": _version_done_before_correction,
+    "organization_updated_after_commit": _organization_updated_after_commit,
 }

@@ -133,4 +133,10 @@ SEEDED_BUGS = [
         "guards: .* double reverses_id of ledger_payment",
         "ALTER TABLE ledger_payment ADD INDEX plain (reverses_id), DROP INDEX reverses_id",
     ),
+    SeededBug(
+        "organization_updated_after_commit",
+        "posting updates the organization's row, on which Galera's certification relies, after its commit",
+        "galera_workers_on_all",
+        "is after none of the entries|webhooks failed|batches were retried",
+    ),
 ]

@@ -161,6 +161,8 @@ def _append(
     if not connection.in_atomic_block:
         raise TransactionManagementError("posting must run inside its caller's transaction")
     # The organizations are locked, so no other session adds payments to them: higher keys are of this batch.
+    # On Galera a lock holds on one node only: what keeps another node's payments out is that both
+    # transactions update the organization's row, so that the later one fails in certification (1213).
     max_pk_before = Payment.objects.aggregate(key=Max("pk", default=-1))["key"]
     inserted = _insert_payments(payments, columns)
     if inserted:

@@ -11,7 +11,9 @@ __all__ = ["servers"]
 pytestmark = [pytest.mark.long, pytest.mark.timeout(600), pytest.mark.usefixtures("servers")]
 EMBEDDED = "embedded_processes_killed"  # part of the run on SQLite
 # Three databases on one machine take a minute or more: one of them stands for the others here.
-LONGER = {name for name in SCENARIOS if name.startswith("galera_")} - {"galera_writer_killed_once"}
+LONGER = {name for name in SCENARIOS if name.startswith(("galera_", "group_replication_"))} - {
+    "galera_writer_killed_once"
+}
 
 
 @pytest.mark.parametrize("name", [name for name in SCENARIOS if name not in {*ON_SERVERS, *LONGER, EMBEDDED}])
@@ -26,6 +28,8 @@ def test_scenario_finds_no_violation(name: str) -> None:
 def test_checker_detects_a_seeded_bug(bug: SeededBug) -> None:
     if bug.name in SEEDED_BUGS_HERE:
         pytest.skip("detected in every test run")
+    if reason := SCENARIOS[bug.scenario].missing():
+        pytest.skip(reason)
     _, violation = bug.run(SEED)
 
     assert violation

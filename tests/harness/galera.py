@@ -118,7 +118,7 @@ class GaleraNode(MariaDB):
                 self._run_once(["chown", "-R", f"{UNPRIVILEGED_USER}:{UNPRIVILEGED_USER}", self.folder])
         uuid, seqno = self.recovered_position()
         self._position = [] if seqno < 0 else [f"--wsrep-start-position={uuid}:{seqno}"]
-        (self.folder / "init.sql").write_text("CREATE DATABASE IF NOT EXISTS prihod;\n")
+        (self.folder / "init.sql").write_text(self.init_sql)
         self._launch()
 
     def recovered_position(self) -> tuple[str, int]:
@@ -244,8 +244,19 @@ class GaleraCluster:
         for node in self.nodes:
             if not node.is_running():
                 node.start()
+        wait_until(self._all_agree, "all nodes are members of one view", JOIN_SECONDS_MAX)
         for node in self.nodes:
             node.wait_until_synced()
+
+    def _all_agree(self) -> bool:
+        """Return whether no node still believes in a view of before its freeze."""
+        with suppress(Exception):
+            views = {
+                (node.status("wsrep_cluster_conf_id"), node.status("wsrep_cluster_size"))
+                for node in self.nodes
+            }
+            return len(views) == 1 and views.pop()[1] == str(NODES)
+        return False
 
     def checksums(self) -> list[dict[str, Any]]:
         """Return the checksum of each table, for each node."""

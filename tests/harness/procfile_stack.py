@@ -18,6 +18,8 @@ from typing import Any, Self
 import redis
 
 from tests.harness.galera import GaleraCluster
+from tests.harness.group_replication import ReplicationGroup
+from tests.harness.haproxy import HAProxy
 from tests.harness.processes import is_stopped
 from tests.harness.sentinel import RedisWithSentinels
 from tests.harness.servers import ROOT, MariaDB, Redis, ServerFailed, free_port, launch, missing_reason
@@ -30,6 +32,7 @@ try:
     import MySQLdb
 except ImportError:  # only the embedded stack works then, which missing_servers() reports
     MySQLdb = None
+Cluster = GaleraCluster | ReplicationGroup
 DATABASE_ERRORS: tuple[type[Exception], ...] = (sqlite3.Error, *([MySQLdb.Error] if MySQLdb else []))
 
 SECRET_KEY = "only-for-the-fault-suite-" * 3
@@ -123,12 +126,13 @@ class ManagedProcess:
 class ProcfileStack(Stack):
     """Fresh at the start of each `with`; nothing is left afterwards.
 
-    embedded: SQLite and the file broker instead of MariaDB and Redis. galera: three nodes instead of one
-    MariaDB, all in DATABASE_URL. sentinels: Redis with two replicas. broker: False for a REDIS_URL without a
-    server. proxied: a TcpProxy in front of the database, the broker and web. environment: settings of all
-    processes; environments: of single ones, with {folder} for the stack's folder and {node0} for the URL of a
-    node. commands: by process, instead of the Procfile's. root: a clone of this project, such as an older
-    revision. started: the processes that run from the beginning; all by default.
+    embedded: SQLite and the file broker instead of MariaDB and Redis. galera, group_replication: three nodes
+    instead of one MariaDB, all in DATABASE_URL, or with haproxy a proxy in front of Galera. sentinels: Redis
+    with two replicas. broker: False for a REDIS_URL without a server. proxied: a TcpProxy in front of the
+    database, the broker and web. environment: settings of all processes; environments: of single ones, with
+    {folder} for the stack's folder and {node0} for the URL of a node. commands: by process, instead of the
+    Procfile's. root: a clone of this project, such as an older revision. started: the processes that run from
+    the beginning; all by default.
     """
 
     def __init__(
@@ -136,6 +140,8 @@ class ProcfileStack(Stack):
         *,
         embedded: bool = False,
         galera: bool = False,
+        group_replication: bool = False,
+        haproxy: bool = False,
         sentinels: bool = False,
         workers: int = 2,
         broker: bool = True,
@@ -154,9 +160,13 @@ class ProcfileStack(Stack):
         self.embedded = embedded
         self.url_port = self.port
         self.proxies: dict[str, TcpProxy] = {}
-        self.database: MariaDB | GaleraCluster | None = None
+        self.database: MariaDB | Cluster | None = None
+        self.haproxy: HAProxy | None = None
         if galera:
             self.database = GaleraCluster(data=template("mariadb", root=root))
+            self.haproxy = HAProxy(self.database.nodes) if haproxy else None
+        elif group_replication:
+            self.database = ReplicationGroup(data=template("mysql", root=root))
         elif not embedded:
             self.database = MariaDB(database_settings, data=template("mariadb", root=root))
         self.redis: Redis | RedisWithSentinels | None = None
@@ -195,7 +205,7 @@ class ProcfileStack(Stack):
             proxy.close()
         if self.database and self._disk_bytes:
             _run("umount", "--lazy", str(self.database.folder / "data"))
-        for server in (self.redis, self.database):
+        for server in (self.redis, self.haproxy, self.database):
             if server:
                 server.__exit__(None, None, None)
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -209,6 +219,8 @@ class ProcfileStack(Stack):
             place.mkdir()
             _run("mount", "-t", "tmpfs", "-o", f"size={self._disk_bytes}", "tmpfs", str(place))
         self.database.start()
+        if self.haproxy:
+            self.haproxy.start()
         if self.redis:
             self.redis.start()
 
@@ -226,7 +238,7 @@ class ProcfileStack(Stack):
 
     def _add(self, name: str, command: str, settings: Mapping[str, str]) -> None:
         special = self._environments.get(name, {})
-        nodes = self.database.nodes if isinstance(self.database, GaleraCluster) else []
+        nodes = self.database.nodes if isinstance(self.database, Cluster) else []
         texts = {"{folder}": str(self.folder), **{f"{{node{node.number}}}": node.tcp_url for node in nodes}}
         for text, value in texts.items():
             special = {key: given.replace(text, value) for key, given in special.items()}
@@ -238,7 +250,10 @@ class ProcfileStack(Stack):
         """Start the proxies; return the settings of a production stack on these servers."""
         if self.database is None:
             return {"SECRET_KEY": SECRET_KEY}  # else each process has its own, and accepts no other's session
-        urls = {"DATABASE_URL": self.database.url, "REDIS_URL": f"redis://127.0.0.1:{free_port()}/0"}
+        urls = {
+            "DATABASE_URL": (self.haproxy or self.database).url,
+            "REDIS_URL": f"redis://127.0.0.1:{free_port()}/0",
+        }
         if self.redis:
             urls["REDIS_URL"] = self.redis.url
         if self._proxied and isinstance(self.redis, Redis):
@@ -280,7 +295,7 @@ class ProcfileStack(Stack):
             proxy.heal()
         self.resume_stopped()
         for server in (self.database, self.redis):
-            if isinstance(server, GaleraCluster | RedisWithSentinels):
+            if isinstance(server, Cluster | RedisWithSentinels):
                 server.heal()
             elif server and not is_running(server):
                 server.start()
@@ -304,7 +319,7 @@ class ProcfileStack(Stack):
         folder.mkdir(parents=True, exist_ok=True)
         for program in self.programs.values():
             shutil.copy(program.log, folder)
-        nodes = self.database.nodes if isinstance(self.database, GaleraCluster) else [self.database]
+        nodes = self.database.nodes if isinstance(self.database, Cluster) else [self.database]
         for number, server in enumerate([*nodes, self.redis]):
             if server:
                 shutil.copy(server.log, folder / f"{server.name.lower()}-{number}.log")
@@ -320,9 +335,9 @@ class ProcfileStack(Stack):
         return self.database
 
     @property
-    def galera(self) -> GaleraCluster:
-        if not isinstance(self.database, GaleraCluster):
-            raise TypeError("this stack has no Galera cluster")
+    def cluster(self) -> Cluster:
+        if not isinstance(self.database, Cluster):
+            raise TypeError("this stack has no cluster")
         return self.database
 
     @property

@@ -218,6 +218,8 @@ class _DatabaseServer(Server):
     `data` is the data folder of a stopped server of the same kind, to start with a copy of it.
     """
 
+    init_sql: ClassVar[str] = "CREATE DATABASE IF NOT EXISTS prihod;\n"  # at each start
+
     def __init__(self, settings: Sequence[str] = (), *, data: Path | None = None) -> None:
         super().__init__(settings)
         self._original = data
@@ -258,7 +260,7 @@ class _DatabaseServer(Server):
 
     def start(self) -> None:
         data = self.folder / "data"
-        (self.folder / "init.sql").write_text("CREATE DATABASE IF NOT EXISTS prihod;\n")
+        (self.folder / "init.sql").write_text(self.init_sql)
         if self._original:
             if not any(data.glob("*")):  # it may be a mounted file system
                 self._run_once(["cp", "-r", "--sparse=always", f"{self._original}/.", data])

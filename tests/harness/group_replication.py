@@ -1,0 +1,183 @@
+"""A private group of three MySQL servers with Group Replication in single-primary mode."""
+
+import os
+import signal
+from collections.abc import Sequence
+from contextlib import closing, suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+from uuid import uuid4
+
+from tests.harness.servers import MYSQL_TREE, MySQL, free_port
+from tests.harness.wait import wait_until
+
+MEMBERS = 3
+JOIN_SECONDS_MAX = 120.0
+EXPEL_SECONDS = 1  # after 5 s without a message, which MySQL does not let one shorten
+WITHOUT_MAJORITY_SECONDS = 5
+MEMBER_STATE = (
+    "SELECT member_state FROM performance_schema.replication_group_members WHERE member_id = @@server_uuid"
+)
+
+
+class GroupMember(MySQL):
+    """`ports` are those of the group's communication; `number` counts from 0."""
+
+    session_init = ""
+    init_sql = ""  # it would be a transaction that the group lacks
+
+    def __init__(self, number: int, group: str, ports: Sequence[int], *, data: Path) -> None:
+        super().__init__(data=data)
+        self.number = number
+        self.port = free_port()
+        self._group = group
+        self._ports = ports
+
+    @property
+    def tcp_url(self) -> str:
+        return f"mysql://root@127.0.0.1:{self.port}/prihod"
+
+    def _options(self) -> list[str]:
+        seeds = ",".join(f"127.0.0.1:{port}" for port in self._ports)
+        group = {
+            "group-name": self._group,
+            "local-address": f"127.0.0.1:{self._ports[self.number]}",
+            "group-seeds": seeds,
+            "start-on-boot": "OFF",
+            "member-expel-timeout": EXPEL_SECONDS,
+            # Without it a primary without a majority lets commits wait for ever, and calls itself ONLINE.
+            "unreachable-majority-timeout": WITHOUT_MAJORITY_SECONDS,
+            "exit-state-action": "READ_ONLY",
+            "consistency": "BEFORE_ON_PRIMARY_FAILOVER",
+        }
+        return [
+            *(option for option in super()._options() if option != "--skip-networking"),
+            "--bind-address=127.0.0.1",
+            f"--port={self.port}",
+            f"--server-id={self.number + 1}",
+            "--report-host=127.0.0.1",
+            "--gtid-mode=ON",
+            "--enforce-gtid-consistency=ON",
+            f"--plugin-dir={MYSQL_TREE / 'usr/lib/mysql/plugin'}",
+            "--plugin-load-add=group_replication.so",
+            *(f"--loose-group-replication-{name}={value}" for name, value in group.items()),
+        ]
+
+    def start(self) -> None:
+        """Start the server without joining. Each copy of the template gets an identity of its own."""
+        data = self.folder / "data"
+        if not data.exists():
+            self._run_once(["cp", "-r", "--sparse=always", f"{self._original}/.", data])
+            (data / "auto.cnf").unlink(missing_ok=True)
+        super().start()
+
+    def join(self, *, bootstrap: bool = False) -> None:
+        """Join the group, or found it; wait until this member is online."""
+        self.execute("SET GLOBAL super_read_only = OFF")
+        self.execute("SET sql_log_bin = 0")
+        self.execute(
+            "CHANGE REPLICATION SOURCE TO SOURCE_USER = 'root' FOR CHANNEL 'group_replication_recovery'"
+        )
+        self.execute(f"SET GLOBAL group_replication_bootstrap_group = {int(bootstrap)}")
+        self.execute("START GROUP_REPLICATION")
+        self.execute("SET GLOBAL group_replication_bootstrap_group = 0")
+        wait_until(self.is_online, f"member {self.number} is online", JOIN_SECONDS_MAX, log=self.log_end)
+
+    def execute(self, statement: str) -> Any:
+        with closing(self.session()) as session, session.cursor() as cursor:
+            cursor.execute(statement)
+            return cursor.fetchall()
+
+    def is_online(self) -> bool:
+        if not self.is_running():
+            return False
+        with suppress(Exception):
+            return self.execute(MEMBER_STATE) == (("ONLINE",),)
+        return False
+
+    def is_primary(self) -> bool:
+        with suppress(Exception):
+            return self.is_online() and self.execute("SELECT @@super_read_only") == ((0,),)
+        return False
+
+
+class ReplicationGroup:
+    """Three members with the surface of one server, for ProcfileStack; the first one founds the group."""
+
+    name = "MySQL"
+    session_init = ""
+
+    def __init__(self, *, data: Path) -> None:
+        ports = [free_port() for _ in range(MEMBERS)]
+        group = str(uuid4())
+        self.nodes = [GroupMember(number, group, ports, data=data) for number in range(MEMBERS)]
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for node in self.nodes:
+            node.__exit__(kind, error, trace)
+
+    @property
+    def url(self) -> str:
+        return f"mysql://root@{','.join(f'127.0.0.1:{node.port}' for node in self.nodes)}/prihod"
+
+    @property
+    def socket_path(self) -> Path:
+        return self.first().socket_path
+
+    @property
+    def folder(self) -> Path:
+        return self.nodes[0].folder
+
+    @property
+    def pid(self) -> int:
+        return self.first().pid
+
+    def first(self) -> GroupMember:
+        """Return the primary; the first member if there is none."""
+        return next((node for node in self.nodes if node.is_primary()), self.nodes[0])
+
+    def start(self) -> None:
+        for number, node in enumerate(self.nodes):
+            node.start()
+            node.join(bootstrap=number == 0)
+
+    def heal(self) -> None:
+        """Continue frozen members; restart and rejoin killed ones."""
+        for node in self.nodes:
+            if node.is_running():
+                os.kill(node.pid, signal.SIGCONT)
+        for node in self.nodes:
+            if not node.is_running():
+                node.start()
+        if not any(node.is_online() for node in self.nodes):
+            self.newest().join(bootstrap=True)
+        for node in self.nodes:
+            if not node.is_online():
+                node.execute("STOP GROUP_REPLICATION")
+                node.join()
+
+    def newest(self) -> GroupMember:
+        """Return the member that has the transactions of all others."""
+        sets = [node.execute("SELECT @@gtid_executed")[0][0].replace("\n", "") for node in self.nodes]
+
+        def has_all(node: GroupMember) -> bool:
+            subsets = ", ".join(f"GTID_SUBSET('{each}', @@gtid_executed)" for each in sets)
+            return all(node.execute(f"SELECT {subsets}")[0])
+
+        return next(node for node in self.nodes if has_all(node))
+
+    def checksums(self) -> list[dict[str, Any]]:
+        return [_checksums(node) for node in self.nodes]
+
+
+def _checksums(node: GroupMember) -> dict[str, Any]:
+    names = [
+        name
+        for (name,) in node.execute(
+            "SELECT table_name FROM information_schema.tables WHERE table_schema = DATABASE()"
+        )
+    ]
+    return dict(node.execute(f"CHECKSUM TABLE {', '.join(names)}"))
