@@ -59,6 +59,8 @@ class GroupMember(MySQL):
             "--report-host=127.0.0.1",
             "--gtid-mode=ON",
             "--enforce-gtid-consistency=ON",
+            # Else a restarted member takes writes of its own until it has joined.
+            "--super-read-only=ON",
             f"--plugin-dir={MYSQL_TREE / 'usr/lib/mysql/plugin'}",
             "--plugin-load-add=group_replication.so",
             *(f"--loose-group-replication-{name}={value}" for name, value in group.items()),
@@ -74,8 +76,6 @@ class GroupMember(MySQL):
 
     def join(self, *, bootstrap: bool = False) -> None:
         """Join the group, or found it; wait until this member is online."""
-        self.execute("SET GLOBAL super_read_only = OFF")
-        self.execute("SET sql_log_bin = 0")
         self.execute(
             "CHANGE REPLICATION SOURCE TO SOURCE_USER = 'root' FOR CHANNEL 'group_replication_recovery'"
         )
@@ -153,7 +153,9 @@ class ReplicationGroup:
             if not node.is_running():
                 node.start()
         if not any(node.is_online() for node in self.nodes):
-            self.newest().join(bootstrap=True)
+            newest = self.newest()
+            newest.execute("STOP GROUP_REPLICATION")  # it may have left the group by an error
+            newest.join(bootstrap=True)
         for node in self.nodes:
             if not node.is_online():
                 node.execute("STOP GROUP_REPLICATION")
