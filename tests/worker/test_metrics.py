@@ -138,6 +138,7 @@ if sys.argv[2] == "counts":
 """
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(("behaviour", "files"), [("counts", 1), ("counts nothing", 0)])
 def test_metrics_file_of_a_process_that_counted_nothing_is_removed(
     tmp_path: Path, behaviour: str, files: int
