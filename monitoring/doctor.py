@@ -58,11 +58,18 @@ def _settings() -> Iterator[Finding]:
         yield Finding("settings", "development defaults" if settings.DEBUG else "ready for production")
 
 
+_BEHIND_TLS_PROXY = "put a TLS proxy in front and set BEHIND_TLS_PROXY=1; see docs/deployment.md"
+# Django's deployment checks have no hint, and name settings that follow from one of ours.
+_SETTINGS = dict.fromkeys(
+    ("security.W004", "security.W008", "security.W012", "security.W016"), _BEHIND_TLS_PROXY
+)
+
+
 def _system_checks(component: str, **options: Any) -> Iterator[Finding]:
     """Run the checks of `manage.py check`; a warning is a problem too."""
     for message in checks.run_checks(**options):
         if not message.is_silenced():
-            remedy = message.hint or "see docs/deployment.md"
+            remedy = message.hint or _SETTINGS.get(message.id or "", "see docs/deployment.md")
             is_problem = message.level >= checks.WARNING
             yield Finding(component, f"{message.msg} ({message.id})", remedy if is_problem else "")
 

@@ -157,3 +157,14 @@ def test_unreachable_database_is_reported_and_ends_the_checks(monkeypatch: pytes
     output, status = run_doctor()
     assert status == 1
     assert "!!  database   Can't connect to MySQL server" in output
+
+
+@pytest.mark.usefixtures("healthy_system")
+def test_remedy_of_missing_tls_names_our_setting(settings: Any) -> None:
+    settings.DEBUG = False
+    settings.SECURE_SSL_REDIRECT = False
+
+    output, status = run_doctor()
+
+    assert status == 1
+    assert "(security.W008)\n               → put a TLS proxy in front and set BEHIND_TLS_PROXY=1" in output
