@@ -13,10 +13,10 @@ SET_UP := +$(ONE_AT_A_TIME) $(MAKE) --no-print-directory
 SET_UP_MYSQLCLIENT := $(SET_UP) .venv/.mysql 2>/dev/null || true
 
 .SILENT:
-.PHONY: help run test-fast test test-mysql test-all test-long faults bench lint messages audit lock screenshots clean
+.PHONY: help run test-fast test test-mysql test-all test-long faults bench compose-check lint messages audit lock screenshots clean
 
 help: ## list the targets
-	awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: ## start web, worker and scheduler, and print example commands; Ctrl-C stops them
 	$(SET_UP) .venv/.base $(if $(filter mysql:%,$(DATABASE_URL)),.venv/.mysql)
@@ -62,6 +62,10 @@ screenshots: ## retake docs/screenshots on a system of its own, with Chromium
 	$(SET_UP) .venv/.dev
 	$(ONE_AT_A_TIME) $(IN_VENV) -m tests.harness.servers chromium
 	$(IN_VENV) -m tests.screenshots
+
+compose-check: ## build, start, break, update and restore the containers; needs Docker, or tests/containers/private_engine.sh
+	$(SET_UP) .venv/.dev
+	$(IN_VENV) -m pytest tests/containers --verbose $(TESTS)
 
 lint: ## ruff, mypy and the import rules
 	$(SET_UP) .venv/.dev
