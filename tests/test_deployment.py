@@ -24,7 +24,8 @@ COMPOSE: dict[str, Any] = YAML(typ="safe").load(COMPOSE_FILE)
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 PROCFILE = dict(line.split(": ", 1) for line in (ROOT / "Procfile").read_text().splitlines() if line)
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
-OWN = ["web", "worker", "beat", "migrate"]
+OWN = ["web", "web-2", "worker", "beat", "migrate"]
+OTHERS = ["mysql", "redis", "proxy"]
 LONG_RUNNING = sorted(SERVICES.keys() - {"migrate"})
 KEYS = "${KEYS_DIR:-./keys}:/keys:ro"
 SECRETS = set(re.findall(r"\$\{(\w+):\?", COMPOSE_FILE.read_text()))
@@ -89,8 +90,8 @@ def test_compose_file_contains_no_secret() -> None:
                 assert re.fullmatch(r"\$\{\w+:\?.+\}", value), f"{name}: {variable}"
 
 
-def test_only_web_publishes_a_port() -> None:
-    assert [name for name, service in SERVICES.items() if "ports" in service] == ["web"]
+def test_only_web_and_its_proxy_publish_a_port() -> None:
+    assert [name for name, service in SERVICES.items() if "ports" in service] == ["web", "proxy"]
     assert [name for name, service in SERVICES.items() if "network_mode" in service] == []
 
 
@@ -113,9 +114,7 @@ def test_capabilities_memory_and_processes_are_limited(name: str) -> None:
     service = SERVICES[name]
 
     assert service["cap_drop"] == ["ALL"]
-    capabilities = (
-        {"CHOWN", "DAC_OVERRIDE", "FOWNER", "SETGID", "SETUID"} if name in {"mysql", "redis"} else set()
-    )
+    capabilities = {"CHOWN", "DAC_OVERRIDE", "FOWNER", "SETGID", "SETUID"} if name in OTHERS else set()
     assert set(service.get("cap_add", [])) == capabilities
     assert service["mem_limit"]
     assert service["pids_limit"]
@@ -125,7 +124,7 @@ def test_images_are_pinned_to_a_release_series() -> None:
     images = [service["image"] for name, service in SERVICES.items() if name not in OWN]
     images += re.findall(r"^FROM (\S+)", DOCKERFILE, re.MULTILINE)
 
-    assert len(images) == 4
+    assert len(images) == 5
     for image in images:
         assert re.fullmatch(r"[a-z]+:\d+\.\d+(-[a-z-]+)?", image), image
 
@@ -154,6 +153,7 @@ def test_one_service_builds_the_image_of_all() -> None:
     assert {name: SERVICES[name].get("build") for name in OWN if "build" in SERVICES[name]} == {"web": "."}
     assert {name: SERVICES[name]["pull_policy"] for name in OWN} == {
         "web": "build",
+        "web-2": "never",
         "worker": "never",
         "beat": "never",
         "migrate": "never",
@@ -199,6 +199,16 @@ def test_web_grace_period_exceeds_gunicorns_graceful_timeout() -> None:
     grace_seconds = int(SERVICES["web"]["stop_grace_period"].removesuffix("s"))
 
     assert grace_seconds > gunicorn.graceful_timeout
+
+
+def test_second_web_differs_from_the_first_in_its_port_and_profile_only() -> None:
+    first, second = dict(SERVICES["web"]), dict(SERVICES["web-2"])
+    for key in ("build", "ports", "pull_policy"):
+        first.pop(key)
+
+    assert second.pop("profiles") == SERVICES["proxy"]["profiles"] == ["proxy"]
+    assert second.pop("pull_policy") == "never"
+    assert second == first
 
 
 def test_health_checks_host_is_allowed() -> None:
