@@ -48,27 +48,33 @@ class Block:
     conflicts: list[str] = field(default_factory=list)
     lines: dict[str, int] = field(default_factory=dict)
     _key: str = ""
-    _parts: list[str] = field(default_factory=list)
+    _value: str = ""
+    _continued: list[str] = field(default_factory=list)
 
     def begin(self, key: str, value: str, line: int) -> None:
         self.finish_field()
-        self._key, self._parts = key, [value]
+        self._key, self._value = key, value
         if key and self.kind != keys.DOCUMENT:
             self.lines.setdefault(key, line)
 
     def continue_field(self, content: str) -> None:
         """Append a line to the value of the last key; only a document's values have more than one line."""
         if self._key and self.kind == keys.DOCUMENT:
-            self._parts.append(content)
+            self._continued.append(content)
 
     def finish_field(self) -> None:
         """Keep a known key's first value that is not empty, and note a conflict with another one."""
-        key, value = self._key, "\n".join(self._parts)
-        self._key, self._parts = "", []
+        key, value = self._key, self._value
+        if not key:
+            return
+        if self._continued:
+            value = "\n".join((value, *self._continued))
+            self._continued.clear()
+        self._key = ""
         known = self.fields.get(key)
-        if not known and key:
+        if not known:
             self.fields[key] = value
-        elif known and value and key in keys.EXACT and without_blanks(known) != without_blanks(value):
+        elif value and key in keys.EXACT and without_blanks(known) != without_blanks(value):
             self.conflicts.append(key)
 
 
@@ -81,9 +87,8 @@ def lines_of(text: str) -> Iterator[Line]:
         content = line.strip(_AROUND)
         if content:
             key, equals, value = content.partition("=")
-            yield Line(
-                number, start, end, content, key.rstrip(BLANKS), value.lstrip(BLANKS) if equals else None
-            )
+            value_or_none = value.lstrip(BLANKS) if equals else None
+            yield Line(number, start, end, content, key.rstrip(BLANKS), value_or_none)
 
 
 class Splitter:
@@ -111,12 +116,25 @@ class Splitter:
                 self.stray_line = line.number
                 return
             self.last_line = line.number
+            if self._take_plain_field(line):
+                continue
             ended = self._read(line)
             if ended:
                 yield ended
         if self._block:
             yield self._end(self._block, self._block.end, is_closed=False)
         self.header.finish_field()
+
+    def _take_plain_field(self, line: Line) -> bool:
+        """Take a document's field that is spelled as in the format, as most lines are; else return False."""
+        number, _, end, _, spelling, value = line
+        key = keys.PLAIN.get(spelling)
+        block = self._block
+        if key is None or value is None or block is None or block.kind != keys.DOCUMENT or self._is_skipping:
+            return False
+        block.end = end
+        block.begin(key, value, number)
+        return True
 
     def _read(self, line: Line) -> Block | None:
         """Take one line; return the block that ends with it or before it."""

@@ -4,6 +4,7 @@ import re
 from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from datetime import date
+from typing import NamedTuple
 
 from statements import keys
 from statements.blocks import Block
@@ -27,8 +28,7 @@ class Error:
     key: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Side:
+class Side(NamedTuple):
     """The payer or the payee. `inn_from` is the key of the name in which the INN was found."""
 
     inn: str | None
@@ -38,11 +38,13 @@ class Side:
 
     def account(self, own: Container[str]) -> str | None:
         """Return the first of the side's accounts that is in `own`, or else the first."""
-        return next((account for account in self.accounts if account in own), next(iter(self.accounts), None))
+        for account in self.accounts:
+            if account in own:
+                return account
+        return self.accounts[0] if self.accounts else None
 
 
-@dataclass(frozen=True, slots=True)
-class Terms:
+class Terms(NamedTuple):
     """The fields of a document, which is text[start:end] of its file, unknown keys included.
 
     `amount` is in hundredths of the currency, negative for a bank reversal, None if unreadable. `is_credit`
@@ -70,27 +72,28 @@ def read_terms(block: Block) -> Terms:
     """Return what the document of `block` says; a value that can't be read is None, and there is an error."""
     amount_key, is_credit = _choose_amount(block)
     amount, amount_error = _read_amount(block, amount_key)
-    day = parse_date(_exact(block, keys.DATE))
-    booked_on = _exact(block, keys.BOOKED_ON)
+    exact = _exact(block)
+    day = parse_date(exact.get(keys.DATE, ""))
+    booked_on = exact.get(keys.BOOKED_ON, "")
     return Terms(
         *(block.line, block.start, block.end, block.value),
-        number=_exact(block, keys.NUMBER) or None,
+        number=exact.get(keys.NUMBER) or None,
         date=day,
-        debited_on=_exact(block, keys.DEBITED_ON) or booked_on,
-        credited_on=_exact(block, keys.CREDITED_ON) or booked_on,
+        debited_on=exact.get(keys.DEBITED_ON) or booked_on,
+        credited_on=exact.get(keys.CREDITED_ON) or booked_on,
         amount=amount,
         is_credit=is_credit,
-        payer=_read_payer(block),
-        payee=_read_side(block, keys.PAYEE),
+        payer=_read_payer(block, exact),
+        payee=_read_side(exact, keys.PAYEE),
         purpose=_read_purpose(block.fields),
         uin=_read_uin(block.fields),
         errors=tuple(_errors_of(block, day, amount_error)),
     )
 
 
-def _exact(block: Block, key: str) -> str:
-    """Return the value of `key`, empty if it is missing or has two different values."""
-    return "" if key in block.conflicts else block.fields.get(key, "")
+def _exact(block: Block) -> dict[str, str]:
+    """Return the fields; the value of a key that has two different ones is empty."""
+    return block.fields | dict.fromkeys(block.conflicts, "") if block.conflicts else block.fields
 
 
 def _choose_amount(block: Block) -> tuple[str, bool | None]:
@@ -127,19 +130,20 @@ def _errors_of(block: Block, day: date | None, amount_error: Error | None) -> It
         yield Error("date_invalid" if block.fields.get(keys.DATE) else "date_missing", keys.DATE)
 
 
-def _read_side(block: Block, side: str) -> Side:
-    inn, kpp = split_inn(_exact(block, side + keys.SIDE_INN))
-    accounts = (without_blanks(_exact(block, side + key)) for key in keys.SIDE_ACCOUNTS)
-    kpp = without_blanks(block.fields.get(side + keys.SIDE_KPP, "")) or kpp
-    return Side(inn, kpp, tuple(dict.fromkeys(account for account in accounts if account)))
+def _read_side(exact: dict[str, str], side: str) -> Side:
+    inn, kpp = split_inn(exact.get(side + keys.SIDE_INN, ""))
+    values = [exact[side + key] for key in keys.SIDE_ACCOUNTS if side + key in exact]
+    accounts = dict.fromkeys(account for value in values if (account := without_blanks(value)))
+    kpp = without_blanks(exact.get(side + keys.SIDE_KPP, "")) or kpp
+    return Side(inn, kpp, tuple(accounts))
 
 
-def _read_payer(block: Block) -> Side:
+def _read_payer(block: Block, exact: dict[str, str]) -> Side:
     """Return the payer, with the INN in its name if there is no other; the purpose is never searched."""
-    side = _read_side(block, keys.PAYER)
+    side = _read_side(exact, keys.PAYER)
     if side.inn is None and keys.PAYER + keys.SIDE_INN not in block.conflicts:
         for key in (keys.PAYER + suffix for suffix in keys.SIDE_NAMES):
-            if inn := find_inn(block.fields.get(key, "")):
+            if inn := find_inn(exact.get(key, "")):
                 return Side(inn, side.kpp, side.accounts, inn_from=key)
     return side
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Collection, Hashable, Iterator
 from dataclasses import dataclass
 from datetime import date
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from ledger.inn import is_checksum_valid, is_inn
 from statements import keys
@@ -19,8 +19,7 @@ Direction = Literal["in", "out", "internal", "unknown"]
 _REVERSAL_WORDS = re.compile(r"сторн|исправ|ошибочн", re.IGNORECASE)
 
 
-@dataclass(frozen=True, slots=True)
-class Movement:
+class Movement(NamedTuple):
     """What a document does to one of the file's accounts: `kopecks` are negative for a bank reversal."""
 
     account: str
@@ -56,20 +55,25 @@ class Document:
 
 def place(all_terms: Collection[Terms], own: Collection[str]) -> Iterator[Document]:
     """Yield the documents of `all_terms`, given the file's own accounts."""
-    directions = [_direction(terms, own) for terms in all_terms]
+    all_accounts = [(terms.payer.account(own), terms.payee.account(own)) for terms in all_terms]
+    directions = [
+        _direction(terms, is_from_us=payer in own, is_to_us=payee in own)
+        for terms, (payer, payee) in zip(all_terms, all_accounts, strict=True)
+    ]
     owner_inns = {inn for inn in map(_owner_inn, all_terms, directions) if inn}
     last_credits: dict[Hashable, int] = {}
-    for index, (terms, direction) in enumerate(zip(all_terms, directions, strict=True), 1):
-        booked_on, errors = _book(terms, direction, own)
-        movements = () if errors else tuple(_movements(terms, direction, own))
+    found = zip(all_terms, directions, all_accounts, strict=True)
+    for index, (terms, direction, (payer, payee)) in enumerate(found, 1):
+        booked_on, errors = _book(terms, direction)
+        movements = () if errors else tuple(_movements(terms, direction, payer, payee))
         payer_is_owner = _is_owner(terms, direction, owner_inns)
         yield Document(
             *(
                 index,
                 terms,
                 direction,
-                terms.payer.account(own),
-                terms.payee.account(own),
+                payer,
+                payee,
                 booked_on,
                 movements,
             ),
@@ -80,8 +84,7 @@ def place(all_terms: Collection[Terms], own: Collection[str]) -> Iterator[Docume
         )
 
 
-def _direction(terms: Terms, own: Collection[str]) -> Direction:
-    is_from_us, is_to_us = (side.account(own) in own for side in (terms.payer, terms.payee))
+def _direction(terms: Terms, *, is_from_us: bool, is_to_us: bool) -> Direction:
     if not (is_from_us and is_to_us):
         return "in" if is_to_us else "out" if is_from_us else "unknown"
     has_debit, has_credit = bool(terms.debited_on), bool(terms.credited_on)
@@ -90,7 +93,7 @@ def _direction(terms: Terms, own: Collection[str]) -> Direction:
     return "in" if has_credit else "out"
 
 
-def _book(terms: Terms, direction: Direction, own: Collection[str]) -> tuple[date | None, tuple[Error, ...]]:
+def _book(terms: Terms, direction: Direction) -> tuple[date | None, tuple[Error, ...]]:
     """Return the day on which the document was booked, and all its errors."""
     if any(error.code == "unclosed" for error in terms.errors):
         texts = {"out": terms.debited_on, "unknown": ""}
@@ -112,9 +115,10 @@ def _booking_field(terms: Terms, direction: Direction) -> tuple[str, str]:
     return keys.CREDITED_ON, terms.credited_on
 
 
-def _movements(terms: Terms, direction: Direction, own: Collection[str]) -> Iterator[Movement]:
+def _movements(
+    terms: Terms, direction: Direction, payer: str | None, payee: str | None
+) -> Iterator[Movement]:
     """Yield a debit of the payer's account, a credit of the payee's account, or both if both are ours."""
-    payer, payee = terms.payer.account(own), terms.payee.account(own)
     if terms.amount is None:
         return
     if payer is not None and direction in {"out", "internal"}:

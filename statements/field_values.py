@@ -5,6 +5,7 @@ Each takes the text of a field and returns None for what it does not recognize.
 
 import re
 from datetime import date, time
+from functools import lru_cache
 
 from ledger.inn import is_inn
 from ledger.money import BALANCE_KOPECKS_MAX
@@ -34,7 +35,7 @@ class InvalidAmount(Exception):
 
 def without_blanks(text: str) -> str:
     """Return `text` without spaces, tabs and no-break spaces; line ends stay."""
-    return text.translate(_WITHOUT_BLANKS)
+    return text if text.isalnum() else text.translate(_WITHOUT_BLANKS)  # most texts have none
 
 
 def parse_amount(text: str) -> int:
@@ -42,10 +43,12 @@ def parse_amount(text: str) -> int:
 
     Raise InvalidAmount with the code amount_missing, amount_invalid or amount_decimals.
     """
-    text = without_blanks(text)
+    match = _AMOUNT.fullmatch(text)
+    if not match:
+        text = without_blanks(text)
+        match = _AMOUNT.fullmatch(text)
     if not text:
         raise InvalidAmount("amount_missing")
-    match = _AMOUNT.fullmatch(text)
     if not match:
         raise InvalidAmount("amount_invalid")
     sign, whole, decimals = match[1], match[2].lstrip("0"), match[3] or ""
@@ -69,6 +72,11 @@ def parse_balance(text: str) -> int | None:
 
 def parse_date(text: str) -> date | None:
     """Return the date of 31.12.2026."""
+    return _date_of(text) if len(text) == len("31.12.2026") else None
+
+
+@lru_cache(maxsize=1000)  # a file has few different ones
+def _date_of(text: str) -> date | None:
     match = _DATE.fullmatch(text)
     if not match:
         return None

@@ -76,6 +76,9 @@ _KNOWN = {
     )
     for spelling in (key, key.casefold())
 }
+_STRUCTURAL = {FILE_END, BALANCES, BALANCES_END, DOCUMENT, DOCUMENT_END}
+# The fields that are spelled as in the format, by the key that the reader uses.
+PLAIN = {key: SYNONYMS.get(key, key) for key in {*_KNOWN.values()} - _STRUCTURAL}
 
 
 def known(key: str) -> str | None:
