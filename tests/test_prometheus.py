@@ -11,6 +11,7 @@ from django.test import Client
 from ruamel.yaml import YAML
 
 from monitoring import problems
+from statements.models import NightlyReconciliation
 from tests.harness.servers import ROOT, missing_reason, promtool
 from tests.markers import sqlite_run_only
 from tests.monitoring.test_dashboard import create_verification
@@ -73,6 +74,7 @@ def exposed(db: None, settings: Any) -> set[str]:
     """Return every sample name that /metrics can export, also for labels without a value yet."""
     settings.DEBUG = True
     create_verification()
+    NightlyReconciliation.objects.create(unexplained=0, differences=0, kopecks=0)
     answer = Client().get("/metrics").content.decode()
     suffixes = {"counter": [""], "gauge": [""], "histogram": ["_bucket", "_count", "_sum"]}
     kinds = re.findall(r"^# TYPE (\w+) (\w+)$", answer, re.MULTILINE)
