@@ -4,16 +4,13 @@ All webhooks of a payer are applied under the lock of its organization. So of tw
 batch or in two processes, the later one finds the first.
 """
 
-from collections.abc import Collection
-from functools import partial
-from itertools import chain
-from typing import Any
+from collections.abc import Collection, Iterable
+from functools import cache, partial
 
 import structlog
 from django.conf import settings
 from django.db import transaction
-from django.db.models import OuterRef, QuerySet, Subquery
-from django.db.models.functions import Coalesce
+from django.db.models import OuterRef, Subquery
 
 from ingest.models import STATEMENT_SOURCE, SuspectedDuplicate, Webhook
 from ingest.suspected_duplicates import look_alike
@@ -55,19 +52,26 @@ def pair_suspects(webhook_ids: Collection[int]) -> set[int]:
 
 def _find_pairs(batch: set[int]) -> list[SuspectedDuplicate]:
     """Return a pair for each webhook that has an earlier look-alike and no pair yet; none is saved."""
-    if not batch or not (candidates := _with_twins(batch)):
+    if not batch or not (twinned := _with_twins(batch)):
         return []
-    # An operation that the ledger has is not new, and can't be held any more.
-    posted = Payment.objects.filter(operation_id=OuterRef("operation_id")).values("id")
-    applied, in_batch = _earlier_twins(OuterRef("payment_fingerprint"), OuterRef("pk"), batch)
-    twin = Coalesce(Subquery(applied.values("id")[:1]), Subquery(in_batch.values("id")[:1]))
-    new = Webhook.objects.filter(id__in_literals=candidates, suspected_duplicate=None)
-    new = new.exclude(source=STATEMENT_SOURCE)  # the bank's statement shows it as a payment of its own
-    twinned = new.annotate(twin=twin, posted=Subquery(posted)).filter(twin__isnull=False, posted=None)
-    firsts = dict(twinned.order_by("id").values_list("id", "twin"))
-    rows = Webhook.objects.in_bulk({*firsts, *firsts.values()})
-    found = [(rows[key], _first(rows[key], rows[first], batch)) for key, first in firsts.items()]
-    return [SuspectedDuplicate(webhook=webhook, first=first) for webhook, first in found if first]
+    alike: dict[int | None, list[Webhook]] = {}
+    for webhook in Webhook.objects.filter(id__in_literals=twinned).order_by("id"):
+        alike.setdefault(webhook.payment_fingerprint, []).append(webhook)
+    applied = _first_applied([webhooks[0].pk for webhooks in alike.values()])
+    more = cache(_applied_twins)
+    new = _new(twinned)
+    pairs = []
+    for fingerprint, webhooks in alike.items():
+        for position, webhook in enumerate(webhooks):
+            if webhook.pk not in new:
+                continue
+            earlier = webhooks[: min(position, TWINS_COMPARED_MAX)]
+            first = applied.get(fingerprint)
+            if not (first and look_alike(webhook, first)):  # its accounts differ, or its hash collides
+                first = _find_alike(webhook, [*(more(fingerprint) if first else ()), *earlier])
+            if first:
+                pairs.append(SuspectedDuplicate(webhook=webhook, first=first))
+    return pairs
 
 
 def _with_twins(batch: set[int]) -> set[int]:
@@ -79,18 +83,32 @@ def _with_twins(batch: set[int]) -> set[int]:
     return set(twinned.values_list("id", flat=True))
 
 
-def _earlier_twins(
-    fingerprint: Any, key: Any, batch: set[int]
-) -> tuple[QuerySet[Webhook], QuerySet[Webhook]]:
-    """Return the applied webhooks of this fingerprint, and those that precede `key` in the batch."""
-    twins = Webhook.objects.filter(payment_fingerprint=fingerprint).exclude(pk=key).order_by("id")
-    return twins.filter(status=Webhook.Status.APPLIED), twins.filter(id__in_literals=batch, id__lt=key)
+def _new(webhook_ids: set[int]) -> set[int]:
+    """Return those without a pair, whose operation the ledger does not have: it can't be held any more."""
+    posted = Payment.objects.filter(operation_id=OuterRef("operation_id")).values("id")
+    unpaired = Webhook.objects.filter(id__in_literals=webhook_ids, suspected_duplicate=None)
+    unpaired = unpaired.exclude(source=STATEMENT_SOURCE)  # the bank's statement shows a payment of its own
+    return set(unpaired.alias(posted=Subquery(posted)).filter(posted=None).values_list("id", flat=True))
 
 
-def _first(webhook: Webhook, twin: Webhook, batch: set[int]) -> Webhook | None:
-    """Return the first look-alike: the first twin, unless its accounts differ or its hash collides."""
-    if look_alike(webhook, twin):
-        return twin
-    groups = _earlier_twins(webhook.payment_fingerprint, webhook.pk, batch)
-    twins = chain.from_iterable(group[:TWINS_COMPARED_MAX] for group in groups)
-    return next((other for other in twins if look_alike(webhook, other)), None)
+def _first_applied(representatives: Collection[int]) -> dict[int | None, Webhook]:
+    """Return the first applied webhook of each fingerprint that one of the representatives has.
+
+    Once for a fingerprint: of thousands of look-alikes each would read all others.
+    """
+    twins = Webhook.objects.filter(
+        payment_fingerprint=OuterRef("payment_fingerprint"), status=Webhook.Status.APPLIED
+    )
+    first = Subquery(twins.order_by("id").values("id")[:1])
+    keys = Webhook.objects.filter(id__in_literals=representatives).values_list(first, flat=True)
+    found = Webhook.objects.filter(id__in_literals={key for key in keys if key})
+    return {webhook.payment_fingerprint: webhook for webhook in found}
+
+
+def _applied_twins(fingerprint: int | None) -> list[Webhook]:
+    twins = Webhook.objects.filter(payment_fingerprint=fingerprint, status=Webhook.Status.APPLIED)
+    return list(twins.order_by("id")[:TWINS_COMPARED_MAX])
+
+
+def _find_alike(webhook: Webhook, others: Iterable[Webhook]) -> Webhook | None:
+    return next((other for other in others if look_alike(webhook, other)), None)

@@ -22,7 +22,9 @@ from tests.factories import (
     make_webhook,
     terms,
 )
-from worker import applying
+from tests.query_plans import requires_mysql_explain, update_statistics
+from tests.row_counts import count_rows_read
+from worker import applying, duplicate_detection
 
 pytestmark = pytest.mark.django_db
 Status, State = Webhook.Status, SuspectedDuplicate.State
@@ -251,3 +253,16 @@ def test_equal_webhooks_of_concurrent_workers_hold_all_but_one(
     applied = Webhook.objects.get(status=Status.APPLIED)
     assert set(pairs().values()) == {applied.pk}
     assert sum(balances().values()) == Payment.objects.get().amount_kopecks == 7_00
+
+
+@requires_mysql_explain
+@pytest.mark.django_db(transaction=True)  # ANALYZE ends a test's own transaction
+def test_rows_read_do_not_grow_with_the_square_of_the_look_alikes() -> None:
+    """Thousands of payments that look alike, as a load test sends, waited behind others."""
+    keys = [make_webhook(terms(7_00)).pk for _ in range(400)]
+    Webhook.objects.filter(pk__in=keys[200:]).update(status=Status.APPLIED)
+    update_statistics()
+    batch = set(keys[:100])
+
+    assert count_rows_read(lambda: duplicate_detection.pair_suspects(batch)) < 4_000
+    assert len(pairs()) == len(batch)
