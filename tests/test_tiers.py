@@ -88,7 +88,7 @@ def test_every_tier_runs_with_any_databases(databases: list[str]) -> None:
         ({"process", "sqlite_run_only"}, {"sqlite"}),
         ({"process", "long", "every_database"}, set()),
     ],
-    ids=str,
+    ids=lambda names: "+".join(sorted(names)),  # the same in all of pytest's processes
 )
 def test_marks_choose_the_databases(marks: set[str], databases: set[str]) -> None:
     selected = suite.selections(["sqlite", "mariadb", "mysql"])
