@@ -42,7 +42,7 @@ def broker_from_url(url: str, *, dev_default: Path) -> dict[str, Any]:
         options["master_name"] = _master_name(url)
         urls = [urlunsplit(urlsplit(each)._replace(query="")) for each in urls]
     return {
-        "CELERY_BROKER_URL": ";".join(urls),
+        "CELERY_BROKER_URL": type(url)(";".join(urls)),  # whose repr hides the password
         "CELERY_BROKER_TRANSPORT_OPTIONS": options,
         "CELERY_BROKER_HEARTBEAT": AMQP_HEARTBEAT_SECONDS,  # Redis has none
     }

@@ -108,7 +108,7 @@ def test_every_other_name_exists_in_the_code() -> None:
     compose = {name for name in others if name.startswith("docker compose ")}
     assert {"web", "worker", "beat"} <= SERVICES.keys()
     assert others - compose == {
-        *("!!", "--from", "--to", ".venv/bin/python manage.py", "curl -i http://127.0.0.1:8000/healthz"),
+        *("!!", ".venv/bin/python manage.py", "curl -i http://127.0.0.1:8000/healthz"),
         *(
             "KILL",
             "SHOW FULL PROCESSLIST",
