@@ -4,7 +4,7 @@ All webhooks of a payer are applied under the lock of its organization. So of tw
 batch or in two processes, the later one finds the first.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from functools import cache, partial
 
 import structlog
@@ -58,20 +58,22 @@ def _find_pairs(batch: set[int]) -> list[SuspectedDuplicate]:
     for webhook in Webhook.objects.filter(id__in_literals=twinned).order_by("id"):
         alike.setdefault(webhook.payment_fingerprint, []).append(webhook)
     applied = _first_applied([webhooks[0].pk for webhooks in alike.values()])
-    more = cache(_applied_twins)
+    applied_twins = cache(_applied_twins)  # needed only if accounts differ, or a hash collides
     new = _new(twinned)
-    pairs = []
-    for fingerprint, webhooks in alike.items():
-        for position, webhook in enumerate(webhooks):
-            if webhook.pk not in new:
-                continue
-            earlier = webhooks[: min(position, TWINS_COMPARED_MAX)]
-            first = applied.get(fingerprint)
-            if not (first and look_alike(webhook, first)):  # its accounts differ, or its hash collides
-                first = _find_alike(webhook, [*(more(fingerprint) if first else ()), *earlier])
-            if first:
-                pairs.append(SuspectedDuplicate(webhook=webhook, first=first))
-    return pairs
+
+    def find_first(webhook: Webhook, earlier: list[Webhook]) -> Webhook | None:
+        first = applied.get(webhook.payment_fingerprint)
+        if first and look_alike(webhook, first):
+            return first
+        others = applied_twins(webhook.payment_fingerprint) if first else []
+        return next((other for other in [*others, *earlier] if look_alike(webhook, other)), None)
+
+    return [
+        SuspectedDuplicate(webhook=webhook, first=first)
+        for webhooks in alike.values()
+        for position, webhook in enumerate(webhooks)
+        if webhook.pk in new and (first := find_first(webhook, webhooks[: min(position, TWINS_COMPARED_MAX)]))
+    ]
 
 
 def _with_twins(batch: set[int]) -> set[int]:
@@ -108,7 +110,3 @@ def _first_applied(representatives: Collection[int]) -> dict[int | None, Webhook
 def _applied_twins(fingerprint: int | None) -> list[Webhook]:
     twins = Webhook.objects.filter(payment_fingerprint=fingerprint, status=Webhook.Status.APPLIED)
     return list(twins.order_by("id")[:TWINS_COMPARED_MAX])
-
-
-def _find_alike(webhook: Webhook, others: Iterable[Webhook]) -> Webhook | None:
-    return next((other for other in others if look_alike(webhook, other)), None)
