@@ -27,10 +27,6 @@ def broker_from_url(url: str, *, dev_default: Path) -> dict[str, Any]:
         return _files(dev_default)
     check_authority("REDIS_URL", url)
     urls = [each for part in url.split(";") for each in _split_hosts(part)]
-    try:
-        _ = [urlsplit(each).port for each in urls]
-    except ValueError:  # libraries would quote the URL with its password
-        raise ImproperlyConfigured("REDIS_URL is malformed; see .env.example") from None
     options: dict[str, Any] = {
         "socket_keepalive": True,
         "health_check_interval": 10,  # seconds
