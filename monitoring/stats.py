@@ -275,9 +275,9 @@ class Stats:
         return standing.is_used()
 
     @cached_property
-    def overdue_differences(self) -> standing.Overdue:
+    def overdue_differences(self) -> standing.Differences:
         """The differences of the reconciliation that no operator has settled in time."""
-        return standing.overdue(self.statement_day) if self.uses_statements else standing.Overdue()
+        return standing.overdue(self.statement_day) if self.uses_statements else standing.Differences()
 
     @cached_property
     def unproven_statements(self) -> int:

@@ -26,7 +26,7 @@ _WEBHOOKS = tuple(each for each in buckets.WEBHOOK_BUCKETS if each not in bucket
 
 
 @dataclass(frozen=True, slots=True)
-class Overdue:
+class Differences:
     """Differences that no operator has settled: how many, up to COUNT_MAX for each side, and their sum."""
 
     count: int = 0
@@ -42,13 +42,17 @@ def today() -> date:
     return timezone.now().astimezone(settings.STATEMENT_TIME_ZONE).date()
 
 
-def overdue(day: date) -> Overdue:
+def overdue(day: date) -> Differences:
     """Return the differences that are older than STATEMENT_ALERT_AFTER_DAYS on `day`."""
-    scope = Scope(last=day - timedelta(days=settings.STATEMENT_ALERT_AFTER_DAYS + 1))
+    return unsettled(Scope(last=day - timedelta(days=settings.STATEMENT_ALERT_AFTER_DAYS + 1)))
+
+
+def unsettled(scope: Scope) -> Differences:
+    """Return the differences that no operator has settled."""
     lines = buckets.lines(scope, *_LINES).order_by()[:COUNT_MAX]
     webhooks = buckets.webhooks(scope, *_WEBHOOKS).order_by()[:COUNT_MAX]
     sums = [found.aggregate(sum=Sum("kopecks", default=0))["sum"] for found in (lines, webhooks)]
-    return Overdue(lines.count() + webhooks.count(), sum(sums))
+    return Differences(lines.count() + webhooks.count(), sum(sums))
 
 
 def unproven() -> QuerySet[BankStatement]:
@@ -100,8 +104,8 @@ def check() -> NightlyReconciliation | None:
     """Save whether everything up to yesterday is explained to the kopeck (I7); nothing without statements."""
     if not is_used():
         return None
-    identity = buckets.identity(Scope(last=today() - ONE_DAY))
-    waiting = overdue(today() + timedelta(days=settings.STATEMENT_ALERT_AFTER_DAYS))
+    scope = Scope(last=today() - ONE_DAY)
+    identity, waiting = buckets.identity(scope), unsettled(scope)
     saved = NightlyReconciliation.objects.create(
         unexplained=identity.unexplained, differences=waiting.count, kopecks=waiting.kopecks
     )

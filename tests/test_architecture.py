@@ -63,7 +63,7 @@ MODULES = {
     "api": "admin apps authentication checks keys models throttling",
     "core": (
         "admin admin_lookups apps best_effort cli client_ip delivery_auth groups http iso8601 listen_address "
-        "log_throttle svg"
+        "log_throttle period_form svg"
     ),
     "core/db": "clock insert_select lookups pk_by_time transactions",
     "core/db/mysql_backend": "base hosts",

@@ -1,13 +1,11 @@
 """The admin page of an organization: its balance, its log, and a period's statement to download."""
 
 from collections.abc import Iterator
-from datetime import date
 from typing import Any
 from urllib.parse import urlencode
 
 from django import forms
 from django.contrib import messages
-from django.core.validators import MaxValueValidator, MinValueValidator
 from django.http import HttpRequest, StreamingHttpResponse
 from django.http.response import HttpResponseBase
 from django.shortcuts import redirect
@@ -15,9 +13,10 @@ from django.urls import reverse
 from django.utils import timezone
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy, ngettext
+from django.utils.translation import ngettext
 
 from core.admin import admin_link, format_datetime, list_link
+from core.period_form import PeriodForm
 from ledger import queries, statement_csv, statement_xlsx
 from ledger.admin import balance_chart
 from ledger.download_slot import DownloadBusy, ExclusiveDownload
@@ -26,14 +25,11 @@ from ledger.money import format_rubles, group_digits
 from ledger.statement import CHUNK_ENTRIES, PAGE_ENTRIES, Period, Statement, make_statement
 
 FILE_FORMATS = ("xlsx", "csv")
-DAY_MIN, DAY_MAX = date(1900, 1, 1), date(2999, 12, 31)
 
 
-class StatementForm(forms.Form):
+class StatementForm(PeriodForm):
     """The period, in days of the viewer's time zone. Either end may be left open."""
 
-    first = forms.DateField(label=gettext_lazy("from"), required=False)
-    last = forms.DateField(label=gettext_lazy("to"), required=False)
     before = forms.IntegerField(  # cursor of the table of entries
         required=False, min_value=1, max_value=queries.SEQ_MAX
     )
@@ -41,20 +37,6 @@ class StatementForm(forms.Form):
         required=False,
         choices=[(statement_csv.UTF_8, "UTF-8"), (statement_csv.CP1251, "Windows-1251")],
     )
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        for name in ("first", "last"):
-            field = self.fields[name]
-            field.widget = forms.DateInput(format="%Y-%m-%d", attrs={"type": "date"})
-            field.validators += [MinValueValidator(DAY_MIN), MaxValueValidator(DAY_MAX)]
-
-    def clean(self) -> dict[str, Any]:
-        fields = super().clean() or {}
-        first, last = fields.get("first"), fields.get("last")
-        if first and last and last < first:
-            raise forms.ValidationError(_("This period ends before it begins."))
-        return fields
 
     def period(self) -> Period:
         """Return the period, or the whole log if the form is invalid."""

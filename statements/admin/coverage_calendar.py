@@ -5,9 +5,7 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
-from django.conf import settings
 from django.urls import reverse
-from django.utils import timezone
 from django.utils.dates import MONTHS, WEEKDAYS_ABBR
 from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy
@@ -15,6 +13,7 @@ from django.utils.translation import gettext_lazy
 from statements.coverage import Period
 from statements.covered_days import DayState, states
 from statements.models import OwnAccount, StatementBalance
+from statements.standing import today
 
 YEAR_MIN, YEAR_MAX = 1990, 2999
 LABELS = {
@@ -51,14 +50,14 @@ class Month:
 
 def context(account: OwnAccount, year_text: str) -> dict[str, Any]:
     """Return the template's context; without a year, that of the newest statement."""
-    today = timezone.now().astimezone(settings.STATEMENT_TIME_ZONE).date()
-    year = _year(account, year_text, today)
-    days = states(account, Period(date(year, 1, 1), date(year, 12, 31)), today)
+    this_day = today()
+    year = _year(account, year_text, this_day)
+    days = states(account, Period(date(year, 1, 1), date(year, 12, 31)), this_day)
     shown = set(days.values())
     return {
         "year": year,
         "previous_year": year - 1 if year - 1 >= max(account.since.year, YEAR_MIN) else None,
-        "next_year": year + 1 if year + 1 <= today.year else None,
+        "next_year": year + 1 if year + 1 <= this_day.year else None,
         "weekdays": list(WEEKDAYS_ABBR.values()),
         "months": [
             _month(account, year, number, days)

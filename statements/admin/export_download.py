@@ -4,7 +4,6 @@ from django.conf import settings
 from django.contrib import messages
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
-from django.utils import timezone
 from django.utils.translation import gettext as _
 
 from ledger.statement import Period
@@ -16,8 +15,7 @@ from statements.models import OwnAccount
 def download(request: HttpRequest) -> HttpResponse:
     """Send the file of the account and the days that the URL chooses; with `inn`, of that organization."""
     accounts = list(OwnAccount.objects.order_by("number"))
-    today = timezone.now().astimezone(settings.STATEMENT_TIME_ZONE).date()
-    choice, _form = choose(request.GET, accounts, today)
+    choice, _form = choose(request.GET, accounts)
     inn = request.GET.get("inn", "")
     if not accounts:
         messages.warning(request, _("Add an own account first: the file names it."))

@@ -6,48 +6,41 @@ from typing import Any
 from urllib.parse import urlencode
 
 from django import forms
-from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db.models import F
 from django.http import QueryDict
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from ledger.admin.organization_page import DAY_MAX, DAY_MIN
+from core.period_form import DAY_MIN, PeriodForm
 from statements.admin.amounts import group_account
 from statements.buckets import Scope
 from statements.coverage import Period
 from statements.models import OwnAccount, StatementBalance, StatementLine
+from statements.standing import today
 
 PERIOD_DAYS_MAX = 366
 SHOWN_BY_DEFAULT = timedelta(days=30)
 
 
-class PeriodForm(forms.Form):
+class AccountPeriodForm(PeriodForm):
     """Account, first and last day; what is missing is completed from the newest statement."""
 
+    field_order = ("account", "first", "last")
     account = forms.ModelChoiceField(
         OwnAccount.objects.order_by("number"),
         required=False,
         label=gettext_lazy("Account"),
         empty_label=gettext_lazy("all accounts"),
     )
-    first = forms.DateField(label=gettext_lazy("from"), required=False)
-    last = forms.DateField(label=gettext_lazy("to"), required=False)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         account: Any = self.fields["account"]
         account.label_from_instance = lambda own: f"{group_account(own.number)} {own.bank}".strip()
-        for name in ("first", "last"):
-            field = self.fields[name]
-            field.widget = forms.DateInput(format="%Y-%m-%d", attrs={"type": "date"})
-            field.validators += [MinValueValidator(DAY_MIN), MaxValueValidator(DAY_MAX)]
 
     def clean(self) -> dict[str, Any]:
-        fields = super().clean() or {}
+        fields = super().clean()
         first, last = fields.get("first"), fields.get("last")
-        if first and last and last < first:
-            raise forms.ValidationError(_("This period ends before it begins."))
         if first and last and (last - first).days >= PERIOD_DAYS_MAX:
             raise forms.ValidationError(_("Choose a period of at most a year."))
         return fields
@@ -78,16 +71,16 @@ def only_line(line: StatementLine) -> Choice:
     return Choice(line.account, period, Scope(line.account.number, period.first, period.last))
 
 
-def choose(query: QueryDict, accounts: list[OwnAccount], today: date) -> tuple[Choice, PeriodForm]:
+def choose(query: QueryDict, accounts: list[OwnAccount]) -> tuple[Choice, AccountPeriodForm]:
     """Return what the URL chooses, and the form that shows it; without a choice, the newest statement."""
-    form = PeriodForm(query if {"account", "first", "last"} & query.keys() else None)
+    form = AccountPeriodForm(query if {"account", "first", "last"} & query.keys() else None)
     fields = form.cleaned_data if form.is_valid() else {}
     account = fields.get("account") or (accounts[0] if len(accounts) == 1 else None)
-    period = _complete(fields.get("first"), fields.get("last"), account, today)
+    period = _complete(fields.get("first"), fields.get("last"), account, today())
     number = account.number if account and len(accounts) > 1 else None
     choice = Choice(account, period, Scope(number, period.first, period.last))
     if not form.errors:
-        form = PeriodForm(initial={"account": account, "first": period.first, "last": period.last})
+        form = AccountPeriodForm(initial={"account": account, "first": period.first, "last": period.last})
     return choice, form
 
 

@@ -4,9 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from django.conf import settings
 from django.http import HttpRequest
-from django.utils import timezone
 from django.utils.functional import Promise
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
@@ -23,6 +21,7 @@ from statements.admin.period_form import Choice, choose
 from statements.buckets import Identity, Total
 from statements.models import Bucket, OwnAccount
 from statements.period_proof import PeriodProof, prove
+from statements.standing import today
 
 ALL = "all"  # in the URL, for the lines of every bucket
 DAYS_LISTED_MAX = 10
@@ -73,10 +72,9 @@ class Term:
 def context(request: HttpRequest) -> dict[str, Any]:
     """Return the template's context; webhooks only for a viewer who may see them."""
     accounts = list(OwnAccount.objects.order_by("number"))
-    today = timezone.now().astimezone(settings.STATEMENT_TIME_ZONE).date()
-    choice, form = choose(request.GET, accounts, today)
+    choice, form = choose(request.GET, accounts)
     shown = [choice.account] if choice.account else accounts
-    proofs = [(account, prove(account, choice.period, today)) for account in shown]
+    proofs = [(account, prove(account, choice.period, today())) for account in shown]
     totals = buckets.totals(choice.scope)
     identity = buckets.identity(choice.scope, totals)
     rows = list(_rows(request, choice, totals))

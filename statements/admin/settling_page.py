@@ -4,7 +4,6 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from django.conf import settings
 from django.contrib import messages
 from django.contrib.admin.sites import AdminSite
 from django.contrib.auth.models import User
@@ -14,7 +13,6 @@ from django.http import Http404, HttpRequest, HttpResponse, QueryDict
 from django.shortcuts import redirect
 from django.template.response import TemplateResponse
 from django.urls import reverse
-from django.utils import timezone
 from django.utils.functional import Promise
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
@@ -80,8 +78,7 @@ _TEXTS: Mapping[Kind, tuple[str | Promise, str | Promise]] = {
 
 def settling_page(request: HttpRequest, site: AdminSite, name: str) -> HttpResponse:
     """Ask for the reason; of a POST with one, create the action and run its first chunk."""
-    today = timezone.now().astimezone(settings.STATEMENT_TIME_ZONE).date()
-    choice, _form = choose(request.GET, list(OwnAccount.objects.order_by("number")), today)
+    choice, _form = choose(request.GET, list(OwnAccount.objects.order_by("number")))
     bucket_name = request.GET.get("bucket", "")
     if (name, bucket_name) not in OFFERED:  # their members are strings
         raise Http404
