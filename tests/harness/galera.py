@@ -13,9 +13,9 @@ import subprocess
 from collections.abc import Sequence
 from contextlib import closing, suppress
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
+from tests.harness.database_cluster import DatabaseCluster
 from tests.harness.servers import CLUSTER_TREE, MariaDB, ServerFailed, free_port
 from tests.harness.wait import wait_until
 
@@ -168,11 +168,8 @@ class GaleraNode(MariaDB):
             raise self._failure("ended instead of joining the cluster")
 
 
-class GaleraCluster:
-    """Three nodes with the surface of one server, for ProcfileStack; the first one bootstraps.
-
-    `data` is a template of MariaDB. Sessions and `pid` are those of the first node that takes writes.
-    """
+class GaleraCluster(DatabaseCluster[GaleraNode]):
+    """Three nodes, of which the first one bootstraps. `data` is a template of MariaDB."""
 
     name = "Galera"
     session_init = GaleraNode.session_init
@@ -191,35 +188,7 @@ class GaleraCluster:
             raise
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        for node in self.nodes:
-            node.__exit__(kind, error, trace)
-
-    @property
-    def url(self) -> str:
-        """Return a DATABASE_URL with all nodes, in their order."""
-        return f"mysql://root@{','.join(f'127.0.0.1:{node.port}' for node in self.nodes)}/prihod"
-
-    @property
-    def socket_path(self) -> Path:
-        return self.first().socket_path
-
-    @property
-    def folder(self) -> Path:
-        return self.nodes[0].folder
-
-    @property
-    def log(self) -> Path:
-        return self.nodes[0].log
-
-    @property
-    def pid(self) -> int:
-        return self.first().pid
-
     def first(self) -> GaleraNode:
-        """Return the first node that takes writes: the writer of clients that list all hosts."""
         return next((node for node in self.nodes if node.is_synced()), self.nodes[0])
 
     def start(self) -> None:
@@ -257,16 +226,3 @@ class GaleraCluster:
             }
             return len(views) == 1 and views.pop()[1] == str(NODES)
         return False
-
-    def checksums(self) -> list[dict[str, Any]]:
-        """Return the checksum of each table, for each node."""
-        return [_checksums(node) for node in self.nodes]
-
-
-def _checksums(node: GaleraNode) -> dict[str, Any]:
-    with closing(node.session()) as session, session.cursor() as cursor:
-        cursor.execute(GaleraNode.session_init)
-        cursor.execute("SELECT table_name FROM information_schema.tables WHERE table_schema = DATABASE()")
-        names = [name for (name,) in cursor.fetchall()]
-        cursor.execute(f"CHECKSUM TABLE {', '.join(names)}")
-        return dict(cursor.fetchall())

@@ -5,10 +5,10 @@ import signal
 from collections.abc import Sequence
 from contextlib import closing, suppress
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 from uuid import uuid4
 
+from tests.harness.database_cluster import DatabaseCluster
 from tests.harness.servers import MYSQL_TREE, MySQL, free_port
 from tests.harness.wait import wait_until
 
@@ -102,38 +102,15 @@ class GroupMember(MySQL):
         return False
 
 
-class ReplicationGroup:
-    """Three members with the surface of one server, for ProcfileStack; the first one founds the group."""
+class ReplicationGroup(DatabaseCluster[GroupMember]):
+    """Three members, of which the first one founds the group."""
 
     name = "MySQL"
-    session_init = ""
 
     def __init__(self, *, data: Path) -> None:
         ports = [free_port() for _ in range(MEMBERS)]
         group = str(uuid4())
         self.nodes = [GroupMember(number, group, ports, data=data) for number in range(MEMBERS)]
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        for node in self.nodes:
-            node.__exit__(kind, error, trace)
-
-    @property
-    def url(self) -> str:
-        return f"mysql://root@{','.join(f'127.0.0.1:{node.port}' for node in self.nodes)}/prihod"
-
-    @property
-    def socket_path(self) -> Path:
-        return self.first().socket_path
-
-    @property
-    def folder(self) -> Path:
-        return self.nodes[0].folder
-
-    @property
-    def pid(self) -> int:
-        return self.first().pid
 
     def first(self) -> GroupMember:
         """Return the primary; the first member if there is none."""
@@ -170,16 +147,3 @@ class ReplicationGroup:
             return all(node.execute(f"SELECT {subsets}")[0])
 
         return next(node for node in self.nodes if has_all(node))
-
-    def checksums(self) -> list[dict[str, Any]]:
-        return [_checksums(node) for node in self.nodes]
-
-
-def _checksums(node: GroupMember) -> dict[str, Any]:
-    names = [
-        name
-        for (name,) in node.execute(
-            "SELECT table_name FROM information_schema.tables WHERE table_schema = DATABASE()"
-        )
-    ]
-    return dict(node.execute(f"CHECKSUM TABLE {', '.join(names)}"))

@@ -1,0 +1,59 @@
+"""What clusters of database servers share: the surface of one server, for ProcfileStack."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Generic, TypeVar
+
+from tests.harness.servers import MariaDB, MySQL
+
+Node = TypeVar("Node", bound=MariaDB | MySQL)
+
+
+class DatabaseCluster(ABC, Generic[Node]):
+    """Nodes on loopback ports. Sessions and `pid` are those of the first node that takes writes."""
+
+    nodes: Sequence[Node]
+    session_init = ""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for node in self.nodes:
+            node.__exit__(kind, error, trace)
+
+    @abstractmethod
+    def first(self) -> Node:
+        """Return the first node that takes writes, which clients that list all hosts use."""
+
+    @property
+    def url(self) -> str:
+        """Return a DATABASE_URL with all nodes, in their order."""
+        return f"mysql://root@{','.join(f'127.0.0.1:{node.port}' for node in self.nodes)}/prihod"
+
+    @property
+    def socket_path(self) -> Path:
+        return self.first().socket_path
+
+    @property
+    def folder(self) -> Path:
+        return self.nodes[0].folder
+
+    @property
+    def pid(self) -> int:
+        return self.first().pid
+
+    def checksums(self) -> list[dict[str, Any]]:
+        """Return the checksum of each table, for each node."""
+        return [self._checksums(node) for node in self.nodes]
+
+    def _checksums(self, node: Node) -> dict[str, Any]:
+        with closing(node.session()) as session, session.cursor() as cursor:
+            if self.session_init:
+                cursor.execute(self.session_init)
+            cursor.execute("SELECT table_name FROM information_schema.tables WHERE table_schema = DATABASE()")
+            names = [name for (name,) in cursor.fetchall()]
+            cursor.execute(f"CHECKSUM TABLE {', '.join(names)}")
+            return dict(cursor.fetchall())
