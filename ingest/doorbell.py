@@ -86,7 +86,8 @@ class Doorbell:
 
     def ring(self) -> None:
         """Request a ring. Never block on the broker, never raise."""
-        self._requested.set()
+        if not self._requested.is_set():  # else the ring to come covers this webhook, too
+            self._requested.set()
         if not self._is_running():
             with self._starting:
                 if not self._is_running():

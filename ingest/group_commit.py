@@ -58,10 +58,14 @@ class GroupCommit:
         Raise Overloaded at once if too many deliveries wait, TimeoutError after STORE_SECONDS_MAX, or the
         DatabaseError that prevented the commit. After a TimeoutError the delivery may still be stored.
         """
-        waiting = _Waiting(arrival, asyncio.get_running_loop().create_future())
+        loop = asyncio.get_running_loop()
+        waiting = _Waiting(arrival, loop.create_future())
         self._enqueue(waiting)
-        async with asyncio.timeout(STORE_SECONDS_MAX):
+        timer = loop.call_later(STORE_SECONDS_MAX, _give_up, waiting.future)  # asyncio.timeout costs more
+        try:
             return await waiting.future
+        finally:
+            timer.cancel()
 
     def close(self) -> None:
         """Store what waits, and end the thread."""
@@ -118,6 +122,11 @@ class GroupCommit:
             if batch:
                 self._queue.put(None)  # the end, after this batch
         return batch
+
+
+def _give_up(future: "asyncio.Future[Stored]") -> None:
+    if not future.done():
+        future.set_exception(TimeoutError())
 
 
 def _store(arrivals: Sequence[Arrival]) -> Sequence[Stored | Exception]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
+from datetime import UTC, datetime
 from enum import Enum
 from functools import cache
 from hashlib import sha256
@@ -11,7 +12,7 @@ from uuid import UUID, uuid4
 
 import structlog
 from django.db import IntegrityError, connection, transaction
-from django.db.models import BigIntegerField, CharField
+from django.db.models import BigIntegerField, CharField, DateTimeField, Field
 from django.utils import timezone
 
 from ingest import delivery_records
@@ -191,11 +192,20 @@ def _prepared_insert() -> _Insert:
     return _Insert(
         head=f"INSERT INTO {Webhook._meta.db_table} ({columns}) VALUES ",  # noqa: S608 no input
         row=f"({', '.join(['%s'] * len(writable))})",
-        columns=[
-            (field.name, None if isinstance(field, _PLAIN) else field.get_db_prep_save) for field in given
-        ],
+        columns=[(field.name, _conversion(field)) for field in given],
         defaults=[field.get_db_prep_save(field.get_default(), connection) for field in others],
     )
+
+
+def _conversion(field: "Field[Any, Any]") -> Callable[[Any, Any], Any] | None:
+    if isinstance(field, _PLAIN):
+        return None
+    return _utc_text if isinstance(field, DateTimeField) else field.get_db_prep_save
+
+
+def _utc_text(value: datetime, _connection: Any) -> str:
+    """Convert as a DateTimeField does with databases in UTC, where it takes half the time of a row."""
+    return str(value.astimezone(UTC).replace(tzinfo=None))
 
 
 def redelivery_difference(webhook: Webhook, terms: PaymentTerms, delivery: Delivery) -> str:

@@ -7,6 +7,7 @@ differ in how long they retry (docs/banks.md).
 import re
 
 import structlog
+from django.conf import settings
 from django.core.exceptions import DisallowedHost
 from django.http import HttpRequest
 from django.utils import timezone
@@ -19,17 +20,24 @@ from ingest.models import Misconfiguration
 
 log = structlog.get_logger(__name__)
 throttle = LogThrottle()
+CACHED_HOSTS_MAX = 128  # a setting such as .example.org allows any number
+_allowed_hosts: set[tuple[str | None, ...]] = set()  # Host, and the setting that allowed it
 _SANE_HOST = re.compile(r"[0-9A-Za-z._:\[\]-]{1,253}")
 
 
 def check_host(request: HttpRequest) -> None:
     """Raise Misconfigured if ALLOWED_HOSTS lacks the request's Host."""
+    checked = request.META.get("HTTP_HOST"), *settings.ALLOWED_HOSTS
+    if checked in _allowed_hosts:
+        return
     try:
         request.get_host()
     except DisallowedHost:
         host = request.META.get("HTTP_HOST", "")
         detail = host if _SANE_HOST.fullmatch(host) else "a malformed name"
         raise Misconfigured(Setting.ALLOWED_HOSTS, detail) from None
+    if len(_allowed_hosts) < CACHED_HOSTS_MAX:
+        _allowed_hosts.add(checked)
 
 
 def report(exc: Misconfigured) -> bool:

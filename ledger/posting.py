@@ -246,7 +246,7 @@ def _log_after_commit(payments: QuerySet[Any], inserted: int) -> None:
     """Log the new balances once the transaction is committed, so that nothing rolled back is logged."""
     if inserted > PAYMENTS_LOGGED_MAX:
         transaction.on_commit(lambda: log.info("balances changed", payments=inserted))
-        if log.isEnabledFor(logging.DEBUG):
+        if log.is_enabled_for(logging.DEBUG):
             operation_ids = list(map(str, payments.values_list("operation_id", flat=True)))
             transaction.on_commit(lambda: log.debug("balances changed by", operation_ids=operation_ids))
         return

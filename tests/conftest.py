@@ -1,14 +1,17 @@
 """Shared fixtures: tiers, the test database, its cleanup after each test, and the message broker."""
 
+import logging
 import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import hypothesis
 import pytest
+import structlog
 from celery import current_app
 from django.contrib.auth.models import Group, Permission
 from django.contrib.contenttypes.models import ContentType
@@ -141,6 +144,21 @@ def private_broker(tmp_path_factory: pytest.TempPathFactory) -> None:
             "data_folder_in": str(folder / "messages"),
             "control_folder": str(folder / "control"),
         }
+
+
+@pytest.fixture
+def log_debug(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> Callable[[ModuleType], None]:
+    """Return a function that lets a module log as with LOG_LEVEL=DEBUG."""
+
+    def let(module: ModuleType) -> None:
+        logger = logging.getLogger(module.__name__)
+        caplog.set_level(logging.DEBUG, logger.name)
+        level = structlog.make_filtering_bound_logger(logging.DEBUG)
+        monkeypatch.setattr(module, "log", structlog.wrap_logger(logger, wrapper_class=level))
+
+    return let
 
 
 @pytest.fixture

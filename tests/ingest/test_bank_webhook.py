@@ -1,6 +1,7 @@
 import json
-import logging
+from collections.abc import Callable
 from io import BytesIO
+from types import ModuleType
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -12,7 +13,7 @@ from django.test import Client
 from pytest_django import Settings
 from structlog.contextvars import get_contextvars
 
-from ingest import doorbell, inbox
+from ingest import doorbell, inbox, views
 from ingest.models import ConflictingDelivery, RejectedDelivery, Webhook
 from ingest.payment_fingerprint import payment_fingerprint
 from ingest.views import BODY_BYTES_MAX
@@ -62,9 +63,9 @@ def test_log_context_has_operation_id_after_parsing() -> None:
 
 
 @pytest.mark.django_db
-def test_debug_log_has_store_result(caplog: pytest.LogCaptureFixture) -> None:
+def test_debug_log_has_store_result(log_debug: Callable[[ModuleType], None]) -> None:
     payment = terms()
-    caplog.set_level(logging.DEBUG, "ingest.views")
+    log_debug(views)
     with structlog.testing.capture_logs() as events:
         deliver(payment_body(payment))
         deliver(payment_body(payment))

@@ -1,4 +1,5 @@
-import logging
+from collections.abc import Callable
+from types import ModuleType
 
 import pytest
 import structlog
@@ -8,6 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pytest_django import DjangoAssertNumQueries, DjangoCaptureOnCommitCallbacks
 
+from ledger import posting
 from ledger.exceptions import MissingOrganizations
 from ledger.models import BalanceLog, Organization, Payment
 from ledger.money import BALANCE_KOPECKS_MAX
@@ -224,10 +226,11 @@ def test_balance_changes_of_large_batch_are_one_log_event(
 
 
 def test_debug_log_names_operations_of_large_batch(
-    django_capture_on_commit_callbacks: DjangoCaptureOnCommitCallbacks, caplog: pytest.LogCaptureFixture
+    django_capture_on_commit_callbacks: DjangoCaptureOnCommitCallbacks,
+    log_debug: Callable[[ModuleType], None],
 ) -> None:
     batch = [terms() for _ in range(PAYMENTS_LOGGED_MAX + 1)]
-    caplog.set_level(logging.DEBUG, "ledger.posting")
+    log_debug(posting)
     with structlog.testing.capture_logs() as events, django_capture_on_commit_callbacks(execute=True):
         post_payments(*batch)
 
