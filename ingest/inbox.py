@@ -187,11 +187,11 @@ def _prepared_insert() -> _Insert:
         field for field in Webhook._meta.concrete_fields if not field.primary_key and not field.generated
     ]
     given = [field for field in writable if field.name in _GIVEN]
-    others = [field for field in writable if field.name not in _GIVEN]
+    others = [field for field in writable if field.name not in _GIVEN and field.get_default() is not None]
     columns = ", ".join(connection.ops.quote_name(str(field.column)) for field in [*given, *others])
     return _Insert(
         head=f"INSERT INTO {Webhook._meta.db_table} ({columns}) VALUES ",  # noqa: S608 no input
-        row=f"({', '.join(['%s'] * len(writable))})",
+        row=f"({', '.join(['%s'] * (len(given) + len(others)))})",
         columns=[(field.name, _conversion(field)) for field in given],
         defaults=[field.get_db_prep_save(field.get_default(), connection) for field in others],
     )

@@ -19,7 +19,7 @@ from core.http import (
     service_unavailable,
 )
 from ingest import arrivals, authentication, doorbell, misconfiguration
-from ingest.banks.events import CreditEvent, IgnoredEvent, UnrecognizedEvent
+from ingest.banks.events import BankEvent, CreditEvent, IgnoredEvent, UnrecognizedEvent
 from ingest.banks.registry import BankEndpoint
 from ingest.exceptions import (
     BodyTooLong,
@@ -93,10 +93,10 @@ async def _receive(request: HttpRequest, endpoint: BankEndpoint) -> HttpResponse
         authentication.log_denied(endpoint.name, str(exc), address)
         return error_response(401, "not authorized", WWW_Authenticate=CHALLENGE)
     except InvalidDelivery as exc:
-        await _store(request, Arrival(delivery, Rejection(str(exc)), b""))
+        await _store(request, Arrival(delivery, Rejection(str(exc)), b"", get_contextvars()))
         log.info("delivery rejected", endpoint=endpoint.name, reason=str(exc))
         return error_response(400, str(exc))
-    return json_response(DeliveryAck(await _acknowledge(request, Arrival(delivery, event, payload))))
+    return json_response(DeliveryAck(await _acknowledge(request, delivery, event, payload)))
 
 
 def body_length(header: str) -> int:
@@ -109,18 +109,21 @@ def body_length(header: str) -> int:
     return int(digits)
 
 
-async def _acknowledge(request: HttpRequest, arrival: Arrival) -> AckStatus:
-    event, source = arrival.event, arrival.delivery.source
+async def _acknowledge(
+    request: HttpRequest, delivery: Delivery, event: BankEvent, payload: bytes
+) -> AckStatus:
     if isinstance(event, CreditEvent):
         bind_contextvars(operation_id=str(event.terms.operation_id))
-    result = await _store(request, arrival)
+    result = await _store(request, Arrival(delivery, event, payload, get_contextvars()))
     if isinstance(event, UnrecognizedEvent):
         return "unrecognized"
     if isinstance(event, IgnoredEvent):
-        log.debug("delivery ignored", endpoint=source, reason=event.reason)
+        log.debug("delivery ignored", endpoint=delivery.source, reason=event.reason)
         return "ignored"
     if result is not None:
-        log.debug("delivery stored", endpoint=source, result=result.value)  # INFO would cost too much
+        log.debug(
+            "delivery stored", endpoint=delivery.source, result=result.value
+        )  # INFO would cost too much
     if result is not StoreResult.CREATED:
         return "already processed"
     doorbell.ring()
@@ -130,7 +133,7 @@ async def _acknowledge(request: HttpRequest, arrival: Arrival) -> AckStatus:
 async def _store(request: HttpRequest, arrival: Arrival) -> StoreResult | None:
     """Store with all that arrive at the same time, or under WSGI alone, in the request's thread."""
     if isinstance(request, ASGIRequest):
-        return await group_commit.store(arrival._replace(log_context=get_contextvars()))
+        return await group_commit.store(arrival)
     return await sync_to_async(arrivals.store_arrival)(arrival)
 
 
