@@ -13,6 +13,7 @@ import hypothesis
 import pytest
 import structlog
 from celery import current_app
+from django.conf import settings
 from django.contrib.auth.models import Group, Permission
 from django.contrib.contenttypes.models import ContentType
 from django.core.management import call_command
@@ -133,6 +134,12 @@ def empty(tables: list[str]) -> None:
         connection.ops.execute_sql_flush(connection.ops.sql_flush(no_style(), tables))
     finally:
         triggers.create(connection)  # including those that the test dropped
+
+
+@pytest.fixture(scope="session", autouse=True)
+def static_files_on_demand() -> None:
+    """Keep WhiteNoise from listing all static files for each test client, which takes 20 ms."""
+    settings.WHITENOISE_AUTOREFRESH = True
 
 
 @pytest.fixture(scope="session", autouse=True)

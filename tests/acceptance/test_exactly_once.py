@@ -17,7 +17,7 @@ from tests.acceptance.conftest import StackBuilder
 from tests.factories import ROMASHKA, VASILEK
 from tests.harness.launcher_stack import LauncherStack
 from tests.harness.servers import ROOT
-from tests.markers import every_database
+from tests.markers import embedded_too, every_database
 
 
 def webhook(amount: object = 100, inn: str = ROMASHKA, operation_id: str = "") -> dict[str, object]:
@@ -60,7 +60,7 @@ def test_simulated_bank_reads_with_its_api_key(new_stack: StackBuilder) -> None:
         assert stack.api_key not in stack.output()
 
 
-@every_database
+@pytest.mark.long
 def test_parallel_workers_keep_a_hot_organization_exact(new_stack: StackBuilder) -> None:
     with new_stack(WORKER_PROCESSES="4", BATCH_SIZE_MAX="10") as stack:
         assert_exact(stack, "--count", "500", "--organizations", "1", "--duplicates", "0.2")
@@ -81,7 +81,6 @@ def test_simultaneous_deliveries_of_one_operation_credit_once(stack: LauncherSta
     assert (newest["seq"], first["operation_id"]) == (2, delivery["operation_id"])
 
 
-@every_database
 def test_killed_pool_processes_neither_lose_nor_double_a_payment(new_stack: StackBuilder) -> None:
     if not os.environ.get("REDIS_URL"):
         pytest.skip("the file broker runs a single worker process")
@@ -99,7 +98,7 @@ def test_killed_pool_processes_neither_lose_nor_double_a_payment(new_stack: Stac
         assert stack.manage("verify_ledger").returncode == 0
 
 
-@every_database
+@embedded_too
 def test_deleted_broker_folder_loses_no_payment(new_stack: StackBuilder) -> None:
     if os.environ.get("REDIS_URL"):
         pytest.skip("this run uses Redis")
@@ -127,7 +126,7 @@ def refusing_redis() -> str:
     return f"redis://127.0.0.1:{port}"
 
 
-@pytest.mark.parametrize("broken", ["hung_redis", "refusing_redis"])
+@pytest.mark.parametrize("broken", ["hung_redis", pytest.param("refusing_redis", marks=pytest.mark.long)])
 def test_unavailable_redis_neither_fails_nor_delays_a_delivery(
     broken: str, new_stack: StackBuilder, request: pytest.FixtureRequest
 ) -> None:

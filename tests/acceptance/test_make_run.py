@@ -12,7 +12,7 @@ from devtools.run import SAMPLE_DELIVERY
 from tests.acceptance.conftest import StackBuilder
 from tests.harness.launcher_stack import LauncherStack
 from tests.harness.servers import free_port
-from tests.markers import embedded_too, every_database
+from tests.markers import embedded_too, every_database, sqlite_run_only
 
 INN = "1234567890"
 NOISE = ["Warning", "Traceback", "killed", "No hostname", "superuser", "--------", "Booting", "is starting"]
@@ -47,7 +47,7 @@ def test_ledger_verification_passes(stack: LauncherStack) -> None:
     assert verified.returncode == 0, verified.stdout + verified.stderr
 
 
-@embedded_too
+@sqlite_run_only
 def test_admin_login_page_serves_its_stylesheets(stack: LauncherStack) -> None:
     status, page = stack.get("/admin/login/")
     assert status == 200
@@ -57,7 +57,7 @@ def test_admin_login_page_serves_its_stylesheets(stack: LauncherStack) -> None:
     assert {stack.get(sheet)[0] for sheet in sheets} == {200}
 
 
-@embedded_too
+@sqlite_run_only
 def test_printed_password_is_the_admins(stack: LauncherStack) -> None:
     password = printed_password(stack)
     check = f"User.objects.get(username='admin').check_password('{password}')"
@@ -90,7 +90,7 @@ def test_restart_keeps_data_and_secret_key(new_stack: StackBuilder) -> None:
         assert (stack.data_dir / "secret_key").stat().st_mode & 0o777 == 0o600
 
 
-@embedded_too
+@sqlite_run_only
 def test_ctrl_c_stops_every_process_cleanly(new_stack: StackBuilder) -> None:
     with new_stack() as stack:
         assert len(stack.pids()) >= 6  # launcher, web and its two, worker (and, with Redis, its two), beat
@@ -99,7 +99,7 @@ def test_ctrl_c_stops_every_process_cleanly(new_stack: StackBuilder) -> None:
         assert [text for text in NOISE if text in stack.output()] == []
 
 
-@embedded_too
+@sqlite_run_only
 @pytest.mark.parametrize(("name", "command"), [("web", "gunicorn"), ("worker", "--concurrency")])
 def test_death_of_one_process_stops_all(new_stack: StackBuilder, name: str, command: str) -> None:
     with new_stack() as stack:
@@ -110,7 +110,7 @@ def test_death_of_one_process_stops_all(new_stack: StackBuilder, name: str, comm
         assert f"{name} ended by signal SIGKILL" in stack.output()
 
 
-@embedded_too
+@sqlite_run_only
 def test_readiness_is_reported_once_the_worker_is_ready(new_stack: StackBuilder) -> None:
     stack = new_stack(WEB_PROCESSES="1")
     stack.launch()
@@ -147,7 +147,7 @@ def test_production_settings_start(new_stack: StackBuilder) -> None:
         assert not (stack.data_dir / "secret_key").exists()
 
 
-@embedded_too
+@sqlite_run_only
 def test_two_stacks_run_in_parallel(stack: LauncherStack, new_stack: StackBuilder) -> None:
     inn = "7707083893"
     webhook = {**json.loads(SAMPLE_DELIVERY), "operation_id": str(uuid4()), "payer_inn": inn}
@@ -171,7 +171,7 @@ def test_console_output_has_no_noise(stack: LauncherStack) -> None:
     assert [text for text in NOISE if text in stack.output()] == []
 
 
-@embedded_too
+@sqlite_run_only
 def test_second_start_on_one_data_dir_is_refused_without_changes(new_stack: StackBuilder) -> None:
     with new_stack(WEB_PROCESSES="1") as stack:
         before = {
@@ -196,7 +196,7 @@ def test_killed_launcher_stops_its_processes(new_stack: StackBuilder) -> None:
         stack.wait_until(lambda: stack.pids() == [], "the end of all processes")
 
 
-@pytest.mark.parametrize("host", ["::1", "::"])
+@pytest.mark.parametrize("host", ["::1", pytest.param("::", marks=pytest.mark.long)])
 def test_ipv6_host_is_bound_and_printed_in_brackets(new_stack: StackBuilder, host: str) -> None:
     stack = new_stack(HOST=host, WEB_PROCESSES="1")
     with stack:
@@ -212,7 +212,7 @@ def test_ipv6_host_is_bound_and_printed_in_brackets(new_stack: StackBuilder, hos
             assert stack.is_ready()  # of 127.0.0.1
 
 
-@embedded_too
+@sqlite_run_only
 def test_printed_commands_carry_their_environment(stack: LauncherStack) -> None:
     needed = f"DATA_DIR={stack.data_dir} PORT={stack.port} "
     assert stack.output().count(needed) >= 1

@@ -24,7 +24,6 @@ from tests.acceptance.conftest import StackBuilder
 from tests.factories import ROMASHKA, payment_body, terms
 from tests.harness.launcher_stack import LauncherStack
 from tests.ingest.test_signatures import pem, token
-from tests.markers import every_database
 
 OLD, NEW = "old-old-old-old-old-old-old-old0", "new-new-new-new-new-new-new-new0"
 Signed = tuple[bytes, dict[str, str]]
@@ -174,6 +173,7 @@ def logged_in(stack: LauncherStack) -> Callable[[], bool]:
     return lambda: bool(browser.open(f"{stack.url}/admin/").geturl() == f"{stack.url}/admin/")
 
 
+@pytest.mark.long
 def test_secret_key_rotation_keeps_sessions(new_stack: StackBuilder) -> None:
     with new_stack(SECRET_KEY=OLD * 2, **environment_of(OLD, NEW)) as stack:
         is_logged_in = logged_in(stack)
@@ -194,7 +194,6 @@ def test_secret_key_rotation_keeps_sessions(new_stack: StackBuilder) -> None:
         assert sessions_kept[0]
 
 
-@every_database
 @pytest.mark.skipif(
     not os.environ.get("DATABASE_URL", "").startswith("mysql:"), reason="SQLite has no passwords"
 )
