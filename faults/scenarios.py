@@ -313,6 +313,8 @@ def disk_full(run: ScenarioRun) -> None:
             aside.submit(storm, run, run.bank.deliveries.batch(BATCH))
             run.observe(3)
             filler.unlink()
+            if not run.stack.mariadb.is_running():  # it aborts if the full disk is that of its redo log
+                run.stack.mariadb.start()
 
 
 # Stopped processes
