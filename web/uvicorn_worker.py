@@ -29,6 +29,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn_worker import UvicornWorker
 
 REQUEST_READ_SECONDS_MAX = 10.0  # for a complete request, from its first byte or the accepted connection
+BODY_BYTES_PER_SECOND_MIN = 16 * 1024  # in each of these times, of a long body, which may take several
+LONG_BODY_BYTES_MAX = 17 * 1024 * 1024  # a bank statement in a form; also nginx's limit
 LINGER_SECONDS_MAX = 2.0  # for a client to close the connection after a refusal (RFC 9112, 9.6)
 SEND_SECONDS_MAX = 10  # for a client to acknowledge what it was sent
 SEND_BUFFER_BYTES = 512 * 1024  # larger than any response to an unauthenticated client
@@ -40,6 +42,7 @@ HEAD_BYTES_MAX = 32 * 1024
 CONNECTIONS_MAX = 2000  # per process; below the open files that config/gunicorn.py asks for
 CACHED_ADDRESSES_MAX = 128
 SHUTDOWN_SECONDS_MAX = 8  # for requests in progress
+_BODY_BEGINS = -(1 << 62)  # the count of a head's bytes once it is complete
 
 
 class _Refused(Exception):
@@ -119,7 +122,7 @@ class BoundedProtocol(HttpToolsProtocol):
             raise _Refused
         if self.parser.should_upgrade():  # parsed again
             return
-        self._head_bytes = -(1 << 62)  # of a body, which the application limits
+        self._head_bytes = _BODY_BEGINS
         if self._is_proxy and (b"x-forwarded-proto", b"https") in self.headers:
             self.scope["scheme"] = "https"
         if len(self.url) > URL_BYTES_MAX:
@@ -192,8 +195,17 @@ class BoundedProtocol(HttpToolsProtocol):
     def _start_reading(self) -> None:
         if self._deadline is None:
             self._head_bytes = 0
-            self._deadline = self.loop.call_later(REQUEST_READ_SECONDS_MAX, self.abort)
+            self._deadline = self.loop.call_later(REQUEST_READ_SECONDS_MAX, self._check_reading, 0)
             self._idle.setdefault(self)
+
+    def _check_reading(self, bytes_before: int) -> None:
+        """Close the connection, unless a long body arrives as over a slow line, or waits for its reader."""
+        body_bytes = self._head_bytes - _BODY_BEGINS  # more than the maximum if the head is incomplete
+        bytes_min = bytes_before + REQUEST_READ_SECONDS_MAX * BODY_BYTES_PER_SECOND_MIN
+        if body_bytes > LONG_BODY_BYTES_MAX or (body_bytes < bytes_min and not self.flow.read_paused):
+            self.abort()
+        else:
+            self._deadline = self.loop.call_later(REQUEST_READ_SECONDS_MAX, self._check_reading, body_bytes)
 
     def _stop_reading(self) -> None:
         if self._deadline is not None:

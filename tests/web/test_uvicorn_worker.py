@@ -46,7 +46,7 @@ class Client:
     async def is_closed(self) -> bool:
         try:
             return await self._reader.read(1) == b""
-        except ConnectionResetError:
+        except ConnectionError:
             return True
 
 
@@ -148,6 +148,34 @@ def test_request_that_stays_incomplete_is_closed(
             if before:
                 await client.answer()
             assert await client.is_closed()
+
+    run(test)
+
+
+@pytest.mark.parametrize(("parts", "is_slow"), [(8, False), (3, True), (30, True)])
+def test_long_body_may_be_slow_but_not_too_slow_or_too_long(
+    parts: int, is_slow: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The client sends a part in each third of the time, of eight it has announced, or of more."""
+    seconds, part = 0.3, b"x" * 100
+    monkeypatch.setattr(uvicorn_worker, "REQUEST_READ_SECONDS_MAX", seconds)
+    monkeypatch.setattr(uvicorn_worker, "BODY_BYTES_PER_SECOND_MIN", len(part) / seconds)
+    monkeypatch.setattr(uvicorn_worker, "LONG_BODY_BYTES_MAX", 10 * len(part))
+
+    async def test() -> None:
+        async with serving() as connect:
+            client = await connect()
+            length = max(parts, 8) * len(part)
+            client.writer.write(b"POST /long HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % length)
+            for _ in range(parts):
+                await asyncio.sleep(seconds / 3)
+                if client.writer.is_closing():
+                    break
+                client.writer.write(part)
+            if is_slow:
+                assert await client.is_closed()
+            else:
+                assert await client.answer() == (200, b"/long http " + part * 8)
 
     run(test)
 
