@@ -1,6 +1,15 @@
 """All scenarios by name: each module registers its own when it is imported."""
 
-from faults import cluster_scenarios, correction_scenarios, scenarios, version_scenarios
+from faults import (
+    cluster_scenarios,
+    correction_scenarios,
+    scenarios,
+    statement_scenarios,
+    version_scenarios,
+)
 
-MODULES = (scenarios, correction_scenarios, version_scenarios, cluster_scenarios)
+MODULES = (
+    *(scenarios, correction_scenarios, version_scenarios, statement_scenarios),
+    *(cluster_scenarios,),
+)
 SCENARIOS = scenarios.SCENARIOS

@@ -5,30 +5,27 @@ Each check yields one sentence per violation.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
+from faults.database_guards import check_guards
 from faults.expected_ledger import Corrections, Ledger, expected_ledger, read_corrections, versions
 from tests.harness.bank_client import Attempt, DeliveredTerms, RecordingBank
-from tests.harness.procfile_stack import DATABASE_ERRORS, ProcfileStack, execute
+from tests.harness.procfile_stack import ProcfileStack
 
 MustFail = Callable[[DeliveredTerms], bool]  # which webhooks have to end failed
+STATEMENT_SOURCE = "statement"  # of webhooks that were posted from bank statements
 Entry = tuple[int, UUID, int, int]  # seq, operation, amount, balance after
-APPEND_ONLY = {  # tables, each with a column
-    "ledger_payment": "amount_kopecks",
-    "ledger_balancelog": "amount_kopecks",
-    "ledger_replacement": "payment_id",
-}
 
 
 @dataclass(frozen=True)
 class InboxRow:
     terms: DeliveredTerms
     status: str
+    source: str
 
 
 @dataclass(frozen=True)
@@ -43,16 +40,17 @@ class DatabaseState:
     conflicts: Counter[UUID]
     rejected: int
     corrections: Corrections
+    merged: Set[UUID]  # webhooks whose payment was posted from a bank statement before
 
 
 def read(stack: ProcfileStack) -> DatabaseState:
     inbox, payments, entries = defaultdict(list), defaultdict(list), defaultdict(list)
     columns = "operation_id, {inn}, amount_kopecks, document_number"
-    for *webhook, status in stack.sql(
-        f"SELECT {columns.format(inn='payer_inn')}, status FROM ingest_webhook"
+    for *webhook, status, source in stack.sql(
+        f"SELECT {columns.format(inn='payer_inn')}, status, source FROM ingest_webhook"
     ):
         terms = _terms(webhook)
-        inbox[terms.operation_id].append(InboxRow(terms, status))
+        inbox[terms.operation_id].append(InboxRow(terms, status, source))
     joined = "FROM ledger_payment p JOIN ledger_organization o ON o.id = p.organization_id"
     for row in stack.sql(f"SELECT {columns.format(inn='inn')} {joined}"):
         terms = _terms(row)
@@ -73,12 +71,23 @@ def read(stack: ProcfileStack) -> DatabaseState:
         _redeliveries(stack, "ingest_conflictingdelivery"),
         int(stack.sql("SELECT COUNT(*) FROM ingest_rejecteddelivery")[0][0]),
         read_corrections(stack),
+        _merged(stack),
     )
 
 
 def _terms(row: Sequence[Any]) -> DeliveredTerms:
     operation_id, inn, amount, number = row
     return DeliveredTerms(UUID(str(operation_id)), inn, amount, number)
+
+
+def _merged(stack: ProcfileStack) -> set[UUID]:
+    """Return the merged webhooks that name payer and amount of what they are merged into."""
+    into_equal = (
+        "SELECT w.operation_id FROM ingest_statementwebhook s JOIN ingest_webhook w ON w.id = s.merged_id"
+        " JOIN ingest_webhook p ON p.id = s.webhook_id AND p.payer_inn = w.payer_inn"
+        " AND p.amount_kopecks = w.amount_kopecks"
+    )
+    return {UUID(str(operation_id)) for (operation_id,) in stack.sql(into_equal)}
 
 
 def _redeliveries(stack: ProcfileStack, table: str) -> Counter[UUID]:
@@ -99,7 +108,7 @@ def check(stack: ProcfileStack, bank: RecordingBank, must_fail: MustFail) -> lis
         *_final_statuses(state, must_fail),
         *_ledger(state, model(state, must_fail, bank.history)),
         *_check_readers(bank, state),
-        *_check_database_guards(stack),
+        *check_guards(stack),
         *_verify_ledger(stack),
     ]
 
@@ -125,7 +134,8 @@ def _kind(attempt: Attempt) -> str:
 def _inbox(history: Sequence[Attempt], state: DatabaseState) -> Iterator[str]:
     """P1 and P2 at the endpoint: each ok is stored once, each unknown at most once, each refused never."""
     sent = by_operation(history)
-    for operation_id in state.inbox.keys() - sent.keys():
+    from_banks = {key for key, rows in state.inbox.items() if rows[0].source != STATEMENT_SOURCE}
+    for operation_id in from_banks - sent.keys():
         yield f"inbox: operation {operation_id} was never sent"
     for operation_id, attempts in sent.items():
         rows = state.inbox.get(operation_id, ())
@@ -185,14 +195,16 @@ def _final_statuses(state: DatabaseState, must_fail: MustFail) -> Iterator[str]:
     """P5: every webhook reaches its final status, and the right one."""
     for operation_id, rows in state.inbox.items():
         for row in rows:
-            final = "failed" if must_fail(row.terms) else "applied"
+            good = "merged" if operation_id in state.merged else "applied"
+            final = "failed" if must_fail(row.terms) else good
             if row.status != final:
                 yield f"inbox: operation {operation_id} ended {row.status} instead of {final}"
 
 
 def model(state: DatabaseState, must_fail: MustFail, history: Sequence[Attempt]) -> Ledger:
     """Return what a single thread without faults would have posted: payments and reversals."""
-    posted = [rows[0].terms for rows in state.inbox.values() if not must_fail(rows[0].terms)]
+    stored = {operation: rows[0].terms for operation, rows in state.inbox.items()}
+    posted = [each for key, each in stored.items() if key not in state.merged and not must_fail(each)]
     done = {**state.corrections.done, **versions(history)}
     return expected_ledger(posted, replace(state.corrections, done=done))
 
@@ -245,52 +257,6 @@ def _check_readers(bank: RecordingBank, state: DatabaseState) -> Iterator[str]:
             row = [UUID(operation_id), *(Decimal(rubles).scaleb(2) for rubles in (amount, balance))]
             if entries.get(seq) != row:
                 yield f"readers: {inn}: entry {seq} was read, and is not in the ledger like this"
-
-
-def _check_database_guards(stack: ProcfileStack) -> Iterator[str]:
-    """P2 and P4 enforced by the database itself: forbidden statements must fail."""
-    with closing(stack.session()) as session:
-        # Otherwise a foreign key could refuse instead of the unique key under test.
-        execute(session, "PRAGMA foreign_keys = OFF" if stack.embedded else "SET foreign_key_checks = 0")
-        negative = "UPDATE ledger_organization SET balance_kopecks = -1"
-        yield from _try_forbidden(session, "make a balance negative", negative)
-        for table, column in APPEND_ONLY.items():
-            first = f"id = (SELECT id FROM (SELECT MIN(id) AS id FROM {table}) oldest)"
-            update = f"UPDATE {table} SET {column} = {column} + 1 WHERE {first}"
-            yield from _try_forbidden(session, f"change a row of {table}", update)
-            yield from _try_forbidden(
-                session, f"delete a row of {table}", f"DELETE FROM {table} WHERE {first}"
-            )
-        yield from _try_duplicate(session, "ingest_webhook", "operation_id")
-        yield from _try_duplicate(session, "ledger_payment", "operation_id")
-        yield from _try_duplicate(session, "ledger_payment", "reverses_id", operation_id=f"'{'0' * 32}'")
-        yield from _try_duplicate(session, "ledger_replacement", "replaced_id", payment_id=-1)
-        yield from _try_duplicate(session, "ledger_replacement", "payment_id", replaced_id=-1)
-        yield from _try_duplicate(session, "ledger_balancelog", "organization_id and seq", payment_id=-1)
-        yield from _try_duplicate(session, "ledger_balancelog", "payment_id", seq=10**9)
-
-
-def _try_duplicate(session: Any, table: str, key: str, **changed: int | str) -> Iterator[str]:
-    """Copy a row, of reversals if the key is theirs, except the columns `changed`."""
-    where = "WHERE reverses_id IS NOT NULL " if key == "reverses_id" else ""
-    with closing(session.cursor()) as cursor:
-        cursor.execute(f"SELECT * FROM {table} LIMIT 1")
-        names = [column[0] for column in cursor.description if column[0] != "id"]
-    values = [str(changed.get(name, name)) for name in names]
-    copy = f"INSERT INTO {table} ({', '.join(names)}) SELECT {', '.join(values)} FROM {table} {where}LIMIT 1"
-    yield from _try_forbidden(session, f"double {key} of {table}", copy)
-
-
-def _try_forbidden(session: Any, what: str, statement: str) -> Iterator[str]:
-    with closing(session.cursor()) as cursor:
-        try:
-            cursor.execute(statement)
-            if cursor.rowcount:  # 0 rows: the table is empty
-                yield f"guards: the database permits to {what}"
-        except DATABASE_ERRORS:
-            pass
-        finally:
-            session.rollback()
 
 
 def _verify_ledger(stack: ProcfileStack) -> Iterator[str]:

@@ -12,7 +12,8 @@ from functools import partial
 from random import Random
 from typing import Any
 
-from faults.correcting_operator import Operator, sign_in
+from faults.admin_browser import sign_in
+from faults.correcting_operator import Operator
 from faults.observer import Observer
 from faults.scenario_run import ScenarioRun, failpoint_environment
 from faults.scenarios import scenario

@@ -9,7 +9,7 @@ from faults.scenario_run import Result, run_scenario
 
 @dataclass(frozen=True)
 class SeededBug:
-    """`name` is one of faults/failpoints.py's bugs or, with `sql`, a key dropped from the database."""
+    """`name` is one of faults/seeded_bug_code.py's bugs or, with `sql`, a key dropped from the database."""
 
     name: str
     description: str
@@ -24,6 +24,10 @@ class SeededBug:
         return result, next(found, "")
 
 
+NO_MATCH_KEYS = (
+    "ALTER TABLE statements_match ADD INDEX plain_line (line_id), ADD INDEX plain_webhook (webhook_id),"
+    " DROP INDEX match_line_unique, DROP INDEX match_webhook_unique"
+)
 SEEDED_BUGS = [
     SeededBug(
         "no_organization_lock",
@@ -132,6 +136,55 @@ SEEDED_BUGS = [
         "corrections_concurrent",
         "guards: .* double reverses_id of ledger_payment",
         "ALTER TABLE ledger_payment ADD INDEX plain (reverses_id), DROP INDEX reverses_id",
+    ),
+    SeededBug(
+        "no_match_keys",
+        "the database has no unique keys of live matches",
+        "statements_posted",
+        "guards: .* double line_id and live of statements_match",
+        NO_MATCH_KEYS,
+    ),
+    SeededBug(
+        "lines_posted_twice",
+        "a line is posted again under another operation id",
+        "statements_posted",
+        "statements: .* are credited 2 times",
+    ),
+    SeededBug(
+        "line_in_no_bucket",
+        "a line that came in is in no bucket of the reconciliation",
+        "statements_posted",
+        "statements: the buckets have",
+    ),
+    SeededBug(
+        "matched_with_tolerance",
+        "a line matches a webhook of a kopeck more or less",
+        "statements_posted",
+        "statements: -?1 kopecks are unexplained",
+    ),
+    SeededBug(
+        "lines_of_each_file",
+        "a line that another file has, too, is stored again",
+        "statements_posted",
+        "statements: .* lines are stored, the files have",
+    ),
+    SeededBug(
+        "unproven_lines_posted",
+        "lines of an unproven statement are posted",
+        "statements_posted",
+        "statements: .* are credited 1 times instead of 0",
+    ),
+    SeededBug(
+        "breaks_overlooked",
+        "a day's closing balance that is not the next opening balance is not shown",
+        "statements_posted",
+        "statements: 0 breaks between balances are shown",
+    ),
+    SeededBug(
+        "late_webhooks_posted",
+        "a webhook whose payment was posted from a statement is posted, too",
+        "statements_posted",
+        "statements: .* are credited 2 times",
     ),
     SeededBug(
         "organization_updated_after_commit",
