@@ -15,10 +15,14 @@ from django_otp.plugins.otp_totp.models import TOTPDevice
 from api.keys import issue
 from ingest import inbox, operator_actions
 from ingest.models import ConflictingDelivery, LedgerVerification, OperatorAction, Webhook
+from statements.importing import import_statement
+from statements.models import OwnAccount
+from statements.rejecting import record_rejected
 from tests import admin_rows
 from tests.admin_client import admin_url, staff_client, superuser_client
 from tests.factories import IVANOV, SAMPLE, VASILEK, make_webhook, payment_body, post_payments, terms
 from tests.markers import sqlite_run_only
+from tests.statements.files import document, section, statement
 
 pytestmark = [pytest.mark.django_db, sqlite_run_only]
 PAYER = "7736050003"  # in the ledger; the webhook of the same operation has VASILEK
@@ -41,6 +45,10 @@ SECRETS: dict[str, set[str]] = {
     "of-the-traceback": {"view_taskresult"},
     "of-the-drift": {"view_ledgerverification"},
     "of-the-act": {"view_operatoraction", "view_webhook"},
+    "of-the-statement": {"view_bankstatement"},
+    "of-the-line": {"view_statementline", "view_bankstatement"},
+    "of-the-refused": {"view_rejectedstatement"},
+    "of-the-account": {"view_ownaccount", "view_statementline", "view_bankstatement"},
     SAMPLE: {"view_apikey"},
     "key-of-the-phone": set(),
 }
@@ -68,6 +76,10 @@ def rows() -> None:
     operator_actions.create(
         OperatorAction.Kind.REPLAY, {webhook.pk}, User.objects.earliest("pk"), "of-the-act"
     )
+    OwnAccount.objects.update(bank="of-the-account")
+    line = document(Номер="99", НазначениеПлатежа="of-the-line")
+    import_statement(statement(section(), line).encode("cp1251"), "of-the-statement")
+    record_rejected("of-the-refused", b"", "empty: the file is empty", "empty")
     issue("a program", SAMPLE)
 
 
@@ -81,6 +93,9 @@ PERMISSIONS = [
         "decide_duplicate",
         "add_apikey",
         "revoke_apikey",
+        "add_bankstatement",
+        "accept_statement",
+        "settle_line",
     ),
 ]
 

@@ -13,11 +13,13 @@ from typing import Any
 from urllib.parse import urlencode
 
 import pytest
+from django.core.files.uploadedfile import SimpleUploadedFile
 from django.db import transaction
 from django.test import Client, override_settings
 
 from tests import admin_rows
 from tests.admin_client import staff_client, superuser_client
+from tests.statements.files import document, section, statement
 
 pytestmark = pytest.mark.django_db
 REQUESTS_PER_USER = int(os.environ.get("ADMIN_REQUESTS", "200"))
@@ -28,6 +30,8 @@ WORDS = [
     *("\0", "a\0b", "'", '"', "%", "\\", "<b>", "٣", "\N{BOMB}", "\ud800", "a" * 1000, "a " * 1000, "//e.x/"),
     *("javascript:x", "http://[::1", "0001-01-01", "9999-12-31", "99999-01-01"),
     *("0001-01-01 00:00:00+14:00", "9999-12-31 23:59:59-14:00"),
+    *("post", "take_back", "unmatch", "missing_webhook", "matched", "not_on_statement"),
+    *("2026-03-02", "2026-03-02.1", "-2026-03-02.9223372036854775808"),
 ]
 NAMES = [
     *("o", "p", "q", "e", "all", "_popup", "_to_field", "_changelist_filters", "_facets", "next", "ids"),
@@ -42,6 +46,7 @@ NAMES = [
     ),
     *("created_at__gte", "is_staff__exact", "groups__id__exact", "groups__isnull", "received_at__year"),
     *("id__in_literals", "id__in", "pk"),
+    *("account", "bucket", "row", "chosen", "at", "month", "verdict__exact", "is_withdrawn__exact"),
 ]
 FORM = [
     *("action", "index", "select_across", "_selected_action", "reason", "ids", "post", "confirmed"),
@@ -52,6 +57,7 @@ FORM = [
     *("password1", "password2", "old_password", "new_password1", "new_password2", "token_set-TOTAL_FORMS"),
     *("token_set-INITIAL_FORMS", "token_set-0-id", "token_set-0-token", "token_set-0-device"),
     *("initial-confirmed", "confirmed", "is_superuser", "is_active"),
+    *("digest", "part", "file", "number", "bank", "since", "until"),
 ]
 ACTIONS = ["delete_selected", "replay_selected", "dismiss_selected", "resolve_selected", "revoke_selected"]
 FORM_TYPE = "application/x-www-form-urlencoded"
@@ -64,7 +70,9 @@ ZONES = ["UTC", "Pacific/Kiritimati", "Pacific/Niue", "nonsense"]
 USERS: dict[str, Callable[[], Client]] = {
     "superuser": superuser_client,
     "operator": lambda: staff_client(
-        *views(), "replay_webhook", "dismiss_webhook", "resolve_conflict", name="boris"
+        *(*views(), "replay_webhook", "dismiss_webhook", "resolve_conflict"),
+        *("settle_line", "add_bankstatement", "accept_statement", "add_ownaccount"),
+        name="boris",
     ),
     "auditor": lambda: staff_client(*views(), name="clara"),
     "clerk": lambda: staff_client(
@@ -181,3 +189,18 @@ def test_wrong_admin_requests_get_no_500(name: str) -> None:
             failed.append((code, method, path[:300], form, content_type))
     sys.stdout.write(f"{name}: {len(sent)} requests, {len(failed)} failed\n")
     assert failed == []
+
+
+def test_wrong_uploads_get_no_500() -> None:
+    browser = superuser_client()
+    whole = statement(section(), document()).encode("cp1251")
+    bodies = [b"", b"\0", bytes(range(256)), whole, whole[:-20], whole * 2, "выписка".encode("utf-16")]
+    for part, body, name in [
+        *product([None, "file"], bodies, ["выписка.txt"]),
+        *product(["match", "\0"], [b""], ["выписка.txt"]),
+        *product([None, "file"], [whole], ["a" * 300, "<b>", "\0"]),
+    ]:
+        for count in (1, 0, 2) if body == whole else (1,):
+            files = {"file": [SimpleUploadedFile(name, body)] * count} | ({"part": part} if part else {})
+            response = browser.post("/admin/statements/bankstatement/add/", files)
+            assert response.status_code in {200, 400}, (part, name, body[:20], count)

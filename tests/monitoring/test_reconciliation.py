@@ -118,12 +118,17 @@ def test_night_without_statements_saves_nothing() -> None:
 
 def test_metrics_have_all_figures() -> None:
     day_with_a_difference()
+    import_day(MONDAY + timedelta(days=1), 11_00)
+    unproven = statement(MONDAY - timedelta(days=7), MONDAY - timedelta(days=7), 0, [movement("9")])
+    import_statement(unproven.replace(b"=10.00", b"=12.00", 1), "odd.txt")
     standing.check()
     gauges = dict(line.rsplit(" ", 1) for line in database_metrics().decode().splitlines() if line[0] != "#")
 
     assert float(gauges["prihod_reconciliation_differences_overdue"]) == 1
     assert float(gauges["prihod_reconciliation_kopecks_overdue"]) == 10_00
     assert float(gauges["prihod_reconciliation_unexplained_kopecks"]) == 0
+    assert float(gauges["prihod_bank_statements_unproven"]) == 1
+    assert float(gauges["prihod_bank_balance_breaks"]) == 1
     assert float(gauges["prihod_bank_days_uncovered"]) > 0
 
 
