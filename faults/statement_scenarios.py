@@ -73,7 +73,8 @@ def statements_posting_killed(run: ScenarioRun) -> None:
     faults = [*_faults(run)]
     under_way = 0
     for number, fault in enumerate(run.rng.sample(faults, len(faults))):
-        wait_until(partial(office.has_settled, number / len(faults)), "lines are settled", 120)
+        at = partial(office.has_settled, number / len(faults))
+        wait_until(at, "the next lines are settled", POSTING_SECONDS_MAX)
         for delivery in plan.late[number :: len(faults)]:
             run.bank.deliver(delivery)
         under_way += not office.is_finished()
