@@ -42,18 +42,20 @@ class Break:
 
 
 def proven_balances(account: OwnAccount) -> QuerySet[StatementBalance]:
-    """Return the account's proven sections with days, the newest statement's first."""
-    balances = StatementBalance.objects.filter(PROVEN, account=account, first_day__lte=F("last_day"))
-    return balances.order_by(*_NEWEST_FIRST).select_related("statement")
+    """Return the account's proven sections with days."""
+    return StatementBalance.objects.filter(PROVEN, account=account, first_day__lte=F("last_day"))
 
 
-def covered_periods(account: OwnAccount) -> list[Period]:
-    """Return the finished days that proven statements of `account` cover, as periods in order."""
-    return merge(
-        Period(balance.first_day, min(balance.last_day, balance.finished_day))
-        for balance in proven_balances(account)
-        if balance.first_day and balance.last_day and balance.finished_day
-    )
+def covered_periods(account: OwnAccount, within: Period | None = None) -> list[Period]:
+    """Return the finished days that proven statements of `account` cover, as periods in order.
+
+    `within` limits them to statements of these days.
+    """
+    proven = proven_balances(account)
+    if within:
+        proven = proven.filter(first_day__lte=within.last, last_day__gte=within.first)
+    days = proven.values_list("first_day", "finished_day")
+    return merge(Period(first, last) for first, last in days if first and last)
 
 
 def merge(periods: Iterable[Period]) -> list[Period]:
@@ -83,11 +85,6 @@ def fully_covered_periods() -> list[Period]:
     return merge(covered)
 
 
-def is_covered(account: OwnAccount, day: date) -> bool:
-    """Return whether a proven statement of `account` covers `day`, and the day was over."""
-    return any(period.first <= day <= period.last for period in covered_periods(account))
-
-
 def breaks() -> Iterator[Break]:
     """Yield the breaks of all accounts."""
     for account in OwnAccount.objects.order_by("number"):
@@ -100,13 +97,15 @@ def breaks_of(account: OwnAccount) -> Iterator[Break]:
     Of several statements the newest says what a balance was. One that was written before its last day was
     over doesn't know that day's closing balance.
     """
-    closings: dict[date, int] = {}
-    openings: dict[date, int] = {}
-    for balance in StatementBalance.objects.filter(account=account).order_by(*_NEWEST_FIRST):
-        if balance.first_day and balance.opening is not None:
-            openings.setdefault(balance.first_day - ONE_DAY, balance.opening)
-        if balance.last_day and balance.closing is not None and balance.finished_day == balance.last_day:
-            closings.setdefault(balance.last_day, balance.closing)
+    closings: dict[int, int] = {}
+    openings: dict[int, int] = {}
+    balances = StatementBalance.objects.filter(account=account).order_by(*_NEWEST_FIRST)
+    columns = ("first_day", "last_day", "finished_day", "opening", "closing")
+    for first, last, finished, opening, closing in balances.values_list(*columns):
+        if first and opening is not None:
+            openings.setdefault(first.toordinal() - 1, opening)
+        if last and closing is not None and finished == last:
+            closings.setdefault(last.toordinal(), closing)
     for day in sorted(closings.keys() & openings.keys()):
         if closings[day] != openings[day]:
-            yield Break(account.number, day, closings[day], openings[day])
+            yield Break(account.number, date.fromordinal(day), closings[day], openings[day])

@@ -22,7 +22,7 @@ class DayState(StrEnum):
 
 def states(account: OwnAccount, period: Period, today: date) -> dict[date, DayState]:
     """Return the state of each day of `period`. Public holidays count as working days."""
-    covered = _days(covered_periods(account), period)
+    covered = _days(covered_periods(account, period), period)
     finished, begun = _stated(account, period)
     found = {}
     for number in range(period.first.toordinal(), period.last.toordinal() + 1):
