@@ -2,11 +2,13 @@
 once, and it posts nothing."""
 
 import zlib
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from hashlib import sha256
 from itertools import islice
+from typing import TypeVar
 
 from django.conf import settings
 from django.contrib.auth.models import User
@@ -17,7 +19,7 @@ from django.utils import timezone
 from core.db import transactions
 from statements import reading
 from statements.coverage import Period
-from statements.lines import lines_of
+from statements.lines import FoundLine, LineKey, lines_of, new_line
 from statements.models import (
     ERRORS_MAX,
     NAME_CHARS_MAX,
@@ -35,8 +37,8 @@ ROWS_AT_ONCE = 1000
 NOT_OURS, NO_ACCOUNT = "account_not_ours", "no_account"  # codes of StatementRefused, besides the reader's
 TRIES_MAX = 12  # each may wait for the lock of another import for seconds
 
-Progress = Callable[[int, int], object]  # new lines stored, new lines in all
-LineKey = tuple[int, str, int]  # account, fingerprint, ordinal
+T = TypeVar("T")
+Stored = Mapping[LineKey, tuple[int, int]]  # primary key and position of a line
 
 
 class StatementRefused(Exception):
@@ -65,9 +67,7 @@ class Imported:
         return self.lines - self.new_lines
 
 
-def import_statement(
-    body: bytes, name: str, user: User | None = None, progress: Progress = lambda done, total: None
-) -> Imported:
+def import_statement(body: bytes, name: str, user: User | None = None) -> Imported:
     """Store the statement with the lines that are not known yet.
 
     Bytes that were imported before change nothing. Raise StatementRefused, after recording the file, if
@@ -93,7 +93,7 @@ def import_statement(
         unreadable=sum(bool(document.errors) for document in file.documents),
         uploaded_by=user,
     )
-    return transactions.run_with_retries(lambda: _store(statement, file, progress), TRIES_MAX)
+    return transactions.run_with_retries(lambda: _store(statement, file), TRIES_MAX)
 
 
 def add_accounts(file: StatementFile) -> None:
@@ -131,7 +131,7 @@ def _repeated(statement: BankStatement) -> Imported:
     return Imported(statement, lines=statement.sightings.count(), is_repeated=True)
 
 
-def _store(statement: BankStatement, file: StatementFile, progress: Progress) -> Imported:
+def _store(statement: BankStatement, file: StatementFile) -> Imported:
     """Store everything in one transaction, under the locks of the accounts, in primary-key order.
 
     So imports and matchings of an account run one after the other, and can't deadlock.
@@ -145,7 +145,7 @@ def _store(statement: BankStatement, file: StatementFile, progress: Progress) ->
             statement.created_at = _created_at(file, statement.uploaded_at)
             statement.save(force_insert=True)
             _store_balances(statement, file, accounts)
-            return _store_lines(statement, file, accounts, progress)
+            return _store_lines(statement, file, accounts)
     except IntegrityError:
         known = BankStatement.objects.filter(sha256=statement.sha256).first()
         if known is None:
@@ -183,67 +183,63 @@ def _store_balances(
 
 
 def _store_lines(
-    statement: BankStatement, file: StatementFile, accounts: Mapping[str, OwnAccount], progress: Progress
+    statement: BankStatement, file: StatementFile, accounts: Mapping[str, OwnAccount]
 ) -> Imported:
-    numbered = list(lines_of(file, accounts))
-    lines = [line for _, line in numbered]
-    known = _known_lines(lines)
-    new = [line for line in lines if _key(line) not in known]
-    for start in range(0, len(new), ROWS_AT_ONCE):
-        part = new[start : start + ROWS_AT_ONCE]
-        StatementLine.objects.bulk_create(part)
-        progress(start + len(part), len(new))
-    _lower_positions(lines, known)
-    _store_sightings(statement, numbered, _known_lines(lines) if new else known)
+    lines = list(lines_of(file, accounts))
+    stored = _stored_lines(lines)
+    new = [line for line in lines if line.key not in stored]
+    for part in _parts(new):
+        StatementLine.objects.bulk_create(new_line(line, file.text) for line in part)
+    _lower_positions(lines, stored)
+    _store_sightings(statement, lines, _stored_lines(lines) if new else stored)
     withdrawn = sum(update_withdrawn(account, period) for account, period in _periods(lines, file, accounts))
     return Imported(statement, len(lines), len(new), withdrawn)
 
 
-def _key(line: StatementLine) -> LineKey:
-    return line.account_id, line.fingerprint, line.ordinal
+def _parts(rows: Iterable[T]) -> Iterator[list[T]]:
+    iterator = iter(rows)
+    while part := list(islice(iterator, ROWS_AT_ONCE)):
+        yield part
 
 
-def _known_lines(lines: Collection[StatementLine]) -> dict[LineKey, tuple[int, int]]:
-    """Return (primary key, position) of the stored lines of these accounts and days."""
+def _stored_lines(lines: Collection[FoundLine]) -> Stored:
+    """Return the stored lines of these accounts and days."""
     days = [line.booked_on for line in lines]
     if not days:
         return {}
     stored = StatementLine.objects.filter(
-        account_id__in={line.account_id for line in lines}, booked_on__range=(min(days), max(days))
+        account_id__in={line.account.pk for line in lines}, booked_on__range=(min(days), max(days))
     )
     rows = stored.values_list("account_id", "fingerprint", "ordinal", "pk", "position")
     return {(account, fingerprint, ordinal): (pk, at) for account, fingerprint, ordinal, pk, at in rows}
 
 
-def _lower_positions(lines: Collection[StatementLine], known: Mapping[LineKey, tuple[int, int]]) -> None:
+def _lower_positions(lines: Iterable[FoundLine], stored: Stored) -> None:
     """Keep the smallest position of each line, so that it doesn't depend on the order of import."""
-    for line in lines:
-        pk, position = known.get(_key(line), (None, 0))
-        if pk and line.position < position:
-            StatementLine.objects.filter(pk=pk).update(position=line.position)
+    found = ((stored[line.key], line.position) for line in lines if line.key in stored)
+    lower = (StatementLine(pk=pk, position=position) for (pk, kept), position in found if position < kept)
+    for part in _parts(lower):
+        StatementLine.objects.bulk_update(part, ["position"])
 
 
-def _store_sightings(
-    statement: BankStatement,
-    numbered: Collection[tuple[int, StatementLine]],
-    known: Mapping[LineKey, tuple[int, int]],
-) -> None:
-    sightings = (
-        LineSighting(line_id=known[_key(line)][0], statement=statement, position=index)
-        for index, line in numbered
-    )
-    while part := list(islice(sightings, ROWS_AT_ONCE)):
-        LineSighting.objects.bulk_create(part)
+def _store_sightings(statement: BankStatement, lines: Iterable[FoundLine], stored: Stored) -> None:
+    for part in _parts(lines):
+        LineSighting.objects.bulk_create(
+            LineSighting(line_id=stored[line.key][0], statement=statement, position=line.document.index)
+            for line in part
+        )
 
 
 def _periods(
-    lines: Collection[StatementLine], file: StatementFile, accounts: Mapping[str, OwnAccount]
+    lines: Iterable[FoundLine], file: StatementFile, accounts: Mapping[str, OwnAccount]
 ) -> Iterator[tuple[OwnAccount, Period]]:
     """Yield for each account the days that the file may change: those of its sections and of its lines."""
+    days: defaultdict[str, set[date]] = defaultdict(set)
+    for line in lines:
+        days[line.movement.account].add(line.booked_on)
     for proof in file.accounts:
-        account = accounts[proof.account]
-        days = [line.booked_on for line in lines if line.account_id == account.pk]
+        of_account = days[proof.account]
         for section in proof.sections:
-            days += [day for day in (section.first_day, section.last_day) if day]
-        if days:
-            yield account, Period(min(days), max(days))
+            of_account |= {day for day in (section.first_day, section.last_day) if day}
+        if of_account:
+            yield accounts[proof.account], Period(min(of_account), max(of_account))

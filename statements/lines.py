@@ -1,7 +1,9 @@
 """Turn the documents of a statement file into lines of our own accounts."""
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterator, Mapping
+from datetime import date
+from typing import NamedTuple
 
 from ingest.number_keys import digest, digits_key, number_key
 from ledger.inn import suspense_key
@@ -12,42 +14,77 @@ from statements.reading import StatementFile
 
 _SIDE_CHARS_MAX = 64
 
+LineKey = tuple[int, str, int]  # account, fingerprint, ordinal
 
-def lines_of(file: StatementFile, accounts: Mapping[str, OwnAccount]) -> Iterator[tuple[int, StatementLine]]:
-    """Yield each movement of `accounts` as an unsaved line, with the index of its document.
 
-    A transfer between two of them yields a line of each.
+class FoundLine(NamedTuple):
+    """A movement of one of our accounts in a file: which line it is, and where.
+
+    `ordinal` counts equal lines of the file, `position` the lines of its account and day, both from 1.
     """
+
+    document: Document
+    movement: Movement
+    account: OwnAccount
+    booked_on: date
+    fingerprint: str
+    ordinal: int
+    position: int
+
+    @property
+    def key(self) -> LineKey:
+        return self.account.pk, self.fingerprint, self.ordinal
+
+
+def lines_of(file: StatementFile, accounts: Mapping[str, OwnAccount]) -> Iterator[FoundLine]:
+    """Yield each movement of `accounts`. A transfer between two of them yields a line of each."""
     ordinals: Counter[tuple[int, str]] = Counter()
-    positions: defaultdict[tuple[int, object], int] = defaultdict(int)
+    positions: Counter[tuple[int, date]] = Counter()
     for document in file.documents:
-        raw = file.text[document.terms.start : document.terms.end]
         for movement in document.movements:
             account = accounts[movement.account]
-            line = _line(document, movement, account)
-            ordinals[account.pk, line.fingerprint] += 1
-            positions[account.pk, line.booked_on] += 1
-            line.ordinal = ordinals[account.pk, line.fingerprint]
-            line.position = positions[account.pk, line.booked_on]
-            line.raw = raw
-            yield document.index, line
+            booked_on = document.booked_on or _date(document)
+            fingerprint = _fingerprint(document, movement, booked_on)
+            ordinals[account.pk, fingerprint] += 1
+            positions[account.pk, booked_on] += 1
+            numbers = ordinals[account.pk, fingerprint], positions[account.pk, booked_on]
+            yield FoundLine(document, movement, account, booked_on, fingerprint, *numbers)
 
 
-def _line(document: Document, movement: Movement, account: OwnAccount) -> StatementLine:
-    terms = document.terms
-    if terms.date is None:
+def _date(document: Document) -> date:
+    if document.terms.date is None:
         raise AssertionError("a document without a date has errors, and moves nothing")
-    side = StatementLine.Side.CREDIT if movement.is_credit else StatementLine.Side.DEBIT
-    number = (terms.number or "")[:NUMBER_CHARS_MAX]
-    booked_on = document.booked_on or terms.date
-    is_ruble_credit = movement.is_credit and currency_of(account.number) == "RUB"
+    return document.terms.date
+
+
+def _side(movement: Movement) -> StatementLine.Side:
+    return StatementLine.Side.CREDIT if movement.is_credit else StatementLine.Side.DEBIT
+
+
+def _number(document: Document) -> str:
+    return (document.terms.number or "")[:NUMBER_CHARS_MAX]
+
+
+def _fingerprint(document: Document, movement: Movement, booked_on: date) -> str:
+    terms = document.terms
     sides = (terms.payer.inn, document.payer_account, terms.payee.inn, document.payee_account)
+    side, number = _side(movement).value, _number(document)
+    return digest(side, number, _date(document), booked_on, movement.kopecks, *sides)
+
+
+def new_line(found: FoundLine, text: str) -> StatementLine:
+    """Return `found` in the file's `text` as an unsaved line."""
+    document, movement, account = found.document, found.movement, found.account
+    terms, number = document.terms, _number(document)
+    is_ruble_credit = movement.is_credit and currency_of(account.number) == "RUB"
     return StatementLine(
         account=account,
-        fingerprint=digest(side.value, number, terms.date, booked_on, movement.kopecks, *sides),
-        side=side,
-        date=terms.date,
-        booked_on=booked_on,
+        fingerprint=found.fingerprint,
+        ordinal=found.ordinal,
+        position=found.position,
+        side=_side(movement),
+        date=_date(document),
+        booked_on=found.booked_on,
         kopecks=abs(movement.kopecks),
         credit_kopecks=movement.kopecks if is_ruble_credit else 0,
         is_reversal=movement.kopecks < 0,
@@ -63,6 +100,7 @@ def _line(document: Document, movement: Movement, account: OwnAccount) -> Statem
         purpose=terms.purpose,
         kind=terms.kind[:255],
         uin=(terms.uin or "")[:255],
+        raw=text[terms.start : terms.end],
     )
 
 
