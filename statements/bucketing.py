@@ -1,6 +1,6 @@
 """Decide the bucket of every line and webhook that the matching left, and propose pairs to operators."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from django.db.models import Q
@@ -21,6 +21,7 @@ from statements.match_sql import (
 )
 from statements.models import Bucket, Decision, Match, MatchKey, OwnAccount, StatementLine
 
+ROWS_AT_ONCE = 1000
 _UNNOTIFIED = {Bucket.MISSING_WEBHOOK, Bucket.UNIDENTIFIED, Bucket.UNPOSTED}
 
 _SAME_NUMBER_AND_DAY = "k.digits_key = l.digits_key AND k.day = l.date"
@@ -76,14 +77,11 @@ def _decide_reversals(parameters: dict[str, Any]) -> None:
     """
     StatementLine.objects.filter(reverses__isnull=False).update(reverses=None)
     while pairs := rows(_first_reversals(), parameters):
-        for reversal, original in pairs:
-            StatementLine.objects.filter(pk=reversal).update(reverses=original)
-    paired = StatementLine.objects.filter(reverses__isnull=False).values_list(
-        "pk", "reverses_id", "reverses__bucket"
-    )
-    for reversal, original, bucket in paired:
-        if bucket in _UNNOTIFIED:
-            StatementLine.objects.filter(pk__in=(reversal, original)).update(bucket=Bucket.EXCLUDED)
+        found = (StatementLine(pk=reversal, reverses_id=original) for reversal, original in pairs)
+        StatementLine.objects.bulk_update(found, ["reverses"], batch_size=ROWS_AT_ONCE)
+    unnotified = StatementLine.objects.filter(reverses__bucket__in=_UNNOTIFIED)
+    keys = [key for pair in unnotified.values_list("pk", "reverses_id") for key in pair]
+    _set_bucket(StatementLine, keys, Bucket.EXCLUDED)
 
 
 def _first_reversals() -> str:
@@ -122,7 +120,7 @@ def _decide_webhooks(parameters: dict[str, Any]) -> None:
     _find_duplicates()
     without_line = MatchKey.objects.filter(bucket__in=(Bucket.NOT_ON_STATEMENT, Bucket.DUPLICATE))
     kept = without_line.filter(webhook__decision__isnull=False).values_list("pk", flat=True)
-    MatchKey.objects.filter(pk__in=list(kept)).update(bucket=Bucket.KEPT_WEBHOOK)
+    _set_bucket(MatchKey, list(kept), Bucket.KEPT_WEBHOOK)
 
 
 def _within(periods: Iterable[Period]) -> Q:
@@ -140,5 +138,9 @@ def _find_duplicates() -> None:
         f" WHERE k.bucket = 'not_on_statement' AND l.bucket = 'matched' AND {near_condition()}",
         {},
     )
-    for (webhook,) in found:
-        MatchKey.objects.filter(pk=webhook).update(bucket=Bucket.DUPLICATE)
+    _set_bucket(MatchKey, [webhook for (webhook,) in found], Bucket.DUPLICATE)
+
+
+def _set_bucket(model: type[StatementLine | MatchKey], keys: Sequence[int], bucket: Bucket) -> None:
+    for start in range(0, len(keys), ROWS_AT_ONCE):
+        model.objects.filter(pk__in=keys[start : start + ROWS_AT_ONCE]).update(bucket=bucket)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from django.db import connection
 
-from statements.models import Bucket, Decision
+from statements.models import Bucket, Decision, Match
 
 NEAR_DAYS_MAX = 5  # between document date and booking, over the longest holidays
 
@@ -95,16 +95,45 @@ def exact_matches(rank: int, number: str, payer: Payer) -> str:
     )
 
 
+def mark_matched() -> None:
+    """Set the bucket of what ranks 1 and 2 found, so that later statements read only the rest."""
+    found = f"{_MATCHED} m.`rank` IN ({Match.Rank.NUMBER}, {Match.Rank.DIGITS}) AND"
+    posted = "SELECT 1 FROM statements_matchkey k WHERE k.webhook_id = m.webhook_id AND k.state = 'posted'"
+    execute(
+        f"UPDATE statements_statementline SET bucket = 'matched' WHERE bucket IN ({UNSETTLED})"
+        f" AND inn IS NOT NULL AND EXISTS ({found} m.line_id = statements_statementline.id"
+        f" AND EXISTS ({posted}))",
+        {},
+    )
+    execute(
+        "UPDATE statements_matchkey SET bucket = 'matched' WHERE bucket <> 'matched'"
+        f" AND EXISTS ({found} m.webhook_id = statements_matchkey.webhook_id)",
+        {},
+    )
+
+
+def near_distances(payer: Payer) -> str:
+    """Return the SELECT of the distances in days at which pairs for rank 3 are left."""
+    return (
+        f"SELECT DISTINCT {_distance()} FROM {LINES} JOIN {KEYS} ON {_same_terms(payer)}"
+        f" WHERE {near_condition()} AND {OPEN_LINE} AND {OPEN_KEY}"
+    )
+
+
 def near_matches(days: int, payer: Payer) -> str:
     """Return the INSERT of rank 3 for pairs `days` apart: of those left, the first in order."""
-    on = (
-        f"{payer.key_inn} = {payer.line_inn} AND {payer.condition} AND k.kopecks = l.kopecks"
-        f" AND k.digits_key = l.digits_key AND {_distance()} = {days}"
-    )
+    on = f"{_same_terms(payer)} AND {_distance()} = {days}"
     return (
         "INSERT INTO statements_match (line_id, webhook_id, `rank`, live, action_id)"
         f" SELECT line_id, webhook_id, 3, TRUE, NULL FROM ({_first_pairs(on, OPEN_LINE, OPEN_KEY)}) pairs"
         " WHERE of_line = 1 AND of_webhook = 1"
+    )
+
+
+def _same_terms(payer: Payer) -> str:
+    return (
+        f"{payer.key_inn} = {payer.line_inn} AND {payer.condition} AND k.kopecks = l.kopecks"
+        " AND k.digits_key = l.digits_key"
     )
 
 

@@ -116,10 +116,15 @@ def _find(parameters: dict[str, Any]) -> dict[int, int]:
     for rank, number in ((Match.Rank.NUMBER, "number_key"), (Match.Rank.DIGITS, "digits_key")):
         found = (execute(match_sql.exact_matches(rank, number, payer), parameters) for payer in PAYERS)
         by_rank[rank.value] = sum(found)
+        match_sql.mark_matched()
+    distances = (
+        (int(days), number)
+        for number, payer in enumerate(PAYERS)
+        for (days,) in rows(match_sql.near_distances(payer), parameters)
+    )
     by_rank[Match.Rank.NEAR.value] = sum(
-        _repeat(match_sql.near_matches(days, payer), parameters)
-        for days in range(match_sql.NEAR_DAYS_MAX + 1)
-        for payer in PAYERS
+        _repeat(match_sql.near_matches(days, PAYERS[number]), parameters)
+        for days, number in sorted(distances)
     )
     return by_rank
 
