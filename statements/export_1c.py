@@ -9,12 +9,16 @@ import re
 from collections.abc import Iterable, Iterator
 from datetime import date, datetime
 
-from django.db.models import QuerySet, Sum
+from django.db import connection
+from django.db.models import QuerySet
 from django.utils import timezone
 
+from core.db.pk_by_time import first_pk_at
+from ledger import queries
 from ledger.inn import is_suspense
 from ledger.models import BalanceLog
 from ledger.statement import Period
+from statements import match_sql
 from statements.models import OwnAccount
 from statements.reading import BODY_BYTES_MAX, DOCUMENTS_MAX
 
@@ -34,10 +38,9 @@ def export(account: OwnAccount, period: Period, inn: str | None = None) -> bytes
     The ledger doesn't know to which account a payment came: `account` is named in each document. Raise
     ExportTooLarge.
     """
-    log = BalanceLog.objects.filter(**({"organization__inn": inn} if inn else {}))
-    opening = _sum(log.filter(created_at__lt=period.since)) if period.since else 0
+    opening, entries = _of_organization(inn, period) if inn else _of_all(period)
     found, credited, reversed_sum = [], 0, 0
-    for entry in _entries(log, period)[: DOCUMENTS_MAX + 1].iterator():
+    for entry in entries[: DOCUMENTS_MAX + 1].iterator():
         credited += max(entry.amount_kopecks, 0)
         reversed_sum += max(-entry.amount_kopecks, 0)
         found.append(_document(account, entry, period))
@@ -58,17 +61,39 @@ def export(account: OwnAccount, period: Period, inn: str | None = None) -> bytes
     return body
 
 
-def _sum(log: QuerySet[BalanceLog]) -> int:
-    total: int = log.aggregate(sum=Sum("amount_kopecks", default=0))["sum"]
-    return total
+def _of_organization(inn: str, period: Period) -> tuple[int, QuerySet[BalanceLog]]:
+    """Return the opening balance in kopecks and the entries."""
+    organization = queries.find_organization(inn)
+    if organization is None:
+        return 0, BalanceLog.objects.none()
+    first, last = queries.seq_range(organization, period.since, period.until)
+    entries = queries.entries(organization, first, last).select_related("organization")
+    return queries.balance_after(organization, first - 1), entries.order_by("seq")
 
 
-def _entries(log: QuerySet[BalanceLog], period: Period) -> QuerySet[BalanceLog]:
+def _of_all(period: Period) -> tuple[int, QuerySet[BalanceLog]]:
+    """Return the opening balance in kopecks and the entries, found by primary key."""
+    entries, opening = BalanceLog.objects.all(), 0
     if period.since:
-        log = log.filter(created_at__gte=period.since)
+        first = first_pk_at(entries, "created_at", period.since - queries.SETTLED_AFTER)
+        entries = entries.filter(pk__gte=first, created_at__gte=period.since)
+        opening = _opening(first, period.since)
     if period.until:
-        log = log.filter(created_at__lt=period.until)
-    return log.select_related("payment__reverses", "organization").order_by("created_at", "pk")
+        last = first_pk_at(BalanceLog.objects.all(), "created_at", period.until + queries.SETTLED_AFTER)
+        entries = entries.filter(pk__lt=last, created_at__lt=period.until)
+    return opening, entries.select_related("payment__reverses", "organization").order_by("created_at", "pk")
+
+
+def _opening(first: int, since: datetime) -> int:
+    """Return all balances less what was posted since, in one statement, as payments are posted meanwhile."""
+    sql = (
+        "SELECT (SELECT COALESCE(SUM(balance_kopecks), 0) FROM ledger_organization)"
+        " - (SELECT COALESCE(SUM(amount_kopecks), 0) FROM ledger_balancelog"
+        " WHERE id >= %(first)s AND created_at >= %(since)s)"
+    )
+    at = connection.ops.adapt_datetimefield_value(since)
+    ((kopecks,),) = match_sql.rows(sql, {"first": first, "since": at})
+    return int(kopecks)
 
 
 def _days(period: Period) -> Fields:

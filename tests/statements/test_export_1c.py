@@ -57,13 +57,18 @@ def test_file_has_the_payments_and_the_reversals_of_all_organizations(own: OwnAc
     assert [doc.direction for doc in only.documents] == ["in", "out"]
 
 
-def test_period_begins_with_the_balance_of_the_days_before(own: OwnAccount) -> None:
-    post_payments(terms(7_00, inn=PAYER))
+@pytest.mark.parametrize(("inn", "balance"), [(PAYER, 7_00), (None, 9_00)])
+def test_period_begins_with_the_balance_of_the_days_before(
+    own: OwnAccount, inn: str | None, balance: int
+) -> None:
+    post_payments(terms(7_00, inn=PAYER), terms(2_00, inn=OTHER))
     tomorrow = today() + timedelta(days=1)
 
-    found = proven(export(own, Period(tomorrow, tomorrow, UTC), PAYER))
+    found = proven(export(own, Period(tomorrow, tomorrow, UTC), inn))
+    before = proven(export(own, period(), inn))
 
-    assert (found.documents, found.accounts[0].sections[0].closing) == ((), 7_00)
+    assert (found.documents, found.accounts[0].sections[0].closing) == ((), balance)
+    assert (before.accounts[0].sections[0].opening, before.accounts[0].sections[0].closing) == (0, balance)
 
 
 @given(text=st.text(st.characters(codec="utf-8"), max_size=60))
