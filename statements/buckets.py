@@ -3,7 +3,7 @@
 Everything is as of the last matching (statements/matching.py), and read by indexes on bucket and day.
 """
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import date
 
@@ -21,6 +21,8 @@ WEBHOOK_BUCKETS = (
     *(Bucket.DUPLICATE, Bucket.NOT_ON_STATEMENT, Bucket.AWAITING_STATEMENT, Bucket.KEPT_WEBHOOK),
 )
 SETTLED = (*(Bucket.MATCHED, Bucket.EXCLUDED, Bucket.AWAITING_STATEMENT, Bucket.KEPT, Bucket.KEPT_WEBHOOK),)
+WAITING_LINES = tuple(each for each in LINE_BUCKETS if each not in SETTLED)
+WAITING_WEBHOOKS = tuple(each for each in WEBHOOK_BUCKETS if each not in SETTLED)
 _SUBTRACTED = (Bucket.MISSING_WEBHOOK, Bucket.UNIDENTIFIED, Bucket.UNPOSTED, Bucket.EXCLUDED)
 
 
@@ -136,11 +138,9 @@ def partners(found: Collection[StatementLine]) -> dict[int, int]:
     return {line: by_line[original] for line, original in originals.items() if original in by_line}
 
 
-def unsettled(scope: Scope) -> Iterator[Bucket]:
-    """Yield the buckets that wait for an operator."""
-    for bucket, total in totals(scope).items():
-        if total.count and bucket not in SETTLED:
-            yield bucket
+def count_waiting(scope: Scope) -> int:
+    """Return how many lines and webhooks wait for an operator."""
+    return lines(scope, *WAITING_LINES).count() + webhooks(scope, *WAITING_WEBHOOKS).count()
 
 
 def _notified_minus_booked(pairs: QuerySet[Proposal] | QuerySet[Match]) -> int:

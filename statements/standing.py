@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 
 from django.conf import settings
-from django.db.models import QuerySet, Sum
+from django.db.models import Count, QuerySet, Sum
 from django.utils import timezone
 
 from statements import buckets, coverage
@@ -21,8 +21,6 @@ from statements.models import (
 COUNT_MAX = 100_000
 DAYS_CHECKED_MAX = 92  # older days without a statement are history
 KEPT_MAX = 1000  # results of nights
-_LINES = tuple(each for each in buckets.LINE_BUCKETS if each not in buckets.SETTLED)
-_WEBHOOKS = tuple(each for each in buckets.WEBHOOK_BUCKETS if each not in buckets.SETTLED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +47,12 @@ def overdue(day: date) -> Differences:
 
 def unsettled(scope: Scope) -> Differences:
     """Return the differences that no operator has settled."""
-    lines = buckets.lines(scope, *_LINES).order_by()[:COUNT_MAX]
-    webhooks = buckets.webhooks(scope, *_WEBHOOKS).order_by()[:COUNT_MAX]
-    sums = [found.aggregate(sum=Sum("kopecks", default=0))["sum"] for found in (lines, webhooks)]
-    return Differences(lines.count() + webhooks.count(), sum(sums))
+    found = buckets.lines(scope, *buckets.WAITING_LINES), buckets.webhooks(scope, *buckets.WAITING_WEBHOOKS)
+    totals = [
+        rows.order_by()[:COUNT_MAX].aggregate(count=Count("pk"), sum=Sum("kopecks", default=0))
+        for rows in found
+    ]
+    return Differences(sum(total["count"] for total in totals), sum(total["sum"] for total in totals))
 
 
 def unproven() -> QuerySet[BankStatement]:

@@ -80,6 +80,4 @@ def _body(file: "UploadedFile[bytes]") -> bytes:
 def _matched() -> dict[str, Any]:
     """Match what was imported; return how many differences wait for an operator."""
     match()
-    totals = buckets.totals(Scope())
-    waiting = sum(total.count for bucket, total in totals.items() if bucket not in buckets.SETTLED)
-    return {"is_matched": True, "waiting": waiting}
+    return {"is_matched": True, "waiting": buckets.count_waiting(Scope())}

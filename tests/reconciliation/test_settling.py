@@ -166,7 +166,7 @@ def test_excluded_line_is_not_posted_and_comes_back() -> None:
     assert settle(Kind.EXCLUDE, lines_in(Bucket.MISSING_WEBHOOK)) == ["done"]
     match(is_full=True)
     assert filled() == {"excluded": (1, 10_00)}
-    assert not list(buckets.unsettled(Scope()))
+    assert not buckets.count_waiting(Scope())
 
     assert settle(Kind.REOPEN, lines_in(Bucket.EXCLUDED)) == ["done"]
     assert filled() == {"missing_webhook": (1, 10_00)}
@@ -186,7 +186,7 @@ def test_differences_are_kept_and_explained() -> None:
     assert filled() == {"kept": (1, 9_00), "kept_webhook": (1, 7_00)}
     terms = buckets.identity(Scope()).terms
     assert (terms[Bucket.KEPT], terms[Bucket.KEPT_WEBHOOK]) == (1_00, 7_00)
-    assert not list(buckets.unsettled(Scope()))
+    assert not buckets.count_waiting(Scope())
     assert money() == {R: 10_00, V: 7_00}
 
     assert settle(Kind.UNMATCH, lines_in(Bucket.KEPT)) == ["done"]

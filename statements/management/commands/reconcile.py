@@ -37,13 +37,14 @@ class Command(BaseCommand):
         if scope.account and not OwnAccount.objects.filter(number=scope.account).exists():
             raise CommandError(f"account {scope.account} is not one of ours")
         match(is_full=options["full"])
-        identity, totals = buckets.identity(scope), buckets.totals(scope)
+        totals = buckets.totals(scope)
+        identity = buckets.identity(scope, totals)
         breaks = [gap for gap in coverage.breaks() if scope.account in {None, gap.account}]
         if options["json"]:
             self.stdout.write(json.dumps(_as_json(scope, identity, totals, breaks), ensure_ascii=False))
         else:
             self.stdout.write("\n".join(_as_text(identity, totals, breaks)))
-        if identity.unexplained or any(buckets.unsettled(scope)):
+        if identity.unexplained or buckets.count_waiting(scope):
             sys.exit(1)
 
 
