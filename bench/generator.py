@@ -135,7 +135,7 @@ def fill_ledger(groups: Sequence[Group]) -> None:
 
 def enqueue(webhooks: int, *, organizations: int, first: int = 1) -> None:
     """Insert received webhooks for organizations number `first` and following, in rotation."""
-    _insert("ingest_webhook", _QUEUED, Group(organizations, -(-webhooks // organizations)), first, webhooks)
+    insert("ingest_webhook", _QUEUED, Group(organizations, -(-webhooks // organizations)), first, webhooks)
 
 
 def write_failures(rows: int) -> None:
@@ -146,7 +146,7 @@ def write_failures(rows: int) -> None:
         **_DELIVERY_RECORDS,
     }
     for table, columns in tables.items():
-        _insert(table, columns, Group(1, rows), 1, rows)
+        insert(table, columns, Group(1, rows), 1, rows)
 
 
 def _insert_organizations(groups: Sequence[Group]) -> None:
@@ -159,7 +159,7 @@ def _insert_organizations(groups: Sequence[Group]) -> None:
             "last_seq": str(group.entries),
             "opened_at": _WHEN,
         }
-        _insert("ledger_organization", organizations, group, first, group.organizations)
+        insert("ledger_organization", organizations, group, first, group.organizations)
         first += group.organizations
 
 
@@ -180,12 +180,12 @@ def _fill_table(groups: Sequence[Group], advance: Advance, table: str, columns: 
 def _insert_groups(table: str, columns: Columns, groups: Sequence[Group], advance: Advance) -> None:
     first, before = 1, 0
     for group in groups:
-        _insert(table, columns, group, first, group.rows, before=before, advance=advance)
+        insert(table, columns, group, first, group.rows, before=before, advance=advance)
         first += group.organizations
         before += group.rows
 
 
-def _insert(  # noqa: PLR0913 each is one thing that differs
+def insert(  # noqa: PLR0913 each is one thing that differs
     table: str,
     columns: Columns,
     group: Group,
