@@ -9,9 +9,9 @@ from statements import coverage
 from statements.coverage import Period
 from statements.match_sql import (
     DECIDED,
-    IN_SCOPE,
     LINE_ORDER,
     LINES,
+    UNSETTLED_OR_NEW,
     execute,
     near_condition,
     numbered,
@@ -53,19 +53,15 @@ def _decide_lines() -> None:
         f" AND m.`rank` = {Match.Rank.KEPT}"
     )
     excluded = f"{DECIDED} d.line_id = statements_statementline.id AND d.kind = '{Decision.Kind.EXCLUDED}'"
-    in_scope = f"SELECT 1 FROM statements_ownaccount a WHERE a.id = l.account_id AND {IN_SCOPE}".replace(
-        "l.", "statements_statementline."
-    )
     execute(
         "UPDATE statements_statementline SET bucket = CASE"
-        f" WHEN is_withdrawn = TRUE OR NOT EXISTS ({in_scope}) THEN 'outside'"
         " WHEN inn IS NULL THEN 'excluded'"
         " WHEN is_reversal = TRUE THEN 'reversed_by_bank'"
         f" WHEN EXISTS ({kept}) THEN 'kept'"
         f" ELSE COALESCE(CASE {state} WHEN 'posted' THEN 'matched' WHEN 'unposted' THEN 'unposted' END,"
         f" CASE WHEN EXISTS ({excluded}) THEN 'excluded' END,"
         f" ({proposed}), CASE WHEN inn LIKE '@%%' THEN 'unidentified' ELSE 'missing_webhook' END)"
-        " END WHERE bucket <> 'matched' AND bucket <> 'outside' AND (bucket = '' OR inn IS NOT NULL)",
+        f" END WHERE {UNSETTLED_OR_NEW}",
         {},
     )
 

@@ -16,13 +16,21 @@ NEAR_DAYS_MAX = 5  # between document date and booking, over the longest holiday
 _MATCHED = "SELECT 1 FROM statements_match m WHERE m.live = TRUE AND"
 DECIDED = "SELECT 1 FROM statements_decision d WHERE"
 _PROPOSED = "SELECT 1 FROM statements_proposal p WHERE"
-IN_SCOPE = "l.booked_on >= a.since AND (a.until IS NULL OR l.booked_on <= a.until)"
-UNSETTLED = ", ".join(f"'{bucket}'" for bucket in Bucket if bucket not in {Bucket.MATCHED, Bucket.OUTSIDE})
+_OUTSIDE = (
+    "is_withdrawn = TRUE OR NOT EXISTS (SELECT 1 FROM statements_ownaccount a"
+    " WHERE a.id = statements_statementline.account_id AND statements_statementline.booked_on >= a.since"
+    " AND (a.until IS NULL OR statements_statementline.booked_on <= a.until))"
+)
+_UNSETTLED = ", ".join(f"'{bucket}'" for bucket in Bucket if bucket not in {Bucket.MATCHED, Bucket.OUTSIDE})
+# By the index of bucket and INN, as most lines are matched, or debits, which have no INN.
+UNSETTLED = f"bucket IN ({_UNSETTLED}) AND inn IS NOT NULL"
+UNSETTLED_OR_NEW = f"(bucket = '' OR {UNSETTLED})"
 
-# Lines and webhooks that are free to be matched.
+# Lines and webhooks that are free to be matched. No join of accounts: from one account a server would begin,
+# and read all its lines.
 OPEN_LINE = (
-    f"l.bucket IN ({UNSETTLED}) AND l.inn IS NOT NULL AND l.is_reversal = FALSE AND l.is_withdrawn = FALSE"
-    f" AND {IN_SCOPE} AND NOT EXISTS ({_MATCHED} m.line_id = l.id)"
+    f"l.bucket IN ({_UNSETTLED}) AND l.inn IS NOT NULL AND l.is_reversal = FALSE"
+    f" AND NOT EXISTS ({_MATCHED} m.line_id = l.id)"
     f" AND NOT EXISTS ({DECIDED} d.line_id = l.id AND d.kind = '{Decision.Kind.SEPARATED}')"
 )
 OPEN_KEY = (
@@ -36,7 +44,7 @@ UNPROPOSED_KEY = (
     f"{OPEN_KEY} AND k.state = 'posted' AND NOT EXISTS ({_PROPOSED} p.webhook_id = k.webhook_id)"
     f" AND NOT EXISTS ({DECIDED} d.webhook_id = k.webhook_id)"
 )
-LINES = "statements_statementline l JOIN statements_ownaccount a ON a.id = l.account_id"
+LINES = "statements_statementline l"
 KEYS = "statements_matchkey k"
 
 # Applied before unapplied, then the older webhook; then the line's position, in any order of import.
@@ -95,14 +103,21 @@ def exact_matches(rank: int, number: str, payer: Payer) -> str:
     )
 
 
+def set_outside_aside() -> None:
+    """Set the bucket of lines that are withdrawn or outside the days of their account."""
+    execute(
+        f"UPDATE statements_statementline SET bucket = 'outside' WHERE {UNSETTLED_OR_NEW} AND ({_OUTSIDE})",
+        {},
+    )
+
+
 def mark_matched() -> None:
     """Set the bucket of what ranks 1 and 2 found, so that later statements read only the rest."""
     found = f"{_MATCHED} m.`rank` IN ({Match.Rank.NUMBER}, {Match.Rank.DIGITS}) AND"
     posted = "SELECT 1 FROM statements_matchkey k WHERE k.webhook_id = m.webhook_id AND k.state = 'posted'"
     execute(
-        f"UPDATE statements_statementline SET bucket = 'matched' WHERE bucket IN ({UNSETTLED})"
-        f" AND inn IS NOT NULL AND EXISTS ({found} m.line_id = statements_statementline.id"
-        f" AND EXISTS ({posted}))",
+        f"UPDATE statements_statementline SET bucket = 'matched' WHERE {UNSETTLED}"
+        f" AND EXISTS ({found} m.line_id = statements_statementline.id AND EXISTS ({posted}))",
         {},
     )
     execute(

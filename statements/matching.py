@@ -63,6 +63,7 @@ def match(*, is_full: bool = False) -> Matched:
             from_day = min((account.since for account in accounts), default=date.max)
             parameters = {"from_day": from_day - WEBHOOK_DAYS_BEFORE}
             _take_back(parameters)
+            match_sql.set_outside_aside()
             by_rank = _find(parameters)
             bucketing.decide(parameters)
             suspects.decide_pairs()
@@ -81,7 +82,7 @@ def _take_back(parameters: dict[str, Any]) -> None:
     Proposal.objects.all().delete()
     columns = "inn, kopecks, digits_key"
     unsettled = (
-        f"SELECT {columns} FROM statements_statementline WHERE bucket IN ({UNSETTLED}) AND inn IS NOT NULL"
+        f"SELECT {columns} FROM statements_statementline WHERE {UNSETTLED}"
         f" UNION SELECT {columns} FROM statements_matchkey"
         " WHERE state <> 'none' AND bucket <> 'matched' AND day >= %(from_day)s"
         " UNION SELECT notified_inn, kopecks, digits_key FROM statements_matchkey"

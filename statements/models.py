@@ -198,6 +198,7 @@ class StatementLine(models.Model):
         indexes = [
             models.Index(fields=["account", "booked_on"], name="line_day"),
             models.Index(fields=["bucket", "booked_on"], name="line_bucket"),
+            models.Index(fields=["bucket", "inn"], name="line_open"),
             models.Index(fields=["inn", "kopecks", "digits_key"], name="line_terms"),
         ]
         constraints = [

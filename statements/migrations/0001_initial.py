@@ -487,6 +487,10 @@ class Migration(migrations.Migration):
         ),
         migrations.AddIndex(
             model_name="statementline",
+            index=models.Index(fields=["bucket", "inn"], name="line_open"),
+        ),
+        migrations.AddIndex(
+            model_name="statementline",
             index=models.Index(fields=["inn", "kopecks", "digits_key"], name="line_terms"),
         ),
         migrations.AddConstraint(
