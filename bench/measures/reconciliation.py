@@ -58,7 +58,7 @@ class Size:
     credits: int  # of the lines that are there before
 
 
-QUICK, FULL = Size(1, 5_000, 2, 20_000), Size(3, 50_000, 2, 800_000)
+QUICK, FULL = Size(1, 5_000, 2, 20_000), Size(3, 50_000, 2, 400_000)
 
 
 def measure(quick: bool, log: Callable[[str], None]) -> Iterator[Measurement]:
