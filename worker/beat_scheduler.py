@@ -8,11 +8,15 @@ import time
 from datetime import UTC, datetime
 from typing import Any
 
+import structlog
 from celery import beat
-from django.db import close_old_connections
+from django.db import DatabaseError, InterfaceError, close_old_connections
 from structlog.contextvars import bind_contextvars, clear_contextvars
 
+from core.db import transactions
 from worker.heartbeats import SchedulerHeartbeat
+
+log = structlog.get_logger(__name__)
 
 SWEEP = "worker.tasks.sweep"
 
@@ -40,14 +44,22 @@ class InProcessScheduler(beat.Scheduler):
     heartbeat = SchedulerHeartbeat()
 
     def apply_async(self, entry: beat.ScheduleEntry, *_: Any, **__: Any) -> None:
-        """Run the task to its end. Celery logs what it raises, and the entry is due again next time.
+        """Run the task to its end. The entry is due again next time, also if it fails.
 
-        Only a successful sweep records a heartbeat: a scheduler whose sweeps fail is as bad as none.
+        A transient error, as during an outage of the database, is one line; Celery logs any other with its
+        traceback. Only a successful sweep records a heartbeat: a scheduler whose sweeps fail is as bad as
+        none.
         """
         close_old_connections()
         clear_contextvars()
         bind_contextvars(task=entry.task)
-        self.app.tasks[str(entry.task)]()  # none of ours takes arguments
+        try:
+            self.app.tasks[str(entry.task)]()  # none of ours takes arguments
+        except (DatabaseError, InterfaceError) as exc:
+            if not transactions.is_transient(exc):
+                raise
+            log.warning("scheduled task failed", error=repr(exc))
+            return
         if entry.task == SWEEP:
             self.heartbeat.record()
 

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 from celery import beat, current_app
-from django.db import connection, transaction
+from django.db import OperationalError, connection, transaction
 from django.db.models import QuerySet
 from django.utils import timezone
 from django_celery_results.models import TaskResult
@@ -27,6 +28,7 @@ from worker.models import Heartbeat
 pytestmark = pytest.mark.django_db(transaction=True)
 Sent = Callable[[], list[Any]]
 APPLY_TASK = "worker.tasks.apply_received"
+TRANSIENT = "database is locked" if connection.vendor == "sqlite" else 2003
 
 
 def long_ago() -> Any:
@@ -185,6 +187,23 @@ def test_scheduler_runs_due_tasks_in_process(monkeypatch: pytest.MonkeyPatch, tm
     assert len(swept) == 1
     assert heartbeat_path("scheduler").exists()
     assert Heartbeat.objects.get().kind == Heartbeat.Kind.SCHEDULER
+
+
+def test_database_outage_during_a_sweep_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> None:
+        raise OperationalError(TRANSIENT, "no database host takes writes")
+
+    monkeypatch.setattr(sweeper, "sweep", fail)
+    monkeypatch.setattr(beat_scheduler.InProcessScheduler, "heartbeat", SchedulerHeartbeat())
+    celery_logs: list[str] = []
+    monkeypatch.setattr(beat, "error", lambda text, *_, **__: celery_logs.append(text))
+    scheduler = beat_scheduler.InProcessScheduler(app=current_app)
+    with structlog.testing.capture_logs() as events:
+        scheduler.apply_entry(scheduler.schedule["sweep"])
+
+    assert [(each["log_level"], each["event"]) for each in events] == [("warning", "scheduled task failed")]
+    assert celery_logs == []
+    assert not Heartbeat.objects.exists()
 
 
 def test_wall_clock_set_back_delays_no_sweep(monkeypatch: pytest.MonkeyPatch, settings: Any) -> None:
