@@ -38,8 +38,8 @@ MODULES = {
     ),
     "worker": (
         "admin applying apps batch_markers beat_scheduler beat_shutdown celery claiming duplicate_detection "
-        "file_broker heartbeats merging metrics models nightly_verification retention retries sweeper tasks "
-        "trial_posting"
+        "file_broker heartbeats merging metrics models nightly_verification redis_transport retention "
+        "retries sweeper tasks trial_posting"
     ),
     "ingest": (
         "action_handlers action_progress append_only apps arrivals authentication batch body_verification "

@@ -13,7 +13,7 @@ from django.db import close_old_connections
 from structlog.contextvars import bind_contextvars, clear_contextvars
 
 from core.cli import exit_on_misconfiguration
-from worker import beat_shutdown
+from worker import beat_shutdown, redis_transport
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
 with exit_on_misconfiguration():
@@ -27,6 +27,7 @@ def set_up_django(**_: object) -> None:
         django.setup()
 
 
+redis_transport.register()
 app = Celery("prihod")
 # Celery's Django fixup puts the working directory first, where a folder could shadow a package of ours.
 sys.path.append(sys.path.pop(0))

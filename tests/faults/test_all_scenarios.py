@@ -13,7 +13,7 @@ EMBEDDED = "embedded_processes_killed"  # part of the run on SQLite
 # Three databases on one machine take a minute or more: one of them stands for the others here.
 LONGER = {name for name in SCENARIOS if name.startswith(("galera_", "group_replication_"))} - {
     "galera_writer_killed_once"
-} | {"sentinel_master_killed"}  # a worker may end in it: docs/clusters.md
+}
 
 
 @pytest.mark.parametrize("name", [name for name in SCENARIOS if name not in {*ON_SERVERS, *LONGER, EMBEDDED}])
