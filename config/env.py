@@ -201,8 +201,8 @@ def dev_secret(file: Path) -> str:
         return secrets.token_urlsafe(48)
 
 
-def database_from_url(url: str, *, dev_default: Path) -> dict[str, Any]:
-    """Return Django's settings for DATABASE_URL, or for the SQLite file `dev_default`, creating its folder.
+def database_from_url(url: str, *, dev_default: Path, var: str = "DATABASE_URL") -> dict[str, Any]:
+    """Return Django's settings for the URL in `var`, or else for the file `dev_default`, creating its folder.
 
     Raise ImproperlyConfigured with a message that contains no part of a password.
     """
@@ -215,8 +215,8 @@ def database_from_url(url: str, *, dev_default: Path) -> dict[str, Any]:
             ) from exc
         return {"ENGINE": SQLITE, "NAME": str(dev_default), "OPTIONS": SQLITE_OPTIONS}
     if not url.startswith(("sqlite:///", "mysql://")):
-        raise ImproperlyConfigured("DATABASE_URL must begin with sqlite:/// or mysql://")
-    check_authority("DATABASE_URL", url)
+        raise ImproperlyConfigured(f"{var} must begin with sqlite:/// or mysql://")
+    check_authority(var, url)
     try:
         first_url, listed = hosts.split_hosts(url)
         database: dict[str, Any] = Environment.db_url_config(first_url)
@@ -224,7 +224,7 @@ def database_from_url(url: str, *, dev_default: Path) -> dict[str, Any]:
         database = {"NAME": ""}
     if database["NAME"] in {"", ":memory:"}:
         raise ImproperlyConfigured(
-            "DATABASE_URL is malformed; its form is mysql://user:password@host:port/name, with several hosts "
+            f"{var} is malformed; its form is mysql://user:password@host:port/name, with several hosts "
             "separated by commas, or sqlite:////path/to/file; in a password write %2F for /"
         )
     is_sqlite = url.startswith("sqlite:")
@@ -233,3 +233,14 @@ def database_from_url(url: str, *, dev_default: Path) -> dict[str, Any]:
         database["HOSTS"] = listed
         defaults = {**defaults, "connect_timeout": hosts.CONNECT_SECONDS_MAX}
     return {**database, "ENGINE": engine, "OPTIONS": {**defaults, **database.get("OPTIONS", {})}}
+
+
+def reads_from_url(url: str) -> dict[str, Any]:
+    """Return Django's settings for READ_DATABASE_URL. Raise as `database_from_url` does.
+
+    Its sessions read what all nodes of a Galera cluster have committed. Only MariaDB executes the comment.
+    """
+    database = database_from_url(url, dev_default=Path(), var="READ_DATABASE_URL")
+    if database["ENGINE"] == MYSQL:
+        database["OPTIONS"]["init_command"] += "/*M!, SESSION wsrep_sync_wait = 1*/"
+    return database

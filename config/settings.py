@@ -142,8 +142,12 @@ if env.bool("BEHIND_TLS_PROXY", default=False):
 DATABASE = environment.database_from_url(
     required_in_production("DATABASE_URL", dev_default=""), dev_default=DATA_DIR / "prihod.sqlite3"
 )
-DATABASE |= {"CONN_MAX_AGE": None, "CONN_HEALTH_CHECKS": True, "ATOMIC_REQUESTS": False}
-DATABASES = {"default": DATABASE}
+KEPT_OPEN = {"CONN_MAX_AGE": None, "CONN_HEALTH_CHECKS": True, "ATOMIC_REQUESTS": False}
+DATABASES = {"default": DATABASE | KEPT_OPEN}
+READ_DATABASE = "default"  # of the read API: its data, not its keys
+if READ_DATABASE_URL := environment.Secret(env.str("READ_DATABASE_URL", default="")):
+    READ_DATABASE = "read"
+    DATABASES[READ_DATABASE] = environment.reads_from_url(READ_DATABASE_URL) | KEPT_OPEN
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 # --- Celery: config/celery_settings.py has what no environment variable changes -------------------

@@ -2,6 +2,7 @@
 
 import structlog
 from asgiref.sync import sync_to_async
+from django.conf import settings
 from django.core.handlers.asgi import ASGIRequest
 from django.db import close_old_connections
 from django.http import HttpRequest, HttpResponse
@@ -142,7 +143,9 @@ async def _store(request: HttpRequest, arrival: Arrival) -> StoreResult | None:
 def operation_status(request: HttpRequest, key: ApiKey, operation_id: str) -> HttpResponse:
     """Return whether an operation is received, applied, failed or dismissed, if `key` may read its payer."""
     parsed = parse_operation_id(operation_id)
-    webhook = Webhook.objects.filter(operation_id=parsed).first() if parsed else None
+    webhook = (
+        Webhook.objects.using(settings.READ_DATABASE).filter(operation_id=parsed).first() if parsed else None
+    )
     if webhook is None or not key.may_read(webhook.payer_inn):
         raise NotFound("Operation not found")
     return json_response(

@@ -3,11 +3,13 @@
 They run on `migrate` and before `make run` starts anything.
 """
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from django.core.checks import CheckMessage, Error, Info
-from django.db import connections
+from django.core.checks import Warning as CheckWarning
+from django.db import OperationalError, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.migrations.recorder import MigrationRecorder
 
@@ -34,6 +36,8 @@ def _mysql(connection: BaseDatabaseWrapper) -> Iterator[CheckMessage]:
         variables: dict[str, str] = dict(cursor.fetchall())
     yield from _tables(connection)
     yield from _durability(variables)
+    yield from _galera(variables)
+    yield from _group_replication(connection, variables)
     if not {"STRICT_TRANS_TABLES", "STRICT_ALL_TABLES"} & set(variables["sql_mode"].split(",")):
         yield Error(
             "sql_mode is not strict: a value too large would be truncated silently",
@@ -101,6 +105,49 @@ def _durability(variables: dict[str, str]) -> Iterator[CheckMessage]:
             " the machine",
             hint="SET GLOBAL sync_binlog = 1, and in the server's configuration",
             id="ledger.E003",
+        )
+
+
+def _galera(variables: dict[str, str]) -> Iterator[CheckMessage]:
+    options = variables.get("wsrep_provider_options", "").lower()
+    if ignored := re.findall(r"pc\.(?:ignore_quorum|ignore_sb) = (?:true|yes|on|1)\b", options):
+        yield Error(
+            f"Galera has {ignored[0]}: both sides of a partition would take deliveries",
+            hint="leave it out of wsrep_provider_options",
+            id="ledger.E007",
+        )
+
+
+def _group_replication(connection: BaseDatabaseWrapper, variables: dict[str, str]) -> Iterator[CheckMessage]:
+    if not variables.get("group_replication_group_name"):
+        return
+    if variables["group_replication_single_primary_mode"] != "ON":
+        yield CheckWarning(
+            "the MySQL group has several primaries: their transactions conflict at COMMIT",
+            hint="SELECT group_replication_switch_to_single_primary_mode()",
+            id="ledger.W001",
+        )
+    if variables["group_replication_consistency"] == "EVENTUAL":
+        yield CheckWarning(
+            "group_replication_consistency is EVENTUAL: a new primary may show balances that lack payments",
+            hint="set it to BEFORE_ON_PRIMARY_FAILOVER on all members",
+            id="ledger.W002",
+        )
+    if variables["group_replication_unreachable_majority_timeout"] == "0":
+        yield CheckWarning(
+            "group_replication_unreachable_majority_timeout is 0: without a majority a commit waits for ever",
+            hint="set it to 5, in seconds, on all members",
+            id="ledger.W003",
+        )
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT COUNT(*) FROM performance_schema.replication_group_members")
+            cursor.execute("SELECT COUNT(*) FROM performance_schema.replication_group_member_stats")
+    except OperationalError:
+        yield CheckWarning(
+            "this user can't see the MySQL group's members: the loss of one is not reported",
+            hint="GRANT SELECT ON performance_schema.replication_group_members, and on …_member_stats",
+            id="ledger.W004",
         )
 
 

@@ -5,6 +5,7 @@ from itertools import takewhile
 from typing import NamedTuple
 from uuid import UUID
 
+from django.conf import settings
 from django.db.models import OuterRef, QuerySet, Sum
 
 from core.db import clock
@@ -39,7 +40,8 @@ _HISTORY_COLUMNS = (
 
 
 def find_organization(inn: str) -> Organization | None:
-    return Organization.objects.filter(inn=inn).first()
+    """Return the organization from READ_DATABASE, where the queries about it then read, too."""
+    return Organization.objects.using(settings.READ_DATABASE).filter(inn=inn).first()
 
 
 def balance_at(organization: Organization, at: datetime) -> int:

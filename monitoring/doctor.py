@@ -18,7 +18,7 @@ from django.utils import timezone
 
 from core.db import clock
 from core.observability.redaction import redact_urls
-from monitoring import problems
+from monitoring import cluster, problems
 from monitoring.format_duration import format_duration
 from monitoring.stats import Stats
 from worker.models import Heartbeat
@@ -43,7 +43,7 @@ def examine() -> Iterator[Finding]:
     yield from _settings()
     yield from _broker()
     try:
-        for check in (_database, _redo_log, _clock, _inbox, _posting, _rows):
+        for check in (_database, _redo_log, _cluster, _clock, _inbox, _posting, _rows):
             yield from check()
     except (DatabaseError, InterfaceError, ImproperlyConfigured) as exc:
         remedy = _with_runbook("database_unreachable", problems.database_remedy())
@@ -110,6 +110,14 @@ def _redo_log() -> Iterator[Finding]:
         size = cursor.fetchone()[0]
     remedy = f"set {name} to 1G or more; see docs/deployment.md" if size < REDO_LOG_BYTES_MIN else ""
     yield Finding("database", f"redo log of {size // 2**20} MiB", remedy)
+
+
+def _cluster() -> Iterator[Finding]:
+    nodes = cluster.status()
+    if nodes.listed > 1:
+        remedy = problems.cluster_remedy() if nodes.missing else ""
+        message = f"{nodes.online} of {nodes.listed} nodes, {nodes.conflicts} conflicts"
+        yield Finding("cluster", message, _with_runbook("cluster_degraded", remedy))
 
 
 def _clock() -> Iterator[Finding]:

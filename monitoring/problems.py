@@ -28,6 +28,7 @@ from ingest.models import (
 )
 from ledger.models import UnassignedPayment
 from ledger.money import group_digits
+from monitoring import cluster
 from monitoring.format_duration import format_age, format_duration
 from monitoring.problem import Problem, Rule, Severity
 from monitoring.reconciliation_problems import RULES as RECONCILIATION_RULES
@@ -40,7 +41,7 @@ RECENT_MINUTES = 5
 VERIFICATION_AGE_MAX = timedelta(hours=26)  # verified once a day, with two hours of tolerance
 STALLED = "stalled"
 RUNBOOK = "docs/runbook.md"
-SERVER_CAUSES = {"broker_unreachable", "inbox_write_failed", "unsafe_database_settings"}
+SERVER_CAUSES = {"broker_unreachable", "cluster_degraded", "inbox_write_failed", "unsafe_database_settings"}
 _RUNBOOK_ENTRIES = {  # anchor by cause
     STALLED: "processing-stalled",
     "drift": "drift",
@@ -62,6 +63,7 @@ _RUNBOOK_ENTRIES = {  # anchor by cause
     "balance_break": "unproven-statements",
     "broker_unreachable": "broker-unreachable",
     "database_unreachable": "database-unreachable",
+    "cluster_degraded": "a-database-node-is-gone",
     "inbox_write_failed": "delivery-errors",
     "misconfigured": "misconfigured-setting",
     "unsafe_database_settings": "unsafe-database-settings",
@@ -88,7 +90,7 @@ def data_problems(stats: Stats) -> list[Problem]:
 
 def server_problems() -> list[Problem]:
     """Return the problems of the broker and the database server; takes up to 30 s if one of them hangs."""
-    return [*_broker(), *_database_settings(), *_inbox()]
+    return [*_broker(), *_cluster(), *_database_settings(), *_inbox()]
 
 
 def is_stalled(stats: Stats) -> bool:
@@ -311,6 +313,20 @@ def broker_remedy() -> str:
 
 def database_remedy() -> str:
     return _("check that the server is running and DATABASE_URL is right")
+
+
+def _cluster() -> Iterator[Problem]:
+    nodes = cluster.status()
+    if nodes.missing:
+        text = _("The database cluster has {online} of {listed} nodes")
+        message = text.format(online=nodes.online, listed=nodes.listed)
+        yield Problem(
+            "cluster_degraded", Severity.WARNING, message, cluster_remedy(), magnitude=nodes.missing
+        )
+
+
+def cluster_remedy() -> str:
+    return _("start the missing node; until then the loss of another one may end all writes")
 
 
 def _database_settings() -> Iterator[Problem]:

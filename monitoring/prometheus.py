@@ -22,12 +22,13 @@ from django.conf import settings
 from django.db import DatabaseError, InterfaceError
 from django.http import HttpRequest, HttpResponse
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, Metric, generate_latest
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
 from core.db import clock
 from core.http import error_response, json_view
+from monitoring import cluster
 from monitoring.stats import Stats
 from worker.models import Heartbeat
 
@@ -125,6 +126,7 @@ class _DatabaseGauges(Collector):
                 "What no list explained of ledger minus bank last night",
                 reconciled.unexplained,
             )
+        yield from _cluster()
         live = [status.heartbeat for status in stats.heartbeats if not status.is_stale]
         workers = [heartbeat for heartbeat in live if heartbeat.kind == Heartbeat.Kind.WORKER]
         processes = sum(heartbeat.processes for heartbeat in workers)
@@ -140,6 +142,24 @@ class _DatabaseGauges(Collector):
                 "End of the last verification, without one the first payment, in Unix time",
                 stats.verified_at.timestamp(),
             )
+
+
+def _cluster() -> Iterator[Metric]:
+    nodes = cluster.status()
+    yield _gauge(
+        "prihod_database_nodes_online", "Nodes of the database's cluster that take part", nodes.online
+    )
+    yield _gauge("prihod_database_nodes_listed", "Those that DATABASE_URL lists", nodes.listed)
+    yield CounterMetricFamily(
+        "prihod_database_conflicts",
+        "Transactions that the connected node refused for another's",
+        nodes.conflicts,
+    )
+    yield CounterMetricFamily(
+        "prihod_database_flow_control_seconds",
+        "Seconds of Galera's flow control on that node",
+        nodes.paused_seconds,
+    )
 
 
 def _gauge(name: str, documentation: str, value: float) -> Metric:

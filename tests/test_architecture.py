@@ -21,7 +21,7 @@ MODULES = {
     ),
     "backoffice": "apps locale login middleware otp sections site users",
     "monitoring": (
-        "admin alerts apps charts dashboard doctor format_duration models notifications problem "
+        "admin alerts apps charts cluster dashboard doctor format_duration models notifications problem "
         "problems prometheus reconciliation_problems stats tasks throughput"
     ),
     "statements": (

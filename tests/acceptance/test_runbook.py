@@ -118,6 +118,15 @@ def test_every_other_name_exists_in_the_code() -> None:
             "event_scheduler",
         ),
         "Out of disk space",
+        *(
+            "systemctl start mariadb",
+            "systemctl start mysql",
+            "START GROUP_REPLICATION",
+            "STOP GROUP_REPLICATION",
+        ),
+        *("group_replication_start_on_boot", "SET GLOBAL group_replication_bootstrap_group = 1"),
+        *("SET GLOBAL wsrep_provider_options = 'pc.bootstrap = true'", "SELECT @@gtid_executed"),
+        *("mariadbd --wsrep-recover", "safe_to_bootstrap: 1", "grastate.dat", "galera_new_cluster"),
         (
             "SELECT trx_mysql_thread_id, trx_started FROM information_schema.innodb_trx"
             " WHERE trx_state = 'RUNNING' AND trx_rows_locked > 0 ORDER BY trx_started"

@@ -15,6 +15,7 @@ pytestmark = [sqlite_run_only, pytest.mark.process]
 SECRETS = {
     "SECRET_KEY": "secretkeyCANARY" * 4,
     "DATABASE_URL": "mysql://prihod:databaseCANARY@127.0.0.1:1/prihod",
+    "READ_DATABASE_URL": "mysql://prihod:readsCANARY@127.0.0.1:1/prihod",
     "REDIS_URL": "redis://:brokerCANARY@127.0.0.1:1/0",
     "WEBHOOK_X_SIGNATURE_SECRETS": "signatureCANARY" * 2,
     "WEBHOOK_BEARER_TOKENS": "bearerCANARY" * 2,
@@ -24,6 +25,7 @@ SECRETS = {
 BROKEN = {
     "database": {"DATABASE_URL": "mysql://prihod:databaseCANARY@127.0.0.1:notaport/prihod"},
     "scheme": {"DATABASE_URL": "postgres://prihod:databaseCANARY@127.0.0.1/prihod"},
+    "reads": {"READ_DATABASE_URL": "mysql://prihod:readsCANARY@127.0.0.1:notaport/prihod"},
     "broker": {"REDIS_URL": "redis://:brokerCANARY@127.0.0.1:notaport/0"},
     "servers away": {},
 }

@@ -14,7 +14,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.utils import ConnectionHandler
 from pytest_django import DjangoDbBlocker
 
-from config.env import database_from_url
+from config.env import database_from_url, reads_from_url
 from core.db.mysql_backend import hosts
 from core.db.mysql_backend.hosts import Host, split_hosts
 from core.db.transactions import is_transient
@@ -176,3 +176,19 @@ def test_error_of_all_hosts_keeps_its_code(pair: Pair) -> None:
         query(wrapper)
 
     assert exc.value.args[0] == 1049
+
+
+@pytest.mark.process
+def test_session_for_reads_waits_for_what_other_nodes_have_committed(pair: Pair) -> None:
+    url = f"mysql://root@127.0.0.1:{pair.proxies[0].port}/prihod"
+    wrapper = ConnectionHandler({"default": reads_from_url(url)})["default"]
+
+    with wrapper.cursor() as cursor:
+        cursor.execute("SELECT @@SESSION.wsrep_sync_wait, @@SESSION.wait_timeout")
+        assert cursor.fetchone() == (1, 60)
+    wrapper.close()
+
+
+def test_malformed_url_for_reads_names_its_variable() -> None:
+    with pytest.raises(ImproperlyConfigured, match=r"^READ_DATABASE_URL must begin"):
+        reads_from_url("postgres://h1/prihod")

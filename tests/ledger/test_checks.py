@@ -9,7 +9,7 @@ from django.core.management.base import SystemCheckError
 from django.db import connection
 from django.db.migrations.recorder import MigrationRecorder
 
-from ledger import triggers
+from ledger import checks, triggers
 from ledger.checks import check_database_server
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -116,6 +116,46 @@ def test_table_with_wrong_engine_or_charset_is_an_error(definition: str, check_i
         execute("DROP TABLE wrong_table")
     assert message.id == check_id
     assert "wrong_table" in message.msg
+
+
+# Values of the servers' variables, because no server of this run belongs to a cluster; faults/ has some.
+SAFE_GROUP = {
+    "group_replication_group_name": "8b0f3c3e-5d0c-4f3f-9d2f-7c3f6a8c9b11",
+    "group_replication_single_primary_mode": "ON",
+    "group_replication_consistency": "BEFORE_ON_PRIMARY_FAILOVER",
+    "group_replication_unreachable_majority_timeout": "5",
+}
+
+
+@mysql
+@pytest.mark.parametrize(
+    ("variable", "value", "check_ids"),
+    [
+        ("group_replication_consistency", "AFTER", []),
+        ("group_replication_single_primary_mode", "OFF", ["ledger.W001"]),
+        ("group_replication_consistency", "EVENTUAL", ["ledger.W002"]),
+        ("group_replication_unreachable_majority_timeout", "0", ["ledger.W003"]),
+        ("group_replication_group_name", "", []),
+    ],
+)
+def test_doubtful_setting_of_a_mysql_group_is_a_warning(
+    variable: str, value: str, check_ids: list[str]
+) -> None:
+    messages = checks._group_replication(connection, {**SAFE_GROUP, variable: value})
+
+    assert [message.id for message in messages if message.id != "ledger.W004"] == check_ids
+
+
+@pytest.mark.parametrize(
+    ("options", "check_ids"),
+    [
+        ("pc.checksum = false; pc.ignore_quorum = false; pc.ignore_sb = false; pc.weight = 1", []),
+        ("pc.ignore_quorum = true; pc.ignore_sb = false", ["ledger.E007"]),
+        ("pc.ignore_quorum = false; pc.ignore_sb = YES;", ["ledger.E007"]),
+    ],
+)
+def test_galera_node_that_ignores_a_lost_majority_is_an_error(options: str, check_ids: list[str]) -> None:
+    assert [each.id for each in checks._galera({"wsrep_provider_options": options})] == check_ids
 
 
 @mysql

@@ -36,6 +36,20 @@ def test_balance_of_the_sample(client: Client) -> None:
     assert client.get(balance_path(SAMPLE)).content == b'{"inn":"1234567890","balance":145000}'
 
 
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/api/organizations/1234567890/balance/",
+        "/api/organizations/1234567890/balance/history/",
+        "/api/operations/ccf0a86d-041b-4991-bcf7-e2352f7b8a4a/",
+    ],
+)
+def test_read_api_reads_from_the_database_for_reads(client: Client, settings: Any, path: str) -> None:
+    settings.READ_DATABASE = "absent"
+
+    assert client.get(path).status_code == 503
+
+
 def test_balance_with_kopecks_has_two_decimals(client: Client) -> None:
     post_payments(terms(10_50))
 

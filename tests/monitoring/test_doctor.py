@@ -10,7 +10,8 @@ from django.utils import timezone
 from core.db import clock
 from ingest import doorbell, inbox
 from ingest.models import LedgerVerification, Webhook
-from monitoring import doctor
+from monitoring import cluster, doctor
+from monitoring.cluster import ClusterStatus
 from tests.corruption import failing_inbox
 from tests.factories import make_webhook
 from worker import applying
@@ -106,6 +107,18 @@ def test_stale_worker_backlog_failures_and_drift_are_reported_with_remedies() ->
 @pytest.mark.skipif(connection.vendor != "mysql", reason="SQLite has no redo log")
 def test_small_redo_log_is_reported() -> None:
     assert "!!  database   redo log of" in run_doctor()[0]
+
+
+@pytest.mark.usefixtures("healthy_system")
+def test_missing_node_of_a_cluster_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "  cluster  " not in run_doctor()[0]
+
+    monkeypatch.setattr(cluster, "status", lambda: ClusterStatus(2, 3, conflicts=7))
+    output, status = run_doctor()
+
+    assert status == 1
+    assert "!!  cluster    2 of 3 nodes, 7 conflicts" in output
+    assert "docs/runbook.md#a-database-node-is-gone" in output
 
 
 @pytest.mark.usefixtures("healthy_system")
