@@ -6,8 +6,10 @@ Those of databases end with equal checksums of every table on all nodes.
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing, contextmanager
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -15,7 +17,8 @@ import redis
 
 from faults.scenario_run import ScenarioRun, TimeSpan
 from faults.scenarios import scenario
-from tests.harness.bank_client import DeliveryMix
+from tests.harness import namespaces
+from tests.harness.bank_client import BankDelivery, DeliveryGenerator, DeliveryMix, KeepAliveConnection
 from tests.harness.servers import missing_reason
 from tests.harness.wait import wait_until
 
@@ -25,14 +28,16 @@ SERVING_SECONDS_MAX = 60.0  # a bound of waiting, larger than each bound that a 
 DRAIN_SECONDS_MAX = 5.0
 EQUAL_SECONDS_MAX = 30.0
 CONSUMING_SECONDS_MAX = 15.0
+PAIRS = 320  # deliveries to both webs
 
 
-def galera_and_haproxy() -> str | None:
-    return missing_reason("Galera") or missing_reason("HAProxy")
+def on_galera(
+    also_missing: Callable[[], str | None] = lambda: None, **stack: Any
+) -> Callable[[Callable[[ScenarioRun], None]], None]:
+    def missing() -> str | None:
+        return missing_reason("Galera") or also_missing()
 
-
-def on_galera(**stack: Any) -> Callable[[Callable[[ScenarioRun], None]], None]:
-    return scenario(MIX, missing=lambda: missing_reason("Galera"), exclusive=True, galera=True, **stack)
+    return scenario(MIX, missing=missing, exclusive=True, galera=True, **stack)
 
 
 @on_galera()
@@ -46,21 +51,28 @@ def galera_writer_killed(run: ScenarioRun) -> None:
 
 @on_galera()
 def galera_writer_killed_once(run: ScenarioRun) -> None:
-    """kill -9 of the Galera node that takes the writes, once."""
+    """kill -9 of the Galera node that takes the writes, once; it is reported as missing."""
     run.observe(2)
-    kill_writer(run)
+    kill_writer(run, require_one_is_missing)
     require_equal_nodes(run)
 
 
-def kill_writer(run: ScenarioRun) -> None:
+def kill_writer(run: ScenarioRun, meanwhile: Callable[[ScenarioRun], None] = lambda run: None) -> None:
     node = run.stack.cluster.first()
     with judged_outage(run, seconds_max=5):
         run.inject(f"kill -9 node {node.number}", node.kill)
+    meanwhile(run)
     started = time.monotonic()
     node.start()
     back = time.monotonic() - started
     run.require(back <= BACK_SECONDS_MAX, f"node {node.number} was back after {back:.1f} s")
     run.observe(1)
+
+
+def require_one_is_missing(run: ScenarioRun) -> None:
+    status = "from monitoring import cluster; print(cluster.status().missing)"
+    missing = run.stack.manage("shell", "--no-imports", "--command", status).stdout.strip()
+    run.require(missing == "1", f"{missing or 'unknown'} nodes are missing")
 
 
 @on_galera()
@@ -70,7 +82,7 @@ def galera_writer_frozen(run: ScenarioRun) -> None:
     freeze_writer(run, seconds_max=8)
 
 
-@scenario(MIX, missing=galera_and_haproxy, exclusive=True, galera=True, haproxy=True)
+@on_galera(lambda: missing_reason("HAProxy"), haproxy=True)
 def galera_writer_frozen_behind_haproxy(run: ScenarioRun) -> None:
     """The same with deploy/haproxy.cfg in front, which closes the sessions of a frozen node."""
     run.observe(3)
@@ -122,14 +134,77 @@ def galera_workers_on_all(run: ScenarioRun) -> None:
     require_equal_nodes(run)
 
 
+@on_galera(
+    webs=2,
+    environments={
+        "web": {"DATABASE_URL": "{node0}", "READ_DATABASE_URL": "{node1}"},
+        "web2": {"DATABASE_URL": "{node1}"},
+        **{name: {"DATABASE_URL": "{node2}"} for name in ("worker1", "worker2", "beat")},
+    },
+)
+def galera_web_on_two(run: ScenarioRun) -> None:
+    """No fault, web on two Galera nodes, workers on the third; many deliveries come to both at one moment."""
+    run.observe(2)
+    run.inject("the same to both", lambda: None)
+    deliveries = DeliveryGenerator(run.rng, MIX).batch(PAIRS)  # which the bank doesn't repeat elsewhere
+    pairs = [deliver_to_both(run, delivery) for delivery in deliveries]
+    run.drain()
+    wrong = [pair for pair in pairs if not is_taken_once(pair)]
+    run.require(not wrong, f"{len(wrong)} of {len(pairs)} pairs were not taken once: {wrong[:2]}")
+    unknown = run.bank.count("unknown")
+    run.require(not unknown, f"{unknown} deliveries were answered 503 or not at all")
+    retried = sum(worker.log_count("transaction retried") for worker in run.stack.workers)
+    run.notes.append(f"{len(pairs)} pairs, {retried} retries of workers")
+    run.require(not retried, f"{retried} transactions of workers were retried")
+    require_no_errors(run)
+    require_equal_nodes(run)
+
+
+def deliver_to_both(run: ScenarioRun, delivery: BankDelivery) -> list[str]:
+    """Send a delivery to both webs at once; return the responses."""
+    with ThreadPoolExecutor() as pool, ExitStack() as stack:
+        ports = run.stack.web_ports.values()
+        webs = [stack.enter_context(closing(KeepAliveConnection(port))) for port in ports]
+        return [each.response for each in pool.map(partial(run.bank.deliver, delivery), webs)]
+
+
+def is_taken_once(responses: Sequence[str]) -> bool:
+    counts = [sum(text in each for each in responses) for text in ('"success"', '"already processed"')]
+    return counts == [1, len(responses) - 1]
+
+
+@on_galera(
+    namespaces.missing_reason, isolated=True, webs=2, environments={"web2": {"DATABASE_URL": "{socket0}"}}
+)
+def galera_node_cut_off(run: ScenarioRun) -> None:
+    """The network of the Galera node that takes the writes is cut for 15 s; a web beside it answers 503."""
+    run.observe(3)
+    network, web2 = run.stack.galera.namespaces, run.stack.web_ports["web2"]
+    with judged_outage(run, seconds_max=8):
+        run.inject("cut off node 0", network.unplug, 0)
+        run.observe(7)  # then the node knows
+        with closing(KeepAliveConnection(web2)) as web:
+            minority = [run.bank.deliver(each, web).response for each in run.bank.deliveries.batch(20)]
+        run.observe(8)
+        network.plug_in(0)
+    started = time.monotonic()
+    wait_until(run.stack.galera.nodes[0].is_synced, "node 0 is back", BACK_SECONDS_MAX)
+    run.notes.append(f"the node was back {time.monotonic() - started:.1f} s after the network")
+    others = [response for response in minority if not response.startswith("503")]
+    run.require(not others, f"the minority answered {others}")
+    require_equal_nodes(run)
+
+
 @scenario(MIX, missing=lambda: missing_reason("MySQL"), exclusive=True, group_replication=True)
 def group_replication_primary_killed(run: ScenarioRun) -> None:
     """kill -9 of the primary of a MySQL group, five times; it is restarted and joins again."""
     run.observe(3)
-    for _ in range(5):
+    for number in range(5):
         primary = run.stack.cluster.first()
         with judged_outage(run, seconds_max=10):
             run.inject(f"kill -9 member {primary.number}", primary.kill)
+        if number == 0:
+            require_one_is_missing(run)
         run.stack.cluster.heal()
         run.observe(1)
     require_equal_nodes(run)

@@ -31,7 +31,7 @@ class DatabaseCluster(ABC, Generic[Node]):
     @property
     def url(self) -> str:
         """Return a DATABASE_URL with all nodes, in their order."""
-        return f"mysql://root@{','.join(f'127.0.0.1:{node.port}' for node in self.nodes)}/prihod"
+        return f"mysql://root@{','.join(f'{node.host}:{node.port}' for node in self.nodes)}/prihod"
 
     @property
     def socket_path(self) -> Path:

@@ -13,13 +13,16 @@ import subprocess
 from collections.abc import Sequence
 from contextlib import closing, suppress
 from pathlib import Path
-from typing import Self
+from types import TracebackType
+from typing import Any, Self
 
 from tests.harness.database_cluster import DatabaseCluster
+from tests.harness.namespaces import Namespaces
 from tests.harness.servers import CLUSTER_TREE, MariaDB, ServerFailed, free_port
 from tests.harness.wait import wait_until
 
 NODES = 3
+LOOPBACK = "127.0.0.1"
 UNPRIVILEGED_USER = "65534"  # its id
 # The outage after a node's death or freeze, about a second shorter; Galera's default is PT5S.
 SUSPECT_TIMEOUT = "PT2S"
@@ -29,13 +32,23 @@ _RECOVERED = re.compile(r"Recovered position: (\S+):(-?\d+)")
 
 
 class GaleraNode(MariaDB):
-    """`ports` are those of the nodes' replication; `number` counts from 0."""
+    """`ports` are those of the nodes' replication, `namespaces` their networks; `number` counts from 0."""
 
     name = "Galera"
     session_init = "SET SESSION wsrep_sync_wait = 1"
 
-    def __init__(self, number: int, ports: Sequence[int], *, data: Path | None = None) -> None:
+    def __init__(
+        self,
+        number: int,
+        ports: Sequence[int],
+        *,
+        data: Path | None = None,
+        namespaces: Namespaces | None = None,
+    ) -> None:
         super().__init__(data=data)
+        self._network = namespaces.prefix(number) if namespaces else []
+        self._hosts = namespaces.hosts if namespaces else [LOOPBACK] * NODES
+        self.host = self._hosts[number]
         self.number = number
         self.port = free_port()
         self._ports = ports
@@ -52,7 +65,7 @@ class GaleraNode(MariaDB):
         path = os.pathsep.join([str(CLUSTER_TREE / "usr/bin"), "/usr/sbin", "/usr/bin", "/sbin", "/bin"])
         libraries = next(CLUSTER_TREE.glob("usr/lib/*-linux-gnu*"))
         command = ["env", f"PATH={path}", f"LD_LIBRARY_PATH={libraries}", *super()._program()]
-        return [*self._unprivileged(), *command]
+        return [*self._network, *self._unprivileged(), *command]
 
     def _unprivileged(self) -> list[str]:
         """Return the prefix that drops root. A changed user loses the death signal: set it once more."""
@@ -68,11 +81,11 @@ class GaleraNode(MariaDB):
         raise ServerFailed("a Galera node starts with a copy of a template")
 
     def _options(self) -> list[str]:
-        own = self._ports[self.number]
-        members = ",".join(f"127.0.0.1:{port}" for port in self._ports)
+        own = f"{self.host}:{self._ports[self.number]}"
+        members = ",".join(f"{host}:{port}" for host, port in zip(self._hosts, self._ports, strict=True))
         provider = {
-            "gmcast.listen_addr": f"tcp://127.0.0.1:{own}",
-            "ist.recv_addr": f"127.0.0.1:{self._increment_port}",
+            "gmcast.listen_addr": f"tcp://{own}",
+            "ist.recv_addr": f"{self.host}:{self._increment_port}",
             "evs.keepalive_period": "PT0.5S",
             "evs.suspect_timeout": SUSPECT_TIMEOUT,
             "evs.inactive_timeout": "PT4S",
@@ -80,7 +93,7 @@ class GaleraNode(MariaDB):
         }
         return [
             *(option for option in super()._options() if option != "--skip-networking"),
-            "--bind-address=127.0.0.1",
+            f"--bind-address={self.host}",
             f"--port={self.port}",
             "--binlog-format=ROW",
             "--innodb-autoinc-lock-mode=2",
@@ -89,9 +102,9 @@ class GaleraNode(MariaDB):
             "--wsrep-cluster-name=prihod",
             f"--wsrep-cluster-address=gcomm://{members}",
             f"--wsrep-node-name=node{self.number}",
-            f"--wsrep-node-address=127.0.0.1:{own}",
+            f"--wsrep-node-address={own}",
             "--wsrep-sst-method=rsync",
-            f"--wsrep-sst-receive-address=127.0.0.1:{self._transfer_port}",
+            f"--wsrep-sst-receive-address={self.host}:{self._transfer_port}",
             f"--wsrep-provider-options={';'.join(f'{key}={value}' for key, value in provider.items())}",
             *([BOOTSTRAP] if self._bootstraps else []),
             *self._position,
@@ -99,7 +112,7 @@ class GaleraNode(MariaDB):
 
     @property
     def tcp_url(self) -> str:
-        return f"mysql://root@127.0.0.1:{self.port}/prihod"
+        return f"mysql://root@{self.host}:{self.port}/prihod"
 
     def start(self) -> None:
         """Start and join the cluster; wait until the node takes writes."""
@@ -122,16 +135,22 @@ class GaleraNode(MariaDB):
         self._launch()
 
     def recovered_position(self) -> tuple[str, int]:
-        """Return the cluster's id and the number of the last transaction on disk; -1 if there is none."""
+        """Return the cluster's id and the number of the last transaction on disk; -1 if there is none.
+
+        Kill the server when it has said so: MariaDB 10.11.19 may wait for its purge for ever when it ends.
+        """
         if not (self.folder / "data" / "grastate.dat").exists():
             return "", -1
         self._position = []
         command = [*self._program(), *self._options(), "--wsrep-recover"]
-        done = subprocess.run(command, check=False, capture_output=True, text=True)
-        found = _RECOVERED.findall(done.stderr)
-        if not found:
-            raise ServerFailed(f"node {self.number} has no position: {done.stderr[-2000:]}")
-        return found[-1][0], int(found[-1][1])
+        lines = []
+        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as server:
+            for line in server.stderr or ():
+                lines.append(line)
+                if found := _RECOVERED.search(line):
+                    server.kill()
+                    return found[1], int(found[2])
+        raise ServerFailed(f"node {self.number} has no position: {''.join(lines)[-2000:]}")
 
     def bootstrap(self) -> None:
         """Start as the first node of the cluster.
@@ -147,10 +166,13 @@ class GaleraNode(MariaDB):
         finally:
             self._bootstraps = False
 
-    def status(self, name: str) -> str:
+    def execute(self, statement: str) -> Any:
         with closing(self.session()) as session, session.cursor() as cursor:
-            cursor.execute("SHOW GLOBAL STATUS LIKE %s", (name,))
-            return str(cursor.fetchone()[1])
+            cursor.execute(statement)
+            return cursor.fetchall()
+
+    def status(self, name: str) -> str:
+        return str(self.execute(f"SHOW GLOBAL STATUS LIKE '{name}'")[0][1])
 
     def is_synced(self) -> bool:
         if not self.is_running() or not self._is_up():
@@ -169,15 +191,20 @@ class GaleraNode(MariaDB):
 
 
 class GaleraCluster(DatabaseCluster[GaleraNode]):
-    """Three nodes, of which the first one bootstraps. `data` is a template of MariaDB."""
+    """Three nodes, of which the first one bootstraps. `data` is a template of MariaDB.
+
+    isolated: each node has a network namespace, from which it can be cut off.
+    """
 
     name = "Galera"
     session_init = GaleraNode.session_init
 
-    def __init__(self, *, data: Path) -> None:
+    def __init__(self, *, data: Path, isolated: bool = False) -> None:
         ports = [free_port() for _ in range(NODES)]
+        self._namespaces = Namespaces(NODES) if isolated else None
         self.nodes = [
-            GaleraNode(number, ports, data=data if number == 0 else None) for number in range(NODES)
+            GaleraNode(number, ports, data=data if number == 0 else None, namespaces=self._namespaces)
+            for number in range(NODES)
         ]
 
     def __enter__(self) -> Self:
@@ -188,23 +215,45 @@ class GaleraCluster(DatabaseCluster[GaleraNode]):
             raise
         return self
 
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        super().__exit__(kind, error, trace)
+        if self._namespaces:
+            self._namespaces.delete()
+
+    @property
+    def namespaces(self) -> Namespaces:
+        """Those of the nodes. A node that is unplugged there keeps the clients of its socket only."""
+        if self._namespaces is None:
+            raise TypeError("the nodes have no networks of their own")
+        return self._namespaces
+
     def first(self) -> GaleraNode:
         return next((node for node in self.nodes if node.is_synced()), self.nodes[0])
 
     def start(self) -> None:
         """Start all nodes; after a crash of all, beginning with the one with the newest data."""
+        if self._namespaces and not self._namespaces.exist():
+            self._namespaces.create()
         newest = self.newest()
         newest.bootstrap()
         for node in self.nodes:
             if node is not newest:
                 node.start()
+        if self._namespaces:
+            user = f"root@'{self._namespaces.clients}'"
+            newest.execute(f"CREATE USER IF NOT EXISTS {user}")
+            newest.execute(f"GRANT ALL ON *.* TO {user}")
 
     def newest(self) -> GaleraNode:
         """Return the stopped node with the newest data."""
         return max(self.nodes, key=lambda node: node.recovered_position()[1])
 
     def heal(self) -> None:
-        """Continue frozen nodes and restart killed ones; wait until all take writes."""
+        """Continue frozen nodes, reconnect others, restart killed ones; wait until all take writes."""
+        for number in range(NODES) if self._namespaces else ():
+            self.namespaces.plug_in(number)
         running = [node for node in self.nodes if node.is_running()]
         for node in running:
             os.kill(node.pid, signal.SIGCONT)

@@ -127,12 +127,13 @@ class ProcfileStack(Stack):
     """Fresh at the start of each `with`; nothing is left afterwards.
 
     embedded: SQLite and the file broker instead of MariaDB and Redis. galera, group_replication: three nodes
-    instead of one MariaDB, all in DATABASE_URL, or with haproxy a proxy in front of Galera. sentinels: Redis
-    with two replicas. broker: False for a REDIS_URL without a server. proxied: a TcpProxy in front of the
-    database, the broker and web. environment: settings of all processes; environments: of single ones, with
-    {folder} for the stack's folder and {node0} for the URL of a node. commands: by process, instead of the
-    Procfile's. root: a clone of this project, such as an older revision. started: the processes that run from
-    the beginning; all by default.
+    instead of one MariaDB, all in DATABASE_URL, or with haproxy a proxy in front of Galera; isolated: each
+    node of Galera has a network of its own. sentinels: Redis with two replicas. broker: False for a REDIS_URL
+    without a server. proxied: a TcpProxy in front of the database, the broker and web. webs: further ones are
+    web2 and so on. environment: settings of all processes; environments: of single ones, with {folder} for
+    the stack's folder, {node0} for the URL of a node, {socket0} for its socket's. commands: by process,
+    instead of the Procfile's. root: a clone of this project, such as an older revision. started: the
+    processes that run from the beginning; all by default.
     """
 
     def __init__(
@@ -142,6 +143,8 @@ class ProcfileStack(Stack):
         galera: bool = False,
         group_replication: bool = False,
         haproxy: bool = False,
+        isolated: bool = False,
+        webs: int = 1,
         sentinels: bool = False,
         workers: int = 2,
         broker: bool = True,
@@ -163,7 +166,7 @@ class ProcfileStack(Stack):
         self.database: MariaDB | Cluster | None = None
         self.haproxy: HAProxy | None = None
         if galera:
-            self.database = GaleraCluster(data=template("mariadb", root=root))
+            self.database = GaleraCluster(data=template("mariadb", root=root), isolated=isolated)
             self.haproxy = HAProxy(self.database.nodes) if haproxy else None
         elif group_replication:
             self.database = ReplicationGroup(data=template("mysql", root=root))
@@ -179,6 +182,8 @@ class ProcfileStack(Stack):
         self._environments = environments or {}
         self._commands = commands or {}
         self._workers = workers
+        further = {f"web{number}": free_port() for number in range(2, webs + 1)}
+        self.web_ports = {"web": self.port, **further}
         self._started = started
         self.programs: dict[str, ManagedProcess] = {}
 
@@ -233,13 +238,16 @@ class ProcfileStack(Stack):
         for number in range(1, self._workers + 1):
             # The Procfile's worker uses PORT only for its host name.
             self._add(f"worker{number}", commands["worker"], {"PORT": str(self.port + number)})
-        self._add("web", commands["web"], {})
+        for name, port in self.web_ports.items():
+            self._add(name, commands["web"], {"PORT": str(port)})
         self._add("beat", commands["beat"], {})
 
     def _add(self, name: str, command: str, settings: Mapping[str, str]) -> None:
         special = self._environments.get(name, {})
         nodes = self.database.nodes if isinstance(self.database, Cluster) else []
-        texts = {"{folder}": str(self.folder), **{f"{{node{node.number}}}": node.tcp_url for node in nodes}}
+        texts = {"{folder}": str(self.folder)}
+        for node in nodes:
+            texts |= {f"{{node{node.number}}}": node.tcp_url, f"{{socket{node.number}}}": node.url}
         for text, value in texts.items():
             special = {key: given.replace(text, value) for key, given in special.items()}
         environment = {**self.environment, **settings, **special}
@@ -283,8 +291,9 @@ class ProcfileStack(Stack):
         for name in names:
             self[name].start()
         for name in names if wait else ():
-            if name == "web":
-                wait_until(self.is_ready, "web is ready", START_SECONDS_MAX)
+            if name in self.web_ports:
+                is_ready = partial(self.is_ready, self.web_ports[name])
+                wait_until(is_ready, f"{name} is ready", START_SECONDS_MAX)
             elif name.startswith("worker") and self._broker:
                 is_ready = partial(self[name].is_ready_again, before[name])
                 wait_until(is_ready, f"{name} is ready", START_SECONDS_MAX)
@@ -338,6 +347,12 @@ class ProcfileStack(Stack):
     def cluster(self) -> Cluster:
         if not isinstance(self.database, Cluster):
             raise TypeError("this stack has no cluster")
+        return self.database
+
+    @property
+    def galera(self) -> GaleraCluster:
+        if not isinstance(self.database, GaleraCluster):
+            raise TypeError("this stack has no Galera")
         return self.database
 
     @property

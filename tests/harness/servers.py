@@ -88,6 +88,7 @@ class Server(ABC):
     """
 
     name: ClassVar[str]
+    host = "127.0.0.1"
 
     def __init__(self, settings: Sequence[str] = ()) -> None:
         if reason := missing_reason(self.name):

@@ -56,9 +56,9 @@ class Stack:
         """Return all processes, oldest first, or those whose command line contains `command`."""
         return find_pids(environment=self.mark, command=command)
 
-    def is_ready(self) -> bool:
-        """Return whether web serves requests and reaches its database."""
-        with closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=2)) as connection:
+    def is_ready(self, port: int | None = None) -> bool:
+        """Return whether web serves requests, on `port` if there are several, and reaches its database."""
+        with closing(http.client.HTTPConnection("127.0.0.1", port or self.port, timeout=2)) as connection:
             try:
                 connection.request("GET", "/readyz")
                 return connection.getresponse().status == 200
