@@ -37,7 +37,9 @@ def _mysql(connection: BaseDatabaseWrapper) -> Iterator[CheckMessage]:
     yield from _tables(connection)
     yield from _durability(variables)
     yield from _galera(variables)
-    yield from _group_replication(connection, variables)
+    if variables.get("group_replication_group_name"):
+        yield from _group_replication(variables)
+        yield from _group_members(connection)
     if not {"STRICT_TRANS_TABLES", "STRICT_ALL_TABLES"} & set(variables["sql_mode"].split(",")):
         yield Error(
             "sql_mode is not strict: a value too large would be truncated silently",
@@ -118,9 +120,7 @@ def _galera(variables: dict[str, str]) -> Iterator[CheckMessage]:
         )
 
 
-def _group_replication(connection: BaseDatabaseWrapper, variables: dict[str, str]) -> Iterator[CheckMessage]:
-    if not variables.get("group_replication_group_name"):
-        return
+def _group_replication(variables: dict[str, str]) -> Iterator[CheckMessage]:
     if variables["group_replication_single_primary_mode"] != "ON":
         yield CheckWarning(
             "the MySQL group has several primaries: their transactions conflict at COMMIT",
@@ -139,6 +139,9 @@ def _group_replication(connection: BaseDatabaseWrapper, variables: dict[str, str
             hint="set it to 5, in seconds, on all members",
             id="ledger.W003",
         )
+
+
+def _group_members(connection: BaseDatabaseWrapper) -> Iterator[CheckMessage]:
     try:
         with connection.cursor() as cursor:
             cursor.execute("SELECT COUNT(*) FROM performance_schema.replication_group_members")
