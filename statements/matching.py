@@ -15,6 +15,7 @@ from datetime import date, timedelta
 from typing import Any
 
 from django.db import transaction
+from django.db.models import QuerySet
 
 from core.db import transactions
 from statements import bucketing, match_sql, suspects, webhook_terms
@@ -94,7 +95,7 @@ def _take_back(parameters: dict[str, Any]) -> None:
         " JOIN statements_match m ON m.line_id = l.id AND m.live = TRUE AND m.`rank` IN (1, 2, 3)",
         parameters,
     )
-    withdrawn = Match.objects.filter(live=True, line__is_withdrawn=True, rank__in=Match.AUTOMATIC)
+    withdrawn = _of_withdrawn_lines().filter(rank__in=Match.AUTOMATIC)
     found = [*found, *withdrawn.values_list("pk", "line_id", "webhook_id")]
     _undo_withdrawn()
     for start in range(0, len(found), ROWS_AT_ONCE):
@@ -104,9 +105,14 @@ def _take_back(parameters: dict[str, Any]) -> None:
         MatchKey.objects.filter(pk__in=webhooks).update(bucket=Bucket.UNDECIDED)
 
 
+def _of_withdrawn_lines() -> QuerySet[Match]:
+    """Return the live matches of lines that were withdrawn since the last matching: they are undecided."""
+    return Match.objects.filter(live=True, line__is_withdrawn=True, line__bucket=Bucket.UNDECIDED)
+
+
 def _undo_withdrawn() -> None:
     """Undo the operators' matches of lines that the bank withdrew."""
-    matches = Match.objects.filter(live=True, line__is_withdrawn=True).exclude(rank__in=Match.AUTOMATIC)
+    matches = _of_withdrawn_lines().exclude(rank__in=Match.AUTOMATIC)
     undone = dict(matches.values_list("pk", "webhook_id"))
     Match.objects.filter(pk__in=undone).update(live=None)
     MatchKey.objects.filter(pk__in=undone.values()).update(bucket=Bucket.UNDECIDED)
