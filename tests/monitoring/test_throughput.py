@@ -19,6 +19,11 @@ pytestmark = pytest.mark.django_db(transaction=True)
 NOON = datetime(2026, 3, 4, 12, tzinfo=UTC)
 
 
+@pytest.fixture(autouse=True)
+def time_on_a_busy_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(throughput, "SECONDS_MAX", 60.0)
+
+
 def webhooks(*times: datetime) -> list[Webhook]:
     """Insert webhooks received at these times, in this order."""
     Webhook.objects.bulk_create(unsaved_webhook(received_at=time) for time in times)
