@@ -10,10 +10,11 @@ from celery import Celery, Task
 from celery.signals import import_modules, setup_logging, task_postrun, task_prerun, worker_process_init
 from django.conf import settings
 from django.db import close_old_connections
+from kombu.transport import TRANSPORT_ALIASES
 from structlog.contextvars import bind_contextvars, clear_contextvars
 
 from core.cli import exit_on_misconfiguration
-from worker import beat_shutdown, redis_transport
+from worker import beat_shutdown
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
 with exit_on_misconfiguration():
@@ -27,7 +28,13 @@ def set_up_django(**_: object) -> None:
         django.setup()
 
 
-redis_transport.register()
+# Kombu finds the transport by the URL's scheme, also when it turns to the next server of a list. By name, so
+# that nothing imports Redis without need.
+TRANSPORT_ALIASES.update(
+    redis="worker.redis_transport:Transport",
+    rediss="worker.redis_transport:Transport",
+    sentinel="worker.redis_transport:SentinelTransport",
+)
 app = Celery("prihod")
 # Celery's Django fixup puts the working directory first, where a folder could shadow a package of ours.
 sys.path.append(sys.path.pop(0))

@@ -8,7 +8,6 @@ with unacknowledged messages connects to restore them, and raises AttributeError
 
 from typing import Any
 
-from kombu import transport
 from kombu.transport import redis
 
 
@@ -36,15 +35,3 @@ class Transport(redis.Transport):
 
 class SentinelTransport(redis.SentinelTransport):
     Channel = SentinelChannel
-
-
-def register() -> None:
-    """Use these for the URLs of Redis and its sentinels, before the first connection.
-
-    Kombu finds the transport by the URL's scheme whenever it turns to the next server of a list.
-    """
-    transport.TRANSPORT_ALIASES |= {
-        "redis": "worker.redis_transport:Transport",
-        "rediss": "worker.redis_transport:Transport",
-        "sentinel": "worker.redis_transport:SentinelTransport",
-    }
