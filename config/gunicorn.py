@@ -43,7 +43,7 @@ control_socket_disable = True
 def post_worker_init(_worker: Any) -> None:
     """Collect garbage less often, and not in what the application loaded.
 
-    Deliveries that wait for their commit look like garbage to be: by default they are searched every few.
+    Deliveries that wait for their commit are many new objects, which the default searches again and again.
     """
     gc.freeze()
     gc.set_threshold(GARBAGE_OBJECTS)

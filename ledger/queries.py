@@ -5,7 +5,7 @@ from itertools import takewhile
 from typing import NamedTuple
 from uuid import UUID
 
-from django.conf import settings
+from django.db import DEFAULT_DB_ALIAS
 from django.db.models import OuterRef, QuerySet, Sum
 
 from core.db import clock
@@ -39,9 +39,9 @@ _HISTORY_COLUMNS = (
 )
 
 
-def find_organization(inn: str) -> Organization | None:
-    """Return the organization from READ_DATABASE, where the queries about it then read, too."""
-    return Organization.objects.using(settings.READ_DATABASE).filter(inn=inn).first()
+def find_organization(inn: str, using: str = DEFAULT_DB_ALIAS) -> Organization | None:
+    """Return the organization from the database `using`, where the queries about it then read, too."""
+    return Organization.objects.using(using).filter(inn=inn).first()
 
 
 def balance_at(organization: Organization, at: datetime) -> int:

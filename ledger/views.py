@@ -4,6 +4,7 @@ import re
 from contextlib import suppress
 from datetime import datetime
 
+from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 from msgspec import UNSET
 
@@ -70,7 +71,8 @@ def history(request: HttpRequest, key: ApiKey, inn: str) -> HttpResponse:
 
 def _find(key: ApiKey, inn: str) -> Organization:
     """Return the organization. Raise NotFound, before any query if this key may not read it."""
-    organization = queries.find_organization(inn) if is_inn(inn) and key.may_read(inn) else None
+    may_read = is_inn(inn) and key.may_read(inn)
+    organization = queries.find_organization(inn, settings.READ_DATABASE) if may_read else None
     if organization is None:
         raise NotFound("Organization not found")
     return organization

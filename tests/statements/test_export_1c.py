@@ -8,6 +8,7 @@ from django.core.management import CommandError, call_command
 from django.utils import timezone
 from hypothesis import given
 from hypothesis import strategies as st
+from pytest_django import Settings
 
 from ledger.statement import Period
 from statements import export_1c
@@ -69,6 +70,13 @@ def test_period_begins_with_the_balance_of_the_days_before(
 
     assert (found.documents, found.accounts[0].sections[0].closing) == ((), balance)
     assert (before.accounts[0].sections[0].opening, before.accounts[0].sections[0].closing) == (0, balance)
+
+
+def test_file_is_not_read_from_the_database_of_the_read_api(own: OwnAccount, settings: Settings) -> None:
+    post_payments(terms(100, inn=PAYER))
+    settings.READ_DATABASE = "absent"
+
+    assert len(proven(export(own, period(), PAYER)).documents) == 1
 
 
 @given(text=st.text(st.characters(codec="utf-8"), max_size=60))
