@@ -41,9 +41,8 @@ def pytest_configure(config: pytest.Config) -> None:
     """
     templates.share()
     if "PYTEST_XDIST_WORKER" in os.environ:
-        folder = tempfile.TemporaryDirectory(
-            prefix=os.environ["PYTEST_XDIST_WORKER"], ignore_cleanup_errors=True
-        )
+        # Galera's nodes run as another user and open the folders of this name to it.
+        folder = tempfile.TemporaryDirectory(prefix="prihod-", ignore_cleanup_errors=True)
         config.add_cleanup(folder.cleanup)
         os.environ["TMPDIR"] = tempfile.tempdir = folder.name
 

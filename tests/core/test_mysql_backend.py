@@ -6,7 +6,6 @@ from collections.abc import Callable
 import pytest
 from django.db import DatabaseError, connection
 
-from core.db.mysql_backend import base
 from tests.concurrency import run_concurrently
 
 pytestmark = [
@@ -24,7 +23,7 @@ def test_connection_in_use_is_checked_without_a_ping() -> None:
 
 def test_idle_connection_is_pinged(monkeypatch: pytest.MonkeyPatch) -> None:
     pings = _pings_after_a_check()
-    monkeypatch.setattr(base, "IDLE_SECONDS_MAX", 0.0)
+    monkeypatch.setattr("core.db.mysql_backend.base.IDLE_SECONDS_MAX", 0.0)
     assert connection.is_usable()
     assert _pings() == pings + 1
 
