@@ -14,6 +14,7 @@ from uuid import uuid4
 import pytest
 
 from tests.acceptance.conftest import StackBuilder
+from tests.acceptance.test_secret_rotation import NEW, OLD, environment_of
 from tests.factories import ROMASHKA, VASILEK
 from tests.harness.launcher_stack import LauncherStack
 from tests.harness.servers import ROOT
@@ -46,15 +47,20 @@ def test_simulated_bank_finds_every_balance_exact(stack: LauncherStack) -> None:
     )
 
 
-def test_simulated_bank_reads_with_its_api_key(new_stack: StackBuilder) -> None:
-    with new_stack(READ_AUTH="key") as stack:
+def test_simulated_bank_reads_with_its_api_key_and_signs_with_the_stacks_secret(
+    new_stack: StackBuilder,
+) -> None:
+    with new_stack(READ_AUTH="key", **environment_of(NEW, OLD)) as stack:
         created = stack.manage("apikey", "create", "--name", "fake bank", "--read-all")
         stack.api_key = created.stdout.removesuffix("\n")
-        assert_exact(stack, "--count", "50", "--api-key", stack.api_key)
+        assert_exact(stack, "--count", "50", "--invalid", "0.2", "--api-key", stack.api_key)
 
         refused = stack.manage("simulate_bank", "--url", stack.url, "--count", "1")
         assert (refused.returncode, refused.stdout) == (1, "")
         assert "401" in refused.stderr
+        wrong = stack.manage("simulate_bank", "--count", "1", "--secret", "s3cret")
+        assert wrong.returncode == 2
+        assert "s3cret" not in wrong.stderr
         assert stack.manage("apikey", "revoke", stack.api_key.split("_")[1]).returncode == 0
         assert stack.get(f"/api/organizations/{ROMASHKA}/balance/")[0] == 401
         assert stack.api_key not in stack.output()
