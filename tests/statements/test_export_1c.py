@@ -17,6 +17,7 @@ from statements.models import OwnAccount
 from statements.reading import StatementFile, read
 from tests.admin_client import staff_client
 from tests.factories import SUSPENSE, correct, post_payments, terms
+from tests.markers import sqlite_run_only
 from tests.screenshots.sample_statement import ACCOUNT
 
 pytestmark = pytest.mark.django_db
@@ -79,6 +80,7 @@ def test_file_is_not_read_from_the_database_of_the_read_api(own: OwnAccount, set
     assert len(proven(export(own, period(), PAYER)).documents) == 1
 
 
+@sqlite_run_only
 @given(text=st.text(st.characters(codec="utf-8"), max_size=60))
 def test_any_document_number_stays_in_its_line(text: str) -> None:
     value = export_1c._printable(text)
