@@ -135,6 +135,12 @@ def empty(tables: list[str]) -> None:
         triggers.create(connection)  # including those that the test dropped
 
 
+@pytest.fixture(autouse=True)
+def time_on_a_busy_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a task finish what a test gives it; in production it ends after a second and rings again."""
+    monkeypatch.setattr("worker.tasks.SECONDS_MAX", 60.0)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def static_files_on_demand() -> None:
     """Keep WhiteNoise from listing all static files for each test client, which takes 20 ms."""

@@ -11,7 +11,7 @@ class WaitTimeout(AssertionError):
 
 
 def wait_until(
-    condition: Callable[[], object], what: str, seconds: float = 60.0, *, log: Callable[[], str] = str
+    condition: Callable[[], object], what: str, seconds: float = 150.0, *, log: Callable[[], str] = str
 ) -> float:
     """Poll until `condition()` is true; return the seconds waited.
 

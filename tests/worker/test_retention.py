@@ -19,12 +19,6 @@ from worker.applying import apply_batch
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
-@pytest.fixture(autouse=True)
-def enough_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the task finish on a busy machine, too; production gives each rule a share of a second."""
-    monkeypatch.setattr(tasks, "SECONDS_MAX", 60.0)
-
-
 Settings = Any
 LONG_AGO = timedelta(days=1000)
 
