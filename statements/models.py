@@ -10,6 +10,7 @@ from django.db import models
 from django.db.models import Q
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
+from django.utils.translation import pgettext_lazy
 
 from ingest.models import OperatorAction, OperatorActionItem, Webhook
 from ingest.number_keys import DIGEST_CHARS
@@ -112,7 +113,7 @@ class StatementBalance(models.Model):
     last_day = models.DateField(_("last day"), null=True)
     finished_day = models.DateField(null=True)  # the last day that was over when the file was written
     opening = models.BigIntegerField(_("opening balance"), null=True)
-    credited = models.BigIntegerField(_("received"), null=True)
+    credited = models.BigIntegerField(pgettext_lazy("money", "received"), null=True)
     debited = models.BigIntegerField(_("paid out"), null=True)
     closing = models.BigIntegerField(_("closing balance"), null=True)
     proof = models.CharField(_("proof"), max_length=10, choices=Proof.choices)  # of the account in the file
@@ -156,7 +157,7 @@ class StatementLine(models.Model):
     """
 
     class Side(models.TextChoices):
-        CREDIT = "in", _("received")
+        CREDIT = "in", pgettext_lazy("money", "received")
         DEBIT = "out", _("paid out")
 
     account = models.ForeignKey(

@@ -7,7 +7,7 @@ from typing import Any
 from django.http import HttpRequest
 from django.utils.functional import Promise
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy, ngettext
+from django.utils.translation import gettext_lazy, ngettext, pgettext
 
 from core.admin import may_view
 from ingest.models import Webhook
@@ -137,7 +137,7 @@ def _proof_context(account: OwnAccount, proof: PeriodProof) -> dict[str, Any]:
         "proof": proof,
         "terms": [
             ("", _("Opening balance"), amount(proof.opening)),
-            ("+", _("Received"), amount(proof.received)),
+            ("+", pgettext("money", "Received"), amount(proof.received)),
             ("−", _("Paid out"), amount(proof.paid)),
             ("=", _("Closing balance"), amount(proof.closing)),
         ],

@@ -6,7 +6,7 @@ from urllib.parse import urlencode
 
 from django.urls import reverse
 from django.utils.translation import gettext as _
-from django.utils.translation import ngettext
+from django.utils.translation import ngettext, pgettext
 
 from ledger.money import group_digits
 from statements import importing
@@ -99,7 +99,7 @@ def _proof_context(proof: AccountProof) -> dict[str, Any]:
         "last": last,
         "terms": [
             ("", _("Opening balance"), amount(proof.opening)),
-            ("+", _("Received"), amount(proof.credited)),
+            ("+", pgettext("money", "Received"), amount(proof.credited)),
             ("−", _("Paid out"), amount(proof.debited)),
             ("=", _("Closing balance"), amount(proof.closing)),
         ],
@@ -112,7 +112,7 @@ def _problems(proof: AccountProof, amount: Any) -> Any:
     """Yield what doesn't add up, with the sums that differ."""
     differs = _("{name}: {said} by the bank’s sums, {found} by the documents.")
     for name, said, found in (
-        (_("Received"), proof.credited, proof.documents_in),
+        (pgettext("money", "Received"), proof.credited, proof.documents_in),
         (_("Paid out"), proof.debited, proof.documents_out),
     ):
         if said is not None and said != found:
