@@ -28,7 +28,7 @@ from ingest.exceptions import NothingToDo, StaleConfirmation
 from ingest.models import ACTION_REASON_CHARS_MAX, OperatorAction
 from statements import line_posting, settling
 from statements.buckets import LINE_BUCKETS, WEBHOOK_BUCKETS
-from statements.matching import match
+from statements.matching import match, undecided
 from statements.models import ActionItem, BankStatement, Bucket, Match, MatchKey, OwnAccount, StatementLine
 
 log = structlog.get_logger(__name__)
@@ -159,7 +159,7 @@ def run_chunk(action: OperatorAction) -> int:
         return 0
     list(OwnAccount.objects.select_for_update().order_by("pk"))
     is_first = not ActionItem.objects.filter(action=action).exclude(outcome=Outcome.PENDING).exists()
-    if is_first or StatementLine.objects.filter(bucket=Bucket.UNDECIDED).exists():
+    if is_first or undecided().exists():
         match()
     refusals = _RUNNERS[Kind(action.kind)](action, items)
     for item in items:

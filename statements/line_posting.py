@@ -10,13 +10,12 @@ until the commit. Any webhook that is applied later finds the new one, and is me
 
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from datetime import date, datetime, timedelta
+from datetime import datetime
 from datetime import time as time_of_day
 from uuid import UUID, uuid5
 
 from django.conf import settings
 from django.db import transaction
-from django.db.models import Q
 
 from core.db import clock
 from ingest import doorbell
@@ -29,29 +28,21 @@ from ingest.models import (
     Webhook,
 )
 from ingest.number_keys import digits_key, number_key
-from ledger import corrections
 from ledger.inn import UNKNOWN_ACCOUNT, is_suspense
 from ledger.posting import try_lock
 from ledger.terms import PaymentTerms
 from statements import webhook_terms
-from statements.coverage import PROVEN
-from statements.match_sql import NEAR_DAYS_MAX
 from statements.models import (
     ActionItem,
     Bucket,
-    LineSighting,
     Match,
     MatchKey,
-    StatementBalance,
     StatementLine,
 )
+from statements.posting_conditions import WITHOUT_NUMBER, refusals
 
 Refusal = ActionItem.Refusal
-POSTABLE = frozenset({Bucket.MISSING_WEBHOOK, Bucket.UNIDENTIFIED})
-WITHOUT_NUMBER = "б/н"  # без номера, as banks write it
-ONE_DAY = timedelta(days=1)
 _NAMESPACE_STATEMENT = UUID("5d1b9e6c-3f0a-4a3e-8a52-71c4c0f2b9d7")
-_NEAR = timedelta(days=NEAR_DAYS_MAX)
 
 
 def operation_id(line: StatementLine) -> UUID:
@@ -71,62 +62,9 @@ def run(action: OperatorAction, items: Collection[ActionItem]) -> dict[int, Refu
     try_lock(organizations, wait=True)
     webhook_terms.add_new()
     now = clock.database_now()
-    refusals = {line.pk: refusal for line in lines.values() if (refusal := _refusal(line, now))}
-    _post([line for line in lines.values() if line.pk not in refusals], action)
-    return {item.pk: refusals[item.line_id] for item in items if item.line_id in refusals}
-
-
-def _refusal(line: StatementLine, now: datetime) -> Refusal:
-    if line.bucket not in POSTABLE:
-        return Refusal.CHANGED
-    if not is_proven(line):
-        return Refusal.UNPROVEN
-    if now < postable_from(line.booked_on):
-        return Refusal.TOO_EARLY
-    if Webhook.objects.filter(operation_id=operation_id(line)).exists():
-        return Refusal.EXISTS
-    return Refusal.NOTIFIED if _is_notified(line) else Refusal.NONE
-
-
-def is_proven(line: StatementLine) -> bool:
-    """Return whether a statement that has the line proves the account, on a day that was over."""
-    proven = StatementBalance.objects.filter(
-        PROVEN, account=line.account_id, first_day__lte=line.booked_on, finished_day__gte=line.booked_on
-    )
-    seen_in = LineSighting.objects.filter(line=line).values("statement")
-    return proven.filter(last_day__gte=line.booked_on, statement__in=seen_in).exists()
-
-
-def postable_from(day: date) -> datetime:
-    """Return when payments of `day` may be posted: banks repeat a webhook for up to a day."""
-    end = datetime.combine(day + ONE_DAY, time_of_day(), settings.STATEMENT_TIME_ZONE)
-    return end + timedelta(hours=settings.STATEMENT_POST_AFTER_HOURS)
-
-
-def _is_notified(line: StatementLine) -> bool:
-    """Return whether a webhook that no other line explains may be this payment, applied or not.
-
-    A webhook whose match with this line an operator has undone is another payment.
-    """
-    payer = Q(inn=line.inn) | Q(notified_inn=line.inn)
-    if is_suspense(line.inn or ""):
-        payer |= Q(notified_inn=UNKNOWN_ACCOUNT)
-    near = Q(day__range=(line.date - _NEAR, line.date + _NEAR))
-    near |= Q(day__range=(line.booked_on - _NEAR, line.booked_on + _NEAR))
-    digits = digits_key(line.number or WITHOUT_NUMBER)
-    candidates = MatchKey.objects.filter(payer, near, kopecks=line.kopecks, digits_key=digits)
-    explained = Match.objects.filter(Q(live=True) | Q(line=line), webhook__in=candidates.values("webhook"))
-    webhooks = Webhook.objects.filter(
-        match_key__in=candidates.exclude(webhook__in=explained.values("webhook"))
-    )
-    return any(_may_count(*found) for found in webhooks.values_list("status", "operation_id"))
-
-
-def _may_count(status: str, operation: UUID) -> bool:
-    """Return whether a webhook has changed the balance or still may."""
-    if status == Webhook.Status.APPLIED:
-        return not any(is_reversed for _, _, is_reversed in corrections.states([operation]))
-    return status not in {Webhook.Status.DISMISSED, Webhook.Status.MERGED}
+    refused = refusals({operation_id(line): line for line in lines.values()}, now)
+    _post([line for line in lines.values() if line.pk not in refused], action)
+    return {item.pk: refused[item.line_id] for item in items if item.line_id in refused}
 
 
 def _post(lines: Collection[StatementLine], action: OperatorAction) -> None:

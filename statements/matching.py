@@ -10,20 +10,22 @@ Money has no tolerance, and payers are never mixed. What is left is proposed to 
 that something new may change are taken back and found again.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import date
 from typing import Any
 
 from django.db import transaction
-from django.db.models import QuerySet
+from django.db.models import Exists, OuterRef, QuerySet
 
+from core.days import shifted
 from core.db import transactions
 from statements import bucketing, match_sql, suspects, webhook_terms
 from statements.match_sql import PAYERS, UNSETTLED, execute, rows
-from statements.models import Bucket, Match, MatchKey, OwnAccount, Proposal, StatementLine
+from statements.models import ActionItem, Bucket, Match, MatchKey, OwnAccount, Proposal, StatementLine
 
 # A payment's document date may be weeks before the first line that is reconciled.
-WEBHOOK_DAYS_BEFORE = timedelta(days=92)
+WEBHOOK_DAYS_BEFORE = 92
 ROWS_AT_ONCE = 1000
 TRIES_MAX = 12  # each may wait for the lock of an import for seconds
 
@@ -39,30 +41,52 @@ class Matched:
 def is_due() -> bool:
     """Return whether a line is undecided, or the webhook of one that was not posted has been settled since.
 
-    New webhooks alone are no reason: they come all the time, and change nothing before the next import.
+    What an action settles waits for the action's end. New webhooks alone are no reason: they come all the
+    time, and change nothing before the next import.
     """
-    if StatementLine.objects.filter(bucket=Bucket.UNDECIDED).exists():
+    if undecided().exists():
         return True
+    if ActionItem.objects.filter(outcome=ActionItem.Outcome.PENDING).exists():
+        return False
     unposted = StatementLine.objects.filter(bucket=Bucket.UNPOSTED, matches__live=True)
     return unposted.exclude(matches__webhook__status__in=webhook_terms.OPEN).exists()
 
 
-def match(*, is_full: bool = False) -> Matched:
+def undecided() -> QuerySet[StatementLine]:
+    """Return the undecided lines, except those that running actions have settled.
+
+    A matching reads all that is open, so one for each chunk would take the square of an action's items.
+    """
+    items = ActionItem.objects.filter(outcome=ActionItem.Outcome.PENDING).order_by()
+    running = list(items.values_list("action_id", flat=True).distinct())
+    settled = ActionItem.objects.filter(action__in=running, line=OuterRef("pk"))
+    done = settled.exclude(outcome=ActionItem.Outcome.PENDING)
+    return StatementLine.objects.filter(~Exists(done), bucket=Bucket.UNDECIDED)
+
+
+def match_if_due() -> None:
+    """Match, unless another matching that was waited for has left nothing to do."""
+    match(is_needed=is_due)
+
+
+def match(*, is_full: bool = False, is_needed: Callable[[], bool] = lambda: True) -> Matched:
     """Match everything that is new or changed, and decide the bucket of all that is not matched.
 
     With `is_full`, which a changed own account needs, decide every line and webhook again. Posts nothing.
-    Only one matching runs at a time, under the locks of all own accounts.
+    Only one matching runs at a time, under the locks of all own accounts; `is_needed` is evaluated there.
     """
     new_webhooks = webhook_terms.add_new()
 
     def run() -> Matched:
         with transaction.atomic():
             accounts = list(OwnAccount.objects.select_for_update().order_by("pk"))
+            if not is_needed():
+                return Matched(new_webhooks, {})
             if is_full:
                 _reset()
             webhook_terms.update_changed()
             from_day = min((account.since for account in accounts), default=date.max)
-            parameters = {"from_day": from_day - WEBHOOK_DAYS_BEFORE}
+            parameters = {"from_day": shifted(from_day, -WEBHOOK_DAYS_BEFORE)}
             _take_back(parameters)
             match_sql.set_outside_aside()
             by_rank = _find(parameters)

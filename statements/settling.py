@@ -16,7 +16,6 @@ from ledger import corrections
 from ledger.exceptions import CorrectionRefused, MissingOrganizations
 from ledger.models import Payment
 from ledger.terms import PaymentTerms
-from statements import line_posting
 from statements.coverage import Period
 from statements.line_posting import record_items
 from statements.matching import match
@@ -31,6 +30,7 @@ from statements.models import (
     StatementBalance,
     StatementLine,
 )
+from statements.posting_conditions import POSTABLE, is_proven
 from statements.withdrawal import update_withdrawn
 
 Refusal = ActionItem.Refusal
@@ -88,7 +88,7 @@ def unmatch(action: OperatorAction, items: Collection[ActionItem]) -> Refusals:
 def exclude(action: OperatorAction, items: Collection[ActionItem]) -> Refusals:
     """Decide that lines are not to be posted."""
     lines = _by_line(items)
-    excluded = StatementLine.objects.filter(pk__in=lines, bucket__in=line_posting.POSTABLE)
+    excluded = StatementLine.objects.filter(pk__in=lines, bucket__in=POSTABLE)
     keys = list(excluded.values_list("pk", flat=True))
     _decide(keys, Decision.Kind.EXCLUDED, action)
     _undecide(keys, [])
@@ -170,7 +170,7 @@ def _replace_by_line(item: ActionItem) -> Refusal:
     proposal = Proposal.objects.filter(line=line).first()
     if line.bucket not in _MISMATCHES or proposal is None:
         return Refusal.CHANGED
-    if not line_posting.is_proven(line):
+    if not is_proven(line):
         return Refusal.UNPROVEN
 
     def terms_of(payment: Payment) -> PaymentTerms:

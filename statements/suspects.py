@@ -9,8 +9,8 @@ from django.db.models import Exists, OuterRef, Q, QuerySet
 from ingest import suspected_duplicates
 from ingest.models import SuspectedDuplicate
 from statements import coverage
-from statements.line_posting import is_proven
 from statements.models import Match, MatchKey
+from statements.posting_conditions import is_proven
 
 _UNCOUNTED = MatchKey.State.NONE  # reversed, dismissed or merged
 

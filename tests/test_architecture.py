@@ -27,8 +27,8 @@ MODULES = {
     "statements": (
         "actions append_only apps blocks bucketing buckets coverage covered_days decoding document_terms "
         "documents export_1c field_values findings importing keys line_posting lines listing match_sql "
-        "matching models period_proof proof reading rejecting report retention schemas settling standing "
-        "statement_proof suspects tasks turnover upload_view webhook_terms withdrawal"
+        "matching models period_proof posting_conditions proof reading rejecting report retention schemas "
+        "settling standing statement_proof suspects tasks turnover upload_view webhook_terms withdrawal"
     ),
     "statements/admin": (
         "acceptance action_items amounts bank_statements bucket_buttons bucket_texts coverage_calendar "
@@ -62,8 +62,8 @@ MODULES = {
     "ledger/admin": "balance_chart organization_page pages",
     "api": "admin apps authentication checks keys models throttling",
     "core": (
-        "admin admin_lookups apps best_effort cli client_ip delivery_auth groups http iso8601 listen_address "
-        "log_throttle period_form svg"
+        "admin admin_lookups apps best_effort cli client_ip days delivery_auth groups http iso8601 "
+        "listen_address log_throttle period_form svg"
     ),
     "core/db": "clock insert_select lookups pk_by_time transactions",
     "core/db/mysql_backend": "base hosts",
@@ -150,6 +150,7 @@ MONEY_MODULES = [
     *("statements/buckets.py", "statements/bucketing.py", "statements/matching.py"),
     *(
         "statements/line_posting.py",
+        "statements/posting_conditions.py",
         "statements/export_1c.py",
         "statements/standing.py",
         "statements/settling.py",

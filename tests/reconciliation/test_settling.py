@@ -11,9 +11,10 @@ from ingest.exceptions import NothingToDo, StaleConfirmation
 from ingest.models import OperatorAction, SuspectedDuplicate, Webhook
 from ledger import corrections
 from ledger.models import Payment
-from statements import actions, buckets, line_posting
+from statements import actions, buckets, posting_conditions
 from statements.buckets import Scope
-from statements.matching import match
+from statements.importing import import_statement
+from statements.matching import is_due, match, match_if_due
 from statements.models import ActionItem, Bucket, Decision, Match, MatchKey, StatementLine
 from tests.reconciliation.settlement import (
     OWN,
@@ -29,6 +30,7 @@ from tests.reconciliation.settlement import (
     operator,
     run,
     settle,
+    statement_of,
 )
 
 pytestmark = pytest.mark.django_db
@@ -93,7 +95,7 @@ def test_line_of_a_day_that_was_not_over_is_not_posted() -> None:
 
 
 def test_line_is_not_posted_while_the_bank_may_still_notify_it(settings: Any) -> None:
-    over = line_posting.postable_from(timezone.localdate())
+    over = posting_conditions.postable_from(timezone.localdate())
     assert over > timezone.now() + timedelta(hours=24)
     import_lines(line(R, "1", 10_00), came_in=10_00)
     settings.STATEMENT_POST_AFTER_HOURS = 24 * 30 * 12 * 20
@@ -232,6 +234,41 @@ def test_duplicate_that_a_newer_statement_explains_is_not_reversed() -> None:
 
     assert money() == {R: 20_00}
     assert filled() == {"matched": (2, 20_00)}
+
+
+def test_line_that_is_imported_while_an_action_runs_is_matched_before_the_next_chunk() -> None:
+    for _ in range(3):
+        notify(R, "1", 10_00)
+    apply_all()
+    import_lines(line(R, "1", 10_00), came_in=10_00)
+    action = actions.create(Kind.TAKE_BACK, buckets.webhooks(Scope(), Bucket.DUPLICATE), operator(), "twice")
+    operator_actions.run_chunk(action.pk)
+    newer = statement_of(line(R, "1", 10_00), line(R, "1", 10_00), came_in=20_00, ВремяСоздания="10:00:00")
+    import_statement(newer, "kl_to_1c.txt")
+
+    assert run(action) == ["done", "changed"]
+
+    assert money() == {R: 20_00}
+    assert filled() == {"matched": (2, 20_00)}
+
+
+def test_what_an_action_settles_is_matched_at_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A matching for each chunk would take the square of the items."""
+    matchings: list[object] = []
+    monkeypatch.setattr(actions, "CHUNK_ITEMS", 1)
+    monkeypatch.setattr(actions, "match", lambda: matchings.append(match()))
+    import_lines(*(line(R, str(number), 10_00) for number in range(3)), came_in=30_00)
+    action = actions.create(Kind.EXCLUDE, lines_in(Bucket.MISSING_WEBHOOK), operator(), "all")
+
+    for _ in range(2):
+        operator_actions.run_chunk(action.pk)
+        assert not is_due()
+    operator_actions.run_chunk(action.pk)
+
+    assert len(matchings) == 1  # before the first chunk
+    assert is_due()
+    match_if_due()
+    assert filled() == {"excluded": (3, 30_00)}
 
 
 def test_payment_that_was_corrected_meanwhile_is_not_corrected_again() -> None:

@@ -4,6 +4,7 @@ import pytest
 
 from ingest.models import OperatorAction
 from statements import actions
+from statements.matching import match, match_if_due
 from statements.models import Bucket, StatementLine
 from statements.tasks import MATCH_TASK, match_changed, request_matching
 from tests.reconciliation.settlement import (
@@ -48,6 +49,19 @@ def test_matching_runs_without_a_broker(monkeypatch: pytest.MonkeyPatch) -> None
 
     request_matching()
 
+    assert filled() == {"missing_webhook": (1, 10_00)}
+
+
+@pytest.mark.django_db
+def test_matching_that_another_one_made_superfluous_does_nothing() -> None:
+    """It found itself due, and waited for the other one's locks."""
+    import_lines(line("0033003303", "1", 10_00), came_in=10_00)
+    StatementLine.objects.update(bucket=Bucket.UNDECIDED)
+
+    match(is_needed=lambda: False)
+
+    assert filled() == {}
+    match_if_due()
     assert filled() == {"missing_webhook": (1, 10_00)}
 
 
