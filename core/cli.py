@@ -4,11 +4,12 @@ import argparse
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 
 from django.core.exceptions import ImproperlyConfigured
 
 from core import iso8601
+from core.days import DAY_MAX, DAY_MIN, is_plausible
 
 
 def aware_datetime(text: str) -> datetime:
@@ -18,6 +19,17 @@ def aware_datetime(text: str) -> datetime:
     except ValueError:
         raise argparse.ArgumentTypeError(f"not an ISO 8601 date and time: {text}") from None
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def day(text: str) -> date:
+    """Parse a day of the years 1900 to 2999. Raise ArgumentTypeError for others."""
+    try:
+        parsed = date.fromisoformat(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"not a date like 2026-03-31: {text}") from None
+    if not is_plausible(parsed):
+        raise argparse.ArgumentTypeError(f"not between {DAY_MIN} and {DAY_MAX}: {text}")
+    return parsed
 
 
 @contextmanager

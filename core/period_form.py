@@ -1,6 +1,5 @@
 """A form for a period in days."""
 
-from datetime import date
 from typing import Any
 
 from django import forms
@@ -8,7 +7,7 @@ from django.core.validators import MaxValueValidator, MinValueValidator
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-DAY_MIN, DAY_MAX = date(1900, 1, 1), date(2999, 12, 31)
+from core.days import DAY_MAX, DAY_MIN
 
 
 class PeriodForm(forms.Form):

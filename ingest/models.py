@@ -509,8 +509,8 @@ class OperationVersion(models.Model):
 class StatementWebhook(models.Model):
     """A webhook that was made from a line of a bank statement, and the bank's own one merged into it.
 
-    `inn`, `kopecks`, `digits_key` and `day` are those by which the bank's webhook is recognized
-    (worker/merging.py).
+    `inn`, `kopecks`, `digits_key`, `day` and `booked_on` are those by which the bank's webhook is recognized
+    (worker/merging.py): near the document's date, or near the day on which the bank booked it.
     """
 
     # Without constraints in the database, as with other references to webhooks, which are never deleted.
@@ -525,6 +525,7 @@ class StatementWebhook(models.Model):
     kopecks = models.BigIntegerField()
     digits_key = models.CharField(max_length=DIGEST_CHARS)
     day = models.DateField()
+    booked_on = models.DateField()
     merged = models.OneToOneField(
         Webhook, on_delete=models.DO_NOTHING, db_constraint=False, null=True, related_name="merged_into"
     )

@@ -11,6 +11,7 @@ from itertools import pairwise
 
 from django.db.models import F, Q, QuerySet
 
+from core.days import shifted
 from statements.models import BankStatement, OwnAccount, StatementBalance
 
 ONE_DAY = timedelta(days=1)
@@ -74,9 +75,9 @@ def fully_covered_periods() -> list[Period]:
     """Return the days, as periods in order, on which proven statements cover every active account."""
     accounts = [(account, covered_periods(account)) for account in OwnAccount.objects.order_by("number")]
     edges = {account.since for account, _ in accounts}
-    edges |= {account.until + ONE_DAY for account, _ in accounts if account.until}
+    edges |= {shifted(account.until, 1) for account, _ in accounts if account.until}
     for _, periods in accounts:
-        edges |= {period.first for period in periods} | {period.last + ONE_DAY for period in periods}
+        edges |= {period.first for period in periods} | {shifted(period.last, 1) for period in periods}
     covered = []
     for first, after in pairwise(sorted(edges)):
         active = [periods for account, periods in accounts if account.is_active_on(first)]

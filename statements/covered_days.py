@@ -3,7 +3,8 @@
 from datetime import date
 from enum import StrEnum
 
-from statements.coverage import ONE_DAY, Period, covered_periods, merge
+from core.days import shifted
+from statements.coverage import Period, covered_periods, merge
 from statements.models import OwnAccount, StatementBalance
 
 _SATURDAY = 5
@@ -48,7 +49,7 @@ def _stated(account: OwnAccount, period: Period) -> tuple[set[date], set[date]]:
         account=account, first_day__lte=period.last, last_day__gte=period.first
     ).values_list("first_day", "last_day", "finished_day")
     rows = [
-        (first, last, finished or first - ONE_DAY) for first, last, finished in balances if first and last
+        (first, last, finished or shifted(first, -1)) for first, last, finished in balances if first and last
     ]
     finished = merge(Period(first, min(last, finished)) for first, last, finished in rows)
     begun = merge(Period(first, last) for first, last, _ in rows)

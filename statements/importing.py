@@ -16,6 +16,7 @@ from django.db import IntegrityError, transaction
 from django.db.models import QuerySet
 from django.utils import timezone
 
+from core.days import is_plausible
 from core.db import transactions
 from statements import reading
 from statements.coverage import Period
@@ -99,8 +100,9 @@ def import_statement(body: bytes, name: str, user: User | None = None) -> Import
 def add_accounts(file: StatementFile) -> None:
     """Take the file's accounts for ours, reconciled from the first day that the file says of each."""
     for proof in file.accounts:
-        days = [section.first_day for section in proof.sections if section.first_day]
-        since = min(days, default=file.header.first_day or timezone.localdate())
+        of_sections = [section.first_day for section in proof.sections]
+        days = of_sections if any(of_sections) else [file.header.first_day]
+        since = min((day for day in days if day and is_plausible(day)), default=timezone.localdate())
         OwnAccount.objects.get_or_create(number=proof.account, defaults={"since": since})
 
 
@@ -154,10 +156,14 @@ def _store(statement: BankStatement, file: StatementFile) -> Imported:
 
 
 def _created_at(file: StatementFile, uploaded_at: datetime) -> datetime:
-    """Return when the bank wrote the file; the time is of STATEMENT_TIME_ZONE."""
-    if file.header.created is None:
+    """Return when the bank wrote the file; the time is of STATEMENT_TIME_ZONE.
+
+    1C's empty date, 01.01.0001, says nothing.
+    """
+    created = file.header.created and datetime.fromisoformat(file.header.created)
+    if not created or not is_plausible(created.date()):
         return uploaded_at
-    return datetime.fromisoformat(file.header.created).replace(tzinfo=settings.STATEMENT_TIME_ZONE)
+    return created.replace(tzinfo=settings.STATEMENT_TIME_ZONE)
 
 
 def _store_balances(

@@ -10,13 +10,14 @@ until the commit. Any webhook that is applied later finds the new one, and is me
 
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from datetime import datetime
+from datetime import date, datetime
 from datetime import time as time_of_day
 from uuid import UUID, uuid5
 
 from django.conf import settings
 from django.db import transaction
 
+from core.days import is_plausible
 from core.db import clock
 from ingest import doorbell
 from ingest.inbox import Delivery, insert_webhooks
@@ -80,7 +81,8 @@ def _post(lines: Collection[StatementLine], action: OperatorAction) -> None:
             inn=line.inn or "",
             kopecks=line.kopecks,
             digits_key=digits_key(line.number or WITHOUT_NUMBER) or "",
-            day=line.date,
+            day=_day(line),
+            booked_on=line.booked_on,
         )
         for key, line in by_webhook.items()
     )
@@ -105,9 +107,14 @@ def record_items(webhook_ids: Iterable[int], action: int) -> None:
 
 def _terms(line: StatementLine) -> PaymentTerms:
     """Return what is posted; midnight of the statement's date falls on its day."""
-    at = datetime.combine(line.date, time_of_day(), settings.STATEMENT_TIME_ZONE)
+    at = datetime.combine(_day(line), time_of_day(), settings.STATEMENT_TIME_ZONE)
     number = line.number or WITHOUT_NUMBER
     return PaymentTerms(operation_id(line), line.inn or "", line.kopecks, number, at)
+
+
+def _day(line: StatementLine) -> date:
+    """Return the day of the payment: a document may have 1C's empty date."""
+    return line.date if is_plausible(line.date) else line.booked_on
 
 
 def _keys(by_webhook: Mapping[int, StatementLine]) -> Iterator[MatchKey]:
@@ -119,7 +126,7 @@ def _keys(by_webhook: Mapping[int, StatementLine]) -> Iterator[MatchKey]:
             kopecks=line.kopecks,
             number_key=number_key(line.number or WITHOUT_NUMBER),
             digits_key=digits_key(line.number or WITHOUT_NUMBER),
-            day=line.date,
+            day=_day(line),
             state=MatchKey.State.UNPOSTED,
             bucket=Bucket.MATCHED,
         )

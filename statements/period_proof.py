@@ -10,6 +10,7 @@ from datetime import date
 
 from django.db.models import F
 
+from core.days import shifted
 from statements.coverage import ONE_DAY, Break, Period, breaks_of
 from statements.covered_days import DayState, states
 from statements.models import OwnAccount, StatementBalance, StatementLine
@@ -80,12 +81,12 @@ def _balance_after(account: OwnAccount, day: date) -> int | None:
     nearest = after.filter(finished_day=F("last_day")).last() or after.last() or before.last()
     if nearest is None or nearest.last_day is None or nearest.closing is None:
         return None
-    return nearest.closing + _moved(account, nearest.last_day + ONE_DAY, day + ONE_DAY)
+    return nearest.closing + _moved(account, shifted(nearest.last_day, 1), shifted(day, 1))
 
 
 def _moved(account: OwnAccount, start: date, end: date) -> int:
     """Return what the lines add to the balance from the beginning of `start` to that of `end`."""
-    received, paid = _turnover(account, min(start, end), max(start, end) - ONE_DAY)
+    received, paid = _turnover(account, min(start, end), shifted(max(start, end), -1))
     return received - paid if start <= end else paid - received
 
 

@@ -103,7 +103,7 @@ def notified(lines: Collection[StatementLine]) -> set[int]:
     """
     candidates = _candidates(lines)
     may_count = _may_count({found.webhook for of_terms in candidates.values() for found in of_terms})
-    explained = defaultdict(set)  # lines by webhook, None if one's match is live
+    explained: dict[int, set[int | None]] = defaultdict(set)  # lines by webhook; None: its match is live
     matches = Match.objects.filter(Q(live=True) | Q(line__in=lines), webhook__in=may_count)
     for webhook, line, live in matches.values_list("webhook_id", "line_id", "live"):
         explained[webhook].add(None if live else line)

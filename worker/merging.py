@@ -6,7 +6,7 @@ nothing of it: the bank hears 200 as for any webhook.
 """
 
 from collections.abc import Collection
-from datetime import timedelta
+from datetime import date
 from functools import partial
 
 import structlog
@@ -14,6 +14,7 @@ from django.conf import settings
 from django.db import transaction
 from django.db.models import OuterRef, Q, Subquery
 
+from core.days import shifted
 from ingest.models import STATEMENT_SOURCE, StatementWebhook, Webhook
 from ingest.number_keys import digits_key
 from ledger import corrections
@@ -22,7 +23,7 @@ from ledger.models import Payment
 
 log = structlog.get_logger(__name__)
 
-NEAR = timedelta(days=5)  # as in the matching: between document date and statement, over the longest holidays
+NEAR_DAYS_MAX = 5  # as in the matching: between document date and statement, over the longest holidays
 
 
 def merge_late(webhook_ids: Collection[int]) -> set[int]:
@@ -63,8 +64,16 @@ def _near(webhook: Webhook) -> list[int]:
     terms = {"kopecks": webhook.amount_kopecks, "digits_key": digits_key(webhook.document_number)}
     payer = Q(inn__startswith="@") if webhook.payer_inn == UNKNOWN_ACCOUNT else Q(inn=webhook.payer_inn)
     unmerged = StatementWebhook.objects.filter(payer, merged=None, **terms)
-    near = unmerged.filter(day__range=(day - NEAR, day + NEAR)).values_list("pk", "day")
-    return [key for key, _ in sorted(near, key=lambda found: (abs(found[1] - day), found[0]))]
+    days = shifted(day, -NEAR_DAYS_MAX), shifted(day, NEAR_DAYS_MAX)
+    near = unmerged.filter(Q(day__range=days) | Q(booked_on__range=days)).values_list(
+        "pk", "day", "booked_on"
+    )
+
+    def distance(found: tuple[int, date, date]) -> tuple[int, int]:
+        key, *of_statement = found
+        return min(abs((other - day).days) for other in of_statement), key
+
+    return [key for key, *_ in sorted(near, key=distance)]
 
 
 def _merge(webhook: Webhook, key: int) -> bool:

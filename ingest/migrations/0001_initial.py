@@ -737,6 +737,7 @@ class Migration(migrations.Migration):
                 ("kopecks", models.BigIntegerField()),
                 ("digits_key", models.CharField(max_length=32)),
                 ("day", models.DateField()),
+                ("booked_on", models.DateField()),
                 (
                     "merged",
                     models.OneToOneField(

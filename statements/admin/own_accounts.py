@@ -5,6 +5,7 @@ from typing import Any
 from django import forms
 from django.contrib import admin
 from django.core.exceptions import ValidationError
+from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db.models import Model
 from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
@@ -13,6 +14,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from core.admin_lookups import StrictAdmin
+from core.days import DAY_MAX, DAY_MIN
 from statements.admin import coverage_calendar
 from statements.admin.amounts import group_account
 from statements.field_values import currency_of
@@ -31,6 +33,11 @@ class OwnAccountForm(forms.ModelForm):  # type: ignore[type-arg]  # Django's own
             "since": gettext_lazy("the first day that is reconciled; what was before is left alone"),
             "until": gettext_lazy("the last day, of a closed account"),
         }
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        for field in (self.fields[name] for name in ("since", "until") if name in self.fields):
+            field.validators += [MinValueValidator(DAY_MIN), MaxValueValidator(DAY_MAX)]
 
     def clean_number(self) -> str:
         number = "".join(str(self.cleaned_data["number"]).split()).upper()

@@ -11,7 +11,8 @@ from django.http import QueryDict
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from core.period_form import DAY_MIN, PeriodForm
+from core.days import DAY_MAX, DAY_MIN
+from core.period_form import PeriodForm
 from statements.admin.amounts import group_account
 from statements.buckets import Scope
 from statements.coverage import Period
@@ -96,7 +97,9 @@ def _complete(first: date | None, last: date | None, account: OwnAccount | None,
 
 def _newest_period(account: OwnAccount | None) -> Period | None:
     """Return the last days, at most a month, of the newest statement that says for which days it is."""
-    balances = StatementBalance.objects.filter(first_day__lte=F("last_day"), last_day__gte=DAY_MIN)
+    balances = StatementBalance.objects.filter(
+        first_day__lte=F("last_day"), last_day__range=(DAY_MIN, DAY_MAX)
+    )
     if account:
         balances = balances.filter(account=account)
     newest = balances.order_by("-statement").first()

@@ -67,7 +67,13 @@ def test_merged_webhook_has_an_applied_one_from_a_statement(
     assert [drift.what for drift in reconcile()] == ["merged"]
     made = webhook().get() if statement_status == "applied" else make_webhook(status=statement_status)
     StatementWebhook.objects.create(
-        webhook=made, inn=late.payer_inn, kopecks=kopecks, digits_key="", day=late.document_date, merged=late
+        webhook=made,
+        inn=late.payer_inn,
+        kopecks=kopecks,
+        digits_key="",
+        day=late.document_date,
+        booked_on=late.document_date,
+        merged=late,
     )
 
     assert [drift.what for drift in reconcile()] == drifts

@@ -86,6 +86,19 @@ def test_payment_is_credited_once_in_every_order(order: tuple[str, ...]) -> None
     assert_books_are_right()
 
 
+@pytest.mark.django_db
+@pytest.mark.parametrize("day", [6, 16, 21])
+def test_late_webhook_is_merged_if_it_is_near_the_document_or_its_booking(day: int) -> None:
+    """As the matching would have it, and as a line isn't posted if the webhook was there before."""
+    import_lines(line(R, "1", KOPECKS, Дата="06.03.2026"), came_in=KOPECKS)
+    post()
+    notify(R, "1", KOPECKS, day=day)
+    apply_and_match()
+
+    assert money() == {R: KOPECKS}
+    assert filled() == {"matched": (1, KOPECKS)}
+
+
 @pytest.mark.django_db(transaction=True)
 def test_late_webhook_is_merged_and_the_bank_hears_success(client: Client) -> None:
     one_line()

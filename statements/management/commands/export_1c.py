@@ -2,13 +2,13 @@
 
 import sys
 from argparse import ArgumentParser
-from datetime import date
 from pathlib import Path
 from typing import Any
 
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
+from core.cli import day
 from ledger.models import Organization
 from ledger.statement import Period
 from statements.export_1c import ExportTooLarge, export
@@ -19,8 +19,8 @@ class Command(BaseCommand):
     help = "Print a period's postings, of one organization or of all, as 1CClientBankExchange."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("--from", dest="first", type=date.fromisoformat, required=True, help="YYYY-MM-DD")
-        parser.add_argument("--to", dest="last", type=date.fromisoformat, required=True, help="included")
+        parser.add_argument("--from", dest="first", type=day, required=True, help="YYYY-MM-DD")
+        parser.add_argument("--to", dest="last", type=day, required=True, help="included")
         parser.add_argument("--inn", help="of the organization; without it, of all")
         parser.add_argument("--account", help="own account that the file names; needed if there are several")
         parser.add_argument("--output", type=Path, help="file; without it, standard output")

@@ -7,6 +7,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
+from core.cli import day
 from ledger.money import format_rubles
 from statements import buckets, coverage
 from statements.buckets import Identity, Scope, Total
@@ -25,8 +26,8 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--account", help="only this account of ours; all by default")
-        parser.add_argument("--from", dest="first", type=date.fromisoformat, metavar="YYYY-MM-DD")
-        parser.add_argument("--to", dest="last", type=date.fromisoformat, metavar="YYYY-MM-DD")
+        parser.add_argument("--from", dest="first", type=day, metavar="YYYY-MM-DD")
+        parser.add_argument("--to", dest="last", type=day, metavar="YYYY-MM-DD")
         parser.add_argument("--json", action="store_true", help="print one JSON object; amounts are kopecks")
         parser.add_argument(
             "--full", action="store_true", help="decide every line and webhook again, not only what changed"
@@ -36,6 +37,8 @@ class Command(BaseCommand):
         scope = Scope(options["account"], options["first"], options["last"])
         if scope.account and not OwnAccount.objects.filter(number=scope.account).exists():
             raise CommandError(f"account {scope.account} is not one of ours")
+        if scope.first and scope.last and scope.last < scope.first:
+            raise CommandError("the period ends before it begins")
         match(is_full=options["full"])
         totals = buckets.totals(scope)
         identity = buckets.identity(scope, totals)
