@@ -10,10 +10,10 @@ from tests.faults.test_faults import ON_SERVERS, SEED, SEEDED_BUGS_HERE, servers
 __all__ = ["servers"]
 pytestmark = [pytest.mark.long, pytest.mark.timeout(600), pytest.mark.usefixtures("servers")]
 EMBEDDED = "embedded_processes_killed"  # part of the run on SQLite
-# Three databases on one machine, or 5 000 lines, take minutes: `make faults` runs them. Here is one cluster.
+# Three databases on one machine take minutes: `make faults` runs them. Here is one cluster.
 LONGER = {name for name in SCENARIOS if name.startswith(("galera_", "group_replication_"))} - {
     "galera_writer_killed_once"
-} | {"statements_posting_killed"}
+}
 
 
 @pytest.mark.parametrize("name", [name for name in SCENARIOS if name not in {*ON_SERVERS, *LONGER, EMBEDDED}])
