@@ -107,6 +107,7 @@ def test_auditor_may_not_upload() -> None:
 
     assert auditor.get(UPLOAD).status_code == 403
     assert auditor.post(UPLOAD, {"part": "match"}).status_code == 403
+    assert auditor.post(UPLOAD, {"file": uploaded(b"", "kl_to_1c.txt")}).status_code == 403
     assert UPLOAD not in auditor.get(admin_url(BankStatement, "changelist")).content.decode()
 
 

@@ -6,6 +6,8 @@ import pytest
 from django.test import Client
 
 from ingest.models import OperatorAction, Webhook
+from statements import actions
+from statements.admin.bucket_buttons import OFFERED
 from statements.importing import import_statement
 from statements.matching import match
 from statements.models import BankStatement, Bucket, Match, MatchKey, StatementLine
@@ -150,6 +152,25 @@ def test_unproven_statement_is_accepted_with_a_reason_and_its_lines_can_be_poste
     assert "proven or accepted" in text_of(operator.post(accept, {"digest": "", **REASON}, follow=True))
     settle(operator, "post", "missing_webhook")
     assert Webhook.objects.get().source == "statement"
+
+
+def test_every_action_needs_its_permission_and_that_to_see_webhooks() -> None:
+    needed = dict.fromkeys(actions.BUCKETS, "settle_line") | {OperatorAction.Kind.REPLAY: "replay_webhook"}
+    viewers = {
+        allowed: staff_client(*SEES[:2], *allowed, name=f"viewer {number}")
+        for number, allowed in enumerate(
+            (each, "view_webhook")[:count] for each in sorted(set(needed.values())) for count in (1, 2)
+        )
+    }
+    viewers["view_webhook",] = staff_client(*SEES, "accept_statement", name="auditor")
+
+    for kind, bucket in OFFERED:
+        url = f"{SETTLE.format(kind.value)}?bucket={bucket.value}"
+        for allowed, viewer in viewers.items():
+            is_allowed = {needed[kind], "view_webhook"} <= set(allowed)
+            answers = viewer.get(url).status_code, viewer.post(url, {"digest": "", **REASON}).status_code
+            assert (403 in answers) != is_allowed, (kind, bucket, allowed, answers)
+            assert is_allowed or set(answers) == {403}, (kind, bucket, allowed, answers)
 
 
 def test_auditors_see_actions_and_their_rows_and_can_do_nothing(operator: Client) -> None:
