@@ -40,14 +40,14 @@ test test-mysql test-all:
 
 test-long: ## the rest: fuzz corpus, fault scenarios, seeded bugs; SHARE=2/7 runs a seventh of it
 	$(SET_UP) .venv/.dev
-	$(ONE_AT_A_TIME) $(IN_VENV) -m tests.harness.servers mariadb redis mysqlclient libfaketime galera
+	$(ONE_AT_A_TIME) $(IN_VENV) -m tests.harness.servers mariadb mysql redis mysqlclient libfaketime galera rabbitmq
 	$(SET_UP_MYSQLCLIENT)
 	LONG_SHARE=$(SHARE) $(IN_VENV) -m tests mariadb -- -m long -n 1 $(TESTS)
 	LONG_SHARE=$(SHARE) $(IN_VENV) -m tests sqlite -- -m long -n 1 $(TESTS)
 
 faults: ## inject faults under load and check for lost money; SCENARIO= SEED= MINUTES= JOBS= NAME=; SEEDED_BUGS=1 seeds bugs
 	$(SET_UP) .venv/.base
-	$(ONE_AT_A_TIME) $(IN_VENV) -m tests.harness.servers mariadb redis mysqlclient libfaketime galera
+	$(ONE_AT_A_TIME) $(IN_VENV) -m tests.harness.servers mariadb mysql redis mysqlclient libfaketime galera rabbitmq
 	$(SET_UP_MYSQLCLIENT)
 	$(IN_VENV) -m faults $(SCENARIO) $(if $(SEED),--seed $(SEED)) $(if $(MINUTES),--minutes $(MINUTES)) \
 		$(if $(JOBS),--jobs $(JOBS)) $(if $(NAME),--name $(NAME)) $(if $(SEEDED_BUGS),--seeded-bugs)

@@ -2,7 +2,7 @@
 
 redis://:password@h1:6379,h2:6379/0                        the first that responds
 sentinel://:password@h1:26379,h2,h3/0?master_name=prihod   Redis's master, as the sentinels name it
-amqp://user:password@h1:5672,h2,h3//                       RabbitMQ
+amqp://user:password@h1:5672,h2,h3//                       RabbitMQ, the first that responds
 """
 
 from pathlib import Path
@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit, urlunsplit
 
 from django.core.exceptions import ImproperlyConfigured
+from kombu.transport import TRANSPORT_ALIASES
 
 from config.env import check_authority
 
@@ -21,12 +22,15 @@ AMQP_HEARTBEAT_SECONDS = 10
 def broker_from_url(url: str, *, dev_default: Path) -> dict[str, Any]:
     """Return Celery's settings for the broker at `url`, or for files in the folder `dev_default`.
 
-    Raise ImproperlyConfigured if the list is malformed, or a sentinel's master is not named.
+    Raise ImproperlyConfigured if the list is malformed, its kind of broker unknown, or a sentinel's master
+    not named.
     """
     if not url:
         return _files(dev_default)
     check_authority("REDIS_URL", url)
     urls = [each for part in url.split(";") for each in _split_hosts(part)]
+    for each in urls:
+        _check(each)
     options: dict[str, Any] = {
         "socket_keepalive": True,
         "health_check_interval": 10,  # seconds
@@ -55,6 +59,18 @@ def _split_hosts(url: str) -> list[str]:
     return [
         urlunsplit(parts._replace(netloc=f"{credentials}{at}{address}")) for address in addresses.split(",")
     ]
+
+
+def _check(url: str) -> None:
+    parts = urlsplit(url)
+    if parts.scheme.partition("+")[0] not in TRANSPORT_ALIASES:
+        raise ImproperlyConfigured(
+            "REDIS_URL begins with none of redis://, rediss://, sentinel:// and amqp://; see .env.example"
+        )
+    try:
+        _ = parts.port
+    except ValueError:
+        raise ImproperlyConfigured("REDIS_URL is malformed: a port is no number; see .env.example") from None
 
 
 def _master_name(url: str) -> str:

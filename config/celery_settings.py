@@ -4,6 +4,9 @@ from typing import Any
 
 from kombu import Queue
 
+# Of RabbitMQ, where a queue of the default type is lost with its node until that is back; others ignore it.
+QUORUM = {"x-queue-type": "quorum"}
+
 
 def static_settings(sweep_interval_seconds: float) -> dict[str, Any]:
     return {
@@ -11,7 +14,8 @@ def static_settings(sweep_interval_seconds: float) -> dict[str, Any]:
         # One queue per kind of message, so that its length is the number of waiting messages of that kind.
         # Every worker consumes all of them.
         "CELERY_TASK_QUEUES": [
-            Queue(name, routing_key=name) for name in ("celery", "attempts", "operator_actions")
+            Queue(name, routing_key=name, queue_arguments=QUORUM)
+            for name in ("celery", "attempts", "operator_actions")
         ],
         "CELERY_TASK_ROUTES": {
             "worker.tasks.retry_*": {"queue": "attempts"},
@@ -21,6 +25,7 @@ def static_settings(sweep_interval_seconds: float) -> dict[str, Any]:
         "CELERY_RESULT_BACKEND": "django-db",
         "CELERY_RESULT_EXTENDED": True,
         "CELERY_RESULT_EXPIRES": None,  # results are the dead letters; TASK_RESULT_RETENTION_DAYS prunes them
+        "CELERY_WORKER_CONSUMER": "worker.consumer:Consumer",
         "CELERY_WORKER_PREFETCH_MULTIPLIER": 1,
         "CELERY_WORKER_REDIRECT_STDOUTS": False,
         # For attempts that the sweeper runs itself while the broker is unreachable.

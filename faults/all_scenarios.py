@@ -1,6 +1,7 @@
 """All scenarios by name: each module registers its own when it is imported."""
 
 from faults import (
+    broker_scenarios,
     cluster_scenarios,
     correction_scenarios,
     scenarios,
@@ -10,6 +11,6 @@ from faults import (
 
 MODULES = (
     *(scenarios, correction_scenarios, version_scenarios, statement_scenarios),
-    *(cluster_scenarios,),
+    *(cluster_scenarios, broker_scenarios),
 )
 SCENARIOS = scenarios.SCENARIOS

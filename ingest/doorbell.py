@@ -40,7 +40,9 @@ def broker_connection(app: Celery) -> Connection:
             "max_retries": 0 if asks_sentinels else len(urls) - 1,
             "connect_retries_timeout": CONNECT_SECONDS_MAX,
             **dict.fromkeys(("socket_timeout", "socket_connect_timeout"), seconds),  # of Redis
-            **dict.fromkeys(("read_timeout", "write_timeout"), seconds),  # of RabbitMQ
+            **dict.fromkeys(
+                ("read_timeout", "write_timeout"), CONNECT_SECONDS_MAX
+            ),  # of RabbitMQ, once connected
         },
     )
 

@@ -37,9 +37,9 @@ MODULES = {
         "titled_admin upload verdicts"
     ),
     "worker": (
-        "admin applying apps batch_markers beat_scheduler beat_shutdown celery claiming duplicate_detection "
-        "file_broker heartbeats merging metrics models nightly_verification redis_transport retention "
-        "retries sweeper tasks trial_posting"
+        "admin applying apps batch_markers beat_scheduler beat_shutdown celery claiming consumer "
+        "duplicate_detection file_broker heartbeats merging metrics models nightly_verification "
+        "redis_transport retention retries sweeper tasks trial_posting"
     ),
     "ingest": (
         "action_handlers action_progress append_only apps arrivals authentication batch body_verification "

@@ -44,6 +44,22 @@ def test_malformed_list_is_one_line_without_the_password(url: str, tmp_path: Pat
     assert "secret-word" not in str(exc.value)
 
 
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("ampq://u:secret-word@h1,h2//", "REDIS_URL begins with none of"),
+        ("amqp://u:secret-word@h1:5672,h2:port//", "REDIS_URL is malformed: a port"),
+    ],
+)
+def test_mistake_in_rabbitmq_s_list_is_one_line_without_the_password(
+    url: str, message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ImproperlyConfigured, match=f"^{message}") as exc:
+        broker_from_url(url, dev_default=tmp_path)
+
+    assert "secret-word" not in str(exc.value)
+
+
 @pytest.mark.process
 def test_missing_master_name_is_one_line_at_the_start(tmp_path: Path) -> None:
     assert startup_error(tmp_path, REDIS_URL="sentinel://h1,h2,h3/0").startswith(

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 from tests.harness.servers import MariaDB, MySQL
 
@@ -18,11 +18,23 @@ class DatabaseCluster(ABC, Generic[Node]):
     nodes: Sequence[Node]
     session_init = ""
 
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
+        return self
+
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         for node in self.nodes:
             node.__exit__(kind, error, trace)
+
+    @abstractmethod
+    def start(self) -> None:
+        """Start all nodes; wait until each is part of the cluster."""
 
     @abstractmethod
     def first(self) -> Node:

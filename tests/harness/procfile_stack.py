@@ -21,6 +21,7 @@ from tests.harness.galera import GaleraCluster
 from tests.harness.group_replication import ReplicationGroup
 from tests.harness.haproxy import HAProxy
 from tests.harness.processes import is_stopped
+from tests.harness.rabbitmq import RabbitCluster
 from tests.harness.sentinel import RedisWithSentinels
 from tests.harness.servers import ROOT, MariaDB, Redis, ServerFailed, free_port, launch, missing_reason
 from tests.harness.stack import Stack
@@ -128,12 +129,12 @@ class ProcfileStack(Stack):
 
     embedded: SQLite and the file broker instead of MariaDB and Redis. galera, group_replication: three nodes
     instead of one MariaDB, all in DATABASE_URL, or with haproxy a proxy in front of Galera; isolated: each
-    node of Galera has a network of its own. sentinels: Redis with two replicas. broker: False for a REDIS_URL
-    without a server. proxied: a TcpProxy in front of the database, the broker and web. webs: further ones are
-    web2 and so on. environment: settings of all processes; environments: of single ones, with {folder} for
-    the stack's folder, {node0} for the URL of a node, {socket0} for its socket's. commands: by process,
-    instead of the Procfile's. root: a clone of this project, such as an older revision. started: the
-    processes that run from the beginning; all by default.
+    node of Galera has a network of its own. sentinels: Redis with two replicas. rabbitmq: three nodes instead
+    of Redis. broker: False for a REDIS_URL without a server. proxied: a TcpProxy in front of the database,
+    the broker and web. webs: further ones are web2 and so on. environment: settings of all processes;
+    environments: of single ones, with {folder} for the stack's folder, {node0} for the URL of a node,
+    {socket0} for its socket's. commands: by process, instead of the Procfile's. root: a clone of this
+    project, such as an older revision. started: the processes that run from the beginning; all by default.
     """
 
     def __init__(
@@ -146,6 +147,7 @@ class ProcfileStack(Stack):
         isolated: bool = False,
         webs: int = 1,
         sentinels: bool = False,
+        rabbitmq: bool = False,
         workers: int = 2,
         broker: bool = True,
         proxied: bool = False,
@@ -172,8 +174,10 @@ class ProcfileStack(Stack):
             self.database = ReplicationGroup(data=template("mysql", root=root))
         elif not embedded:
             self.database = MariaDB(database_settings, data=template("mariadb", root=root))
-        self.redis: Redis | RedisWithSentinels | None = None
-        if broker and not embedded:
+        self.redis: Redis | RedisWithSentinels | RabbitCluster | None = None
+        if rabbitmq:
+            self.redis = RabbitCluster()
+        elif broker and not embedded:
             self.redis = RedisWithSentinels(redis_settings) if sentinels else Redis(redis_settings)
         self._disk_bytes = disk_bytes
         self._proxied = proxied
@@ -304,7 +308,7 @@ class ProcfileStack(Stack):
             proxy.heal()
         self.resume_stopped()
         for server in (self.database, self.redis):
-            if isinstance(server, Cluster | RedisWithSentinels):
+            if isinstance(server, Cluster | RedisWithSentinels | RabbitCluster):
                 server.heal()
             elif server and not is_running(server):
                 server.start()
@@ -365,6 +369,12 @@ class ProcfileStack(Stack):
     def sentinels(self) -> RedisWithSentinels:
         if not isinstance(self.redis, RedisWithSentinels):
             raise TypeError("this stack has no sentinels")
+        return self.redis
+
+    @property
+    def rabbitmq(self) -> RabbitCluster:
+        if not isinstance(self.redis, RabbitCluster):
+            raise TypeError("this stack has no RabbitMQ")
         return self.redis
 
     def redis_command(self, command: str) -> Any:

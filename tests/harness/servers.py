@@ -34,6 +34,7 @@ ROOT = Path(__file__).resolve().parents[2]
 MYSQL_TREE = ROOT / ".venv" / "mysql-sid"
 PROMTOOL = ROOT / ".venv" / "promtool"
 CLUSTER_TREE = ROOT / ".venv" / "cluster"  # Galera and HAProxy
+RABBITMQ_TREE = ROOT / ".venv" / "rabbitmq"
 
 START_TIMEOUT_SECONDS = 60.0
 STOP_TIMEOUT_SECONDS = 30.0
@@ -89,6 +90,7 @@ class Server(ABC):
 
     name: ClassVar[str]
     host = "127.0.0.1"
+    start_seconds_max = START_TIMEOUT_SECONDS
 
     def __init__(self, settings: Sequence[str] = ()) -> None:
         if reason := missing_reason(self.name):
@@ -182,11 +184,11 @@ class Server(ABC):
             wait_until(
                 lambda: process.poll() is not None or self._is_up(),
                 f"{self.name} accepts clients",
-                START_TIMEOUT_SECONDS,
+                self.start_seconds_max,
             )
         except WaitTimeout:
             self.kill()
-            raise self._failure(f"did not accept clients within {START_TIMEOUT_SECONDS:.0f} s") from None
+            raise self._failure(f"did not accept clients within {self.start_seconds_max:.0f} s") from None
         if process.poll() is not None:
             self._process = None
             raise self._failure(f"ended with status {process.returncode} instead of starting")
@@ -410,12 +412,18 @@ PACKAGES = {
     "promtool": [],  # checks Prometheus rules; unpacked, not installed
     "Galera": ["mariadb-server-core", "mariadb-client-core"],  # and UNPACKED_FOR_CLUSTERS
     "HAProxy": [],
+    "RabbitMQ": [],
 }
 # Installing them would start services.
 UNPACKED_FOR_CLUSTERS = [
     *("galera-4", "mariadb-server", "rsync", "libpopt0"),
     *("haproxy", "liblua5.3-0", "libopentracing-c-wrapper0", "libopentracing1"),
 ]
+_ERLANG = (
+    "asn1 base crypto eldap ftp inets mnesia os-mon parsetools public-key runtime-tools snmp ssl "
+    "syntax-tools tftp tools xmerl"
+)
+UNPACKED_FOR_RABBITMQ = ["rabbitmq-server", *(f"erlang-{name}" for name in _ERLANG.split())]
 
 
 def _mariadb_is_installed() -> bool:
@@ -472,6 +480,7 @@ IS_INSTALLED: dict[str, Callable[[], bool]] = {
     "promtool": lambda: promtool() is not None,
     "Galera": lambda: _mariadb_is_installed() and CLUSTER_TREE.exists(),
     "HAProxy": CLUSTER_TREE.exists,
+    "RabbitMQ": RABBITMQ_TREE.exists,
 }
 
 
@@ -483,7 +492,7 @@ def missing_reason(name: str) -> str | None:
         return f"{name} needs setpriv. Install it with: apt-get install util-linux"
     if IS_INSTALLED[name]():
         return None
-    if name in {"MySQL", "promtool", "Galera", "HAProxy"}:
+    if name in {"MySQL", "promtool", "Galera", "HAProxy", "RabbitMQ"}:
         command = f"python -m tests.harness.servers {name.lower()}"
         return f"{name} is missing. Install it on Debian as root with: {command}"
     if name == "mysqlclient":
@@ -506,7 +515,9 @@ def install(names: Iterable[str]) -> None:
     if "promtool" in missing:
         _unpack_promtool()
     if {"Galera", "HAProxy"} & set(missing) and not CLUSTER_TREE.exists():
-        _unpack_cluster_tree()
+        _unpack("Galera and HAProxy", UNPACKED_FOR_CLUSTERS, CLUSTER_TREE)
+    if "RabbitMQ" in missing:
+        _unpack("RabbitMQ", UNPACKED_FOR_RABBITMQ, RABBITMQ_TREE)
 
 
 def _install_packages(packages: Sequence[str]) -> None:
@@ -551,18 +562,18 @@ def _unpack_promtool() -> None:
         Path(scratch, "usr/bin/promtool").replace(PROMTOOL)
 
 
-def _unpack_cluster_tree() -> None:
-    print("Fetching Galera and HAProxy out of Debian's packages", flush=True)
-    CLUSTER_TREE.parent.mkdir(exist_ok=True)
+def _unpack(name: str, packages: Sequence[str], tree: Path) -> None:
+    print(f"Fetching {name} out of Debian's packages", flush=True)
+    tree.parent.mkdir(exist_ok=True)
     _run_quietly(["apt-get", "-qq", "update"])
-    with tempfile.TemporaryDirectory(dir=CLUSTER_TREE.parent, prefix="cluster-") as scratch:
-        _run_quietly(["apt-get", "-qq", "download", *UNPACKED_FOR_CLUSTERS], folder=scratch)
+    with tempfile.TemporaryDirectory(dir=tree.parent, prefix=f"{tree.name}-") as scratch:
+        _run_quietly(["apt-get", "-qq", "download", *packages], folder=scratch)
         unpacked = Path(scratch, "unpacked")
         unpacked.mkdir(mode=0o755)
         for package in sorted(Path(scratch).glob("*.deb")):
             _run_quietly(["dpkg-deb", "--extract", str(package), str(unpacked)])
-        if not CLUSTER_TREE.exists():  # a concurrent run may have finished first
-            unpacked.rename(CLUSTER_TREE)
+        if not tree.exists():  # a concurrent run may have finished first
+            unpacked.rename(tree)
 
 
 def _run_quietly(command: Sequence[str], folder: str | None = None) -> None:
