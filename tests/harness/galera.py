@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from contextlib import closing, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from tests.harness.database_cluster import DatabaseCluster
 from tests.harness.namespaces import Namespaces
@@ -206,14 +206,6 @@ class GaleraCluster(DatabaseCluster[GaleraNode]):
             GaleraNode(number, ports, data=data if number == 0 else None, namespaces=self._namespaces)
             for number in range(NODES)
         ]
-
-    def __enter__(self) -> Self:
-        try:
-            self.start()
-        except BaseException:
-            self.__exit__(None, None, None)
-            raise
-        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

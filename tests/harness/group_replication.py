@@ -27,8 +27,10 @@ class GroupMember(MySQL):
     session_init = ""
     init_sql = ""  # it would be a transaction that the group lacks
 
-    def __init__(self, number: int, group: str, ports: Sequence[int], *, data: Path) -> None:
-        super().__init__(data=data)
+    def __init__(
+        self, number: int, group: str, ports: Sequence[int], settings: Sequence[str], *, data: Path
+    ) -> None:
+        super().__init__(settings, data=data)
         self.number = number
         self.port = free_port()
         self._group = group
@@ -107,10 +109,10 @@ class ReplicationGroup(DatabaseCluster[GroupMember]):
 
     name = "MySQL"
 
-    def __init__(self, *, data: Path) -> None:
+    def __init__(self, *, data: Path, settings: Sequence[str] = ()) -> None:
         ports = [free_port() for _ in range(MEMBERS)]
         group = str(uuid4())
-        self.nodes = [GroupMember(number, group, ports, data=data) for number in range(MEMBERS)]
+        self.nodes = [GroupMember(number, group, ports, settings, data=data) for number in range(MEMBERS)]
 
     def first(self) -> GroupMember:
         """Return the primary; the first member if there is none."""

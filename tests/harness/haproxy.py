@@ -1,34 +1,36 @@
-"""HAProxy with deploy/haproxy.cfg, in front of private nodes."""
+"""HAProxy with a configuration of deploy/, in front of private nodes."""
 
 import re
 import socket
 from collections.abc import Sequence
-from contextlib import closing
 from pathlib import Path
 
 from tests.harness.galera import GaleraNode
+from tests.harness.group_replication import GroupMember
 from tests.harness.servers import CLUSTER_TREE, CONNECT_TIMEOUT_SECONDS, ROOT, Server, free_port
 
-CONFIGURATION = ROOT / "deploy" / "haproxy.cfg"
+FOR_GALERA = ROOT / "deploy" / "haproxy.cfg"
+FOR_GROUP_REPLICATION = ROOT / "deploy" / "haproxy_group_replication.cfg"
 
 
 class HAProxy(Server):
     name = "HAProxy"
 
-    def __init__(self, nodes: Sequence[GaleraNode]) -> None:
+    def __init__(self, nodes: Sequence[GaleraNode | GroupMember], configuration: Path = FOR_GALERA) -> None:
         super().__init__()
         self.port = free_port()
         self._nodes = nodes
+        self._text = configuration.read_text()
 
     @property
     def url(self) -> str:
         return f"mysql://root@127.0.0.1:{self.port}/prihod"
 
     def start(self) -> None:
-        """Start with the nodes' addresses, and create the user of the check."""
-        with closing(self._nodes[0].session()) as session, session.cursor() as cursor:
-            cursor.execute("CREATE USER IF NOT EXISTS haproxy@localhost IDENTIFIED VIA mysql_native_password")
-        text = CONFIGURATION.read_text().replace("bind 127.0.0.1:3306", f"bind 127.0.0.1:{self.port}")
+        """Start with the nodes' addresses, and execute the statements in the configuration's comment."""
+        for statement in re.findall(r"^# {5}(.+);$", self._text, re.MULTILINE):
+            self._nodes[0].execute(statement.replace("'10.0.0.%'", "localhost"))
+        text = self._text.replace("bind 127.0.0.1:3306", f"bind 127.0.0.1:{self.port}")
         for number, node in enumerate(self._nodes, start=1):
             text = re.sub(rf"\bdb{number}:3306", f"127.0.0.1:{node.port}", text)
         (self.folder / "haproxy.cfg").write_text(text)

@@ -51,6 +51,17 @@ def template(database: str, make: Callable[[Path], None] | None = None, *, root:
     return finished
 
 
+def empty_template(database: str) -> Path:
+    """Return the data folder of a "mariadb" or "mysql" server whose database has no tables."""
+    return template(f"{database}_empty", partial(_empty_server, SERVERS[database]))
+
+
+def _empty_server(kind: type[MariaDB] | type[MySQL], folder: Path) -> None:
+    with kind() as server:
+        server.stop()
+        shutil.move(server.folder / "data", folder)
+
+
 def _maker(database: str, root: Path) -> Callable[[Path], None]:
     return partial(_sqlite, root) if database == "sqlite" else partial(_server, SERVERS[database], root)
 
