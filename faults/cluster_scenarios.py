@@ -196,7 +196,7 @@ def galera_node_cut_off(run: ScenarioRun) -> None:
 def group_replication_primary_killed(run: ScenarioRun) -> None:
     """kill -9 of the primary of a MySQL group, five times; it is restarted at once and joins again.
 
-    It takes 7 minutes: MySQL lets a member join 25 s after its expulsion at the earliest.
+    It takes five minutes, because a member needs half a minute to be back.
     """
     run.observe(3)
     for number in range(5):
