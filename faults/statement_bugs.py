@@ -1,6 +1,7 @@
 # ruff: noqa: SLF001 a bug between two steps has to wrap private functions
 """The code of the seeded bugs of the reconciliation with bank statements: one or two for each invariant."""
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from uuid import uuid4
@@ -9,6 +10,7 @@ from ingest.inbox import Delivery
 from ingest.number_keys import digest
 from ledger.terms import PaymentTerms
 from statements import bucketing, coverage, importing, line_posting, match_sql, posting_conditions
+from statements.lines import FoundLine
 from statements.match_sql import Payer
 from statements.models import Bucket, OwnAccount, StatementLine
 from statements.reading import StatementFile
@@ -40,24 +42,21 @@ def _line_in_no_bucket() -> None:
 
 def _matched_with_tolerance() -> None:
     """I7."""
-    exact = match_sql.near_matches
+    exact = match_sql.near_candidates
 
-    def near_matches(days: int, payer: Payer) -> str:
-        return exact(days, payer).replace("k.kopecks = l.kopecks", "ABS(k.kopecks - l.kopecks) <= 1")
+    def near_candidates(payer: Payer) -> str:
+        return re.sub(r"\b([lk])\.kopecks", r"(\1.kopecks | 1)", exact(payer))
 
-    match_sql.near_matches = near_matches
+    match_sql.near_candidates = near_candidates
 
 
 def _lines_of_each_file() -> None:
     """I8."""
     lines_of = importing.lines_of
 
-    def lines_of_this(
-        file: StatementFile, accounts: Mapping[str, OwnAccount]
-    ) -> Iterator[tuple[int, StatementLine]]:
-        for index, line in lines_of(file, accounts):
-            line.fingerprint = digest(file.header.created, line.fingerprint)
-            yield index, line
+    def lines_of_this(file: StatementFile, accounts: Mapping[str, OwnAccount]) -> Iterator[FoundLine]:
+        for line in lines_of(file, accounts):
+            yield line._replace(fingerprint=digest(file.header.created, line.fingerprint))
 
     importing.lines_of = lines_of_this
 

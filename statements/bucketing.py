@@ -14,32 +14,38 @@ from statements.match_sql import (
     UNSETTLED_OR_NEW,
     execute,
     near_condition,
-    numbered,
     proposals,
     rows,
     suggestions,
 )
 from statements.models import Bucket, Decision, Match, MatchKey, OwnAccount, StatementLine
+from statements.pairing import Reversible, pair_reversals
 
 ROWS_AT_ONCE = 1000
 _UNNOTIFIED = {Bucket.MISSING_WEBHOOK, Bucket.UNIDENTIFIED, Bucket.UNPOSTED}
-
-_SAME_NUMBER_AND_DAY = "k.digits_key = l.digits_key AND k.day = l.date"
-_AMOUNT_DIFFERS = f"{_SAME_NUMBER_AND_DAY} AND k.inn = l.inn AND k.kopecks <> l.kopecks"
-_PAYER_DIFFERS = f"{_SAME_NUMBER_AND_DAY} AND k.kopecks = l.kopecks AND k.inn <> l.inn"
+_TERMS = "{t}.account_id, {t}.inn, {t}.kopecks, {t}.digits_key"
+_REVERSED = "l.bucket = 'reversed_by_bank' AND l.digits_key IS NOT NULL"
+_REVERSALS = (
+    f"SELECT {_TERMS.format(t='l')}, l.date, l.id FROM {LINES} WHERE {_REVERSED} ORDER BY {LINE_ORDER}"
+)
+# The last one is that which a reversal takes back rather than others.
+_ORIGINALS = (
+    f"SELECT {_TERMS.format(t='o')}, o.date, o.id"
+    f" FROM (SELECT DISTINCT {_TERMS.format(t='l')} FROM {LINES} WHERE {_REVERSED}) l"
+    " JOIN statements_statementline o ON o.account_id = l.account_id AND o.inn = l.inn"
+    " AND o.kopecks = l.kopecks AND o.digits_key = l.digits_key"
+    " WHERE o.is_reversal = FALSE AND o.is_withdrawn = FALSE AND o.bucket <> 'outside'"
+    " ORDER BY o.date, o.booked_on, o.fingerprint DESC, o.ordinal DESC"
+)
 
 
 def decide(parameters: dict[str, Any]) -> None:
     """Propose pairs, then set the buckets. The caller holds the locks of all own accounts."""
-    for bucket, on in (
-        (Bucket.AMOUNT_MISMATCH, _AMOUNT_DIFFERS),
-        (Bucket.PAYER_MISMATCH, _PAYER_DIFFERS),
-    ):
-        while execute(proposals(bucket, on), parameters):
-            pass
+    execute(proposals(Bucket.AMOUNT_MISMATCH, "inn", "kopecks"), parameters)
+    execute(proposals(Bucket.PAYER_MISMATCH, "kopecks", "inn"), parameters)
     execute(suggestions(), parameters)
     _decide_lines()
-    _decide_reversals(parameters)
+    _decide_reversals()
     _decide_webhooks(parameters)
 
 
@@ -66,33 +72,19 @@ def _decide_lines() -> None:
     )
 
 
-def _decide_reversals(parameters: dict[str, Any]) -> None:
+def _decide_reversals() -> None:
     """Find the credit that each of the bank's reversals takes back.
 
     If it is in the ledger, the payment is to be reversed too; if not, neither is to be posted.
     """
     StatementLine.objects.filter(reverses__isnull=False).update(reverses=None)
-    while pairs := rows(_first_reversals(), parameters):
-        found = (StatementLine(pk=reversal, reverses_id=original) for reversal, original in pairs)
-        StatementLine.objects.bulk_update(found, ["reverses"], batch_size=ROWS_AT_ONCE)
+    reversals, originals = (map(Reversible._make, rows(sql, {})) for sql in (_REVERSALS, _ORIGINALS))
+    pairs = pair_reversals(reversals, originals)
+    found = (StatementLine(pk=reversal, reverses_id=original) for reversal, original in pairs.items())
+    StatementLine.objects.bulk_update(found, ["reverses"], batch_size=ROWS_AT_ONCE)
     unnotified = StatementLine.objects.filter(reverses__bucket__in=_UNNOTIFIED)
     keys = [key for pair in unnotified.values_list("pk", "reverses_id") for key in pair]
     _set_bucket(StatementLine, keys, Bucket.EXCLUDED)
-
-
-def _first_reversals() -> str:
-    """Return the SELECT of (reversal, original) that are first of each other's: the nearest one before."""
-    return (
-        "SELECT reversal, original FROM (SELECT l.id AS reversal, o.id AS original,"
-        f" {numbered('l.id', 'o.date DESC, o.booked_on DESC, o.fingerprint, o.ordinal')} AS of_reversal,"
-        f" {numbered('o.id', LINE_ORDER)} AS of_original"
-        f" FROM {LINES} JOIN statements_statementline o ON o.account_id = l.account_id AND o.inn = l.inn"
-        " AND o.kopecks = l.kopecks AND o.digits_key = l.digits_key AND o.is_reversal = FALSE"
-        " AND o.is_withdrawn = FALSE AND o.date <= l.date AND o.bucket <> 'outside'"
-        " WHERE l.bucket = 'reversed_by_bank' AND l.reverses_id IS NULL AND NOT EXISTS"
-        " (SELECT 1 FROM statements_statementline x WHERE x.reverses_id = o.id)) pairs"
-        " WHERE of_reversal = 1 AND of_original = 1"
-    )
 
 
 def _decide_webhooks(parameters: dict[str, Any]) -> None:

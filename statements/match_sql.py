@@ -4,12 +4,14 @@
 the first day of webhooks that are considered.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from django.db import connection
 
 from statements.models import Bucket, Decision, Match
+
+Columns = Mapping[str, tuple[str, str]]  # name → expression of a line, and of a webhook
 
 NEAR_DAYS_MAX = 5  # between document date and booking, over the longest holidays
 
@@ -78,28 +80,40 @@ def numbered(partition: str, order: str) -> str:
 
 
 def exact_matches(rank: int, number: str, payer: Payer) -> str:
-    """Return the INSERT of ranks 1 and 2: payer, amount, `number` and day are equal.
-
-    Equal lines are numbered in their order, equal webhooks in theirs; those of one number belong together.
-    They are joined by sorting both, which no optimizer turns into nested loops.
-    """
-    partition = "{payer}, {t}.kopecks, {t}.{number}, {day}"
-    of_lines = partition.format(payer=payer.line_inn, t="l", number=number, day="l.date")
-    of_keys = partition.format(payer=payer.key_inn, t="k", number=number, day="k.day")
-    lines = (
-        f"SELECT {payer.line_inn} AS inn, l.kopecks, l.{number} AS number, l.date AS day,"
-        f" {numbered(of_lines, LINE_ORDER)} AS ordinal, l.id AS line_id, NULL AS webhook_id"
-        f" FROM {LINES} WHERE {OPEN_LINE} AND l.{number} IS NOT NULL"
-    )
-    keys = (
-        f"SELECT {payer.key_inn} AS inn, k.kopecks, k.{number} AS number, k.day,"
-        f" {numbered(of_keys, KEY_ORDER)} AS ordinal, NULL AS line_id, k.webhook_id"
-        f" FROM {KEYS} WHERE {OPEN_KEY} AND {payer.condition} AND k.{number} IS NOT NULL"
+    """Return the INSERT of ranks 1 and 2: payer, amount, `number` and day are equal."""
+    terms = {**_payer_and_amount(payer), "number": (f"l.{number}", f"k.{number}"), "day": ("l.date", "k.day")}
+    rows = _numbered_rows(
+        terms,
+        f"{OPEN_LINE} AND l.{number} IS NOT NULL",
+        f"{OPEN_KEY} AND {payer.condition} AND k.{number} IS NOT NULL",
     )
     return (
         "INSERT INTO statements_match (line_id, webhook_id, `rank`, live, action_id)"
-        f" SELECT MAX(line_id), MAX(webhook_id), {rank}, TRUE, NULL FROM ({lines} UNION ALL {keys}) numbered"
-        " GROUP BY inn, kopecks, number, day, ordinal HAVING COUNT(*) = 2"
+        f" SELECT MAX(line_id), MAX(webhook_id), {rank}, TRUE, NULL FROM ({rows}) numbered"
+        f" GROUP BY {', '.join(terms)}, ordinal HAVING COUNT(*) = 2"
+    )
+
+
+def _payer_and_amount(payer: Payer) -> Columns:
+    return {"inn": (payer.line_inn, payer.key_inn), "kopecks": ("l.kopecks", "k.kopecks")}
+
+
+def _numbered_rows(terms: Columns, line: str, key: str, **others: tuple[str, str]) -> str:
+    """Return the SELECT of the lines and webhooks that fulfil the conditions `line` and `key`.
+
+    Equal lines are numbered in their order, equal webhooks in theirs; those of one number belong together.
+    Both are rows of one list, which the caller sorts: no optimizer turns that into nested loops.
+    """
+    columns, partition = {**terms, **others}.items(), terms.values()
+    selected = (
+        ", ".join(f"{expressions[side]} AS {name}" for name, expressions in columns)
+        + f", {numbered(', '.join(expressions[side] for expressions in partition), order)} AS ordinal"
+        for side, order in enumerate((LINE_ORDER, KEY_ORDER))
+    )
+    of_lines, of_keys = selected
+    return (
+        f"SELECT {of_lines}, l.id AS line_id, NULL AS webhook_id FROM {LINES} WHERE {line}"
+        f" UNION ALL SELECT {of_keys}, NULL AS line_id, k.webhook_id FROM {KEYS} WHERE {key}"
     )
 
 
@@ -127,68 +141,70 @@ def mark_matched() -> None:
     )
 
 
-def near_distances(payer: Payer) -> str:
-    """Return the SELECT of the distances in days at which pairs for rank 3 are left."""
+def near_candidates(payer: Payer) -> str:
+    """Return the SELECT of what rank 3 may pair, in order, with the columns of Candidate.
+
+    Lines and webhooks of equal payer, amount and digits, if there is at least one of each.
+    """
+    terms = {**_payer_and_amount(payer), "number": ("l.digits_key", "k.digits_key")}
+    rows = _numbered_rows(
+        terms,
+        f"{OPEN_LINE} AND l.digits_key IS NOT NULL",
+        f"{OPEN_KEY} AND {payer.condition} AND k.digits_key IS NOT NULL",
+        day=(_day_number("l.date"), _day_number("k.day")),
+        booked_on=(_day_number("l.booked_on"), _day_number("k.day")),
+    )
+    names = ", ".join(terms)
+    counts = ", ".join(
+        f"COUNT({side}_id) OVER (PARTITION BY {names}) AS of_{side}" for side in ("line", "webhook")
+    )
     return (
-        f"SELECT DISTINCT {_distance()} FROM {LINES} JOIN {KEYS} ON {_same_terms(payer)}"
-        f" WHERE {near_condition()} AND {OPEN_LINE} AND {OPEN_KEY}"
+        f"SELECT {names}, ordinal, day, booked_on, line_id, webhook_id FROM"
+        f" (SELECT numbered.*, {counts} FROM ({rows}) numbered) counted"
+        " WHERE of_line > 0 AND of_webhook > 0 ORDER BY ordinal"
     )
 
 
-def near_matches(days: int, payer: Payer) -> str:
-    """Return the INSERT of rank 3 for pairs `days` apart: of those left, the first in order."""
-    on = f"{_same_terms(payer)} AND {_distance()} = {days}"
-    return (
-        "INSERT INTO statements_match (line_id, webhook_id, `rank`, live, action_id)"
-        f" SELECT line_id, webhook_id, 3, TRUE, NULL FROM ({_first_pairs(on, OPEN_LINE, OPEN_KEY)}) pairs"
-        " WHERE of_line = 1 AND of_webhook = 1"
+def proposals(bucket: Bucket, same: str, other: str) -> str:
+    """Return the INSERT of pairs with equal digits, day and column `same`, of which `other` differs."""
+    terms = {
+        "digits_key": ("l.digits_key", "k.digits_key"),
+        "day": ("l.date", "k.day"),
+        same: (f"l.{same}", f"k.{same}"),
+    }
+    rows = _numbered_rows(
+        terms,
+        f"{UNPROPOSED_LINE} AND l.digits_key IS NOT NULL",
+        f"{UNPROPOSED_KEY} AND k.digits_key IS NOT NULL",
+        other=(f"l.{other}", f"k.{other}"),
     )
-
-
-def _same_terms(payer: Payer) -> str:
-    return (
-        f"{payer.key_inn} = {payer.line_inn} AND {payer.condition} AND k.kopecks = l.kopecks"
-        " AND k.digits_key = l.digits_key"
-    )
-
-
-def proposals(bucket: Bucket, on: str) -> str:
-    """Return the INSERT of pairs that agree as `on` says: of the pairs left, those first in order."""
     return (
         "INSERT INTO statements_proposal (line_id, webhook_id, bucket)"
-        f" SELECT line_id, webhook_id, '{bucket}'"
-        f" FROM ({_first_pairs(on, UNPROPOSED_LINE, UNPROPOSED_KEY)}) pairs"
-        " WHERE of_line = 1 AND of_webhook = 1"
+        f" SELECT MAX(line_id), MAX(webhook_id), '{bucket}' FROM ({rows}) numbered"
+        f" GROUP BY {', '.join(terms)}, ordinal HAVING COUNT(*) = 2 AND MIN(other) <> MAX(other)"
     )
 
 
 def suggestions() -> str:
     """Return the INSERT of pairs with equal payer, amount and day that are alone on both sides."""
-    lines = (
-        "SELECT l.inn, l.kopecks, l.date AS day, l.id AS line_id, NULL AS webhook_id"
-        f" FROM {LINES} WHERE {UNPROPOSED_LINE}"
-    )
-    keys = f"SELECT k.inn, k.kopecks, k.day, NULL AS line_id, k.webhook_id FROM {KEYS} WHERE {UNPROPOSED_KEY}"
+    terms = {"inn": ("l.inn", "k.inn"), "kopecks": ("l.kopecks", "k.kopecks"), "day": ("l.date", "k.day")}
+    rows = _numbered_rows(terms, UNPROPOSED_LINE, UNPROPOSED_KEY)
     return (
         "INSERT INTO statements_proposal (line_id, webhook_id, bucket)"
-        f" SELECT MAX(line_id), MAX(webhook_id), '{Bucket.SUGGESTED}' FROM ({lines} UNION ALL {keys}) pairs"
-        " GROUP BY inn, kopecks, day HAVING COUNT(line_id) = 1 AND COUNT(webhook_id) = 1"
-    )
-
-
-def _first_pairs(on: str, line: str, key: str) -> str:
-    return (
-        "SELECT l.id AS line_id, k.webhook_id,"
-        f" {numbered('l.id', KEY_ORDER)} AS of_line, {numbered('k.webhook_id', LINE_ORDER)} AS of_webhook"
-        f" FROM {LINES} JOIN {KEYS} ON {on} WHERE {line} AND {key}"
+        f" SELECT MAX(line_id), MAX(webhook_id), '{Bucket.SUGGESTED}' FROM ({rows}) numbered"
+        f" GROUP BY {', '.join(terms)} HAVING COUNT(line_id) = 1 AND COUNT(webhook_id) = 1"
     )
 
 
 def _distance() -> str:
     """Return the days between a webhook's day and the nearer of the line's date and booking day."""
-    days, smaller = ("julianday", "MIN") if connection.vendor == "sqlite" else ("TO_DAYS", "LEAST")
-    day, date, booked = (f"{days}({column})" for column in ("k.day", "l.date", "l.booked_on"))
+    smaller = "MIN" if connection.vendor == "sqlite" else "LEAST"
+    day, date, booked = map(_day_number, ("k.day", "l.date", "l.booked_on"))
     return f"{smaller}(ABS({day} - {date}), ABS({day} - {booked}))"
+
+
+def _day_number(column: str) -> str:
+    return f"CAST(julianday({column}) AS INTEGER)" if connection.vendor == "sqlite" else f"TO_DAYS({column})"
 
 
 def near_condition() -> str:

@@ -23,6 +23,7 @@ from core.db import transactions
 from statements import bucketing, match_sql, suspects, webhook_terms
 from statements.match_sql import PAYERS, UNSETTLED, execute, rows
 from statements.models import ActionItem, Bucket, Match, MatchKey, OwnAccount, Proposal, StatementLine
+from statements.pairing import Candidate, pair_nearest
 
 # A payment's document date may be weeks before the first line that is reconciled.
 WEBHOOK_DAYS_BEFORE = 92
@@ -148,21 +149,11 @@ def _find(parameters: dict[str, Any]) -> dict[int, int]:
         found = (execute(match_sql.exact_matches(rank, number, payer), parameters) for payer in PAYERS)
         by_rank[rank.value] = sum(found)
         match_sql.mark_matched()
-    distances = (
-        (int(days), number)
-        for number, payer in enumerate(PAYERS)
-        for (days,) in rows(match_sql.near_distances(payer), parameters)
-    )
-    by_rank[Match.Rank.NEAR.value] = sum(
-        _repeat(match_sql.near_matches(days, PAYERS[number]), parameters)
-        for days, number in sorted(distances)
-    )
+    candidates = [
+        [Candidate._make(row) for row in rows(match_sql.near_candidates(payer), parameters)]
+        for payer in PAYERS
+    ]
+    pairs = pair_nearest(candidates, match_sql.NEAR_DAYS_MAX)
+    matches = (Match(line_id=line, webhook_id=webhook, rank=Match.Rank.NEAR) for line, webhook in pairs)
+    by_rank[Match.Rank.NEAR.value] = len(Match.objects.bulk_create(matches, batch_size=ROWS_AT_ONCE))
     return by_rank
-
-
-def _repeat(sql: str, parameters: dict[str, Any]) -> int:
-    """Execute `sql` until it finds nothing more: each time it takes pairs that are first on both sides."""
-    found = 0
-    while count := execute(sql, parameters):
-        found += count
-    return found

@@ -27,8 +27,9 @@ MODULES = {
     "statements": (
         "actions append_only apps blocks bucketing buckets coverage covered_days decoding document_terms "
         "documents export_1c field_values findings importing keys line_posting lines listing match_sql "
-        "matching models period_proof posting_conditions proof reading rejecting report retention schemas "
-        "settling standing statement_proof suspects tasks turnover upload_view webhook_terms withdrawal"
+        "matching models pairing period_proof posting_conditions proof reading rejecting report retention "
+        "schemas settling standing statement_proof suspects tasks turnover upload_view webhook_terms "
+        "withdrawal"
     ),
     "statements/admin": (
         "acceptance action_items amounts bank_statements bucket_buttons bucket_texts coverage_calendar "
