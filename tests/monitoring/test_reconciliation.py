@@ -111,6 +111,24 @@ def test_night_saves_what_is_unexplained_and_the_front_page_shows_it() -> None:
     assert "Reconciliation with the bank" not in text_of(other.get("/admin/"))
 
 
+def test_night_sums_what_is_unexplained_month_by_month() -> None:
+    account(since=date(2026, 1, 1))
+    days = [date(2026, 1, 30), date(2026, 1, 31), date(2026, 3, 1), MONDAY]
+    for number, day in enumerate(days):
+        import_day(day, 10_00 * number, movement(str(number)))
+    match()
+
+    with patch("statements.buckets.ledger", side_effect=[3, 500]) as ledger:
+        saved = standing.check()
+
+    assert saved
+    assert saved.unexplained == 503
+    assert [(scope.first, scope.last) for (scope,), _ in ledger.call_args_list] == [
+        (date(2026, 1, 30), date(2026, 1, 31)),
+        (date(2026, 3, 1), date(2026, 3, 31)),
+    ]
+
+
 def test_night_without_statements_saves_nothing() -> None:
     assert standing.check() is None
     assert not NightlyReconciliation.objects.exists()
