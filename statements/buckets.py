@@ -6,11 +6,12 @@ Everything is as of the last matching (statements/matching.py), and read by inde
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import date
+from typing import NamedTuple
 
 from django.db.models import Count, F, Q, QuerySet, Sum
 
 from statements.match_sql import rows
-from statements.models import Bucket, Match, MatchKey, Proposal, StatementLine
+from statements.models import Bucket, Match, MatchKey, OwnAccount, Proposal, StatementLine
 
 LINE_BUCKETS = (
     *(Bucket.MATCHED, Bucket.UNPOSTED, Bucket.MISSING_WEBHOOK, Bucket.UNIDENTIFIED),
@@ -47,6 +48,24 @@ class Scope:
         return condition
 
 
+class Source(NamedTuple):
+    """Where the amount of a webhook `k` in the ledger is read, in SQL."""
+
+    kopecks: str
+    joins: str
+    condition: str
+
+
+# The payments that stand. By joins, as for subqueries MariaDB reads all payments.
+PAYMENTS = Source(
+    "p.amount_kopecks",
+    "JOIN ledger_payment p ON p.id = k.payment_id LEFT JOIN ledger_payment r ON r.reverses_id = p.id",
+    "r.id IS NULL",
+)
+# What the last matching read of them, in half the time, for pages. Every night reads the payments.
+COPIES = Source("k.kopecks", "", "k.state = 'posted'")
+
+
 @dataclass(frozen=True, slots=True)
 class Total:
     """The number of lines or webhooks in a bucket, and their sum in kopecks."""
@@ -75,7 +94,11 @@ class Identity:
 def lines(scope: Scope, *buckets: Bucket) -> QuerySet[StatementLine]:
     """Return the lines of `scope` that are in one of `buckets`."""
     found = StatementLine.objects.filter(scope.days("booked_on"), bucket__in=buckets)
-    return found.filter(account__number=scope.account) if scope.account else found
+    if scope.account is None:
+        return found
+    # No join: the server would begin at the account, and sort all lines for a page of them.
+    account = OwnAccount.objects.filter(number=scope.account).values("pk")[:1]
+    return found.filter(account_id=account)
 
 
 def webhooks(scope: Scope, *buckets: Bucket) -> QuerySet[MatchKey]:
@@ -96,10 +119,12 @@ def totals(scope: Scope) -> dict[Bucket, Total]:
     return empty | {Bucket(bucket): Total(count, kopecks) for bucket, count, kopecks in found}
 
 
-def identity(scope: Scope, total: Mapping[Bucket, Total] | None = None) -> Identity:
-    """Return what explains the difference of ledger and bank, from the ledger's own payments.
+def identity(
+    scope: Scope, total: Mapping[Bucket, Total] | None = None, source: Source = PAYMENTS
+) -> Identity:
+    """Return what explains the difference of ledger and bank.
 
-    `total` are the scope's totals, if they are known.
+    `total` are the scope's totals, if they are known. `source` is where the ledger's amounts are read.
     """
     total = total or totals(scope)
     terms = {bucket: total[bucket].kopecks for bucket in WEBHOOK_BUCKETS}
@@ -110,26 +135,27 @@ def identity(scope: Scope, total: Mapping[Bucket, Total] | None = None) -> Ident
     terms[Bucket.KEPT] = _notified_minus_booked(kept)
     terms |= {bucket: -total[bucket].kopecks for bucket in _SUBTRACTED}
     bank = sum(total[bucket].kopecks for bucket in LINE_BUCKETS)
-    return Identity(ledger(scope), bank, terms)
+    return Identity(ledger(scope, source), bank, terms)
 
 
-def ledger(scope: Scope) -> int:
+def ledger(scope: Scope, source: Source = PAYMENTS) -> int:
     """Return the sum of the ledger's payments for the lines and webhooks of `scope`, in kopecks."""
     on_line = "JOIN statements_matchkey k ON k.webhook_id = m.webhook_id"
     matched = f"JOIN statements_match m ON m.line_id = l.id AND m.live = TRUE {on_line}"
     proposed = f"JOIN statements_proposal m ON m.line_id = l.id {on_line}"
     lines_in_scope = _in_scope(scope, "l.bucket", LINE_BUCKETS, "l.booked_on")
     found = [
-        _paid(f"statements_statementline l {joined}", lines_in_scope, scope) for joined in (matched, proposed)
+        _posted(f"statements_statementline l {joined}", lines_in_scope, scope, source)
+        for joined in (matched, proposed)
     ]
     if not scope.account:
         webhooks_in_scope = _in_scope(scope, "k.bucket", WEBHOOK_BUCKETS, "k.day")
-        found.append(_paid("statements_matchkey k", webhooks_in_scope, scope))
+        found.append(_posted("statements_matchkey k", webhooks_in_scope, scope, source))
     return sum(found)
 
 
 def _in_scope(scope: Scope, bucket: str, names: Collection[Bucket], day: str) -> str:
-    """Return the condition in SQL, with the parameters of `_paid`."""
+    """Return the condition in SQL, with the parameters of `_posted`."""
     listed = ", ".join(f"'{name}'" for name in names)
     conditions = [f"{bucket} IN ({listed})"]
     if scope.first:
@@ -143,11 +169,10 @@ def _in_scope(scope: Scope, bucket: str, names: Collection[Bucket], day: str) ->
     return " AND ".join(conditions)
 
 
-def _paid(keys: str, condition: str, scope: Scope) -> int:
-    """Return the sum of the payments that stand: by joins, as for subqueries MariaDB reads all payments."""
+def _posted(keys: str, condition: str, scope: Scope, source: Source) -> int:
     ((kopecks,),) = rows(
-        f"SELECT COALESCE(SUM(p.amount_kopecks), 0) FROM {keys} JOIN ledger_payment p ON p.id = k.payment_id"
-        f" LEFT JOIN ledger_payment r ON r.reverses_id = p.id WHERE r.id IS NULL AND {condition}",
+        f"SELECT COALESCE(SUM({source.kopecks}), 0) FROM {keys} {source.joins}"
+        f" WHERE {source.condition} AND {condition}",
         {"first": scope.first, "last": scope.last, "account": scope.account},
     )
     return int(kopecks)

@@ -197,8 +197,14 @@ class StatementLine(models.Model):
         verbose_name_plural = _("lines of bank statements")
         permissions = [("settle_line", "Can settle lines of bank statements")]
         indexes = [
-            models.Index(fields=["account", "booked_on"], name="line_day"),
-            models.Index(fields=["bucket", "booked_on"], name="line_bucket"),
+            # The first two have all that pages sum, and the order of pages of rows.
+            models.Index(
+                fields=["account", "booked_on", "id", "side", "is_withdrawn", "is_reversal", "kopecks"],
+                name="line_day",
+            ),
+            models.Index(
+                fields=["bucket", "booked_on", "id", "account", "credit_kopecks"], name="line_bucket"
+            ),
             models.Index(fields=["bucket", "inn"], name="line_open"),
             models.Index(fields=["inn", "kopecks", "digits_key"], name="line_terms"),
         ]

@@ -76,7 +76,7 @@ def context(request: HttpRequest) -> dict[str, Any]:
     shown = [choice.account] if choice.account else accounts
     proofs = [(account, prove(account, choice.period, today())) for account in shown]
     totals = buckets.totals(choice.scope)
-    identity = buckets.identity(choice.scope, totals)
+    identity = buckets.identity(choice.scope, totals, buckets.COPIES)
     rows = list(_rows(request, choice, totals))
     waiting = [row for row in rows if row.waits]
     return {

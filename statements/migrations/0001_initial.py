@@ -479,11 +479,16 @@ class Migration(migrations.Migration):
         ),
         migrations.AddIndex(
             model_name="statementline",
-            index=models.Index(fields=["account", "booked_on"], name="line_day"),
+            index=models.Index(
+                fields=["account", "booked_on", "id", "side", "is_withdrawn", "is_reversal", "kopecks"],
+                name="line_day",
+            ),
         ),
         migrations.AddIndex(
             model_name="statementline",
-            index=models.Index(fields=["bucket", "booked_on"], name="line_bucket"),
+            index=models.Index(
+                fields=["bucket", "booked_on", "id", "account", "credit_kopecks"], name="line_bucket"
+            ),
         ),
         migrations.AddIndex(
             model_name="statementline",

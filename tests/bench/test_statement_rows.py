@@ -1,18 +1,20 @@
 """Generated statements agree with the generated webhooks."""
 
 from datetime import date
+from functools import partial
 
 import pytest
 
 from bench.database import require_consistent_ledger
 from bench.generator import Group, fill_ledger
 from bench.statement_rows import ORGANIZATIONS, add_account, file_of, fill_lines
-from statements import buckets, coverage
+from statements import buckets, coverage, listing
 from statements.buckets import Scope
 from statements.importing import import_statement
 from statements.matching import match
 from statements.models import Bucket
 from tests.row_counts import count_rows_read
+from tests.statements.files import OWN
 
 # By a matching without anything new: twice 5000 to find webhooks that committed late, and what is unsettled.
 ROWS_READ_MAX = 20_000
@@ -35,3 +37,6 @@ def test_rows_and_files_are_explained_by_the_generated_webhooks() -> None:
     assert buckets.identity(Scope()).unexplained == 0
     assert list(coverage.breaks()) == []
     assert count_rows_read(match) < ROWS_READ_MAX
+    for account in (None, OWN):
+        page = partial(listing.lines_page, Scope(account), Bucket.MATCHED, None)
+        assert count_rows_read(page) < 4 * listing.PAGE_ROWS  # of 5000 lines

@@ -123,7 +123,8 @@ def test_night_sums_what_is_unexplained_month_by_month() -> None:
 
     assert saved
     assert saved.unexplained == 503
-    assert [(scope.first, scope.last) for (scope,), _ in ledger.call_args_list] == [
+    months = [call.args[0] for call in ledger.call_args_list]
+    assert [(month.first, month.last) for month in months] == [
         (date(2026, 1, 30), date(2026, 1, 31)),
         (date(2026, 3, 1), date(2026, 3, 31)),
     ]

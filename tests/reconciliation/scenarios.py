@@ -119,6 +119,8 @@ def differing_sums(scenario: Scenario) -> Iterator[str]:
     identity = buckets.identity(Scope())
     if identity.unexplained:
         yield f"unexplained: {identity.unexplained} kopecks of {identity}"
+    if (copied := buckets.ledger(Scope(), buckets.COPIES)) != identity.ledger:
+        yield f"pages show {copied} kopecks in the ledger, which has {identity.ledger}"
     for name, expected in (scenario.get("identity_kopecks") or {}).items():
         if getattr(identity, name) != expected:
             yield f"{name}: expected {expected}, found {getattr(identity, name)}"

@@ -40,7 +40,8 @@ def test_random_actions_keep_the_books_and_the_identity(seed: int) -> None:
             notify(chance.choice(["0033003303", "0044004404"]), chance.choice(["7", "8"]), 100, day=5)
         if chance.random() < 0.6:
             apply_and_match()
-        assert buckets.identity(Scope()).unexplained == 0  # I7
+        for source in (buckets.PAYMENTS, buckets.COPIES):
+            assert buckets.identity(Scope(), source=source).unexplained == 0  # I7
     apply_and_match()
 
     assert buckets.identity(Scope()).unexplained == 0
