@@ -4,6 +4,7 @@ import re
 from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from datetime import date
+from sys import intern
 from typing import NamedTuple
 
 from statements import keys
@@ -69,18 +70,21 @@ class Terms(NamedTuple):
 
 
 def read_terms(block: Block) -> Terms:
-    """Return what the document of `block` says; a value that can't be read is None, and there is an error."""
+    """Return what the document of `block` says; a value that can't be read is None, and there is an error.
+
+    Texts that many documents share are kept once, by interning.
+    """
     amount_key, is_credit = _choose_amount(block)
     amount, amount_error = _read_amount(block, amount_key)
     exact = _exact(block)
     day = parse_date(exact.get(keys.DATE, ""))
     booked_on = exact.get(keys.BOOKED_ON, "")
     return Terms(
-        *(block.line, block.start, block.end, block.value),
+        *(block.line, block.start, block.end, intern(block.value)),
         number=exact.get(keys.NUMBER) or None,
         date=day,
-        debited_on=exact.get(keys.DEBITED_ON) or booked_on,
-        credited_on=exact.get(keys.CREDITED_ON) or booked_on,
+        debited_on=intern(exact.get(keys.DEBITED_ON) or booked_on),
+        credited_on=intern(exact.get(keys.CREDITED_ON) or booked_on),
         amount=amount,
         is_credit=is_credit,
         payer=_read_payer(block, exact),
@@ -133,7 +137,7 @@ def _errors_of(block: Block, day: date | None, amount_error: Error | None) -> It
 def _read_side(exact: dict[str, str], side: str) -> Side:
     inn, kpp = split_inn(exact.get(side + keys.SIDE_INN, ""))
     values = [exact[side + key] for key in keys.SIDE_ACCOUNTS if side + key in exact]
-    accounts = dict.fromkeys(account for value in values if (account := without_blanks(value)))
+    accounts = dict.fromkeys(intern(account) for value in values if (account := without_blanks(value)))
     kpp = without_blanks(exact.get(side + keys.SIDE_KPP, "")) or kpp
     return Side(inn, kpp, tuple(accounts))
 

@@ -2,6 +2,8 @@
 
 import pytest
 
+from statements import blocks
+from statements.blocks import lines_of
 from statements.document_terms import Error
 from statements.documents import Document
 from statements.reading import StatementFile, read
@@ -226,3 +228,15 @@ def test_span_of_a_document_has_its_unknown_keys() -> None:
 
     assert raw.startswith("СекцияДокумент=")
     assert raw.endswith("Ключ=значение\r\nКонецДокумента\r\n")
+
+
+@pytest.mark.parametrize("chars", range(1, 8))
+def test_lines_do_not_depend_on_the_parts_in_which_they_are_read(
+    chars: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = "a=1\r\nb=2\r\rc=3\n\n\rd=4\x0b\x85\r\ne=\r\nf"
+    expected = list(lines_of(whole))
+    monkeypatch.setattr(blocks, "_PART_CHARS", chars)
+
+    assert list(lines_of(whole)) == expected
+    assert [line.number for line in expected] == [1, 2, 4, 7, 8, 9]
