@@ -245,9 +245,11 @@ def test_operators_bank_and_workers_together_credit_each_line_once() -> None:
             pass
 
     def bank() -> None:
-        for n in range(LINES):
-            notify(R, str(n), KOPECKS, day=16 + n % 3)
-        over.set()
+        try:
+            for n in range(LINES):
+                transactions.run_with_retries(partial(notify, R, str(n), KOPECKS, day=16 + n % 3))
+        finally:
+            over.set()  # also if SQLite was locked for too long: the workers wait for it
 
     def worker() -> None:
         while not over.is_set() or apply_batch(2):
