@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from tests.acceptance.test_browser import STAFF, log_in
+from tests.acceptance.test_browser import STAFF, TOO_WIDE, log_in
 from tests.harness.launcher_stack import LauncherStack
 from tests.harness.servers import chromium
 from tests.screenshots.sample_statement import ACCOUNT, Movement, statement
@@ -15,6 +15,8 @@ from tests.screenshots.sample_statement import ACCOUNT, Movement, statement
 pytestmark = pytest.mark.skipif(chromium() is None, reason="Chromium is not installed")
 DAY = datetime.now(UTC).date() - timedelta(days=4)  # banks may notify for a day after it
 PAYER = "7736050003"
+RECONCILIATION = "/admin/statements/statementline/reconciliation/"
+SETTLE = "/admin/statements/statementline/settle/"
 FILE = statement(DAY, DAY, 0, [Movement("ООО «Ландыш»", PAYER, "328", 145_000_00)])
 DROP = """files => {
     const transfer = new DataTransfer()
@@ -66,12 +68,30 @@ def test_accountant_uploads_by_drag_and_drop_and_settles_what_differs(
     stack.wait_for_balance(PAYER, 145000)
 
     stack.wait_until(lambda: headline(page).startswith("Everything is explained"))  # matched by a worker
+    assert_pages_fit_a_phone(page)
     assert [text for text in console if "404" not in text] == []  # of the favicon
 
 
 def headline(page: Page) -> str:
-    page.goto("/admin/statements/statementline/reconciliation/")
+    page.goto(RECONCILIATION)
     return page.locator(".headline").inner_text()
+
+
+def assert_pages_fit_a_phone(page: Page) -> None:
+    """No page scrolls sideways; wide tables do so on their own."""
+    page.set_viewport_size({"width": 360, "height": 800})
+    paths = [f"/admin/statements/{name}/" for name in ("bankstatement", "ownaccount", "rejectedstatement")]
+    for path in [*paths]:
+        page.goto(path)
+        paths += [link.get_attribute("href") or "" for link in page.locator("#result_list tbody a").all()[:1]]
+    page.goto(f"{RECONCILIATION}?bucket=matched")
+    paths += [link.get_attribute("href") or "" for link in page.locator("#lines tbody a").all()]
+    paths += [page.url, f"{SETTLE}unmatch/?bucket=matched", "/admin/statements/bankstatement/add/"]
+    too_wide = {}
+    for path in paths:
+        page.goto(path)
+        too_wide[path] = page.evaluate(TOO_WIDE)
+    assert too_wide == dict.fromkeys(paths, 0)
 
 
 def add_account(page: Page, path: str) -> None:
