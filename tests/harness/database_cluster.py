@@ -1,36 +1,24 @@
 """What clusters of database servers share: the surface of one server, for ProcfileStack."""
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Generic, TypeVar
 
-from tests.harness.servers import MariaDB, MySQL
+from tests.harness.servers import MariaDB, MySQL, ServerGroup
 
 Node = TypeVar("Node", bound=MariaDB | MySQL)
 
 
-class DatabaseCluster(ABC, Generic[Node]):
+class DatabaseCluster(ServerGroup, Generic[Node]):
     """Nodes on loopback ports. Sessions and `pid` are those of the first node that takes writes."""
 
     nodes: Sequence[Node]
     session_init = ""
 
-    def __enter__(self) -> Self:
-        try:
-            self.start()
-        except BaseException:
-            self.__exit__(None, None, None)
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        for node in self.nodes:
-            node.__exit__(kind, error, trace)
+    def members(self) -> Sequence[Node]:
+        return self.nodes
 
     @abstractmethod
     def start(self) -> None:

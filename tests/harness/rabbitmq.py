@@ -10,10 +10,8 @@ import os
 import socket
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
-from tests.harness.servers import CONNECT_TIMEOUT_SECONDS, RABBITMQ_TREE, Server, free_port
+from tests.harness.servers import CONNECT_TIMEOUT_SECONDS, RABBITMQ_TREE, Server, ServerGroup, free_port
 
 NODES = 3
 COOKIE = "only-for-the-fault-suite"
@@ -120,7 +118,7 @@ class RabbitNode(Server):
             return client.recv(1) == b"\x01"
 
 
-class RabbitCluster:
+class RabbitCluster(ServerGroup):
     """The nodes with the surface of one broker, for ProcfileStack."""
 
     name = "RabbitMQ"
@@ -129,19 +127,8 @@ class RabbitCluster:
         self._mapper = PortMapper()
         self.nodes = [RabbitNode(number, self._mapper) for number in range(NODES)]
 
-    def __enter__(self) -> Self:
-        try:
-            self.start()
-        except BaseException:
-            self.__exit__(None, None, None)
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        for server in [*self.nodes, self._mapper]:
-            server.__exit__(kind, error, trace)
+    def members(self) -> list[Server]:
+        return [self._mapper, *self.nodes]
 
     @property
     def url(self) -> str:
@@ -154,12 +141,3 @@ class RabbitCluster:
     @property
     def pid(self) -> int:
         return self.nodes[0].pid
-
-    def start(self) -> None:
-        for server in [self._mapper, *self.nodes]:
-            server.start()
-
-    def heal(self) -> None:
-        for node in self.nodes:
-            if not node.is_running():
-                node.start()

@@ -2,11 +2,10 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
 
 from redis import Redis as Client
 
-from tests.harness.servers import Redis
+from tests.harness.servers import Redis, ServerGroup
 from tests.harness.wait import wait_until
 
 MASTER_NAME = "prihod"
@@ -40,7 +39,7 @@ class Sentinel(Redis):
         return [str(self._file()), *place]
 
 
-class RedisWithSentinels:
+class RedisWithSentinels(ServerGroup):
     """The servers with the surface of one Redis, for ProcfileStack."""
 
     name = "Redis"
@@ -71,9 +70,11 @@ class RedisWithSentinels:
             _, port = client.sentinel_get_master_addr_by_name(MASTER_NAME)
         return next(server for server in self.servers if server.port == int(port))
 
+    def members(self) -> list[Redis]:
+        return [*self.servers, *self.sentinels]
+
     def start(self) -> None:
-        for server in [*self.servers, *self.sentinels]:
-            server.start()
+        super().start()
         wait_until(self._all_are_known, "the sentinels know each other", AGREED_SECONDS_MAX)
 
     def _all_are_known(self) -> bool:
@@ -86,14 +87,3 @@ class RedisWithSentinels:
         with Client(port=sentinel.port) as client:
             fields = client.sentinel_master(MASTER_NAME)
         return int(fields["num-other-sentinels"]), int(fields["num-slaves"])
-
-    def heal(self) -> None:
-        for server in [*self.servers, *self.sentinels]:
-            if not server.is_running():
-                server.start()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        for server in [*self.sentinels, *self.servers]:
-            server.__exit__(kind, error, trace)

@@ -215,6 +215,38 @@ class Server(ABC):
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
+class ServerGroup(ABC):
+    """Servers that start together, and end together with the `with` block."""
+
+    @abstractmethod
+    def members(self) -> Sequence[Server]:
+        """Return the servers, in the order of their start."""
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for server in reversed(self.members()):
+            server.__exit__(kind, error, trace)
+
+    def start(self) -> None:
+        for server in self.members():
+            server.start()
+
+    def heal(self) -> None:
+        """Start the servers that do not run."""
+        for server in self.members():
+            if not server.is_running():
+                server.start()
+
+
 class _DatabaseServer(Server):
     """Base of MariaDB and MySQL: a Unix socket, root without a password, an empty database `prihod`.
 
