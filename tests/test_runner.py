@@ -11,18 +11,11 @@ from tests.markers import sqlite_run_only
 pytestmark = [sqlite_run_only, pytest.mark.process]
 
 
-@pytest.mark.parametrize(
-    ("program", "folder"),
-    [(["-m", "pytest"], "tests"), ([str(Path(sys.executable).with_name("pytest"))], "tests/monitoring")],
-    ids=["module", "script"],
-)
-def test_pytest_in_a_test_folder_imports_our_packages(
-    program: list[str], folder: str, tmp_path: Path
-) -> None:
-    path = str(ROOT / "tests/core/test_listen_address.py")
+def test_pytest_in_a_test_folder_imports_our_packages(tmp_path: Path) -> None:
+    script = Path(sys.executable).with_name("pytest")  # unlike `python -m pytest` it adds no path
     run = subprocess.run(
-        [sys.executable, *program, "-q", "-p", "no:cacheprovider", path],
-        cwd=ROOT / folder,
+        [script, "-q", "-p", "no:cacheprovider", ROOT / "tests/core/test_listen_address.py"],
+        cwd=ROOT / "tests/monitoring",
         env={**os.environ, "DATA_DIR": str(tmp_path)},
         capture_output=True,
         text=True,

@@ -45,14 +45,14 @@ def servers(django_db_blocker: DjangoDbBlocker) -> Callable[..., dict[str, str]]
 def new_stack(tmp_path: Path, servers: Callable[..., dict[str, str]]) -> Iterator[StackBuilder]:
     """Build stacks without starting them, each in its own folder; keywords add to the environment.
 
-    With `empty` the stack's database is not migrated yet.
+    With `empty` the stack's database is not migrated yet. There is one web process, which starts faster.
     """
     with ExitStack() as resources:
 
         def build(*, empty: bool = False, **environment: str) -> LauncherStack:
             folder = tmp_path / f"stack-{uuid4().hex[:8]}"
             folder.mkdir()
-            settings = servers(resources, empty=empty) | environment
+            settings = {"WEB_PROCESSES": "1"} | servers(resources, empty=empty) | environment
             stack = LauncherStack(folder, empty=empty, **settings)
             resources.callback(stack.clean_up)
             return stack
@@ -60,19 +60,20 @@ def new_stack(tmp_path: Path, servers: Callable[..., dict[str, str]]) -> Iterato
         yield build
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def production(
-    tmp_path: Path, servers: Callable[..., dict[str, str]]
+    tmp_path_factory: pytest.TempPathFactory, servers: Callable[..., dict[str, str]]
 ) -> Iterator[Callable[..., LauncherStack]]:
     """Start a stack with the settings of production.py; keywords are added to the environment."""
     with ExitStack() as resources:
 
         def start(**environment: str) -> LauncherStack:
+            folder = tmp_path_factory.mktemp("production")
             settings = servers(resources) or {
-                "DATABASE_URL": f"sqlite:///{tmp_path / 'logs.sqlite3'}",
+                "DATABASE_URL": f"sqlite:///{folder / 'logs.sqlite3'}",
                 "REDIS_URL": resources.enter_context(Redis()).url,
             }
-            return resources.enter_context(LauncherStack(tmp_path, **(PRODUCTION | settings | environment)))
+            return resources.enter_context(LauncherStack(folder, **(PRODUCTION | settings | environment)))
 
         yield start
 

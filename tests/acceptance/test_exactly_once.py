@@ -107,14 +107,12 @@ def test_killed_pool_processes_neither_lose_nor_double_a_payment(new_stack: Stac
 
 
 @embedded_too
-def test_deleted_broker_folder_loses_no_payment(new_stack: StackBuilder) -> None:
-    if os.environ.get("REDIS_URL"):
-        pytest.skip("this run uses Redis")
-    with new_stack() as stack:
-        stack.deliver(webhook(1))
-        shutil.rmtree(stack.data_dir / "broker", ignore_errors=True)
-        stack.deliver(webhook(2))
-        stack.wait_for_balance(ROMASHKA, 3)
+@pytest.mark.skipif(bool(os.environ.get("REDIS_URL")), reason="this run uses Redis")
+def test_deleted_broker_folder_loses_no_payment(stack: LauncherStack) -> None:
+    stack.deliver(webhook(1))
+    shutil.rmtree(stack.data_dir / "broker")
+    stack.deliver(webhook(2))
+    stack.wait_for_balance(ROMASHKA, 3)
 
 
 # Without a working broker

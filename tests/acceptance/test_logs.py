@@ -18,6 +18,11 @@ from tests.harness.servers import missing_reason
 pytestmark = pytest.mark.skipif(bool(missing_reason("Redis")), reason="production needs a Redis")
 
 
+@pytest.fixture(scope="module")
+def stack(production: Callable[..., LauncherStack]) -> LauncherStack:
+    return production()
+
+
 def log_lines(stack: LauncherStack) -> list[tuple[str, str]]:
     """Return process and text of each line from a child process; the launcher's own lines are for people."""
     parted = [line.partition(" | ") for line in stack.output().splitlines()]
@@ -34,10 +39,7 @@ def wait_for_status(stack: LauncherStack, webhook: Mapping[str, object], status:
     )
 
 
-def test_operation_id_finds_its_log_events_without_confidential_data(
-    production: Callable[..., LauncherStack],
-) -> None:
-    stack = production()
+def test_operation_id_finds_its_log_events_without_confidential_data(stack: LauncherStack) -> None:
     good, poison = webhook(), webhook(payer_inn=IVANOV, document_number=f"{POISON}{DOCUMENT}")
     assert deliver(stack, good)[0] == 200
     wait_for_status(stack, good, "applied")
@@ -79,10 +81,8 @@ def test_operation_id_finds_its_log_events_without_confidential_data(
     assert created["by"].endswith("(command-line)")
 
 
-def test_production_processes_log_one_json_object_per_line(
-    production: Callable[..., LauncherStack],
-) -> None:
-    stack = production(WEB_PROCESSES="1")
+def test_production_processes_log_one_json_object_per_line(stack: LauncherStack) -> None:
+    """This test stops the stack, so it is the last one."""
     deliver(stack, good := webhook())
     wait_for_status(stack, good, "applied")
     with socket.create_connection(("127.0.0.1", stack.port)) as client:

@@ -72,9 +72,9 @@ def printed_password(stack: LauncherStack) -> str:
     return found[1]
 
 
-@every_database
+@sqlite_run_only
 def test_restart_keeps_data_and_secret_key(new_stack: StackBuilder) -> None:
-    with new_stack(empty=True, WEB_PROCESSES="1") as stack:
+    with new_stack(empty=True) as stack:
         assert "migrations applied" in stack.output()
         stack.deliver(json.loads(SAMPLE_DELIVERY))
         stack.wait_for_balance(INN, 145000)
@@ -91,16 +91,10 @@ def test_restart_keeps_data_and_secret_key(new_stack: StackBuilder) -> None:
 
 
 @sqlite_run_only
-def test_ctrl_c_stops_every_process_cleanly(new_stack: StackBuilder) -> None:
-    with new_stack() as stack:
-        assert len(stack.pids()) >= 6  # launcher, web and its two, worker (and, with Redis, its two), beat
-        assert stack.stop(signal.SIGINT) == 0
-        assert stack.pids() == []
-        assert [text for text in NOISE if text in stack.output()] == []
-
-
-@sqlite_run_only
-@pytest.mark.parametrize(("name", "command"), [("web", "gunicorn"), ("worker", "--concurrency")])
+@pytest.mark.parametrize(
+    ("name", "command"),
+    [pytest.param("web", "gunicorn", marks=pytest.mark.long), ("worker", "--concurrency")],
+)
 def test_death_of_one_process_stops_all(new_stack: StackBuilder, name: str, command: str) -> None:
     with new_stack() as stack:
         os.kill(stack.pids(command)[0], signal.SIGKILL)  # the first is the parent of the others
@@ -112,7 +106,7 @@ def test_death_of_one_process_stops_all(new_stack: StackBuilder, name: str, comm
 
 @sqlite_run_only
 def test_readiness_is_reported_once_the_worker_is_ready(new_stack: StackBuilder) -> None:
-    stack = new_stack(WEB_PROCESSES="1")
+    stack = new_stack()
     stack.launch()
     stack.wait_until(lambda: bool(stack.pids("--concurrency")))
     worker = stack.pids("--concurrency")[0]
@@ -131,7 +125,6 @@ def test_readiness_is_reported_once_the_worker_is_ready(new_stack: StackBuilder)
     assert stack.pids() == []
 
 
-@every_database
 @pytest.mark.skipif(not os.environ.get("REDIS_URL"), reason="production needs Redis and a database server")
 def test_production_settings_start(new_stack: StackBuilder) -> None:
     secrets = {"DEBUG": "0", "SECRET_KEY": "0123456789" * 5, "ALLOWED_HOSTS": "prihod.example,127.0.0.1"}
@@ -148,15 +141,20 @@ def test_production_settings_start(new_stack: StackBuilder) -> None:
 
 
 @sqlite_run_only
-def test_two_stacks_run_in_parallel(stack: LauncherStack, new_stack: StackBuilder) -> None:
+def test_ctrl_c_stops_every_process_of_one_of_two_stacks(
+    stack: LauncherStack, new_stack: StackBuilder
+) -> None:
     inn = "7707083893"
     webhook = {**json.loads(SAMPLE_DELIVERY), "operation_id": str(uuid4()), "payer_inn": inn}
-    with new_stack(WEB_PROCESSES="1") as other:
+    with new_stack() as other:
         assert other.deliver({**webhook, "amount": 1}) == (200, {"status": "success"})
         assert stack.deliver({**webhook, "amount": 2}) == (200, {"status": "success"})
         other.wait_for_balance(inn, 1)
         stack.wait_for_balance(inn, 2)
-        assert other.stop() == 0
+        assert len(other.pids()) >= 5  # launcher, web and its one, worker (and, with Redis, its two), beat
+        assert other.stop(signal.SIGINT) == 0
+        assert other.pids() == []
+        assert [text for text in NOISE if text in other.output()] == []
         stack.deliver({**webhook, "operation_id": str(uuid4()), "amount": 3})
         stack.wait_for_balance(inn, 5)
 
@@ -172,22 +170,20 @@ def test_console_output_has_no_noise(stack: LauncherStack) -> None:
 
 
 @sqlite_run_only
-def test_second_start_on_one_data_dir_is_refused_without_changes(new_stack: StackBuilder) -> None:
-    with new_stack(WEB_PROCESSES="1") as stack:
-        before = {
-            file: file.stat().st_ino for file in stack.data_dir.rglob("*") if "messages" not in file.parts
-        }
-        for port in (str(free_port()), str(stack.port)):
-            second = new_stack(DATA_DIR=str(stack.data_dir), PORT=port)
-            second.launch()
-            assert second.wait() == 1
-            expected = f"Prihod can't start: DATA_DIR={stack.data_dir} is in use by another `make run`\n"
-            assert second.output() == expected
-        assert {file: file.stat().st_ino for file in before} == before
-        assert stack.is_ready()
+def test_second_start_on_one_data_dir_is_refused_without_changes(
+    stack: LauncherStack, new_stack: StackBuilder
+) -> None:
+    before = {file: file.stat().st_ino for file in stack.data_dir.rglob("*") if "messages" not in file.parts}
+    for port in (str(free_port()), str(stack.port)):
+        second = new_stack(DATA_DIR=str(stack.data_dir), PORT=port)
+        second.launch()
+        assert second.wait() == 1
+        expected = f"Prihod can't start: DATA_DIR={stack.data_dir} is in use by another `make run`\n"
+        assert second.output() == expected
+    assert {file: file.stat().st_ino for file in before} == before
+    assert stack.is_ready()
 
 
-@embedded_too
 def test_killed_launcher_stops_its_processes(new_stack: StackBuilder) -> None:
     with new_stack() as stack:
         launcher = stack.pids("devtools.run")[0]
@@ -198,7 +194,7 @@ def test_killed_launcher_stops_its_processes(new_stack: StackBuilder) -> None:
 
 @pytest.mark.parametrize("host", ["::1", pytest.param("::", marks=pytest.mark.long)])
 def test_ipv6_host_is_bound_and_printed_in_brackets(new_stack: StackBuilder, host: str) -> None:
-    stack = new_stack(HOST=host, WEB_PROCESSES="1")
+    stack = new_stack(HOST=host)
     with stack:
         url = f"http://[::1]:{stack.port}"
         assert f"site      {url}\n" in stack.output()

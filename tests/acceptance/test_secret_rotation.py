@@ -195,6 +195,7 @@ def test_secret_key_rotation_keeps_sessions(new_stack: StackBuilder) -> None:
         assert sessions_kept[0]
 
 
+@pytest.mark.long
 @pytest.mark.skipif(
     not os.environ.get("DATABASE_URL", "").startswith("mysql:"), reason="SQLite has no passwords"
 )
@@ -241,7 +242,7 @@ def test_public_key_rotates_by_reload(new_stack: StackBuilder, tmp_path: Path) -
     def by_token(delivery: bytes, secret: str) -> Signed:
         return token(delivery, key=keys[secret]), {}
 
-    with new_stack(WEBHOOK_PUBLIC_KEY_FILE=f"{first},{second}") as stack:
+    with new_stack(WEBHOOK_PUBLIC_KEY_FILE=f"{first},{second}", WEB_PROCESSES="2") as stack:
 
         def configure(state: str) -> None:
             (second if state == "old and new" else first).write_bytes(pem(keys[NEW].public_key()))

@@ -1,17 +1,13 @@
-import re
-import subprocess
-import sys
 from datetime import timedelta
 from io import StringIO
 
 import pytest
-from django.core.management import CommandError, call_command
+from django.core.management import CommandError, call_command, execute_from_command_line
 from django.utils import timezone
 
 from api.keys import authenticate
 from api.models import ApiKey
 from tests.factories import IVANOV, ROMASHKA
-from tests.harness.servers import ROOT
 
 pytestmark = pytest.mark.django_db
 
@@ -85,14 +81,14 @@ def test_revoke_is_idempotent() -> None:
     assert exc.value.returncode == 1
 
 
-@pytest.mark.process
-def test_help_lists_exit_codes_and_malformed_options_exit_with_2() -> None:
-    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "manage.py", "apikey", *arguments]
-        return subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True)
+def test_help_lists_exit_codes_and_malformed_options_exit_with_2(capsys: pytest.CaptureFixture[str]) -> None:
+    def exit_code(*arguments: str) -> object:
+        with pytest.raises(SystemExit) as exited:
+            execute_from_command_line(["manage.py", "apikey", *arguments])
+        return exited.value.code
 
-    shown = run("--help")
-    assert shown.returncode == 0
-    assert re.search(r"Exit code: 0 done, 1 no such key, 2 invalid options", " ".join(shown.stdout.split()))
+    assert exit_code("--help") == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "Exit code: 0 done, 1 no such key, 2 invalid options" in shown
     for arguments in ([], ["create"], ["create", "--name", "x"], ["revoke"]):
-        assert run(*arguments).returncode == 2, arguments
+        assert exit_code(*arguments) == 2, arguments

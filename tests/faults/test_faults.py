@@ -1,7 +1,6 @@
-"""Two scenarios of the fault suite and a seeded bug, short enough for every test run.
+"""One scenario of the fault suite, for every test run, and the suite's parts.
 
-`make faults` runs them all. Scenarios on MariaDB and Redis run with the suite's MariaDB run, on their own
-servers; the embedded stack runs with SQLite.
+test_all_scenarios.py and `make faults` run them all.
 """
 
 import inspect
@@ -15,23 +14,18 @@ import time
 from pathlib import Path
 
 import pytest
-from django.conf import settings
 from django.db import connection
 
 from faults import reporting
 from faults.all_scenarios import SCENARIOS
 from faults.scenario_run import Result, run_scenario
-from faults.seeded_bugs import SEEDED_BUGS
 from tests.harness.bank_client import DeliveryGenerator, DeliveryMix
 from tests.harness.clock_shim import wrong_clock
 from tests.harness.procfile_stack import missing_servers
 from tests.harness.servers import missing_reason, servers_are_required
-from tests.markers import sqlite_run_only
 
 SEED = 7
-ON_SQLITE = "sqlite" in settings.DATABASES["default"]["ENGINE"]
-ON_SERVERS = ["mariadb_killed", "failpoints_in_worker"]  # test_all_scenarios.py has the others
-SEEDED_BUGS_HERE = ["no_ledger_key"]
+IN_EVERY_RUN = "failpoints_in_worker"
 
 
 @pytest.fixture
@@ -43,33 +37,12 @@ def servers(db: None) -> None:
 
 
 @pytest.mark.usefixtures("servers")
-@pytest.mark.parametrize("name", ON_SERVERS)
-def test_scenario_finds_no_violation(name: str) -> None:
-    result = run_scenario(SCENARIOS[name], SEED)
+def test_scenario_finds_no_violation() -> None:
+    result = run_scenario(SCENARIOS[IN_EVERY_RUN], SEED)
 
     assert result.violations == []
     assert result.ok > 50
     assert result.injected
-
-
-@sqlite_run_only
-@pytest.mark.process
-@pytest.mark.skipif(not ON_SQLITE, reason="the embedded stack runs with the suite's SQLite run")
-def test_embedded_scenario_finds_no_violation() -> None:
-    result = run_scenario(SCENARIOS["embedded_processes_killed"], SEED)
-
-    assert result.violations == []
-    assert result.ok > 50
-
-
-@pytest.mark.usefixtures("servers")
-@pytest.mark.parametrize("name", SEEDED_BUGS_HERE)
-def test_checker_detects_a_seeded_bug(name: str) -> None:
-    bug = next(bug for bug in SEEDED_BUGS if bug.name == name)
-
-    _, violation = bug.run(SEED)
-
-    assert violation
 
 
 @pytest.mark.process

@@ -13,7 +13,7 @@ from tests.harness.launcher_stack import LauncherStack
 from tests.markers import every_database
 
 SEED = 20_240_427
-SAMPLE, CORPUS = (300, 700), (2_000, 18_000)  # requests before the memory is measured, and after
+SAMPLE, CORPUS = (200, 400), (2_000, 18_000)  # requests before the memory is measured, and after
 ASKED = Attack("any", "webhook", (b"GET /api/",))
 
 

@@ -50,7 +50,7 @@ def test_restricted_or_disabled_endpoints_are_accepted(settings: Settings) -> No
         ["manage.py", "check"],
         ["-c", "import config.wsgi"],
         ["-m", "celery", "--quiet", "-A", "worker", "worker"],
-        ["-m", "celery", "--quiet", "-A", "worker", "beat"],
+        pytest.param(["-m", "celery", "--quiet", "-A", "worker", "beat"], marks=pytest.mark.long),
     ],
     ids=lambda command: command[-1],
 )
