@@ -3,7 +3,8 @@
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from http.cookiejar import CookieJar
 from urllib.parse import urlencode, urlsplit
 from urllib.request import HTTPCookieProcessor, Request, build_opener
@@ -15,7 +16,6 @@ from django.db import connection
 from pytest_django import DjangoDbBlocker
 
 from devtools.run import SAMPLE_DELIVERY
-from tests.acceptance.conftest import StackBuilder
 from tests.harness.launcher_stack import LauncherStack
 from tests.harness.servers import ROOT
 from tests.markers import every_database
@@ -41,11 +41,17 @@ def test_ledger_tables_grant_select_and_insert_only() -> None:
         assert GRANTED[table] == {"SELECT", "INSERT"}
 
 
-@pytest.fixture
-def restricted_stack(new_stack: StackBuilder, django_db_blocker: DjangoDbBlocker) -> Iterator[LauncherStack]:
+@pytest.fixture(scope="module")
+def restricted_stack(
+    tmp_path_factory: pytest.TempPathFactory,
+    servers: Callable[..., dict[str, str]],
+    django_db_blocker: DjangoDbBlocker,
+) -> Iterator[LauncherStack]:
     """A stack whose processes are the user `prihod`, on a database migrated by `prihod_migration`."""
+    resources = ExitStack()
     unreachable = "http://127.0.0.1:9/"  # alert checks run all the same
-    stack = new_stack(empty=True, ALERT_WEBHOOK_URL=unreachable)
+    settings = servers(resources, empty=True) | {"ALERT_WEBHOOK_URL": unreachable, "WEB_PROCESSES": "1"}
+    stack = LauncherStack(tmp_path_factory.mktemp("restricted"), **settings)
     url = urlsplit(stack.environment["DATABASE_URL"])
     database = url.path.lstrip("/")
     users = {name: f"{name}_{uuid4().hex[:8]}" for name in ("prihod", "prihod_migration")}
@@ -76,6 +82,7 @@ def restricted_stack(new_stack: StackBuilder, django_db_blocker: DjangoDbBlocker
     finally:
         stack.clean_up()
         run(*(f"DROP USER '{user}'@'%'" for user in users.values()))
+        resources.close()
 
 
 @every_database

@@ -5,7 +5,6 @@ import os
 import signal
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 from uuid import uuid4
@@ -17,6 +16,7 @@ from tests.harness.launcher_stack import LauncherStack
 from tests.harness.servers import free_port
 
 INN = "7707083893"
+TOKEN = "s3cret"
 
 
 def webhook(**changed: object) -> dict[str, object]:
@@ -64,10 +64,11 @@ def web_children(stack: LauncherStack) -> list[int]:
     return stack.pids("gunicorn")[1:]
 
 
-def test_metrics_count_exactly_across_processes_and_kills(
-    new_stack: StackBuilder,
-) -> None:
-    with new_stack(WEB_PROCESSES="2", WORKER_PROCESSES="2") as stack:
+def test_metrics_count_exactly_across_processes_and_kills(new_stack: StackBuilder) -> None:
+    port = free_port()
+    settings = {"METRICS_PORT": str(port), "METRICS_TOKEN": TOKEN}
+    with new_stack(WEB_PROCESSES="2", WORKER_PROCESSES="2", **settings) as stack:
+        stack.api_key = TOKEN
         bank = CountingBank(stack)
         webhooks = [webhook() for _ in range(200)]
         bank.deliver(webhooks)
@@ -89,6 +90,7 @@ def test_metrics_count_exactly_across_processes_and_kills(
         bank.deliver([webhook() for _ in range(60)])
         stack.wait_until(lambda: total(stack, "prihod_webhooks_applied_total") >= 260)
         require_exact_counts(stack, bank, applied=260)
+        require_the_token(stack, port, applied=260)
 
 
 def require_exact_counts(stack: LauncherStack, bank: CountingBank, *, applied: int) -> None:
@@ -105,28 +107,22 @@ def require_exact_counts(stack: LauncherStack, bank: CountingBank, *, applied: i
     assert total(stack, "prihod_doorbell_rings_total") > 0
 
 
-def test_worker_metrics_port_requires_the_token(
-    new_stack: StackBuilder,
-) -> None:
-    port = free_port()
-    with new_stack(METRICS_PORT=str(port), METRICS_TOKEN="s3cret") as stack:
-        stack.deliver(webhook())
-        stack.wait_for_balance(INN, 1)
+def require_the_token(stack: LauncherStack, worker_port: int, *, applied: int) -> None:
+    """The worker's metrics are on a port of their own; both ports require METRICS_TOKEN."""
 
-        def fetch(path: str, **headers: str) -> tuple[int, str]:
-            try:
-                with urlopen(
-                    Request(f"http://127.0.0.1:{port}{path}", headers=headers), timeout=30
-                ) as response:
-                    return response.status, response.read().decode()
-            except HTTPError as exc:
-                return exc.code, ""
+    def fetch(path: str, token: str) -> tuple[int, str]:
+        request = Request(
+            f"http://127.0.0.1:{worker_port}{path}", headers={"Authorization": f"Bearer {token}"}
+        )
+        try:
+            with urlopen(request, timeout=30) as response:
+                return response.status, response.read().decode()
+        except HTTPError as exc:
+            return exc.code, ""
 
-        def applied_total(**headers: str) -> tuple[int, Any]:
-            status, text = fetch("/metrics", **headers)
-            return status, _total(text, "prihod_webhooks_applied_total", {})
-
-        stack.wait_until(lambda: applied_total(Authorization="Bearer s3cret") == (200, 1))
-        assert applied_total(Authorization="Bearer wrong")[0] == 404
-        assert fetch("/")[0] == 404
-        assert stack.get("/metrics")[0] == 401
+    status, text = fetch("/metrics", TOKEN)
+    assert (status, _total(text, "prihod_webhooks_applied_total", {})) == (200, applied)
+    assert fetch("/metrics", "wrong")[0] == 404
+    assert fetch("/", TOKEN)[0] == 404
+    stack.api_key = "wrong"
+    assert stack.get("/metrics")[0] == 401
