@@ -1,5 +1,6 @@
 """Shared fixtures: tiers, the test database, its cleanup after each test, and the message broker."""
 
+import gc
 import logging
 import os
 import shutil
@@ -64,6 +65,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:], others = tiers.split_by_share(items, share)
         config.hook.pytest_deselected(items=others)
     tiers.slowest_first(items)
+
+
+def pytest_collection_finish() -> None:
+    """Keep the garbage collector from searching the collected tests again and again."""
+    gc.freeze()
+    gc.set_threshold(10_000)  # objects; the default is 700
 
 
 @pytest.fixture(autouse=True)
@@ -145,6 +152,12 @@ def time_on_a_busy_machine(monkeypatch: pytest.MonkeyPatch) -> None:
 def static_files_on_demand() -> None:
     """Keep WhiteNoise from listing all static files for each test client, which takes 20 ms."""
     settings.WHITENOISE_AUTOREFRESH = True
+
+
+@pytest.fixture(scope="session", autouse=True)
+def fast_password_hashes() -> None:
+    """Hash with MD5: what production hashes with is slow on purpose."""
+    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 
 
 @pytest.fixture(scope="session", autouse=True)
