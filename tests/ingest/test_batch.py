@@ -136,8 +136,9 @@ def results_and_rows(*stores: Callable[[], Any]) -> Any:
     return results, rows
 
 
-def test_batches_store_what_single_deliveries_store() -> None:
-    for seed in range(40):
+@pytest.mark.parametrize("seeds", [range(10), pytest.param(range(10, 60), marks=pytest.mark.long)], ids=str)
+def test_batches_store_what_single_deliveries_store(seeds: range) -> None:
+    for seed in seeds:
         arrivals = random_arrivals(Random(seed))
         expected = results_and_rows(lambda: [store_arrival(one) for one in arrivals])  # noqa: B023
         halves = arrivals[: len(arrivals) // 2], arrivals[len(arrivals) // 2 :]

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from django.contrib.auth.models import User
 from django.db import DatabaseError, connection, transaction
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ingest import inbox, operator_actions
@@ -180,13 +180,12 @@ STEPS: dict[str, Callable[..., None]] = {
 }
 
 
-@settings(
-    max_examples=20,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
-@given(steps)
-def test_random_corrections_leave_the_books_of_the_model(random_steps: list[tuple[Any, ...]]) -> None:
+@pytest.mark.parametrize("examples", [8, pytest.param(40, marks=pytest.mark.long)])
+def test_random_corrections_leave_the_books_of_the_model(examples: int) -> None:
+    settings(max_examples=examples)(given(steps)(correct_like_the_model))()
+
+
+def correct_like_the_model(random_steps: list[tuple[Any, ...]]) -> None:
     model = Model()
     with transaction.atomic():
         make_organizations(*ACCOUNTS)

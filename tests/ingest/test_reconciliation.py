@@ -15,7 +15,6 @@ from tests.corruption import raw_delete, rolled_back, unconstrained_tables
 from tests.factories import IVANOV, ROMASHKA, VASILEK, make_webhook, post_payments, terms
 from worker import applying
 
-WEBHOOKS = 200
 committed = pytest.mark.django_db(transaction=True)
 FIRST = terms(100_00, document_number="PAY-1")
 SECOND = terms(20_50, document_number="PAY-2")
@@ -183,12 +182,13 @@ def test_payment_without_webhook_that_failed_a_webhook_is_drift() -> None:
 
 
 @committed
-def test_concurrent_posting_is_no_drift(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("webhooks", [60, pytest.param(200, marks=pytest.mark.long)])
+def test_concurrent_posting_is_no_drift(webhooks: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """With small pages, much is posted between any two of them."""
     monkeypatch.setattr("ledger.verification.ROWS_PER_PAGE", 7)
     monkeypatch.setattr("ledger.verification.ORGANIZATIONS_PER_PAGE", 2)
     inns = [ROMASHKA, VASILEK, IVANOV, *(f"{number:010}" for number in range(20))]
-    for number in range(WEBHOOKS):
+    for number in range(webhooks):
         make_webhook(terms(number + 1, inn=inns[number % len(inns)]))
     drifts: list[Drift] = []
 
@@ -204,7 +204,7 @@ def test_concurrent_posting_is_no_drift(monkeypatch: pytest.MonkeyPatch) -> None
 
     applied, rounds = run_concurrently([post, verify_until_applied])
 
-    assert applied == WEBHOOKS
+    assert applied == webhooks
     assert rounds > 1
     assert drifts == []
     assert [*verify(), *reconcile()] == []

@@ -8,7 +8,7 @@ import pytest
 from django.db import IntegrityError, connection, transaction
 from django.db.models import F
 from django.test import Client
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ingest.reconciliation import reconcile
@@ -427,9 +427,12 @@ ACTIONS: dict[str, Callable[..., None]] = {
 }
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(steps)
-def test_random_corrections_match_the_model(random_steps: list[tuple[Any, ...]]) -> None:
+@pytest.mark.parametrize("examples", [10, pytest.param(40, marks=pytest.mark.long)])
+def test_random_corrections_match_the_model(examples: int) -> None:
+    settings(max_examples=examples)(given(steps)(correct_like_the_model))()
+
+
+def correct_like_the_model(random_steps: list[tuple[Any, ...]]) -> None:
     model = Model()
     with transaction.atomic():
         make_organizations(*INNS)

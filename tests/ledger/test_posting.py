@@ -5,7 +5,7 @@ import pytest
 import structlog
 from django.db import DatabaseError, IntegrityError, connection, transaction
 from django.db.transaction import TransactionManagementError
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pytest_django import DjangoAssertNumQueries, DjangoCaptureOnCommitCallbacks
 
@@ -295,9 +295,12 @@ class Model:
         return CREATED
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(batches)
-def test_random_batches_match_the_model(random_batches: list[list[PaymentTerms]]) -> None:
+@pytest.mark.parametrize("examples", [12, pytest.param(60, marks=pytest.mark.long)])
+def test_random_batches_match_the_model(examples: int) -> None:
+    settings(max_examples=examples)(given(batches)(post_like_the_model))()
+
+
+def post_like_the_model(random_batches: list[list[PaymentTerms]]) -> None:
     model = Model()
     with transaction.atomic():
         for batch in random_batches:

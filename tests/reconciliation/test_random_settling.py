@@ -27,7 +27,7 @@ KINDS = sorted(actions.BUCKETS)
 
 
 @pytest.mark.django_db
-@pytest.mark.parametrize("seed", [0, 1, *(pytest.param(n, marks=pytest.mark.long) for n in range(2, 20))])
+@pytest.mark.parametrize("seed", [0, *(pytest.param(n, marks=pytest.mark.long) for n in range(1, 20))])
 def test_random_actions_keep_the_books_and_the_identity(seed: int) -> None:
     chance = random.Random(seed)
     scenario = random_scenario(seed) | {"all_accounts_covered": True, "days_over": True}

@@ -1,6 +1,6 @@
 """Files name any days, such as 1C's empty date or the end of the calendar: no page and no action fails."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, date, datetime
 from itertools import product
 
@@ -36,9 +36,9 @@ def body(first: str, last: str, written: str, *documents: str) -> bytes:
     return statement(section(**days, **sums), *documents, **days, ДатаСоздания=written).encode("cp1251")
 
 
-def files() -> Iterator[bytes]:
-    """Yield statements with every combination of days, among them periods that end before they begin."""
-    for number, (first, last, written) in enumerate(product((FIRST, DAY, LAST), repeat=3)):
+def files(combinations: Iterable[tuple[str, str, str]]) -> Iterator[bytes]:
+    """Yield a statement for each combination of days; some periods end before they begin."""
+    for number, (first, last, written) in enumerate(combinations):
         dates = {"Дата": first, "ДатаПоступило": last, "Номер": str(number)}
         yield body(first, last, written, document(**dates))
 
@@ -55,10 +55,18 @@ def open_pages() -> None:
     assert database_metrics()
 
 
-def test_any_days_are_imported_matched_shown_and_settled() -> None:
+DAYS = (FIRST, DAY, LAST)
+PAIRS = [(first, last, DAYS[(a + b) % 3]) for (a, first), (b, last) in product(enumerate(DAYS), repeat=2)]
+
+
+@pytest.mark.parametrize(
+    "combinations", [PAIRS, pytest.param([*product(DAYS, repeat=3)], marks=pytest.mark.long)], ids=len
+)
+def test_any_days_are_imported_matched_shown_and_settled(combinations: list[tuple[str, str, str]]) -> None:
+    """PAIRS has each pair of days in any two of the three fields."""
     OwnAccount.objects.create(number=OWN, since=date.min, until=date.max)
     make_organizations(R)
-    for file in files():
+    for file in files(combinations):
         import_statement(file, "kl_to_1c.txt")
     match(is_full=True)
 

@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
@@ -280,44 +281,48 @@ class Killed(BaseException):
     """The process dies."""
 
 
-def test_crash_at_each_statement_leaves_the_correction_due() -> None:
-    """Kill the worker before the 1st, 2nd, 3rd … statement of a correction to another payer."""
+@pytest.mark.parametrize("step", [6, pytest.param(1, marks=pytest.mark.long)])
+def test_crash_at_each_statement_leaves_the_correction_due(step: int) -> None:
+    """Kill the worker before a statement of a correction to another payer: each, or a few and the last."""
     operations = [(uuid4(), f"7{number:09}", f"8{number:09}") for number in range(STATEMENTS_MAX)]
     store_batch([arrival(1, 100_00, key, payer) for key, payer, _ in operations])
     tasks.apply_received()
 
-    for number, (key, payer, other) in enumerate(operations, start=1):
+    def correct_until(statement: int) -> int:
+        key, _, other = operations[statement]
         arrivals.store_arrival(arrival(2, 90_00, key, other))
-        was_killed = killed_at(number)
-        found = version_scenarios.lines(payer), version_scenarios.lines(other)
-        assert found == (([100], []) if was_killed else ([100, -100], [90])), f"at statement {number}"
-        if not was_killed:
-            break
+        return statements_until(statement)
+
+    def lines(number: int) -> list[list[float]]:
+        return [version_scenarios.lines(inn) for inn in operations[number][1:]]
+
+    last = correct_until(0)
+    assert lines(0) == [[100, -100], [90]]
+    for number in sorted({*range(1, last, step), *range(last - 3, last + 1)}):
+        assert correct_until(number) >= number  # with those that roll back
+        assert lines(number) == [[100], []], f"at statement {number}"
         version_corrections.run_due(time.monotonic() + 60)
-        assert (version_scenarios.lines(payer), version_scenarios.lines(other)) == ([100, -100], [90])
-    assert not was_killed
+        assert lines(number) == [[100, -100], [90]]
     assert_ledger_is_right()
 
 
-def killed_at(statement: int) -> bool:
-    """Apply what is due, and die before a statement; return whether there were so many."""
+def statements_until(fatal: int) -> int:
+    """Apply what is due, and die before the statement `fatal`; return the number of statements."""
     count = 0
 
     def die(execute: Callable[..., Any], *arguments: Any) -> Any:
         nonlocal count
         count += 1
-        if count == statement:
+        if count == fatal:
             raise Killed
         return execute(*arguments)
 
     try:
-        with connection.execute_wrapper(die):
+        with connection.execute_wrapper(die), suppress(Killed):
             version_corrections.run_due(time.monotonic() + 60)
-    except Killed:
-        return True
     finally:
         connection.close()
-    return False
+    return count
 
 
 def test_sweeper_applies_a_correction_whose_ring_was_lost(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -381,18 +386,21 @@ def expected_lines(deliveries: Sequence[tuple[int, str, int]]) -> list[tuple[str
 VERSION = st.tuples(st.sampled_from([1, 2, 3, D]), st.sampled_from("AB"), st.sampled_from([1_00, 2_00]))
 
 
-@hypothesis_settings(max_examples=15)
-@given(deliveries=st.lists(VERSION, max_size=7), crashes=st.lists(st.integers(0, 25), max_size=7))
-def test_random_deliveries_end_as_the_model_says(
-    deliveries: list[tuple[int, str, int]], crashes: list[int]
-) -> None:
+@pytest.mark.parametrize("examples", [6, pytest.param(30, marks=pytest.mark.long)])
+def test_random_deliveries_end_as_the_model_says(examples: int) -> None:
+    crashes = st.lists(st.integers(0, 25), max_size=7)
+    deliver_all = given(st.lists(VERSION, max_size=7), crashes)(deliver_with_crashes)
+    hypothesis_settings(max_examples=examples)(deliver_all)()
+
+
+def deliver_with_crashes(deliveries: list[tuple[int, str, int]], crashes: list[int]) -> None:
     """Deliver each once or twice; the worker dies at a random statement, or applies, or does not run."""
     operation_id = uuid4()
     inns = {payer: f"{abs(hash((operation_id, payer))) % 10**10:010}" for payer in "AB"}
     for number, (version, payer, kopecks) in enumerate(deliveries):
         arrivals.store_arrival(arrival(version, kopecks, operation_id, inns[payer]))
         if number < len(crashes):
-            killed_at(crashes[number])
+            statements_until(crashes[number])
         elif number % 2:
             tasks.apply_received()
             arrivals.store_arrival(arrival(version, kopecks, operation_id, inns[payer]))
