@@ -283,7 +283,7 @@ INCORRECT: list[tuple[dict[str, Callable[..., Any]], str]] = [
 
 @pytest.mark.parametrize(("overrides", "difference"), INCORRECT)
 def test_incorrect_server_is_reported(overrides: dict[str, Callable[..., Any]], difference: str) -> None:
-    assert difference in "\n".join(simulate(FakeServer(**overrides)).differences)
+    assert difference in "\n".join(simulate(FakeServer(**overrides), replace(PLAN, count=30)).differences)
 
 
 def test_two_concurrent_successes_are_a_difference() -> None:

@@ -59,7 +59,7 @@ def test_first_pk_is_found_next_to_rows_with_a_wrong_clock(wrong: datetime) -> N
 @pytest.mark.parametrize("wrong", [datetime(2000, 1, 1, tzinfo=UTC), datetime(2099, 1, 1, tzinfo=UTC)])
 def test_minute_is_counted_next_to_rows_with_a_wrong_clock(wrong: datetime) -> None:
     second = timedelta(seconds=1)
-    webhooks(wrong, *(wrong if n % 7 == 0 else NOON + n * second for n in range(-900, 900)), wrong)
+    webhooks(wrong, *(wrong if n % 7 == 0 else NOON + n * second for n in range(-300, 300)), wrong)
 
     assert count_throughput([NOON])[NOON][0] == 60 - len(range(0, 60, 7))
 
@@ -138,11 +138,11 @@ def test_recording_a_minute_again_replaces_its_count() -> None:
 
 def test_catching_up_after_an_outage_is_limited_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(throughput, "SECONDS_MAX", 0.0)
-    webhooks(clock.database_now() - timedelta(hours=2), clock.database_now())
+    webhooks(clock.database_now() - timedelta(minutes=30), clock.database_now())
     assert record_throughput() == 0
 
     monkeypatch.setattr(throughput, "SECONDS_MAX", 1000.0)
-    assert 117 <= record_throughput() <= 120
+    assert 27 <= record_throughput() <= 30
 
 
 def test_old_minutes_are_deleted() -> None:
@@ -154,6 +154,6 @@ def test_old_minutes_are_deleted() -> None:
 @pytest.mark.skipif(connection.vendor != "mysql", reason="reads the row counters of MySQL and MariaDB")
 def test_counting_a_minute_does_not_read_the_history() -> None:
     second = timedelta(seconds=1)
-    webhooks(*(NOON + n * second for n in range(-7200, 600)))
+    webhooks(*(NOON + n * second for n in range(-2400, 300)))
 
     assert count_rows_read(lambda: count_throughput([NOON])) < 800
