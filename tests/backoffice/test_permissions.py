@@ -108,11 +108,13 @@ def users() -> Iterator[frozenset[str]]:
     For each permission and each secret that it must not show, one set has this permission and none that
     shows the secret. With more permissions a page shows no less.
     """
-    chance = random.Random(1)
+    chance = random.Random(17)  # of the first hundred, the one that needs the fewest sets
+    showing = sorted(set().union(*SECRETS.values()))
+    others = frozenset(PERMISSIONS).difference(showing)
     unseen = {(each, secret) for secret, seen_with in SECRETS.items() for each in PERMISSIONS}
     unseen -= {(each, secret) for secret, seen_with in SECRETS.items() for each in seen_with}
     while unseen:
-        some = (frozenset(chance.sample(PERMISSIONS, len(PERMISSIONS) * 2 // 5)) for _ in range(50))
+        some = (others.union(chance.sample(showing, len(showing) // 2)) for _ in range(50))
         best = max(some, key=lambda chosen: len(unseen & shows_not(chosen)))
         unseen -= shows_not(best)
         yield best
