@@ -17,10 +17,11 @@ from ledger.posting import replace, try_lock
 from ledger.verification import verify
 from tests.admin_client import superuser_client
 from tests.factories import ROMASHKA, SUSPENSE, VASILEK, balances, make_webhook, post_payments, terms
+from tests.markers import every_database, sqlite_run_only
 from tests.payloads import payment_body
 from worker.applying import apply_batch
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.django_db(transaction=True), sqlite_run_only]
 Kind = OperatorAction.Kind
 
 
@@ -60,6 +61,7 @@ def test_reversal_takes_the_payment_back_once() -> None:
     assert_ledger_is_right()
 
 
+@every_database
 def test_replacement_posts_the_newest_conflict_and_resolves_all() -> None:
     webhook = posted(100_00)
     conflicting(webhook, "95.00")
@@ -94,6 +96,7 @@ def test_replacement_without_a_readable_conflict_is_refused() -> None:
     assert ConflictingDelivery.objects.filter(resolved_by=None).exists()  # an operator still has to decide
 
 
+@every_database
 def test_reversed_payment_is_restored_once() -> None:
     webhook = posted()
     assert run(Kind.RESTORE, webhook) == "refused"
@@ -115,6 +118,7 @@ def test_reversed_money_in_suspense_can_not_be_moved() -> None:
     assert balances()[SUSPENSE] == 0
 
 
+@every_database
 def test_correction_confirmed_before_another_one_is_refused() -> None:
     """The first action is created, the second one runs, and only then the first."""
     webhook = posted(100_00)
@@ -129,6 +133,7 @@ def test_correction_confirmed_before_another_one_is_refused() -> None:
     assert balances() == {ROMASHKA: 90_00}
 
 
+@every_database
 def test_confirmation_is_stale_after_a_correction_that_no_operator_made() -> None:
     webhook, by = posted(100_00), User.objects.create(username="olga")
     confirmed = operator_actions.state_digest(Kind.REVERSE, Webhook.objects.filter(pk=webhook.pk))
@@ -138,6 +143,7 @@ def test_confirmation_is_stale_after_a_correction_that_no_operator_made() -> Non
         operator_actions.create(Kind.REVERSE, [webhook.pk], by, "a mistake", confirmed=confirmed)
 
 
+@every_database
 def test_unknown_or_unposted_webhook_does_not_block_the_others() -> None:
     webhook, by = posted(), User.objects.create(username="olga")
     failed = make_webhook(terms(), status=Webhook.Status.FAILED)
@@ -151,6 +157,7 @@ def test_unknown_or_unposted_webhook_does_not_block_the_others() -> None:
     assert list(outcomes.values_list("outcome", flat=True)) == ["done", "refused", "refused"]
 
 
+@every_database
 def test_assignment_and_its_return() -> None:
     webhook = suspended()
 
@@ -181,6 +188,7 @@ def test_confirmation_shows_the_balances_and_submits() -> None:
     assert balances() == {ROMASHKA: 0}
 
 
+@every_database
 def test_assignment_is_previewed_before_it_is_submitted() -> None:
     client, webhook = superuser_client(), suspended()
     page = client.get(f"/admin/ingest/webhook/action/assign/?ids={webhook.pk}").content.decode()

@@ -16,9 +16,10 @@ from ledger import corrections
 from ledger.models import Payment, UnassignedPayment
 from tests.admin_client import admin_url, changelist_rows, superuser_client
 from tests.factories import ROMASHKA, SUSPENSE, VASILEK, balances, make_organizations, terms
+from tests.markers import every_database, sqlite_run_only
 from worker.applying import apply_batch
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.django_db(transaction=True), sqlite_run_only]
 LIST = "/admin/ledger/unassignedpayment/"
 ASSIGN = "/admin/ingest/webhook/action/assign/"
 
@@ -54,6 +55,7 @@ def submit(client: Client, page: str, **fields: Any) -> str:
     return response.content.decode()
 
 
+@every_database
 def test_operator_sees_what_waits_and_an_auditor_has_no_button() -> None:
     operation_id = returned()
     webhook = Webhook.objects.get(operation_id=operation_id)
@@ -84,6 +86,7 @@ def test_returned_payment_is_assigned_by_its_button() -> None:
     assert changelist_rows(client, UnassignedPayment) == []
 
 
+@every_database
 def test_selected_payments_are_previewed_one_after_the_other() -> None:
     suspended(1_00), suspended(20_00)
     client = superuser_client()
@@ -110,6 +113,7 @@ def test_assigned_payment_has_no_page_to_assign_it_again() -> None:
     assert superuser_client().get(f"{LIST}{payment.pk}/assign/").status_code == 404
 
 
+@every_database
 def test_filters_by_age_account_and_source() -> None:
     suspended(1_00)
     suspended(2_00, inn="@unknown", source="tbank")
@@ -125,6 +129,7 @@ def test_filters_by_age_account_and_source() -> None:
     assert client.get(LIST, {"age": "x"}).status_code == 302  # Django's answer to an unknown value
 
 
+@every_database
 def test_age_in_days_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     suspended()
     later = timezone.now() + timedelta(days=6, hours=1)
@@ -151,6 +156,7 @@ def test_webhook_page_offers_what_is_possible() -> None:
     assert offered() == {"restore"}
 
 
+@every_database
 def test_timeline_shows_the_reversal_and_the_payment_in_its_place() -> None:
     operation_id = returned()
     page = superuser_client().get(

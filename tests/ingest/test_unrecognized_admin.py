@@ -15,8 +15,9 @@ from ingest.models import OperatorAction, UnrecognizedDelivery, Webhook
 from monitoring.stats import HOUR
 from tests.admin_client import admin_url, changelist_rows, hidden_fields, staff_client, superuser_client
 from tests.ingest.banks.conftest import load_sample
+from tests.markers import every_database, sqlite_run_only
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, sqlite_run_only]
 LIST = "/admin/ingest/unrecognizeddelivery/"
 PROCESS, DISCARD = f"{LIST}action/process/", f"{LIST}action/discard/"
 REASON = "the adapter knows it now"
@@ -60,6 +61,7 @@ def test_open_delivery_page_shows_body_and_both_buttons(admin_client: Client) ->
     assert f"{DISCARD}?ids={delivery.pk}" in content
 
 
+@every_database
 def test_processed_delivery_page_links_webhook_and_action(
     admin_client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -82,6 +84,7 @@ def test_processed_delivery_page_links_webhook_and_action(
     assert PROCESS in content_of(admin_client.get(admin_url(UnrecognizedDelivery, "change", other.pk)))
 
 
+@every_database
 def test_selected_deliveries_are_dismissed_with_a_reason(admin_client: Client) -> None:
     delivery, other = make_delivery(1), make_delivery(2)
     form = {"action": "dismiss_selected", "_selected_action": [delivery.pk, other.pk]}
@@ -100,6 +103,7 @@ def test_selected_deliveries_are_dismissed_with_a_reason(admin_client: Client) -
     assert OperatorAction.objects.count() == 1
 
 
+@every_database
 def test_action_on_all_affects_only_matching_deliveries(
     admin_client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -116,6 +120,7 @@ def test_action_on_all_affects_only_matching_deliveries(
     assert UnrecognizedDelivery.objects.filter(last_action=None).get().source == "tochka"
 
 
+@every_database
 def test_delivery_received_after_confirmation_page_asks_again(admin_client: Client) -> None:
     make_delivery(1)
     url = f"{DISCARD}?all=1&state=open"
@@ -131,6 +136,7 @@ def test_delivery_received_after_confirmation_page_asks_again(admin_client: Clie
     assert states() == [Outcome.DISMISSED] * 2
 
 
+@every_database
 def test_delivery_processed_after_confirmation_page_asks_again(
     admin_client: Client,
 ) -> None:
@@ -146,6 +152,7 @@ def test_delivery_processed_after_confirmation_page_asks_again(
     assert states() == [Outcome.TRIED]
 
 
+@every_database
 def test_list_filters_by_state_age_and_source_and_searches_reasons(admin_client: Client) -> None:
     make_delivery(1), make_delivery(2, source="tochka"), make_delivery(3)
     UnrecognizedDelivery.objects.filter(reason="unknown 3").update(
@@ -162,6 +169,7 @@ def test_list_filters_by_state_age_and_source_and_searches_reasons(admin_client:
     assert len(changelist_rows(admin_client, UnrecognizedDelivery, q="10.0.0.1")) == 3
 
 
+@every_database
 @pytest.mark.parametrize("query", ["state=opn", "received=year"])
 def test_invalid_filter_selects_nothing(admin_client: Client, query: str) -> None:
     make_delivery()

@@ -36,8 +36,9 @@ from tests.ingest.admin_pages import (
     select,
     statuses,
 )
+from tests.markers import every_database, sqlite_run_only
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, sqlite_run_only]
 SCRIPT = "<script>alert(1)</script>"
 MODELS = [Webhook, RejectedDelivery, IgnoredDelivery, UnrecognizedDelivery, ConflictingDelivery]
 
@@ -60,6 +61,7 @@ def test_list_shows_status_and_error(admin_client: Client) -> None:
     assert "x" * 79 + "…" in content  # shortened
 
 
+@every_database
 def test_list_filters_by_status(admin_client: Client) -> None:
     webhook = failed()
     make_webhook()
@@ -67,6 +69,7 @@ def test_list_filters_by_status(admin_client: Client) -> None:
     assert changelist_rows(admin_client, Webhook, status__exact="failed") == [str(webhook)]
 
 
+@every_database
 def test_search_finds_operation_id_in_any_format(admin_client: Client) -> None:
     webhook = make_webhook()
     make_webhook()
@@ -75,6 +78,7 @@ def test_search_finds_operation_id_in_any_format(admin_client: Client) -> None:
     assert changelist_rows(admin_client, Webhook, q="nonsense'") == []
 
 
+@every_database
 def test_search_finds_failed_and_dismissed_webhooks_by_inn(admin_client: Client) -> None:
     webhooks = [make_webhook(terms(), status=status) for status in [DISMISSED, FAILED, APPLIED, RECEIVED]]
     make_webhook(terms(inn=VASILEK), status=FAILED)
@@ -126,6 +130,7 @@ def test_delivered_html_is_escaped(admin_client: Client) -> None:
         assert "<script>alert" not in content
 
 
+@every_database
 def test_webhook_page_counts_deliveries_and_links_conflicts(admin_client: Client) -> None:
     webhook = make_webhook()
     DuplicateDelivery.objects.bulk_create(DuplicateDelivery(webhook=webhook) for _ in range(2))
@@ -149,6 +154,7 @@ def test_webhook_page_links_its_payment(admin_client: Client) -> None:
     assert admin_url(Payment, "change", Payment.objects.get().pk) in page_of(admin_client, webhook)
 
 
+@every_database
 def test_rejected_deliveries_show_reason_newest_first(admin_client: Client) -> None:
     inbox.record_rejected(inbox.Delivery(b"1"), "amount: is missing")
     inbox.record_rejected(inbox.Delivery(b"2"), "amount: must be greater than zero")
@@ -159,6 +165,7 @@ def test_rejected_deliveries_show_reason_newest_first(admin_client: Client) -> N
     ]
 
 
+@every_database
 def test_search_finds_conflicting_deliveries_by_operation_id(admin_client: Client) -> None:
     webhook = make_webhook()
     conflicting_with(webhook)
@@ -191,6 +198,7 @@ def test_superuser_cannot_change_deliveries(admin_client: Client, model: type[Mo
     assert model.objects.values().get() == before
 
 
+@every_database
 @pytest.mark.parametrize("model", MODELS)
 def test_list_runs_constant_queries_and_reads_no_body(admin_client: Client, model: type[Model]) -> None:
     def fill() -> None:
@@ -217,6 +225,7 @@ def test_list_runs_constant_queries_and_reads_no_body(admin_client: Client, mode
 # --- failures by cause --------------------------------------------------------------------------------
 
 
+@every_database
 def test_failures_of_one_cause_are_grouped_and_replayed_together(admin_client: Client) -> None:
     for fingerprint in ["ValueError('# & #')"] * 3 + ["KeyError('x')"]:
         failed(error_fingerprint=fingerprint)
@@ -245,6 +254,7 @@ def test_user_with_view_permission_sees_causes_without_buttons() -> None:
 # --- search -------------------------------------------------------------------------------------------
 
 
+@every_database
 @pytest.mark.parametrize("text", ["145 000,00 ₽", "145000.00", "145000", "145\u00a0000,00", "PAY-17"])
 def test_search_finds_failed_webhooks_by_amount_and_document_number(admin_client: Client, text: str) -> None:
     payment = terms(145_000_00, document_number="PAY-17")
@@ -255,6 +265,7 @@ def test_search_finds_failed_webhooks_by_amount_and_document_number(admin_client
     assert changelist_rows(admin_client, Webhook, q=text) == [str(webhook)]
 
 
+@every_database
 def test_search_by_inn_finds_applied_webhooks_through_the_ledger(admin_client: Client) -> None:
     payment = terms()
     post_payments(payment)
@@ -266,6 +277,7 @@ def test_search_by_inn_finds_applied_webhooks_through_the_ledger(admin_client: C
     assert changelist_rows(admin_client, Webhook, q=VASILEK) == [str(failed_elsewhere)]
 
 
+@every_database
 def test_list_filters_by_time_of_receipt(admin_client: Client) -> None:
     now = timezone.now()
     ages = [timedelta(days=8), timedelta(days=3), timedelta(hours=3), timedelta(minutes=3)]
@@ -283,6 +295,7 @@ def test_list_filters_by_time_of_receipt(admin_client: Client) -> None:
 # --- timeline -----------------------------------------------------------------------------------------
 
 
+@every_database
 def test_timeline_is_in_chronological_order(admin_client: Client) -> None:
     payment = terms(145_000_00)
     post_payments(terms(100_00))

@@ -11,8 +11,9 @@ from ledger.models import BalanceLog, Organization, Payment
 from ledger.money import format_rubles
 from tests.admin_client import admin_url, changelist_rows, staff_client, superuser_client
 from tests.factories import IVANOV, ROMASHKA, SAMPLE, VASILEK, make_organizations, post_payments, terms
+from tests.markers import every_database, sqlite_run_only
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, sqlite_run_only]
 MODELS = [Organization, Payment, BalanceLog]
 models = pytest.mark.parametrize("model", MODELS)
 
@@ -97,6 +98,7 @@ def test_document_number_is_escaped(admin_client: Client) -> None:
         assert "<script>alert" not in content
 
 
+@every_database
 def test_list_shows_newest_rows_first(admin_client: Client) -> None:
     first, second = terms(), terms()
     post_payments(first)
@@ -105,6 +107,7 @@ def test_list_shows_newest_rows_first(admin_client: Client) -> None:
     assert changelist_rows(admin_client, Payment) == [str(second.operation_id), str(first.operation_id)]
 
 
+@every_database
 def test_search_finds_organization_by_exact_inn(admin_client: Client) -> None:
     make_organizations(ROMASHKA, VASILEK)
 
@@ -112,6 +115,7 @@ def test_search_finds_organization_by_exact_inn(admin_client: Client) -> None:
     assert changelist_rows(admin_client, Organization, q=ROMASHKA[:9]) == []
 
 
+@every_database
 @pytest.mark.parametrize("spelling", ["{}", "{{{}}}", "urn:uuid:{}"])
 @pytest.mark.parametrize("model", [Payment, BalanceLog])
 def test_search_finds_operation_id_in_any_spelling(
@@ -127,6 +131,7 @@ def test_search_finds_operation_id_in_any_spelling(
     assert len(changelist_rows(admin_client, model, q=payment_terms.operation_id.hex)) == 1
 
 
+@every_database
 @pytest.mark.parametrize("model", [Payment, BalanceLog])
 def test_search_finds_payments_and_entries_by_inn(admin_client: Client, model: type[Model]) -> None:
     post_payments(terms(), terms(), terms(inn=IVANOV))
@@ -135,6 +140,7 @@ def test_search_finds_payments_and_entries_by_inn(admin_client: Client, model: t
     assert changelist_rows(admin_client, model, q="<nonsense' --") == []
 
 
+@every_database
 def test_search_of_a_log_uses_the_order_of_its_unique_key(admin_client: Client) -> None:
     post_payments(terms(), terms(inn=VASILEK), terms(), terms())
 
@@ -171,6 +177,7 @@ def test_list_joins_no_other_table(admin_client: Client, model: type[Model]) -> 
     assert not [each["sql"] for each in statements if "JOIN" in each["sql"]]
 
 
+@every_database
 @models
 @pytest.mark.parametrize("query", ["", ROMASHKA])
 def test_list_count_is_bounded(admin_client: Client, model: type[Model], query: str) -> None:
@@ -194,6 +201,7 @@ def test_list_cannot_be_sorted_by_unindexed_column(admin_client: Client) -> None
     assert not [sql for sql in orders if re.search(r"ORDER BY (?!\W*ledger_payment\W+id\W+DESC)", sql)]
 
 
+@every_database
 def test_truncated_list_says_so(admin_client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(BoundedPaginator, "rows_max", 3)
     post_payments(terms(), terms(), terms())

@@ -16,8 +16,9 @@ from tests.admin_client import admin_url, staff_client, superuser_client
 from tests.factories import IVANOV, VASILEK, make_organizations
 from tests.ledger.test_queries import make_log, total
 from tests.ledger.test_statement import in_moscow
+from tests.markers import every_database, sqlite_run_only
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, sqlite_run_only]
 
 
 def shown(client: Client, organization: Organization, **query: str) -> Any:
@@ -26,6 +27,7 @@ def shown(client: Client, organization: Organization, **query: str) -> Any:
     return response
 
 
+@every_database
 def test_page_shows_totals_and_entries_of_the_period() -> None:
     organization = make_log(60)
 
@@ -38,6 +40,7 @@ def test_page_shows_totals_and_entries_of_the_period() -> None:
     assert "2024-04-29 00:00:00" in content
 
 
+@every_database
 def test_log_is_paged_by_seq_in_both_directions() -> None:
     organization = make_log(PAGE_ENTRIES * 2 + 5)
     client, pages, query = superuser_client(), [], ""
@@ -62,6 +65,7 @@ def test_paging_keeps_the_period() -> None:
     assert response.context["older"].startswith("first=2024-04-28&last=2024-04-30&before=")
 
 
+@every_database
 @pytest.mark.parametrize("before", ["0", "-1", "x", "9" * 30, str(2**63 - 1), "1"])
 def test_invalid_cursor_is_harmless(before: str) -> None:
     shown(superuser_client(), make_log(3), before=before)
@@ -101,6 +105,7 @@ def test_page_complies_with_the_content_security_policy() -> None:
     assert not re.search(r"<script(?![^>]* src=)|<style|\sstyle=|\son\w+=", content)
 
 
+@every_database
 def test_page_of_a_million_entries_takes_few_more_queries_than_of_ten() -> None:
     client, short, long = superuser_client(), make_log(10), make_log(10, inn=VASILEK)
     Organization.objects.filter(pk=long.pk).update(last_seq=1_000_000)

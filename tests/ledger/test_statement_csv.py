@@ -17,8 +17,9 @@ from tests.admin_client import superuser_client
 from tests.factories import ROMASHKA, VASILEK, post_payments, terms
 from tests.ledger.test_queries import make_log, total
 from tests.ledger.test_statement import MOSCOW, in_moscow, statement_of
+from tests.markers import every_database, sqlite_run_only
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, sqlite_run_only]
 ENCODINGS = {"utf-8": "utf-8-sig", "windows-1251": "cp1251"}
 
 
@@ -32,6 +33,7 @@ def parsed(content: bytes, codec: str) -> list[list[str]]:
     return list(csv.reader(io.StringIO(content.decode(codec), newline=""), delimiter=";", strict=True))
 
 
+@every_database
 @pytest.mark.parametrize(("encoding", "codec"), ENCODINGS.items())
 def test_csv_format_is_read_by_excel_and_1c(encoding: str, codec: str) -> None:
     post_payments(terms(145_000_00, document_number="Счёт №1; «срочно»"), terms(50, document_number='a"b'))
@@ -137,6 +139,7 @@ def test_document_number_stays_in_one_row() -> None:
     )
 
 
+@every_database
 def test_csv_is_chunked_and_its_totals_agree() -> None:
     organization = make_log(CHUNK_ENTRIES * 2 + 1)
     period_statement = statement_of(organization)
@@ -180,6 +183,7 @@ def test_closed_or_unused_download_releases_the_slot() -> None:
     ExclusiveDownload(iter([])).close()
 
 
+@every_database
 def test_csv_covers_the_period_in_the_viewers_zone() -> None:
     organization = make_log(60)
 

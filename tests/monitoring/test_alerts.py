@@ -27,11 +27,12 @@ from tests.admin_client import admin_url, staff_client, superuser_client
 from tests.alert_receivers import WebhookReceiver, mail_server, silent_server, webhook_receiver
 from tests.corruption import failing_inbox
 from tests.factories import ROMASHKA, make_webhook
+from tests.markers import every_database, sqlite_run_only
 from tests.monitoring.test_doctor import run_doctor
 from worker.heartbeats import record_heartbeat
 from worker.models import Heartbeat
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.django_db(transaction=True), sqlite_run_only]
 Settings = Any
 NO_WORKER = "No worker is running"
 FIRING = ("worker_down", "firing")
@@ -73,6 +74,7 @@ def test_healthy_system_sends_no_alert(receiver: WebhookReceiver) -> None:
     assert not Alert.objects.exists()
 
 
+@every_database
 def test_persistent_problem_is_sent_once_and_so_is_its_resolution(receiver: WebhookReceiver) -> None:
     stop_worker()
     check(CHECKS_MIN - 1)
@@ -138,6 +140,7 @@ def test_tenfold_failures_are_repeated_before_the_interval(receiver: WebhookRece
     assert receiver.messages[1]["text"].split(": ", 1)[1].startswith("10 webhooks have failed")
 
 
+@every_database
 def test_simultaneous_problems_are_one_message_most_severe_first(receiver: WebhookReceiver) -> None:
     Heartbeat.objects.all().delete()
     LedgerVerification.objects.update(ended_at=clock.database_now() - timedelta(days=2))
@@ -170,6 +173,7 @@ def test_alert_contains_no_payee(receiver: WebhookReceiver) -> None:
     assert ROMASHKA not in str(receiver.messages)
 
 
+@every_database
 def test_unreachable_broker_and_unsafe_database_settings_are_sent(
     receiver: WebhookReceiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -189,6 +193,7 @@ def test_unreachable_broker_and_unsafe_database_settings_are_sent(
     assert "pass" not in str(receiver.messages)
 
 
+@every_database
 def test_failing_inbox_is_sent_and_the_probe_stores_nothing(receiver: WebhookReceiver) -> None:
     """The stored rows do not show it, and deliveries are answered 503."""
     with failing_inbox("The table is full"):
@@ -201,6 +206,7 @@ def test_failing_inbox_is_sent_and_the_probe_stores_nothing(receiver: WebhookRec
     assert not Webhook.objects.exists()
 
 
+@every_database
 def test_one_of_several_concurrent_checks_sends(receiver: WebhookReceiver) -> None:
     stop_worker()
     check(CHECKS_MIN - 1)
@@ -223,6 +229,7 @@ def test_one_of_several_concurrent_checks_sends(receiver: WebhookReceiver) -> No
     assert receiver.states() == [FIRING]
 
 
+@every_database
 @pytest.mark.usefixtures("receiver")
 def test_lease_of_a_dead_process_expires() -> None:
     check()
@@ -403,6 +410,7 @@ def test_groups_of_the_dashboard_may_follow_its_links(group: str) -> None:
         assert client.get(admin_url(model, "changelist")).status_code == 200
 
 
+@every_database
 def test_stalled_means_the_same_to_dashboard_doctor_and_alerts(
     receiver: WebhookReceiver, settings: Settings
 ) -> None:

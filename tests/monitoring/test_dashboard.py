@@ -24,11 +24,12 @@ from monitoring.problem import Severity
 from tests.admin_client import staff_client, superuser_client
 from tests.corruption import without_triggers
 from tests.factories import ROMASHKA, make_webhook, post_payments, terms
+from tests.markers import every_database, sqlite_run_only
 from worker import applying
 from worker.heartbeats import record_heartbeat
 from worker.models import Heartbeat
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, sqlite_run_only]
 FAILED, APPLIED = Webhook.Status.FAILED, Webhook.Status.APPLIED
 
 
@@ -115,6 +116,7 @@ def test_headline_of_an_idle_system_has_the_time_since_the_last_webhook(admin_cl
     )
 
 
+@every_database
 @pytest.mark.usefixtures("running", "verified")
 def test_headline_of_stalled_processing_is_critical(admin_client: Client) -> None:
     make_webhook(received_at=clock.database_now() - timedelta(minutes=4))
@@ -126,6 +128,7 @@ def test_headline_of_stalled_processing_is_critical(admin_client: Client) -> Non
     )
 
 
+@every_database
 @pytest.mark.django_db(transaction=True)  # a connection that has failed is closed
 @pytest.mark.usefixtures("running", "verified")
 def test_failing_posting_is_critical_before_a_webhook_is_delayed(
@@ -143,6 +146,7 @@ def test_failing_posting_is_critical_before_a_webhook_is_delayed(
     assert problems(page) == [("critical", "No webhook can be applied: Unknown column 'document_date'")]
 
 
+@every_database
 @pytest.mark.usefixtures("running", "verified")
 def test_headline_of_delayed_processing_is_a_warning(admin_client: Client) -> None:
     make_webhook(received_at=clock.database_now() - timedelta(minutes=4))
@@ -203,6 +207,7 @@ def test_one_stale_worker_is_a_warning_and_all_stale_are_critical(admin_client: 
     assert problems(front_page(admin_client)) == [("critical", "No worker heartbeat for 10 min")]
 
 
+@every_database
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.usefixtures("running")
 def test_overdue_verification_is_a_warning(admin_client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -238,6 +243,7 @@ def test_drift_is_critical_while_payments_are_processed(admin_client: Client) ->
     assert "<b>the balance" not in html
 
 
+@every_database
 @pytest.mark.usefixtures("running", "verified")
 def test_each_figure_links_to_its_rows(admin_client: Client) -> None:
     queued = make_webhook()
@@ -275,6 +281,7 @@ def test_each_figure_links_to_its_rows(admin_client: Client) -> None:
     assert tile(page, "Oldest pending")[0] == f"/admin/ingest/webhook/{queued.pk}/change/"
 
 
+@every_database
 @pytest.mark.usefixtures("running", "verified")
 def test_charts_link_to_the_rows_of_their_period(admin_client: Client) -> None:
     before = make_webhook(received_at=clock.database_now() - timedelta(hours=3))

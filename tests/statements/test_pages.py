@@ -20,9 +20,10 @@ from statements.models import BankStatement, OwnAccount, StatementLine
 from statements.period_proof import prove
 from tests.admin_client import admin_url, hidden_fields, staff_client
 from tests.factories import make_webhook, post_payments, terms
+from tests.markers import every_database, sqlite_run_only
 from tests.screenshots.sample_statement import ACCOUNT, Movement, statement
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, sqlite_run_only]
 UPLOAD = "/admin/statements/bankstatement/add/"
 RECONCILIATION = "/admin/statements/statementline/reconciliation/"
 OPERATOR = ("view_bankstatement", "view_statementline", "view_webhook", "add_bankstatement")
@@ -129,6 +130,7 @@ def reconciled_day() -> Client:
     return staff_client(*OPERATOR)
 
 
+@every_database
 def test_page_shows_the_proof_and_both_sides_of_the_identity() -> None:
     text = text_of(reconciled_day().get(RECONCILIATION))
 
@@ -141,6 +143,7 @@ def test_page_shows_the_proof_and_both_sides_of_the_identity() -> None:
     assert "2 differences to settle" in text
 
 
+@every_database
 def test_each_bucket_links_to_a_list_with_its_rows() -> None:
     operator = reconciled_day()
     page = operator.get(RECONCILIATION)
@@ -154,6 +157,7 @@ def test_each_bucket_links_to_a_list_with_its_rows() -> None:
         assert len(rows) == totals[bucket].count, bucket
 
 
+@every_database
 def test_button_of_a_bucket_asks_for_a_reason_and_settles_all_of_it() -> None:
     reconciled_day()
     operator = staff_client(*OPERATOR, "settle_line", "view_operatoraction", name="ivan")
@@ -191,6 +195,7 @@ def test_webhooks_are_hidden_from_viewers_without_their_permission() -> None:
     assert "/admin/ingest/webhook/" not in page.content.decode()
 
 
+@every_database
 def test_pages_of_lines_show_each_line_once_in_both_directions(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(listing, "PAGE_ROWS", 3)
     account()
@@ -213,6 +218,7 @@ def test_pages_of_lines_show_each_line_once_in_both_directions(monkeypatch: pyte
 # --- proof and covered days ---------------------------------------------------------------------------
 
 
+@every_database
 def test_day_within_a_longer_statement_is_proven_by_the_whole_of_it() -> None:
     own = account()
     week = Period(MONDAY, SATURDAY)
@@ -224,6 +230,7 @@ def test_day_within_a_longer_statement_is_proven_by_the_whole_of_it() -> None:
     assert (last.opening, last.received, last.closing, last.holds) == (5_00, 10_00, 15_00, True)
 
 
+@every_database
 def test_missing_line_leaves_a_difference() -> None:
     own = account()
     import_day(MONDAY, 0, movement())
@@ -234,6 +241,7 @@ def test_missing_line_leaves_a_difference() -> None:
     assert (proof.difference, proof.holds) == (-10_00, False)
 
 
+@every_database
 def test_calendar_tells_proven_unproven_unfinished_and_missing_days() -> None:
     own = account(since=MONDAY)
     import_day(MONDAY, 0)
@@ -248,6 +256,7 @@ def test_calendar_tells_proven_unproven_unfinished_and_missing_days() -> None:
     ]
 
 
+@every_database
 def test_account_page_shows_its_calendar_and_fixes_the_number_once_it_has_statements() -> None:
     own = account(since=MONDAY)
     operator = staff_client("view_ownaccount", "add_ownaccount", "change_ownaccount")

@@ -13,6 +13,7 @@ from statements.matching import match
 from statements.models import BankStatement, Bucket, Match, MatchKey, StatementLine
 from tests.admin_client import admin_url, hidden_fields, staff_client
 from tests.factories import post_payments, terms
+from tests.markers import every_database, sqlite_run_only
 from tests.screenshots.sample_statement import statement
 from tests.statements.test_pages import (
     MONDAY,
@@ -24,7 +25,7 @@ from tests.statements.test_pages import (
     text_of,
 )
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, sqlite_run_only]
 SEES = ("view_bankstatement", "view_statementline", "view_webhook", "view_operatoraction")
 SETTLE = "/admin/statements/statementline/settle/{}/"
 REASON = {"reason": "the bank confirms it"}
@@ -59,6 +60,7 @@ def buckets() -> list[str]:
     return list(StatementLine.objects.order_by("number").values_list("bucket", flat=True))
 
 
+@every_database
 def test_chosen_lines_alone_are_settled_and_the_decision_is_undone(operator: Client) -> None:
     first, _second, third = three_missing()
 
@@ -83,6 +85,7 @@ def test_form_without_chosen_rows_never_means_the_whole_bucket(operator: Client)
     assert not OperatorAction.objects.exists()
 
 
+@every_database
 def test_list_of_a_bucket_offers_what_can_be_done_with_its_rows(operator: Client) -> None:
     first, *_ = three_missing()
 
@@ -95,6 +98,7 @@ def test_list_of_a_bucket_offers_what_can_be_done_with_its_rows(operator: Client
     assert re.findall(rf'/settle/(\w+)/\?[^"]*row={first.pk}"', line) == kinds
 
 
+@every_database
 def test_match_is_undone_and_made_again_when_its_line_is_reopened(operator: Client) -> None:
     lines = three_missing()
     settle(operator, "post", "missing_webhook", lines[0])
@@ -111,6 +115,7 @@ def test_match_is_undone_and_made_again_when_its_line_is_reopened(operator: Clie
     assert lines[0].matches.get(live=True).webhook_id == posted.pk
 
 
+@every_database
 def test_page_of_an_action_shows_the_refused_lines_first_and_why(operator: Client) -> None:
     lines = three_missing()
     settle(operator, "post", "missing_webhook", lines[0])
@@ -154,6 +159,14 @@ def test_unproven_statement_is_accepted_with_a_reason_and_its_lines_can_be_poste
     assert Webhook.objects.get().source == "statement"
 
 
+@every_database
+def test_every_offered_action_opens() -> None:
+    client = staff_client(*SEES, "settle_line", "replay_webhook")
+    for kind, bucket in OFFERED:
+        response = client.get(SETTLE.format(kind.value), {"bucket": bucket.value})
+        assert response.status_code == 200, (kind, bucket)
+
+
 def test_every_action_needs_its_permission_and_that_to_see_webhooks() -> None:
     needed = dict.fromkeys(actions.BUCKETS, "settle_line") | {OperatorAction.Kind.REPLAY: "replay_webhook"}
     viewers = {
@@ -164,7 +177,7 @@ def test_every_action_needs_its_permission_and_that_to_see_webhooks() -> None:
     }
     viewers["view_webhook",] = staff_client(*SEES, "accept_statement", name="auditor")
 
-    for kind, bucket in OFFERED:
+    for kind, bucket in dict(sorted(OFFERED)).items():  # one bucket of each kind
         url = f"{SETTLE.format(kind.value)}?bucket={bucket.value}"
         for allowed, viewer in viewers.items():
             is_allowed = {needed[kind], "view_webhook"} <= set(allowed)
