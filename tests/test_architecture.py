@@ -208,9 +208,14 @@ def test_every_variable_is_in_the_example_environment_and_nothing_else() -> None
     assert read == documented
 
 
-@pytest.mark.parametrize(
-    "page", sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("**/*.md") if ".venv" not in path.parts)
-)
+def files(name: str) -> Iterator[Path]:
+    """Yield the files of this name in and below the root; hidden folders such as .venv left out."""
+    yield from ROOT.glob(name)
+    for folder in sorted(ROOT.glob("[!.]*/")):
+        yield from folder.rglob(name)
+
+
+@pytest.mark.parametrize("page", sorted(str(path.relative_to(ROOT)) for path in files("*.md")))
 def test_every_path_and_link_in_the_docs_leads_somewhere(page: str) -> None:
     text = (ROOT / page).read_text()
     links = re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", text)
@@ -224,9 +229,8 @@ def test_every_path_and_link_in_the_docs_leads_somewhere(page: str) -> None:
 
 def test_no_test_of_delivery_runs_celery_eagerly() -> None:
     eager = "always_" + "eager"
-    for path in ROOT.glob("**/*.py"):
-        if ".venv" not in path.parts:
-            assert eager not in path.read_text(), path
+    for path in files("*.py"):
+        assert eager not in path.read_text(), path
 
 
 def module_names(folder: Path) -> set[str]:
