@@ -332,8 +332,10 @@ steps = st.lists(
         st.tuples(st.just("restore"), st.integers(0, 30)),
         st.tuples(st.just("crash"), st.integers(0, 30), st.sampled_from(INNS)),
     ),
+    min_size=4,
     max_size=12,
 )
+FIRST_STEPS = [("post", INNS[0], 1_00), ("post", INNS[0], 2_00), ("post", INNS[1], 3_00)]
 
 
 class Model:
@@ -436,7 +438,7 @@ def correct_like_the_model(random_steps: list[tuple[Any, ...]]) -> None:
     model = Model()
     with transaction.atomic():
         make_organizations(*INNS)
-        for step in random_steps:
+        for step in [*FIRST_STEPS, *random_steps]:
             run(model, step)
             assert balances() == {inn: model.balance(inn) for inn in INNS}  # I3
         for inn, amounts_of in model.entries.items():
