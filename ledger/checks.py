@@ -139,6 +139,13 @@ def _group_replication(variables: dict[str, str]) -> Iterator[CheckMessage]:
             hint="set it to 5, in seconds, on all members",
             id="ledger.W003",
         )
+    # Members look only every 15 s whether a suspect's time is over, unless it has none.
+    if variables["group_replication_member_expel_timeout"] != "0":
+        yield CheckWarning(
+            "group_replication_member_expel_timeout is not 0: the loss of the primary stops writes for 20 s",
+            hint="set it to 0, in seconds, on all members",
+            id="ledger.W005",
+        )
 
 
 def _group_members(connection: BaseDatabaseWrapper) -> Iterator[CheckMessage]:

@@ -123,6 +123,7 @@ SAFE_GROUP = {
     "group_replication_single_primary_mode": "ON",
     "group_replication_consistency": "BEFORE_ON_PRIMARY_FAILOVER",
     "group_replication_unreachable_majority_timeout": "5",
+    "group_replication_member_expel_timeout": "0",
 }
 
 
@@ -133,6 +134,7 @@ SAFE_GROUP = {
         ("group_replication_single_primary_mode", "OFF", ["ledger.W001"]),
         ("group_replication_consistency", "EVENTUAL", ["ledger.W002"]),
         ("group_replication_unreachable_majority_timeout", "0", ["ledger.W003"]),
+        ("group_replication_member_expel_timeout", "5", ["ledger.W005"]),
     ],
 )
 def test_doubtful_setting_of_a_mysql_group_is_a_warning(
