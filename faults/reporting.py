@@ -20,7 +20,8 @@ def format_line(result: Result) -> str:
     verdict = "[red]RED[/red]" if result.violations else "[green]green[/green]"
     more = len(result.violations) - VIOLATIONS_SHOWN_MAX
     violations = [*result.violations[:VIOLATIONS_SHOWN_MAX], *([f"… and {more} more"] if more > 0 else [])]
-    return "\n    ".join([f"{verdict:18} {result.scenario}, {result.seconds} s", *map(escape, violations)])
+    what = f"{verdict:18} {result.scenario}, {result.seconds} s, {result.rate} deliveries/s"
+    return "\n    ".join([what, *map(escape, [*result.notes, *violations])])
 
 
 def results_table(results: Sequence[Result]) -> Table:

@@ -122,6 +122,7 @@ class Result:
     seconds: float
     violations: Sequence[str]
     notes: Sequence[str] = ()
+    rate: int = 0  # deliveries per second, the median
 
 
 def run_scenario(scenario: Scenario, seed: int, bug: str = "", bug_sql: str = "") -> Result:
@@ -173,4 +174,5 @@ def _result(scenario: Scenario, seed: int, run: ScenarioRun, seconds: float) -> 
         round(seconds, 1),
         run.violations,
         run.notes,
+        bank.rate(),
     )

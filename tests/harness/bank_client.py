@@ -9,7 +9,7 @@ import json
 import random
 import threading
 import time
-from collections import defaultdict, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, suppress
@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from itertools import zip_longest
 from operator import attrgetter
+from statistics import median
 from typing import Any
 from uuid import UUID, uuid5
 
@@ -219,10 +220,13 @@ class ObservedHistory:
 
 
 class RecordingBank:
-    """Send over several connections and read over one more, until closed."""
+    """Send over several connections and read over one more, until closed.
+
+    rate: deliveries per second of all senders. A sender that waited longer for its response sends at once.
+    """
 
     def __init__(
-        self, port: int, deliveries: DeliveryGenerator, *, senders: int = 8, rate: float = 160.0
+        self, port: int, deliveries: DeliveryGenerator, *, senders: int = 16, rate: float = 200.0
     ) -> None:
         self.deliveries = deliveries
         self.history: list[Attempt] = []
@@ -231,7 +235,7 @@ class RecordingBank:
         self.corrects = False  # whether operators correct payments meanwhile, so that balances may fall
         self.reads = 0  # answered reads of balance and history
         self._port = port
-        self._pause_seconds = senders / rate
+        self._interval_seconds = senders / rate  # of one sender
         self._closing = threading.Event()
         self._open = threading.Event()
         self._open.set()
@@ -240,7 +244,7 @@ class RecordingBank:
         self._running: list[Future[None]] = []
 
     def open(self) -> None:
-        self._running = [self._pool.submit(self._send_all) for _ in range(self._senders)]
+        self._running = [self._pool.submit(self._send_all, number) for number in range(self._senders)]
         self._running.append(self._pool.submit(self._read_all))
 
     def pause(self, seconds: float) -> None:
@@ -254,11 +258,13 @@ class RecordingBank:
         for client in self._running:
             client.result()
 
-    def _send_all(self) -> None:
+    def _send_all(self, number: int) -> None:
+        due = time.monotonic() + self._interval_seconds * (number + 1) / self._senders
         with closing(KeepAliveConnection(self._port)) as connection:
-            while not self._closing.wait(self._pause_seconds):
+            while not self._closing.wait(due - time.monotonic()):
                 self._open.wait()
                 self.deliver(self.deliveries.next(), connection)
+                due = max(due + self._interval_seconds, time.monotonic())
 
     def deliver(self, delivery: BankDelivery, connection: KeepAliveConnection | None = None) -> Attempt:
         """Make one attempt, or two if the server has closed the idle connection, which HTTP permits."""
@@ -301,6 +307,11 @@ class RecordingBank:
 
     def count(self, outcome: str) -> int:
         return sum(attempt.outcome == outcome for attempt in self.history)
+
+    def rate(self) -> int:
+        """Return the median number of deliveries begun in a second, which outages hardly change."""
+        counts = Counter(int(attempt.started_at) for attempt in self.history)
+        return int(median(counts.values())) if counts else 0
 
     def latencies(self, since: float, until: float) -> list[float]:
         """Return the seconds of each answered request that began in this time span, sorted."""
