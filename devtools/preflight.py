@@ -117,8 +117,12 @@ def probe_broker() -> None:
         with doorbell.broker_connection(app) as broker:
             doorbell.publish(app, broker)
     except Exception as exc:
-        name = "Redis of REDIS_URL" if settings.REDIS_URL else "file broker"
+        name = f"{broker_name()} of REDIS_URL" if settings.REDIS_URL else "file broker"
         raise StartupError(f"can't connect to the {name}: {redact_urls(str(exc))}") from exc
+
+
+def broker_name() -> str:
+    return "RabbitMQ" if "amqp" in settings.REDIS_URL.partition(":")[0] else "Redis"
 
 
 def run_system_checks() -> None:

@@ -148,7 +148,7 @@ Prihod is ready{DEVELOPMENT_NOTE if settings.DEBUG else ""}.
   admin     {url}/admin/  {log_in if admin_password else renew}
   data      {settings.DATA_DIR}
   database  {database_summary()}
-  broker    {"Redis" if settings.REDIS_URL else "files in the data folder"}
+  broker    {preflight.broker_name() if settings.REDIS_URL else "files in the data folder"}
 
 Try, in another terminal:
 

@@ -307,7 +307,7 @@ def queued_messages() -> dict[str, int]:
 
 def broker_remedy() -> str:
     return _(
-        "check that Redis is running and REDIS_URL is right; until then only the scheduler applies webhooks"
+        "check that the broker runs and REDIS_URL is right; until then only the scheduler applies webhooks"
     )
 
 

@@ -38,8 +38,8 @@ MODULES = {
         "titled_admin upload verdicts"
     ),
     "worker": (
-        "admin applying apps batch_markers beat_scheduler beat_shutdown celery claiming consumer "
-        "duplicate_detection file_broker heartbeats merging metrics models nightly_verification "
+        "admin amqp_transport applying apps batch_markers beat_scheduler beat_shutdown celery claiming "
+        "consumer duplicate_detection file_broker heartbeats merging metrics models nightly_verification "
         "redis_transport retention retries sweeper tasks trial_posting"
     ),
     "ingest": (

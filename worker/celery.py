@@ -34,6 +34,9 @@ TRANSPORT_ALIASES.update(
     redis="worker.redis_transport:Transport",
     rediss="worker.redis_transport:Transport",
     sentinel="worker.redis_transport:SentinelTransport",
+    amqp="worker.amqp_transport:Transport",
+    pyamqp="worker.amqp_transport:Transport",
+    amqps="worker.amqp_transport:SSLTransport",
 )
 app = Celery("prihod")
 # Celery's Django fixup puts the working directory first, where a folder could shadow a package of ours.

@@ -205,9 +205,12 @@ def test_mysql_without_mysqlclient(tmp_path: Path) -> None:
 
 
 @pytest.mark.django_db
-def test_unreachable_redis(tmp_path: Path) -> None:
-    message = startup_error(tmp_path, REDIS_URL=f"redis://:s3cret@{CLOSED}/0")
-    assert message.startswith("can't connect to the Redis of REDIS_URL: ")
+@pytest.mark.parametrize(
+    ("url", "name"), [("redis://:s3cret@{}/0", "Redis"), ("amqp://user:s3cret@{}//", "RabbitMQ")]
+)
+def test_unreachable_broker(tmp_path: Path, url: str, name: str) -> None:
+    message = startup_error(tmp_path, REDIS_URL=url.format(CLOSED))
+    assert message.startswith(f"can't connect to the {name} of REDIS_URL: ")
     assert "s3cret" not in message
 
 
