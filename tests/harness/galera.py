@@ -88,7 +88,6 @@ class GaleraNode(MariaDB):
             "ist.recv_addr": f"{self.host}:{self._increment_port}",
             "evs.keepalive_period": "PT0.5S",
             "evs.suspect_timeout": SUSPECT_TIMEOUT,
-            "evs.inactive_timeout": "PT4S",
             "gcache.size": "64M",
         }
         return [
