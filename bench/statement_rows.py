@@ -8,9 +8,10 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, date, datetime, timedelta
 
 from django.conf import settings
-from django.db import connection
+from django.db import connection, transaction
 
 from bench.generator import Columns, Group, inn_of_organization, insert
+from statements import day_totals
 from statements.models import OwnAccount
 from tests.statements.files import OWN, document, section, statement
 
@@ -78,6 +79,8 @@ def fill_lines(matched: int) -> int:
         cursor.execute(_MATCH_KEYS.format(matched=matched))
         for sql in (_MATCHES, _STATEMENTS, _SIGHTINGS, _BALANCES, _ANALYZE):
             cursor.execute(sql)
+    with transaction.atomic():
+        day_totals.fill()
     return first - 1
 
 

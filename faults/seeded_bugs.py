@@ -169,6 +169,12 @@ SEEDED_BUGS = [
         "statements: .* lines are stored, the files have",
     ),
     SeededBug(
+        "stale_totals",
+        "the totals of a day are kept when its lines change",
+        "statements_posted",
+        "statements: the totals of .* are not those of their lines",
+    ),
+    SeededBug(
         "unproven_lines_posted",
         "lines of an unproven statement are posted",
         "statements_posted",

@@ -9,7 +9,7 @@ from uuid import uuid4
 from ingest.inbox import Delivery
 from ingest.number_keys import digest
 from ledger.terms import PaymentTerms
-from statements import bucketing, coverage, importing, line_posting, match_sql, posting_conditions
+from statements import bucketing, coverage, day_totals, importing, line_posting, match_sql, posting_conditions
 from statements.lines import FoundLine
 from statements.match_sql import Payer
 from statements.models import Bucket, OwnAccount, StatementLine
@@ -61,6 +61,11 @@ def _lines_of_each_file() -> None:
     importing.lines_of = lines_of_this
 
 
+def _stale_totals() -> None:
+    """I7."""
+    day_totals.drop = lambda _days: None
+
+
 def _unproven_lines_posted() -> None:
     """I9."""
     posting_conditions.proven = lambda lines: {line.pk for line in lines}
@@ -81,6 +86,7 @@ INSTALLERS: dict[str, Callable[[], None]] = {
     "line_in_no_bucket": _line_in_no_bucket,
     "matched_with_tolerance": _matched_with_tolerance,
     "lines_of_each_file": _lines_of_each_file,
+    "stale_totals": _stale_totals,
     "unproven_lines_posted": _unproven_lines_posted,
     "breaks_overlooked": _breaks_overlooked,
     "late_webhooks_posted": _late_webhooks_posted,

@@ -12,6 +12,7 @@ def check_statements(stack: ProcfileStack, plan: StatementPlan) -> Iterator[str]
     """Yield every violation as a sentence, once all webhooks are applied and all actions have run."""
     yield from _lines(stack, plan)
     yield from _credited(stack, plan)
+    yield from _totals(stack)
     yield from _reconciled(stack, plan)
 
 
@@ -38,6 +39,19 @@ def _credited(stack: ProcfileStack, plan: StatementPlan) -> Iterator[str]:
         times, right = found[inn, kopecks], expected[inn, kopecks]
         if times != right:
             yield f"statements: {kopecks} kopecks of {inn} are credited {times} times instead of {right}"
+
+
+def _totals(stack: ProcfileStack) -> Iterator[str]:
+    """I7: a day's totals, which pages add up, are those of its lines, or are not there."""
+    wrong = stack.sql(
+        "SELECT t.day, t.bucket FROM statements_daytotal t LEFT JOIN"
+        " (SELECT account_id, booked_on, bucket, COUNT(*) AS found, SUM(credit_kopecks) AS kopecks"
+        " FROM statements_statementline GROUP BY account_id, booked_on, bucket) l"
+        " ON l.account_id = t.account_id AND l.booked_on = t.day AND l.bucket = t.bucket"
+        " WHERE l.found IS NULL OR l.found <> t.`lines` OR l.kopecks <> t.kopecks"
+    )
+    if wrong:
+        yield f"statements: the totals of {len(wrong)} buckets of days are not those of their lines"
 
 
 def _reconciled(stack: ProcfileStack, plan: StatementPlan) -> Iterator[str]:

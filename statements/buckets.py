@@ -1,15 +1,16 @@
 """The result of a reconciliation: count, sum and list of each bucket, and the identity of ledger and bank.
 
-Everything is as of the last matching (statements/matching.py), and read by indexes on bucket and day.
+Everything is as of the last matching (statements/matching.py), and read by indexes on bucket and day. Pages
+give what is known of the days' lines (statements/day_totals.py) instead: no line is read then.
 """
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import date
-from typing import NamedTuple
 
 from django.db.models import Count, F, Q, QuerySet, Sum
 
+from statements.day_totals import ByBucket, Sums
 from statements.match_sql import rows
 from statements.models import Bucket, Match, MatchKey, OwnAccount, Proposal, StatementLine
 
@@ -46,24 +47,6 @@ class Scope:
         if self.last:
             condition &= Q(**{f"{field}__lte": self.last})
         return condition
-
-
-class Source(NamedTuple):
-    """Where the amount of a webhook `k` in the ledger is read, in SQL."""
-
-    kopecks: str
-    joins: str
-    condition: str
-
-
-# The payments that stand. By joins, as for subqueries MariaDB reads all payments.
-PAYMENTS = Source(
-    "p.amount_kopecks",
-    "JOIN ledger_payment p ON p.id = k.payment_id LEFT JOIN ledger_payment r ON r.reverses_id = p.id",
-    "r.id IS NULL",
-)
-# What the last matching read of them, in half the time, for pages. Every night reads the payments.
-COPIES = Source("k.kopecks", "", "k.state = 'posted'")
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,26 +90,31 @@ def webhooks(scope: Scope, *buckets: Bucket) -> QuerySet[MatchKey]:
     return found.none() if scope.account else found
 
 
-def totals(scope: Scope) -> dict[Bucket, Total]:
-    """Return the total of each bucket; of lines it is of rubles that came in, reversals negative."""
-    of_lines = lines(scope, *LINE_BUCKETS).values_list("bucket")
+def totals(scope: Scope, sums: ByBucket | None = None) -> dict[Bucket, Total]:
+    """Return the total of each bucket; of lines it is of rubles that came in, reversals negative.
+
+    `sums` are those of the scope's lines, if they are known.
+    """
     of_webhooks = webhooks(scope, *WEBHOOK_BUCKETS).values_list("bucket")
-    found = [
-        *of_lines.annotate(Count("pk"), Sum("credit_kopecks")).order_by(),
-        *of_webhooks.annotate(Count("pk"), Sum("kopecks")).order_by(),
-    ]
+    found = list(of_webhooks.annotate(Count("pk"), Sum("kopecks")).order_by())
+    if sums is None:
+        of_lines = lines(scope, *LINE_BUCKETS).values_list("bucket")
+        found += of_lines.annotate(Count("pk"), Sum("credit_kopecks")).order_by()
+    else:
+        found += [(each, *sums[each][:2]) for each in LINE_BUCKETS if each in sums]
     empty = {bucket: Total() for bucket in (*LINE_BUCKETS, *WEBHOOK_BUCKETS)}
     return empty | {Bucket(bucket): Total(count, kopecks) for bucket, count, kopecks in found}
 
 
 def identity(
-    scope: Scope, total: Mapping[Bucket, Total] | None = None, source: Source = PAYMENTS
+    scope: Scope, total: Mapping[Bucket, Total] | None = None, sums: ByBucket | None = None
 ) -> Identity:
     """Return what explains the difference of ledger and bank.
 
-    `total` are the scope's totals, if they are known. `source` is where the ledger's amounts are read.
+    `total` are the scope's totals, if they are known. With the `sums` of its lines, the ledger is what the
+    last matching read of it; every night reads the payments.
     """
-    total = total or totals(scope)
+    total = total or totals(scope, sums)
     terms = {bucket: total[bucket].kopecks for bucket in WEBHOOK_BUCKETS}
     terms[Bucket.REVERSED_BY_BANK] = -total[Bucket.REVERSED_BY_BANK].kopecks
     proposed = Proposal.objects.filter(line__in=lines(scope, Bucket.AMOUNT_MISMATCH))
@@ -135,22 +123,29 @@ def identity(
     terms[Bucket.KEPT] = _notified_minus_booked(kept)
     terms |= {bucket: -total[bucket].kopecks for bucket in _SUBTRACTED}
     bank = sum(total[bucket].kopecks for bucket in LINE_BUCKETS)
-    return Identity(ledger(scope, source), bank, terms)
+    on_ledger = ledger(scope) if sums is None else _as_matched(sums, total)
+    return Identity(on_ledger, bank, terms)
 
 
-def ledger(scope: Scope, source: Source = PAYMENTS) -> int:
-    """Return the sum of the ledger's payments for the lines and webhooks of `scope`, in kopecks."""
+def _as_matched(sums: ByBucket, total: Mapping[Bucket, Total]) -> int:
+    """Return the payments for lines and webhooks as of the last matching, in kopecks."""
+    of_lines = sum(sums.get(bucket, Sums()).ledger for bucket in LINE_BUCKETS)
+    return of_lines + sum(total[bucket].kopecks for bucket in WEBHOOK_BUCKETS)
+
+
+def ledger(scope: Scope) -> int:
+    """Return the sum of the payments that stand for the lines and webhooks of `scope`, in kopecks."""
     on_line = "JOIN statements_matchkey k ON k.webhook_id = m.webhook_id"
     matched = f"JOIN statements_match m ON m.line_id = l.id AND m.live = TRUE {on_line}"
     proposed = f"JOIN statements_proposal m ON m.line_id = l.id {on_line}"
     lines_in_scope = _in_scope(scope, "l.bucket", LINE_BUCKETS, "l.booked_on")
     found = [
-        _posted(f"statements_statementline l {joined}", lines_in_scope, scope, source)
+        _posted(f"statements_statementline l {joined}", lines_in_scope, scope)
         for joined in (matched, proposed)
     ]
     if not scope.account:
         webhooks_in_scope = _in_scope(scope, "k.bucket", WEBHOOK_BUCKETS, "k.day")
-        found.append(_posted("statements_matchkey k", webhooks_in_scope, scope, source))
+        found.append(_posted("statements_matchkey k", webhooks_in_scope, scope))
     return sum(found)
 
 
@@ -169,10 +164,11 @@ def _in_scope(scope: Scope, bucket: str, names: Collection[Bucket], day: str) ->
     return " AND ".join(conditions)
 
 
-def _posted(keys: str, condition: str, scope: Scope, source: Source) -> int:
+def _posted(keys: str, condition: str, scope: Scope) -> int:
+    """Sum by joins, as for subqueries MariaDB reads all payments."""
     ((kopecks,),) = rows(
-        f"SELECT COALESCE(SUM({source.kopecks}), 0) FROM {keys} {source.joins}"
-        f" WHERE {source.condition} AND {condition}",
+        f"SELECT COALESCE(SUM(p.amount_kopecks), 0) FROM {keys} JOIN ledger_payment p ON p.id = k.payment_id"
+        f" LEFT JOIN ledger_payment r ON r.reverses_id = p.id WHERE r.id IS NULL AND {condition}",
         {"first": scope.first, "last": scope.last, "account": scope.account},
     )
     return int(kopecks)

@@ -18,7 +18,7 @@ from django.utils import timezone
 
 from core.days import is_plausible
 from core.db import transactions
-from statements import reading
+from statements import day_totals, reading
 from statements.coverage import Period
 from statements.lines import FoundLine, LineKey, lines_of, new_line
 from statements.models import (
@@ -196,6 +196,7 @@ def _store_lines(
     new = [line for line in lines if line.key not in stored]
     for part in _parts(new):
         StatementLine.objects.bulk_create(new_line(line, file.text) for line in part)
+    day_totals.drop({(line.account.pk, line.booked_on) for line in new})
     _lower_positions(lines, stored)
     _store_sightings(statement, lines, _stored_lines(lines) if new else stored)
     withdrawn = sum(update_withdrawn(account, period) for account, period in _periods(lines, file, accounts))

@@ -32,7 +32,7 @@ from ingest.number_keys import digits_key, number_key
 from ledger.inn import UNKNOWN_ACCOUNT, is_suspense
 from ledger.posting import try_lock
 from ledger.terms import PaymentTerms
-from statements import webhook_terms
+from statements import day_totals, webhook_terms
 from statements.models import (
     ActionItem,
     Bucket,
@@ -93,6 +93,7 @@ def _post(lines: Collection[StatementLine], action: OperatorAction) -> None:
     )
     posted = StatementLine.objects.filter(pk__in=[line.pk for line in lines])
     posted.update(bucket=Bucket.UNPOSTED)
+    day_totals.drop({(line.account_id, line.booked_on) for line in lines})
     record_items(by_webhook, action.pk)
     transaction.on_commit(doorbell.ring)
 

@@ -30,8 +30,9 @@ UNSETTLED_OR_NEW = f"(bucket = '' OR {UNSETTLED})"
 
 # Lines and webhooks that are free to be matched. No join of accounts: from one account a server would begin,
 # and read all its lines.
+UNSETTLED_LINE = f"l.bucket IN ({_UNSETTLED}) AND l.inn IS NOT NULL"
 OPEN_LINE = (
-    f"l.bucket IN ({_UNSETTLED}) AND l.inn IS NOT NULL AND l.is_reversal = FALSE"
+    f"{UNSETTLED_LINE} AND l.is_reversal = FALSE"
     f" AND NOT EXISTS ({_MATCHED} m.line_id = l.id)"
     f" AND NOT EXISTS ({DECIDED} d.line_id = l.id AND d.kind = '{Decision.Kind.SEPARATED}')"
 )

@@ -20,7 +20,7 @@ from django.db.models import Exists, OuterRef, QuerySet
 
 from core.days import shifted
 from core.db import transactions
-from statements import bucketing, match_sql, suspects, webhook_terms
+from statements import bucketing, day_totals, match_sql, suspects, webhook_terms
 from statements.match_sql import PAYERS, UNSETTLED, execute, rows
 from statements.models import ActionItem, Bucket, Match, MatchKey, OwnAccount, Proposal, StatementLine
 from statements.pairing import Candidate, pair_nearest
@@ -85,13 +85,15 @@ def match(*, is_full: bool = False, is_needed: Callable[[], bool] = lambda: True
                 return Matched(new_webhooks, {})
             if is_full:
                 _reset()
-            webhook_terms.update_changed()
             from_day = min((account.since for account in accounts), default=date.max)
             parameters = {"from_day": shifted(from_day, -WEBHOOK_DAYS_BEFORE)}
-            _take_back(parameters)
-            match_sql.set_outside_aside()
-            by_rank = _find(parameters)
-            bucketing.decide(parameters)
+            with day_totals.dropping_changed():
+                webhook_terms.update_changed()
+                _take_back(parameters)
+                match_sql.set_outside_aside()
+                by_rank = _find(parameters)
+                bucketing.decide(parameters)
+            day_totals.fill()
             suspects.decide_pairs()
         return Matched(new_webhooks, by_rank)
 
@@ -99,7 +101,7 @@ def match(*, is_full: bool = False, is_needed: Callable[[], bool] = lambda: True
 
 
 def _reset() -> None:
-    StatementLine.objects.exclude(bucket=Bucket.UNDECIDED).update(bucket=Bucket.UNDECIDED)
+    day_totals.undecide(StatementLine.objects.exclude(bucket=Bucket.UNDECIDED))
     MatchKey.objects.exclude(bucket=Bucket.UNDECIDED).update(bucket=Bucket.UNDECIDED)
 
 
@@ -126,7 +128,7 @@ def _take_back(parameters: dict[str, Any]) -> None:
     for start in range(0, len(found), ROWS_AT_ONCE):
         matches, lines, webhooks = zip(*found[start : start + ROWS_AT_ONCE], strict=True)
         Match.objects.filter(pk__in=matches).delete()
-        StatementLine.objects.filter(pk__in=lines).update(bucket=Bucket.UNDECIDED)
+        day_totals.undecide(StatementLine.objects.filter(pk__in=lines))
         MatchKey.objects.filter(pk__in=webhooks).update(bucket=Bucket.UNDECIDED)
 
 

@@ -197,11 +197,8 @@ class StatementLine(models.Model):
         verbose_name_plural = _("lines of bank statements")
         permissions = [("settle_line", "Can settle lines of bank statements")]
         indexes = [
-            # The first two have all that pages sum, and the order of pages of rows.
-            models.Index(
-                fields=["account", "booked_on", "id", "side", "is_withdrawn", "is_reversal", "kopecks"],
-                name="line_day",
-            ),
+            models.Index(fields=["account", "booked_on"], name="line_day"),
+            # Has all that is summed, and the order of pages of rows.
             models.Index(
                 fields=["bucket", "booked_on", "id", "account", "credit_kopecks"], name="line_bucket"
             ),
@@ -369,6 +366,31 @@ class NightlyReconciliation(models.Model):
 
     def __str__(self) -> str:
         return f"{self.at:%Y-%m-%d}"
+
+
+class DayTotal(models.Model):
+    """What the lines of an account and a day in one bucket come to, for as long as it is right.
+
+    statements/day_totals.py says what the sums are, and when the row exists. A day has rows of all its
+    buckets, or none.
+    """
+
+    account = models.ForeignKey(OwnAccount, on_delete=models.PROTECT, db_index=False, related_name="+")
+    day = models.DateField()
+    bucket = models.CharField(max_length=18)
+    lines = models.PositiveIntegerField()
+    kopecks = models.BigIntegerField()
+    ledger = models.BigIntegerField()
+    received = models.BigIntegerField()
+    paid = models.BigIntegerField()
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["account", "day", "bucket"], name="day_total_unique"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.account_id} {self.day} {self.bucket}"
 
 
 class ActionItem(models.Model):

@@ -11,10 +11,11 @@ from datetime import date
 from django.db.models import F
 
 from core.days import shifted
+from statements import day_totals
 from statements.coverage import ONE_DAY, Break, Period, breaks_of
 from statements.covered_days import DayState, states
-from statements.models import OwnAccount, StatementBalance, StatementLine
-from statements.turnover import signed_sum
+from statements.day_totals import ByBucket
+from statements.models import OwnAccount, StatementBalance
 
 _NEWEST_LAST = ("statement__created_at", "statement_id")
 
@@ -28,12 +29,19 @@ class PeriodProof:
     """
 
     opening: int | None
-    received: int
-    paid: int
     closing: int | None
+    sums: ByBucket  # of the lines
     missing: list[date]
     unproven: list[date]
     breaks: list[Break]
+
+    @property
+    def received(self) -> int:
+        return sum(found.received for found in self.sums.values())
+
+    @property
+    def paid(self) -> int:
+        return sum(found.paid for found in self.sums.values())
 
     @property
     def difference(self) -> int | None:
@@ -48,13 +56,11 @@ class PeriodProof:
 
 def prove(account: OwnAccount, period: Period, today: date) -> PeriodProof:
     """Return the proof of `period`, as all statements of the account and their lines say."""
-    received, paid = _turnover(account, period.first, period.last)
     days = states(account, period, today)
     return PeriodProof(
         opening=_balance_before(account, period.first),
-        received=received,
-        paid=paid,
         closing=_balance_after(account, period.last),
+        sums=day_totals.sums(account.pk, period),
         missing=[day for day, state in days.items() if state == DayState.MISSING],
         unproven=[day for day, state in days.items() if state == DayState.UNPROVEN],
         breaks=[gap for gap in breaks_of(account) if period.first - ONE_DAY <= gap.day <= period.last],
@@ -86,16 +92,8 @@ def _balance_after(account: OwnAccount, day: date) -> int | None:
 
 def _moved(account: OwnAccount, start: date, end: date) -> int:
     """Return what the lines add to the balance from the beginning of `start` to that of `end`."""
-    received, paid = _turnover(account, min(start, end), shifted(max(start, end), -1))
-    return received - paid if start <= end else paid - received
-
-
-def _turnover(account: OwnAccount, first: date, last: date) -> tuple[int, int]:
-    """Return what was received and paid out; the bank's reversals reduce both."""
-    if first > last:
-        return 0, 0
-    lines = StatementLine.objects.filter(
-        account=account, booked_on__range=(first, last), is_withdrawn=False
-    ).order_by()
-    by_side = dict(lines.values_list("side").annotate(total=signed_sum()))
-    return by_side.get(StatementLine.Side.CREDIT, 0), by_side.get(StatementLine.Side.DEBIT, 0)
+    if start == end:
+        return 0
+    between = day_totals.sums(account.pk, Period(min(start, end), shifted(max(start, end), -1)))
+    moved = sum(found.received - found.paid for found in between.values())
+    return moved if start < end else -moved

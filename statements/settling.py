@@ -16,6 +16,7 @@ from ledger import corrections
 from ledger.exceptions import CorrectionRefused, MissingOrganizations
 from ledger.models import Payment
 from ledger.terms import PaymentTerms
+from statements import day_totals
 from statements.coverage import Period
 from statements.line_posting import record_items
 from statements.matching import match
@@ -226,5 +227,5 @@ def _decide(lines: Collection[int], kind: Decision.Kind, action: OperatorAction)
 
 
 def _undecide(lines: Collection[int], webhooks: Collection[int]) -> None:
-    StatementLine.objects.filter(pk__in=lines).update(bucket=Bucket.UNDECIDED)
+    day_totals.undecide(StatementLine.objects.filter(pk__in=lines))
     MatchKey.objects.filter(pk__in=webhooks).update(bucket=Bucket.UNDECIDED)

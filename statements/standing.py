@@ -9,7 +9,7 @@ from django.db import transaction
 from django.db.models import Count, QuerySet, Sum
 from django.utils import timezone
 
-from statements import buckets, coverage
+from statements import buckets, coverage, day_totals
 from statements.buckets import Scope
 from statements.coverage import ONE_DAY, PROVEN, Period
 from statements.covered_days import DayState, states
@@ -103,11 +103,15 @@ def last_night() -> NightlyReconciliation | None:
 
 
 def check() -> NightlyReconciliation | None:
-    """Save whether everything up to yesterday is explained to the kopeck (I7); nothing without statements."""
+    """Save whether everything up to yesterday is explained to the kopeck (I7); nothing without statements.
+
+    Totals of days that are wrong, which pages have shown, are not explained either.
+    """
     if not is_used():
         return None
     yesterday = today() - ONE_DAY
-    unexplained, waiting = _unexplained(yesterday), unsettled(Scope(last=yesterday))
+    unexplained = _unexplained(yesterday) or day_totals.repair()
+    waiting = unsettled(Scope(last=yesterday))
     saved = NightlyReconciliation.objects.create(
         unexplained=unexplained, differences=waiting.count, kopecks=waiting.kopecks
     )

@@ -4,10 +4,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import groupby, pairwise
 
+from django.db.models import BigIntegerField, Case, F, Sum, When
+
 from statements.models import BankStatement, OwnAccount, StatementBalance, StatementLine
-from statements.turnover import signed_sum
 
 Sums = dict[tuple[int, str], int]
+_REVERSED = When(is_reversal=True, then=-1 * F("kopecks"))
+_SIGNED = Case(_REVERSED, default=F("kopecks"), output_field=BigIntegerField())
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +69,7 @@ def prove(statement: BankStatement) -> Iterator[AccountProof]:
 def _documents(statement: BankStatement) -> Sums:
     """Return the sum of the statement's lines by account and side; the bank's reversals reduce it."""
     lines = StatementLine.objects.filter(sightings__statement=statement).order_by()
-    rows = lines.values_list("account_id", "side").annotate(total=signed_sum())
+    rows = lines.values_list("account_id", "side").annotate(total=Sum(_SIGNED))
     return {(account, side): kopecks for account, side, kopecks in rows}
 
 

@@ -12,6 +12,7 @@ from django.db.models import F, Max, OuterRef, QuerySet, Subquery
 from ingest.models import Webhook
 from ingest.number_keys import digits_key, number_key
 from ledger.models import Payment, Replacement
+from statements import day_totals
 from statements.models import Bucket, Match, MatchKey, StatementLine
 
 ROWS_AT_ONCE = 1000
@@ -121,9 +122,8 @@ def _update(changed: "Iterator[MatchKey] | list[MatchKey]") -> None:
         part = keys[start : start + ROWS_AT_ONCE]
         MatchKey.objects.bulk_update(part, fields)
         matches = Match.objects.filter(live=True, webhook__in=[key.pk for key in part])
-        StatementLine.objects.filter(pk__in=list(matches.values_list("line_id", flat=True))).update(
-            bucket=Bucket.UNDECIDED
-        )
+        lines = list(matches.values_list("line_id", flat=True))
+        day_totals.undecide(StatementLine.objects.filter(pk__in=lines))
         matches.filter(rank__in=Match.AUTOMATIC).delete()
         gone = matches.filter(webhook__match_key__state=MatchKey.State.NONE)
         other = matches.exclude(line__kopecks=F("webhook__match_key__kopecks"))

@@ -7,8 +7,9 @@ from itertools import groupby, pairwise
 
 from django.db.models import Exists, OuterRef, Q
 
+from statements import day_totals
 from statements.coverage import Period, proven_balances
-from statements.models import Bucket, LineSighting, OwnAccount, StatementLine
+from statements.models import LineSighting, OwnAccount, StatementLine
 
 _LINES_AT_ONCE_MAX = 500
 
@@ -66,4 +67,4 @@ def _mark(keys: Sequence[int], *, is_withdrawn: bool) -> None:
     """Set the flag; what the lines were matched with has to be decided again."""
     for start in range(0, len(keys), _LINES_AT_ONCE_MAX):
         part = StatementLine.objects.filter(pk__in=keys[start : start + _LINES_AT_ONCE_MAX])
-        part.update(is_withdrawn=is_withdrawn, bucket=Bucket.UNDECIDED)
+        day_totals.undecide(part, is_withdrawn=is_withdrawn)

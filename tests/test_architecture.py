@@ -25,10 +25,10 @@ MODULES = {
         "problems prometheus reconciliation_problems stats tasks throughput"
     ),
     "statements": (
-        "actions append_only apps blocks bucketing buckets coverage covered_days decoding document_terms "
-        "documents export_1c field_values findings importing keys line_posting lines listing match_sql "
-        "matching models pairing period_proof posting_conditions proof reading rejecting report retention "
-        "schemas settling standing statement_proof suspects tasks turnover upload_view webhook_terms "
+        "actions append_only apps blocks bucketing buckets coverage covered_days day_totals decoding "
+        "document_terms documents export_1c field_values findings importing keys line_posting lines listing "
+        "match_sql matching models pairing period_proof posting_conditions proof reading rejecting report "
+        "retention schemas settling standing statement_proof suspects tasks upload_view webhook_terms "
         "withdrawal"
     ),
     "statements/admin": (
@@ -66,7 +66,7 @@ MODULES = {
         "admin admin_lookups apps best_effort cli client_ip days delivery_auth groups http iso8601 "
         "listen_address log_throttle period_form svg"
     ),
-    "core/db": "clock insert_select lookups pk_by_time transactions",
+    "core/db": "clock insert_select lookups pk_by_time snapshot transactions",
     "core/db/mysql_backend": "base hosts",
     "core/db/sqlite_backend": "base",
     "core/observability": "logging prometheus_multiprocess redaction sentry setup tracing",
@@ -157,7 +157,7 @@ MONEY_MODULES = [
         "statements/settling.py",
         "worker/merging.py",
     ),
-    *("statements/period_proof.py", "statements/statement_proof.py", "statements/turnover.py"),
+    *("statements/period_proof.py", "statements/statement_proof.py", "statements/day_totals.py"),
     *("statements/admin/amounts.py", "statements/admin/reconciliation_page.py"),
 ]
 

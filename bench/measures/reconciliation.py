@@ -161,7 +161,7 @@ def _open(client: Client, path: str) -> float:
 
 
 def _paths(client: Client) -> Iterator[str]:
-    """Yield the front page, the dashboard, the calendar, and the lists of lines of a month and of a day."""
+    """Yield the front page, the calendar, and the lists of lines of a year, of a month and of a day."""
     account = OwnAccount.objects.get().pk
     yield reverse("admin:index")
     yield reverse("admin:statements_ownaccount_change", args=[account])
@@ -171,7 +171,8 @@ def _paths(client: Client) -> Iterator[str]:
     yield reverse("admin:statements_statementline_change", args=[StatementLine.objects.earliest("pk").pk])
     page = reverse("admin:statements_reconciliation")
     yield page
-    for days in ("first=2023-12-31&last=2023-12-31", "first=2023-12-01&last=2023-12-31"):
+    for first in ("2023-12-31", "2023-12-01", "2023-01-01"):
+        days = f"first={first}&last=2023-12-31"
         for bucket in ("", *buckets.LINE_BUCKETS, *buckets.WEBHOOK_BUCKETS):
             yield f"{page}?{days}&bucket={Bucket(bucket).value}"
         yield f"{page}?{days}&account={account}"

@@ -46,6 +46,7 @@ GRANT SELECT, INSERT, UPDATE, DELETE, CREATE ON statements_proposal TO 'prihod'@
 GRANT SELECT, INSERT, UPDATE, DELETE, CREATE ON statements_decision TO 'prihod'@'%';
 GRANT SELECT, INSERT, UPDATE, CREATE ON statements_actionitem TO 'prihod'@'%';
 GRANT SELECT, INSERT, DELETE, CREATE ON statements_nightlyreconciliation TO 'prihod'@'%';
+GRANT SELECT, INSERT, DELETE, CREATE ON statements_daytotal TO 'prihod'@'%';
 
 -- Heartbeats, leases and the checkpoints of tasks.
 GRANT SELECT, INSERT, UPDATE, DELETE, CREATE ON worker_heartbeat TO 'prihod'@'%';
@@ -120,6 +121,7 @@ REVOKE CREATE ON statements_proposal FROM 'prihod'@'%';
 REVOKE CREATE ON statements_decision FROM 'prihod'@'%';
 REVOKE CREATE ON statements_actionitem FROM 'prihod'@'%';
 REVOKE CREATE ON statements_nightlyreconciliation FROM 'prihod'@'%';
+REVOKE CREATE ON statements_daytotal FROM 'prihod'@'%';
 REVOKE CREATE ON worker_heartbeat FROM 'prihod'@'%';
 REVOKE CREATE ON monitoring_minutethroughput FROM 'prihod'@'%';
 REVOKE CREATE ON worker_checkpoint FROM 'prihod'@'%';

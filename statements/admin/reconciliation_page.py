@@ -10,9 +10,10 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext, pgettext
 
 from core.admin import may_view
+from core.db.snapshot import snapshot
 from ingest.models import Webhook
 from ledger.money import format_rubles, group_digits
-from statements import buckets, listing
+from statements import buckets, day_totals, listing
 from statements.admin.amounts import format_amount, group_account
 from statements.admin.bucket_buttons import Button, button_of, row_buttons
 from statements.admin.bucket_texts import EXPLANATIONS
@@ -69,14 +70,16 @@ class Term:
         return format_rubles(self.kopecks if self.bucket in _ADDED else -self.kopecks)
 
 
+@snapshot()
 def context(request: HttpRequest) -> dict[str, Any]:
-    """Return the template's context; webhooks only for a viewer who may see them."""
+    """Return the template's context, as of one moment; webhooks only for a viewer who may see them."""
     accounts = list(OwnAccount.objects.order_by("number"))
     choice, form = choose(request.GET, accounts)
     shown = [choice.account] if choice.account else accounts
     proofs = [(account, prove(account, choice.period, today())) for account in shown]
-    totals = buckets.totals(choice.scope)
-    identity = buckets.identity(choice.scope, totals, buckets.COPIES)
+    sums = day_totals.merged(proof.sums for _account, proof in proofs)
+    totals = buckets.totals(choice.scope, sums)
+    identity = buckets.identity(choice.scope, totals, sums)
     rows = list(_rows(request, choice, totals))
     waiting = [row for row in rows if row.waits]
     return {
@@ -89,7 +92,7 @@ def context(request: HttpRequest) -> dict[str, Any]:
         "identity": _identity_context(choice, identity),
         "rows": rows,
         "of_all_accounts": OF_WEBHOOKS_ONLY,
-        "undecided": buckets.lines(choice.scope, Bucket.UNDECIDED)[:1],
+        "undecided": Bucket.UNDECIDED in sums,
         **_list_context(request, choice),
     }
 

@@ -479,10 +479,7 @@ class Migration(migrations.Migration):
         ),
         migrations.AddIndex(
             model_name="statementline",
-            index=models.Index(
-                fields=["account", "booked_on", "id", "side", "is_withdrawn", "is_reversal", "kopecks"],
-                name="line_day",
-            ),
+            index=models.Index(fields=["account", "booked_on"], name="line_day"),
         ),
         migrations.AddIndex(
             model_name="statementline",
@@ -595,6 +592,38 @@ class Migration(migrations.Migration):
             options={
                 "verbose_name": "nightly reconciliation",
                 "verbose_name_plural": "nightly reconciliations",
+            },
+        ),
+        migrations.CreateModel(
+            name="DayTotal",
+            fields=[
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("day", models.DateField()),
+                ("bucket", models.CharField(max_length=18)),
+                ("lines", models.PositiveIntegerField()),
+                ("kopecks", models.BigIntegerField()),
+                ("ledger", models.BigIntegerField()),
+                ("received", models.BigIntegerField()),
+                ("paid", models.BigIntegerField()),
+                (
+                    "account",
+                    models.ForeignKey(
+                        db_index=False,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="+",
+                        to="statements.ownaccount",
+                    ),
+                ),
+            ],
+            options={
+                "constraints": [
+                    models.UniqueConstraint(fields=("account", "day", "bucket"), name="day_total_unique")
+                ],
             },
         ),
         migrations.CreateModel(

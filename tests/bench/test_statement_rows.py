@@ -9,17 +9,19 @@ from django.db import connection
 from bench.database import require_consistent_ledger
 from bench.generator import Group, fill_ledger
 from bench.statement_rows import ORGANIZATIONS, add_account, file_of, fill_lines
-from statements import buckets, coverage, listing
+from statements import buckets, coverage, day_totals, listing
 from statements.buckets import Scope
+from statements.coverage import Period
 from statements.importing import import_statement
 from statements.matching import match
-from statements.models import Bucket
+from statements.models import Bucket, OwnAccount
 from tests.harness.wait import wait_until
 from tests.row_counts import count_rows_read
 from tests.statements.files import OWN
 
 # By a matching without anything new: twice 5000 to find webhooks that committed late, and what is unsettled.
 ROWS_READ_MAX = 20_000
+SUMS_ROWS_READ_MAX = 8_000  # the days of 5004 lines, without their matches and webhooks
 pytestmark = pytest.mark.usefixtures("sequences")
 
 
@@ -46,6 +48,8 @@ def test_rows_and_files_are_explained_by_the_generated_webhooks() -> None:
     assert buckets.identity(Scope()).unexplained == 0
     assert list(coverage.breaks()) == []
     wait_until(lambda: unpurged() == 0, "purged")
+    year = Period(date(2023, 1, 1), date(2023, 12, 31))
+    assert count_rows_read(partial(day_totals.sums, OwnAccount.objects.get().pk, year)) < SUMS_ROWS_READ_MAX
     assert count_rows_read(match) < ROWS_READ_MAX
     for account in (None, OWN):
         page = partial(listing.lines_page, Scope(account), Bucket.MATCHED, None)

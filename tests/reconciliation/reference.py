@@ -1,10 +1,13 @@
-"""The matching rules as one loop over all pairs: slow, obvious, and independent of the product's SQL."""
+"""The matching rules and the sums of days as loops: slow, obvious, and independent of the product's SQL."""
 
 import re
 from collections.abc import Iterator
 from datetime import date, timedelta
 
-from statements.models import MatchKey, StatementLine
+from core.db.snapshot import snapshot
+from statements import day_totals
+from statements.day_totals import ByBucket, Read, Sums
+from statements.models import Bucket, DayTotal, Match, MatchKey, OwnAccount, Proposal, StatementLine
 
 
 def reference_matches() -> set[tuple[int, int, int]]:
@@ -48,3 +51,35 @@ def digits(number: str) -> str:
 
 def nearest(day: date, *days: date) -> int:
     return min(abs(day - other) for other in days) // timedelta(days=1)
+
+
+def assert_totals_are_right() -> None:
+    """The stored totals of each day are those of its lines, and what pages sum is that of all lines."""
+    with snapshot():
+        expected = sums_of_lines()
+        rows = DayTotal.objects.values_list("account_id", "day", "bucket", *Sums._fields)
+        stored: Read = {(account, day, Bucket(bucket)): Sums(*sums) for account, day, bucket, *sums in rows}
+        accounts = OwnAccount.objects.values_list("pk", flat=True)
+        summed = {account: day_totals.sums(account, day_totals.ALL_DAYS) for account in accounts}
+    days = {key[:2] for key in stored}
+    assert stored == {key: found for key, found in expected.items() if key[:2] in days}
+    total: dict[int, ByBucket] = {account: {} for account in summed}
+    for (account, _, bucket), found in expected.items():
+        total[account][bucket] = total[account].get(bucket, Sums()).plus(found)
+    assert summed == total
+
+
+def sums_of_lines() -> Read:
+    """Return the sums of each account, day and bucket, a line at a time."""
+    posted = dict(MatchKey.objects.filter(state="posted").values_list("pk", "kopecks"))
+    webhooks = dict(Proposal.objects.values_list("line_id", "webhook_id"))
+    webhooks |= dict(Match.objects.filter(live=True).values_list("line_id", "webhook_id"))
+    sums: Read = {}
+    for line in StatementLine.objects.all():
+        key = line.account_id, line.booked_on, Bucket(line.bucket)
+        moved = 0 if line.is_withdrawn else -line.kopecks if line.is_reversal else line.kopecks
+        received, paid = (moved, 0) if line.side == "in" else (0, moved)
+        ledger = posted.get(webhooks.get(line.pk, 0), 0)
+        found = Sums(1, line.credit_kopecks, ledger, received, paid)
+        sums[key] = sums.get(key, Sums()).plus(found)
+    return sums

@@ -17,6 +17,7 @@ from statements.importing import import_statement
 from statements.matching import match
 from statements.models import ActionItem, BankStatement, Bucket, OwnAccount, StatementLine
 from tests.factories import balances, make_organizations, make_webhook, terms
+from tests.reconciliation.reference import assert_totals_are_right
 from tests.reconciliation.scenarios import rubles
 from tests.statements.files import OWN, document, section, statement
 from worker.applying import apply_batch
@@ -89,8 +90,9 @@ def settle(kind: Kind, rows: actions.Rows) -> list[str]:
 
 def run(action: OperatorAction) -> list[str]:
     while operator_actions.run_chunk(action.pk, wait=True):
-        pass
+        assert_totals_are_right()
     match()  # as after the commit of the last chunk
+    assert_totals_are_right()
     items = ActionItem.objects.filter(action=action).order_by("pk")
     return [item.refusal or item.outcome for item in items]
 
@@ -103,6 +105,7 @@ def apply_and_match() -> None:
 def filled() -> dict[str, tuple[int, int]]:
     """Return the number and the sum of each bucket that is not empty; the identity holds."""
     assert buckets.identity(Scope()).unexplained == 0
+    assert_totals_are_right()
     totals = buckets.totals(Scope()).items()
     return {bucket.value: (total.count, total.kopecks) for bucket, total in totals if total.count}
 

@@ -3,7 +3,7 @@
 import pytest
 
 from ingest.models import OperatorAction
-from statements import actions
+from statements import actions, day_totals
 from statements.matching import match, match_if_due
 from statements.models import Bucket, StatementLine
 from statements.tasks import MATCH_TASK, match_changed, request_matching
@@ -45,7 +45,7 @@ def test_matching_follows_the_posting(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_matching_runs_without_a_broker(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ingest.doorbell.ring_now", lambda task: False)
     import_lines(line("0033003303", "1", 10_00), came_in=10_00)
-    StatementLine.objects.update(bucket=Bucket.UNDECIDED)
+    day_totals.undecide(StatementLine.objects.all())
 
     request_matching()
 
@@ -56,7 +56,7 @@ def test_matching_runs_without_a_broker(monkeypatch: pytest.MonkeyPatch) -> None
 def test_matching_that_another_one_made_superfluous_does_nothing() -> None:
     """It found itself due, and waited for the other one's locks."""
     import_lines(line("0033003303", "1", 10_00), came_in=10_00)
-    StatementLine.objects.update(bucket=Bucket.UNDECIDED)
+    day_totals.undecide(StatementLine.objects.all())
 
     match(is_needed=lambda: False)
 
