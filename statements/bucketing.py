@@ -11,7 +11,9 @@ from statements.match_sql import (
     DECIDED,
     LINE_ORDER,
     LINES,
+    UNMATCHED,
     UNSETTLED_OR_NEW,
+    by_index,
     execute,
     near_condition,
     proposals,
@@ -60,7 +62,7 @@ def _decide_lines() -> None:
     )
     excluded = f"{DECIDED} d.line_id = statements_statementline.id AND d.kind = '{Decision.Kind.EXCLUDED}'"
     execute(
-        "UPDATE statements_statementline SET bucket = CASE"
+        f"UPDATE statements_statementline{by_index('line_open')} SET bucket = CASE"
         " WHEN inn IS NULL THEN 'excluded'"
         " WHEN is_reversal = TRUE THEN 'reversed_by_bank'"
         f" WHEN EXISTS ({kept}) THEN 'kept'"
@@ -91,11 +93,11 @@ def _decide_webhooks(parameters: dict[str, Any]) -> None:
     matched = "SELECT 1 FROM statements_match m WHERE m.live = TRUE AND m.webhook_id ="
     proposed = "SELECT p.bucket FROM statements_proposal p WHERE p.webhook_id ="
     execute(
-        "UPDATE statements_matchkey SET bucket = CASE"
+        f"UPDATE statements_matchkey{by_index('key_bucket')} SET bucket = CASE"
         f" WHEN EXISTS ({matched} statements_matchkey.webhook_id) THEN 'matched'"
         " WHEN state <> 'posted' OR day < %(from_day)s THEN 'outside'"
         f" ELSE COALESCE(({proposed} statements_matchkey.webhook_id), 'awaiting_statement') END"
-        " WHERE bucket <> 'matched' AND (bucket = '' OR day >= %(from_day)s)",
+        f" WHERE bucket = '' OR ({UNMATCHED})",
         parameters,
     )
     awaiting = MatchKey.objects.filter(bucket=Bucket.AWAITING_STATEMENT)

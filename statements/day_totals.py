@@ -18,7 +18,7 @@ from django.db import transaction
 from django.db.models import QuerySet, Sum
 
 from statements.coverage import Period
-from statements.match_sql import UNSETTLED_LINE, rows
+from statements.match_sql import UNSETTLED_LINE, by_index, rows
 from statements.models import Bucket, DayTotal, OwnAccount, StatementLine
 
 log = structlog.get_logger(__name__)
@@ -53,7 +53,7 @@ _READ = (
     " COUNT(*), SUM(l.credit_kopecks), COALESCE(SUM(k.kopecks), 0),"
     f" SUM(CASE WHEN l.side = 'in' THEN {_MOVED} ELSE 0 END),"
     f" SUM(CASE WHEN l.side = 'out' THEN {_MOVED} ELSE 0 END)"
-    " FROM statements_statementline l"
+    " FROM statements_statementline l{hint}"
     " LEFT JOIN statements_match m ON m.line_id = l.id AND m.live = TRUE"
     " LEFT JOIN statements_proposal p ON p.line_id = l.id"
     " LEFT JOIN statements_matchkey k ON k.webhook_id = COALESCE(m.webhook_id, p.webhook_id)"
@@ -98,9 +98,9 @@ def drop(days: Iterable[tuple[int, date]]) -> None:
 @contextmanager
 def dropping_changed() -> Iterator[None]:
     """Delete the totals of days whose lines a matching decides in another way than before."""
-    before = _select(_DECIDED_AGAIN, {})
+    before = _select(_DECIDED_AGAIN, {}, by_index("line_open"))
     yield
-    after = _select(_DECIDED_AGAIN, {})
+    after = _select(_DECIDED_AGAIN, {}, by_index("line_open"))
     drop({(account, day) for (account, day, _bucket), _ in before.items() ^ after.items()})
 
 
@@ -185,8 +185,9 @@ def _read(account: int, period: Period) -> Read:
     return _select(_OF_ACCOUNT, {"account": account, "first": period.first, "last": period.last})
 
 
-def _select(condition: str, parameters: dict[str, Any]) -> Read:
+def _select(condition: str, parameters: dict[str, Any], hint: str = "") -> Read:
+    sql = _READ.format(condition=condition, hint=hint)
     return {
         (account, day, Bucket(bucket)): Sums(*map(int, figures))
-        for account, day, bucket, *figures in rows(_READ.format(condition=condition), parameters)
+        for account, day, bucket, *figures in rows(sql, parameters)
     }

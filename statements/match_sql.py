@@ -15,7 +15,7 @@ Columns = Mapping[str, tuple[str, str]]  # name → expression of a line, and of
 
 NEAR_DAYS_MAX = 5  # between document date and booking, over the longest holidays
 
-_MATCHED = "SELECT 1 FROM statements_match m WHERE m.live = TRUE AND"
+_MATCHED = "SELECT m.id FROM statements_match m WHERE m.live = TRUE AND"
 DECIDED = "SELECT 1 FROM statements_decision d WHERE"
 _PROPOSED = "SELECT 1 FROM statements_proposal p WHERE"
 _OUTSIDE = (
@@ -23,23 +23,27 @@ _OUTSIDE = (
     " WHERE a.id = statements_statementline.account_id AND statements_statementline.booked_on >= a.since"
     " AND (a.until IS NULL OR statements_statementline.booked_on <= a.until))"
 )
-_UNSETTLED = ", ".join(f"'{bucket}'" for bucket in Bucket if bucket not in {Bucket.MATCHED, Bucket.OUTSIDE})
-# By the index of bucket and INN, as most lines are matched, or debits, which have no INN.
+
+
+def _listed(*excluded: Bucket) -> str:
+    return ", ".join(f"'{bucket}'" for bucket in Bucket if bucket not in excluded)
+
+
+_UNSETTLED = _listed(Bucket.MATCHED, Bucket.OUTSIDE)
+# The index line_open has these, while most lines are matched, or debits, which have no INN.
 UNSETTLED = f"bucket IN ({_UNSETTLED}) AND inn IS NOT NULL"
 UNSETTLED_OR_NEW = f"(bucket = '' OR {UNSETTLED})"
 
 # Lines and webhooks that are free to be matched. No join of accounts: from one account a server would begin,
-# and read all its lines.
+# and read all its lines. No NOT EXISTS of matches: for that MariaDB may read all matches.
 UNSETTLED_LINE = f"l.bucket IN ({_UNSETTLED}) AND l.inn IS NOT NULL"
 OPEN_LINE = (
     f"{UNSETTLED_LINE} AND l.is_reversal = FALSE"
-    f" AND NOT EXISTS ({_MATCHED} m.line_id = l.id)"
+    f" AND ({_MATCHED} m.line_id = l.id) IS NULL"
     f" AND NOT EXISTS ({DECIDED} d.line_id = l.id AND d.kind = '{Decision.Kind.SEPARATED}')"
 )
-OPEN_KEY = (
-    "k.state <> 'none' AND k.bucket <> 'matched' AND k.day >= %(from_day)s"
-    f" AND NOT EXISTS ({_MATCHED} m.webhook_id = k.webhook_id)"
-)
+UNMATCHED = f"bucket IN ({_listed(Bucket.MATCHED)}) AND day >= %(from_day)s"  # webhooks of key_bucket
+OPEN_KEY = f"{UNMATCHED} AND k.state <> 'none' AND ({_MATCHED} m.webhook_id = k.webhook_id) IS NULL"
 UNPROPOSED_LINE = (
     f"{OPEN_LINE} AND NOT EXISTS ({_PROPOSED} p.line_id = l.id) AND NOT EXISTS ({DECIDED} d.line_id = l.id)"
 )
@@ -56,24 +60,36 @@ LINE_ORDER = "l.booked_on, l.position, l.fingerprint, l.ordinal, l.id"
 
 
 class Payer(NamedTuple):
-    """How a line's payer and a webhook's are compared: expressions that must be equal, and a condition."""
+    """How a line's payer and a webhook's are compared: expressions that must be equal, and conditions."""
 
     line_inn: str
     key_inn: str
-    condition: str = "TRUE"
+    line: str = "TRUE"
+    key: str = "TRUE"
 
 
+_SUSPENSE = "l.inn LIKE '@%%'"
 PAYERS = (
     Payer("l.inn", "k.inn"),
     # Assigned from suspense to an organization, while the statement doesn't say to which.
-    Payer("l.inn", "k.notified_inn", "k.notified_inn LIKE '@%%' AND k.notified_inn <> k.inn"),
+    Payer("l.inn", "k.notified_inn", _SUSPENSE, "k.notified_inn LIKE '@%%' AND k.notified_inn <> k.inn"),
     # Posted to suspense by a source that doesn't say to which account the money came.
-    Payer(
-        "CASE WHEN l.inn LIKE '@%%' THEN '@unknown' END",
-        "k.notified_inn",
-        "k.notified_inn = '@unknown'",
-    ),
+    Payer("'@unknown'", "k.notified_inn", _SUSPENSE, "k.notified_inn = '@unknown'"),
 )
+
+
+def by_index(name: str) -> str:
+    """Return the hint to read a table by its index `name`.
+
+    MySQL and MariaDB would read all lines instead, once a large file is imported: its lines are many, and
+    entries of lines that were just matched count until the purge. SQLite takes the index.
+    """
+    return f" FORCE INDEX ({name})" if connection.vendor == "mysql" else ""
+
+
+def joined_in_order() -> str:
+    """Return the JOIN whose left side is read first, on any server."""
+    return "STRAIGHT_JOIN" if connection.vendor == "mysql" else "CROSS JOIN"
 
 
 def numbered(partition: str, order: str) -> str:
@@ -85,8 +101,8 @@ def exact_matches(rank: int, number: str, payer: Payer) -> str:
     terms = {**_payer_and_amount(payer), "number": (f"l.{number}", f"k.{number}"), "day": ("l.date", "k.day")}
     rows = _numbered_rows(
         terms,
-        f"{OPEN_LINE} AND l.{number} IS NOT NULL",
-        f"{OPEN_KEY} AND {payer.condition} AND k.{number} IS NOT NULL",
+        f"{OPEN_LINE} AND {payer.line} AND l.{number} IS NOT NULL",
+        f"{OPEN_KEY} AND {payer.key} AND k.{number} IS NOT NULL",
     )
     return (
         "INSERT INTO statements_match (line_id, webhook_id, `rank`, live, action_id)"
@@ -113,32 +129,36 @@ def _numbered_rows(terms: Columns, line: str, key: str, **others: tuple[str, str
     )
     of_lines, of_keys = selected
     return (
-        f"SELECT {of_lines}, l.id AS line_id, NULL AS webhook_id FROM {LINES} WHERE {line}"
-        f" UNION ALL SELECT {of_keys}, NULL AS line_id, k.webhook_id FROM {KEYS} WHERE {key}"
+        f"SELECT {of_lines}, l.id AS line_id, NULL AS webhook_id"
+        f" FROM {LINES}{by_index('line_open')} WHERE {line}"
+        f" UNION ALL SELECT {of_keys}, NULL AS line_id, k.webhook_id"
+        f" FROM {KEYS}{by_index('key_bucket')} WHERE {key}"
     )
 
 
 def set_outside_aside() -> None:
     """Set the bucket of lines that are withdrawn or outside the days of their account."""
     execute(
-        f"UPDATE statements_statementline SET bucket = 'outside' WHERE {UNSETTLED_OR_NEW} AND ({_OUTSIDE})",
+        f"UPDATE statements_statementline{by_index('line_open')} SET bucket = 'outside'"
+        f" WHERE {UNSETTLED_OR_NEW} AND ({_OUTSIDE})",
         {},
     )
 
 
-def mark_matched() -> None:
+def mark_matched(parameters: dict[str, Any]) -> None:
     """Set the bucket of what ranks 1 and 2 found, so that later statements read only the rest."""
     found = f"{_MATCHED} m.`rank` IN ({Match.Rank.NUMBER}, {Match.Rank.DIGITS}) AND"
     posted = "SELECT 1 FROM statements_matchkey k WHERE k.webhook_id = m.webhook_id AND k.state = 'posted'"
     execute(
-        f"UPDATE statements_statementline SET bucket = 'matched' WHERE {UNSETTLED}"
+        f"UPDATE statements_statementline{by_index('line_open')} SET bucket = 'matched'"
+        f" WHERE {UNSETTLED}"
         f" AND EXISTS ({found} m.line_id = statements_statementline.id AND EXISTS ({posted}))",
         {},
     )
     execute(
-        "UPDATE statements_matchkey SET bucket = 'matched' WHERE bucket <> 'matched'"
+        f"UPDATE statements_matchkey{by_index('key_bucket')} SET bucket = 'matched' WHERE {UNMATCHED}"
         f" AND EXISTS ({found} m.webhook_id = statements_matchkey.webhook_id)",
-        {},
+        parameters,
     )
 
 
@@ -150,8 +170,8 @@ def near_candidates(payer: Payer) -> str:
     terms = {**_payer_and_amount(payer), "number": ("l.digits_key", "k.digits_key")}
     rows = _numbered_rows(
         terms,
-        f"{OPEN_LINE} AND l.digits_key IS NOT NULL",
-        f"{OPEN_KEY} AND {payer.condition} AND k.digits_key IS NOT NULL",
+        f"{OPEN_LINE} AND {payer.line} AND l.digits_key IS NOT NULL",
+        f"{OPEN_KEY} AND {payer.key} AND k.digits_key IS NOT NULL",
         day=(_day_number("l.date"), _day_number("k.day")),
         booked_on=(_day_number("l.booked_on"), _day_number("k.day")),
     )

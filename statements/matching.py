@@ -10,7 +10,7 @@ Money has no tolerance, and payers are never mixed. What is left is proposed to 
 that something new may change are taken back and found again.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import Any
@@ -21,7 +21,7 @@ from django.db.models import Exists, OuterRef, QuerySet
 from core.days import shifted
 from core.db import transactions
 from statements import bucketing, day_totals, match_sql, suspects, webhook_terms
-from statements.match_sql import PAYERS, UNSETTLED, execute, rows
+from statements.match_sql import LINES, PAYERS, UNMATCHED, UNSETTLED, by_index, execute, joined_in_order, rows
 from statements.models import ActionItem, Bucket, Match, MatchKey, OwnAccount, Proposal, StatementLine
 from statements.pairing import Candidate, pair_nearest
 
@@ -108,23 +108,22 @@ def _reset() -> None:
 def _take_back(parameters: dict[str, Any]) -> None:
     """Delete proposals, and the automatic matches that compete with a line or webhook that is not settled."""
     Proposal.objects.all().delete()
-    columns = "inn, kopecks, digits_key"
+    columns, join = "inn, kopecks, digits_key", joined_in_order()
+    keys = f"statements_matchkey{by_index('key_bucket')} WHERE {UNMATCHED} AND state <> 'none'"
     unsettled = (
-        f"SELECT {columns} FROM statements_statementline WHERE {UNSETTLED}"
-        f" UNION SELECT {columns} FROM statements_matchkey"
-        " WHERE state <> 'none' AND bucket <> 'matched' AND day >= %(from_day)s"
-        " UNION SELECT notified_inn, kopecks, digits_key FROM statements_matchkey"
-        " WHERE state <> 'none' AND bucket <> 'matched' AND day >= %(from_day)s AND notified_inn <> inn"
+        f"SELECT {columns} FROM statements_statementline{by_index('line_open')} WHERE {UNSETTLED}"
+        f" UNION SELECT {columns} FROM {keys}"
+        f" UNION SELECT notified_inn, kopecks, digits_key FROM {keys} AND notified_inn <> inn"
     )
     found = rows(
-        f"SELECT m.id, m.line_id, m.webhook_id FROM ({unsettled}) u JOIN statements_statementline l"
+        f"SELECT m.id, m.line_id, m.webhook_id FROM ({unsettled}) u {join} {LINES}"
         " ON l.inn = u.inn AND l.kopecks = u.kopecks AND l.digits_key = u.digits_key"
-        " JOIN statements_match m ON m.line_id = l.id AND m.live = TRUE AND m.`rank` IN (1, 2, 3)",
+        f" {join} statements_match m ON m.line_id = l.id AND m.live = TRUE AND m.`rank` IN (1, 2, 3)",
         parameters,
     )
-    withdrawn = _of_withdrawn_lines().filter(rank__in=Match.AUTOMATIC)
-    found = [*found, *withdrawn.values_list("pk", "line_id", "webhook_id")]
-    _undo_withdrawn()
+    withdrawn = _of_withdrawn_lines()
+    found = [*found, *(match[:3] for match in withdrawn if match[3] in Match.AUTOMATIC)]
+    _undo({match: webhook for match, _, webhook, rank in withdrawn if rank not in Match.AUTOMATIC})
     for start in range(0, len(found), ROWS_AT_ONCE):
         matches, lines, webhooks = zip(*found[start : start + ROWS_AT_ONCE], strict=True)
         Match.objects.filter(pk__in=matches).delete()
@@ -132,25 +131,26 @@ def _take_back(parameters: dict[str, Any]) -> None:
         MatchKey.objects.filter(pk__in=webhooks).update(bucket=Bucket.UNDECIDED)
 
 
-def _of_withdrawn_lines() -> QuerySet[Match]:
-    """Return the live matches of lines that were withdrawn since the last matching: they are undecided."""
-    return Match.objects.filter(live=True, line__is_withdrawn=True, line__bucket=Bucket.UNDECIDED)
+def _of_withdrawn_lines() -> Sequence[tuple[int, int, int, int]]:
+    """Return match, line, webhook and rank of the lines that were withdrawn since the last matching."""
+    return rows(
+        f"SELECT m.id, m.line_id, m.webhook_id, m.`rank` FROM {LINES}{by_index('line_open')}"
+        " JOIN statements_match m ON m.line_id = l.id AND m.live = TRUE"
+        " WHERE l.bucket = '' AND l.is_withdrawn = TRUE",
+        {},
+    )
 
 
-def _undo_withdrawn() -> None:
-    """Undo the operators' matches of lines that the bank withdrew."""
-    matches = _of_withdrawn_lines().exclude(rank__in=Match.AUTOMATIC)
-    undone = dict(matches.values_list("pk", "webhook_id"))
-    Match.objects.filter(pk__in=undone).update(live=None)
-    MatchKey.objects.filter(pk__in=undone.values()).update(bucket=Bucket.UNDECIDED)
+def _undo(matches: Mapping[int, int]) -> None:
+    """Undo operators' matches, which are given with their webhooks: the bank withdrew their lines."""
+    Match.objects.filter(pk__in=matches).update(live=None)
+    MatchKey.objects.filter(pk__in=matches.values()).update(bucket=Bucket.UNDECIDED)
 
 
 def _find(parameters: dict[str, Any]) -> dict[int, int]:
     by_rank = {}
     for rank, number in ((Match.Rank.NUMBER, "number_key"), (Match.Rank.DIGITS, "digits_key")):
-        found = (execute(match_sql.exact_matches(rank, number, payer), parameters) for payer in PAYERS)
-        by_rank[rank.value] = sum(found)
-        match_sql.mark_matched()
+        by_rank[rank.value] = _match_exactly(rank, number, parameters)
     candidates = [
         [Candidate._make(row) for row in rows(match_sql.near_candidates(payer), parameters)]
         for payer in PAYERS
@@ -159,3 +159,12 @@ def _find(parameters: dict[str, Any]) -> dict[int, int]:
     matches = (Match(line_id=line, webhook_id=webhook, rank=Match.Rank.NEAR) for line, webhook in pairs)
     by_rank[Match.Rank.NEAR.value] = len(Match.objects.bulk_create(matches, batch_size=ROWS_AT_ONCE))
     return by_rank
+
+
+def _match_exactly(rank: Match.Rank, number: str, parameters: dict[str, Any]) -> int:
+    found = 0
+    for payer in PAYERS:
+        if matches := execute(match_sql.exact_matches(rank, number, payer), parameters):
+            match_sql.mark_matched(parameters)
+        found += matches
+    return found
