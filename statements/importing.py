@@ -18,6 +18,7 @@ from django.utils import timezone
 
 from core.days import is_plausible
 from core.db import transactions
+from core.db.insert_rows import insert_rows
 from statements import day_totals, reading
 from statements.coverage import Period
 from statements.lines import FoundLine, LineKey, lines_of, new_line
@@ -230,11 +231,8 @@ def _lower_positions(lines: Iterable[FoundLine], stored: Stored) -> None:
 
 
 def _store_sightings(statement: BankStatement, lines: Iterable[FoundLine], stored: Stored) -> None:
-    for part in _parts(lines):
-        LineSighting.objects.bulk_create(
-            LineSighting(line_id=stored[line.key][0], statement=statement, position=line.document.index)
-            for line in part
-        )
+    rows = ((stored[line.key][0], statement.pk, line.document.index) for line in lines)
+    insert_rows(LineSighting, ("line_id", "statement_id", "position"), rows)
 
 
 def _periods(

@@ -3,12 +3,13 @@
 The request path never writes that table: storing a webhook costs the same with and without reconciliation.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from django.conf import settings
 from django.db.models import F, Max, OuterRef, QuerySet, Subquery
 
+from core.db.insert_rows import Value, insert_rows
 from ingest.models import Webhook
 from ingest.number_keys import digits_key, number_key
 from ledger.models import Payment, Replacement
@@ -19,6 +20,10 @@ ROWS_AT_ONCE = 1000
 # A webhook may be committed after others with larger keys, within milliseconds.
 LATE_COMMITS_MAX = 20_000
 
+_COLUMNS = (
+    *("webhook_id", "payment_id", "notified_inn", "inn", "kopecks"),
+    *("number_key", "digits_key", "day", "state", "bucket"),
+)
 OPEN = [Webhook.Status.RECEIVED, Webhook.Status.FAILED, Webhook.Status.HELD]
 _PAYMENT = Subquery(
     Payment.objects.filter(operation_id=OuterRef("operation_id"), kind=Payment.Kind.PAYMENT).values("pk")
@@ -30,7 +35,7 @@ def add_new() -> int:
     last = MatchKey.objects.aggregate(key=Max("pk"))["key"] or 0
     added = 0
     for rows in _pages(Webhook.objects.filter(match_key__isnull=True), last - LATE_COMMITS_MAX):
-        MatchKey.objects.bulk_create(map(_key, rows), ignore_conflicts=True)
+        insert_rows(MatchKey, _COLUMNS, map(_key, rows), ignore_conflicts=True)
         added += len(rows)
     return added
 
@@ -43,19 +48,12 @@ def _pages(webhooks: QuerySet[Webhook], after: int) -> Iterator[list[tuple[Any, 
         after = rows[-1][0]
 
 
-def _key(row: tuple[Any, ...]) -> MatchKey:
+def _key(row: tuple[Any, ...]) -> Sequence[Value]:
     pk, inn, kopecks, number, at, status, payment_id = row
-    return MatchKey(
-        webhook_id=pk,
-        payment_id=payment_id if status == Webhook.Status.APPLIED else None,
-        notified_inn=inn,
-        inn=inn,
-        kopecks=kopecks,
-        number_key=number_key(number),
-        digits_key=digits_key(number),
-        day=at.astimezone(settings.STATEMENT_TIME_ZONE).date(),
-        state=_state(status),
-    )
+    payment = payment_id if status == Webhook.Status.APPLIED else None
+    day = at.astimezone(settings.STATEMENT_TIME_ZONE).date().isoformat()
+    keys = number_key(number), digits_key(number)
+    return pk, payment, inn, inn, kopecks, *keys, day, _state(status).value, Bucket.UNDECIDED.value
 
 
 def _state(status: str) -> MatchKey.State:

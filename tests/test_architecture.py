@@ -66,7 +66,7 @@ MODULES = {
         "admin admin_lookups apps best_effort cli client_ip days delivery_auth groups http iso8601 "
         "listen_address log_throttle period_form svg"
     ),
-    "core/db": "clock insert_select lookups pk_by_time snapshot transactions",
+    "core/db": "clock insert_rows insert_select lookups pk_by_time snapshot transactions",
     "core/db/mysql_backend": "base hosts",
     "core/db/sqlite_backend": "base",
     "core/observability": "logging prometheus_multiprocess redaction sentry setup tracing",
