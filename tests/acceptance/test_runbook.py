@@ -117,6 +117,7 @@ def test_every_other_name_exists_in_the_code() -> None:
             "limit_req",
             "event_scheduler",
         ),
+        "SHOW GLOBAL STATUS LIKE 'wsrep_flow_control_sent'",
         "Out of disk space",
         *(
             "systemctl start mariadb",
