@@ -39,7 +39,7 @@ def payment(seq: int, inn: str = ROMASHKA) -> Any:
 def add_entry(seq: int, like: int) -> None:
     """Insert another entry with the payment and amounts of entry `like`."""
     copy = entry(like).get()
-    copy.pk, copy.seq = BalanceLog.objects.count() + 1000, seq
+    copy.pk, copy.seq = BalanceLog.objects.latest("pk").pk + 1, seq  # the tables have no keys here
     copy.save(force_insert=True)
 
 
