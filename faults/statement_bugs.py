@@ -45,7 +45,7 @@ def _matched_with_tolerance() -> None:
     exact = match_sql.near_candidates
 
     def near_candidates(payer: Payer) -> str:
-        return re.sub(r"\b([lk])\.kopecks", r"(\1.kopecks | 1)", exact(payer))
+        return re.sub(r"\b([lk])\.kopecks", r"(\1.kopecks | 1023)", exact(payer))
 
     match_sql.near_candidates = near_candidates
 
