@@ -22,7 +22,7 @@ run: ## start web, worker and scheduler, and print example commands; Ctrl-C stop
 	$(SET_UP) .venv/.base $(if $(filter mysql:%,$(DATABASE_URL)),.venv/.mysql)
 	exec $(IN_VENV) -m devtools.run
 
-test-fast: ## a minute: tests that start no program, on SQLite
+test-fast: ## two or three minutes: tests that start no program, on SQLite
 	$(SET_UP) .venv/.dev
 	$(IN_VENV) -m tests sqlite -- -m "unit or db" $(TESTS)
 
