@@ -110,8 +110,8 @@ def check() -> NightlyReconciliation | None:
     if not is_used():
         return None
     yesterday = today() - ONE_DAY
-    unexplained = _unexplained(yesterday) or day_totals.repair()
-    waiting = unsettled(Scope(last=yesterday))
+    wrong_totals = day_totals.repair()
+    unexplained, waiting = _unexplained(yesterday) or wrong_totals, unsettled(Scope(last=yesterday))
     saved = NightlyReconciliation.objects.create(
         unexplained=unexplained, differences=waiting.count, kopecks=waiting.kopecks
     )

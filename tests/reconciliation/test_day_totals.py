@@ -111,6 +111,17 @@ def test_night_finds_wrong_totals_and_deletes_them(field: str) -> None:
     assert_totals_are_right()
 
 
+@pytest.mark.django_db
+def test_wrong_totals_are_deleted_in_a_night_with_another_difference(monkeypatch: pytest.MonkeyPatch) -> None:
+    import_numbers([1, 2], "09:00:00")
+    DayTotal.objects.update(received=F("received") + 5)
+    monkeypatch.setattr(standing, "_unexplained", lambda _day: 7)
+
+    assert standing.check().unexplained == 7  # type: ignore[union-attr]
+
+    assert stored() == {}
+
+
 def banks_files() -> None:
     for number in range(ROUNDS):
         import_numbers([each for each in range(1, 9) if each % 3 != number % 3], f"1{number}:00:00")
