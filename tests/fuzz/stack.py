@@ -20,7 +20,6 @@ PRODUCTION = {
     "TBANK_BEARER_TOKENS": "only-for-the-fuzz-suite",
     "DELIVERY_RECORDS_MAX": str(RECORDS_MAX),
     "WORKER_PROCESSES": "1",
-    "WEB_PROCESSES": "1",
 }
 _READ_STATS = """
 import json
