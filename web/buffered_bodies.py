@@ -1,7 +1,8 @@
-"""Bodies are received before a thread has the request, so that slow clients can't occupy the threads."""
+"""A thread waits neither for a slow body, which is received before, nor for a connection that is lost."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
+from functools import partial
 from typing import Any
 
 Message = MutableMapping[str, Any]
@@ -17,7 +18,7 @@ class BufferedBodies:
     """Calls `application` with complete bodies. Longer ones than it buffers are served one at a time."""
 
     def __init__(self, application: Application) -> None:
-        self._application = application
+        self._application = partial(_call, application)
         self._long_body = asyncio.Semaphore(1)
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
@@ -33,6 +34,26 @@ class BufferedBodies:
             except ConnectionAbortedError:
                 return
             await self._application(scope, _replay(body, receive), send)
+
+
+async def _call(application: Application, scope: Message, receive: Receive, send: Send) -> None:
+    """Call `application`. Once `send` has raised, discard the rest of the response, then raise the same.
+
+    a2wsgi stops taking messages from its thread then, and the thread would wait forever.
+    """
+    failure: Exception | None = None
+
+    async def send_or_discard(message: Message) -> None:
+        nonlocal failure
+        if failure is None:
+            try:
+                await send(message)
+            except Exception as exc:  # noqa: BLE001 raised again below
+                failure = exc
+
+    await application(scope, receive, send_or_discard)
+    if failure is not None:
+        raise failure
 
 
 async def receive_body(receive: Receive, length: int) -> bytes:

@@ -25,7 +25,7 @@ import structlog
 from gunicorn.glogging import Logger
 from httptools import HttpParserUpgrade, HttpRequestParser
 from structlog.stdlib import ProcessorFormatter
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn_worker import UvicornWorker
 
 REQUEST_READ_SECONDS_MAX = 10.0  # for a complete request, from its first byte or the accepted connection
@@ -75,6 +75,7 @@ class BoundedProtocol(HttpToolsProtocol):
         super().__init__(*args, **kwargs)
         self.parser = UpgradeIgnoringParser(self)
         self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        self._running: RequestResponseCycle | None = None  # self.cycle may be one pipelined behind it
         self._deadline: asyncio.TimerHandle | None = None  # None: no request has begun
         self._head_bytes = 0
         self._refusal = HTTPStatus.BAD_REQUEST
@@ -95,6 +96,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_reading()
+        self._disconnect()
         super().connection_lost(exc)
         self._idle.pop(self, None)
 
@@ -214,9 +216,17 @@ class BoundedProtocol(HttpToolsProtocol):
             self._idle.pop(self, None)
 
     def abort(self) -> None:
-        if self.cycle is not None:
-            self.cycle.disconnected = True  # the application may be about to write
+        self._disconnect()
         self.transport.abort()
+
+    def _disconnect(self) -> None:
+        """Discard what the application is about to write, which uvloop's closed transport would raise for."""
+        if self._running is not None:
+            self._running.disconnected = True
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._running = cycle
+        super()._start_asgi_task(cycle, app)
 
 
 @lru_cache(CACHED_ADDRESSES_MAX)

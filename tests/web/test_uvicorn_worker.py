@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import uvloop
+from a2wsgi import WSGIMiddleware
 from uvicorn import Config
 from uvicorn.server import ServerState
 
@@ -266,5 +267,51 @@ def test_body_whose_client_ends_its_sending_is_passed_on(length: bytes) -> None:
             client.writer.write(b"POST /x HTTP/1.1\r\nHost: x\r\nContent-Length: %b\r\n\r\n{" % length)
             client.writer.write_eof()
             assert await client.answer() == (200, b"/x http {")
+
+    run(test)
+
+
+def test_lost_connection_discards_the_answer_to_the_first_of_two_requests() -> None:
+    """uvicorn marks only the last request, and uvloop raises when more is written for the first one."""
+
+    async def test() -> None:
+        client_left, is_written = asyncio.Event(), asyncio.Event()
+
+        async def app(scope: Message, receive: Receive, send: Send) -> None:
+            await client_left.wait()
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            for _ in range(20):
+                await send({"type": "http.response.body", "body": b"x", "more_body": True})
+                await asyncio.sleep(0.01)  # the first ones may still reach the kernel
+            is_written.set()
+
+        async with serving(app) as connect:
+            client = await connect()
+            client.writer.write(POST + GET)
+            await asyncio.sleep(0.05)
+            client.writer.transport.abort()
+            client_left.set()
+            await is_written.wait()
+
+    run(test)
+
+
+def test_thread_is_free_again_after_an_error_of_sending() -> None:
+    def wsgi_app(environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
+        start_response("200 OK", [("Content-Length", "100")])
+        return [b"x"] * 100  # more than the messages that a2wsgi queues
+
+    async def broken_send(message: Message) -> None:
+        raise ConnectionResetError
+
+    async def test() -> None:
+        threads = BufferedBodies(WSGIMiddleware(wsgi_app, workers=1))  # type: ignore[arg-type]
+
+        async def app(scope: Message, receive: Receive, send: Send) -> None:
+            await threads(scope, receive, send if scope["path"] == "/two" else broken_send)
+
+        async with serving(app) as connect:
+            assert await (await connect()).ask(POST) == (500, b"Internal Server Error")
+            assert await (await connect()).ask(GET) == (200, b"x" * 100)
 
     run(test)
