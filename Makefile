@@ -22,9 +22,9 @@ run: ## start web, worker and scheduler, and print example commands; Ctrl-C stop
 	$(SET_UP) .venv/.base $(if $(filter mysql:%,$(DATABASE_URL)),.venv/.mysql)
 	exec $(IN_VENV) -m devtools.run
 
-test-fast: ## two or three minutes: tests that start no program, on SQLite
+test-fast: ## one to three minutes: tests that start no program, on SQLite
 	$(SET_UP) .venv/.dev
-	$(IN_VENV) -m tests sqlite -- -m "unit or db" $(TESTS)
+	$(IN_VENV) -m tests sqlite -- -m "unit or db" -n 3 $(TESTS)
 
 test: DATABASES := mariadb sqlite
 test: ## all but the long tests, on SQLite and on MariaDB with Redis; TESTS="-k replay -x" is for pytest

@@ -24,6 +24,7 @@ from django.test import TransactionTestCase
 from django.test.utils import setup_databases
 from pytest_django import DjangoDbBlocker
 
+from ingest import doorbell
 from ledger import triggers
 from tests import tiers
 from tests.harness import templates
@@ -169,6 +170,12 @@ def private_broker(tmp_path_factory: pytest.TempPathFactory) -> None:
             "data_folder_in": str(folder / "messages"),
             "control_folder": str(folder / "control"),
         }
+
+
+@pytest.fixture(scope="session", autouse=True)
+def silent_doorbell() -> None:
+    """Keep the doorbell's thread from sending one test's ring in the next test."""
+    doorbell.ring = lambda: None
 
 
 @pytest.fixture

@@ -95,7 +95,7 @@ def test_line_of_a_day_that_was_not_over_is_not_posted() -> None:
 
 
 def test_line_is_not_posted_while_the_bank_may_still_notify_it(settings: Any) -> None:
-    over = posting_conditions.postable_from(timezone.localdate())
+    over = posting_conditions.postable_from(timezone.localdate(timezone=settings.STATEMENT_TIME_ZONE))
     assert over > timezone.now() + timedelta(hours=24)
     import_lines(line(R, "1", 10_00), came_in=10_00)
     settings.STATEMENT_POST_AFTER_HOURS = 24 * 30 * 12 * 20
