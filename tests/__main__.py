@@ -257,6 +257,8 @@ def exit_cleanly(signal_number: int, _frame: FrameType | None) -> None:
 
 
 if __name__ == "__main__":
+    # A script's background commands start with SIGINT ignored, which the tests of Ctrl-C would inherit.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, exit_cleanly)
     os.chdir(ROOT)
     sys.exit(main(sys.argv[1:]))
