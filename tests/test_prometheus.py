@@ -28,6 +28,7 @@ PANELS = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
 LABELS = {"setting", "status", "kind", "le", "job", "instance"}
 
 
+@pytest.mark.process
 @pytest.mark.skipif(missing_reason("promtool") is not None, reason="promtool is not installed")
 @pytest.mark.parametrize(
     "check",
