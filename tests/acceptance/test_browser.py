@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from uuid import uuid4
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
 
 from tests.acceptance.production import webhook
 from tests.factories import IVANOV, ROMASHKA, VASILEK
@@ -67,9 +67,17 @@ def browser() -> Iterator[Browser]:
 def log_in(
     browser: Browser, stack: LauncherStack, name: str, console_messages: list[str] | None = None
 ) -> Page:
+    """Return a page of the logged in user, and append the console's warnings and errors to the list.
+
+    Chromium also informs that a field was filled before autofocus reached it, which depends on speed.
+    """
     page = browser.new_context(base_url=stack.url).new_page()
-    if console_messages is not None:
-        page.on("console", lambda message: console_messages.append(f"{page.url}: {message.text}"))
+
+    def append(message: ConsoleMessage) -> None:
+        if console_messages is not None and message.type in {"warning", "error"}:
+            console_messages.append(f"{page.url}: {message.text}")
+
+    page.on("console", append)
     page.goto("/admin/")
     page.fill("#id_username", name)
     page.fill("#id_password", "a long password")
