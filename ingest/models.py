@@ -37,8 +37,8 @@ class WebhookQuerySet(models.QuerySet["Webhook"]):
         return self.received().filter(next_attempt_at=None).order_by("id")
 
     def due(self, now: datetime) -> "WebhookQuerySet":
-        """Received, in the retry queue, and due for an attempt."""
-        return self.received().filter(next_attempt_at__lte=now).order_by("next_attempt_at")
+        """Received, in the retry queue, and due for an attempt; oldest first."""
+        return self.received().filter(next_attempt_at__lte=now).order_by("next_attempt_at", "id")
 
     def failed(self) -> "WebhookQuerySet":
         return self.filter(status=Webhook.Status.FAILED)
