@@ -111,7 +111,8 @@ def check() -> NightlyReconciliation | None:
         return None
     yesterday = today() - ONE_DAY
     wrong_totals = day_totals.repair()
-    unexplained, waiting = _unexplained(yesterday) or wrong_totals, unsettled(Scope(last=yesterday))
+    unexplained = _unexplained(yesterday) or wrong_totals
+    waiting = unsettled(Scope(last=yesterday))
     saved = NightlyReconciliation.objects.create(
         unexplained=unexplained, differences=waiting.count, kopecks=waiting.kopecks
     )

@@ -22,7 +22,7 @@ from core.delivery_auth import (
     parse_secret,
 )
 from core.log_throttle import LogThrottle
-from ingest import authentication, doorbell
+from ingest import authentication
 from ingest.checks import check_webhook_auth
 from ingest.models import RejectedDelivery, Webhook
 from ingest.signatures import hex_signature, signature
@@ -40,8 +40,7 @@ REFUSED = {"error": "not authorized"}
 
 
 @pytest.fixture(autouse=True)
-def quiet_doorbell(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doorbell, "ring", lambda: None)
+def fresh_throttle(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(authentication, "throttle", LogThrottle())
 
 

@@ -6,18 +6,12 @@ import pytest
 from django.test import Client
 from pytest_django import Settings
 
-from ingest import doorbell
 from ingest.models import ConflictingDelivery, DeliveryRecord, DuplicateDelivery, RejectedDelivery, Webhook
 from tests.admin_client import admin_url, superuser_client
 from tests.factories import payment_body, terms
 
 pytestmark = pytest.mark.django_db
 FIRST, SECOND, PROXY = "192.0.2.1", "2001:db8::2", "198.51.100.7"
-
-
-@pytest.fixture(autouse=True)
-def silent_doorbell(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doorbell, "ring", lambda: None)
 
 
 def deliver(delivery: bytes, address: str, **extra: Any) -> int:

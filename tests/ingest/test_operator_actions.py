@@ -28,11 +28,6 @@ def anna() -> User:
     return User.objects.create_superuser("anna")
 
 
-@pytest.fixture(autouse=True)
-def no_doorbell(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doorbell, "ring", lambda: None)
-
-
 def failed() -> Webhook:
     return make_webhook(status=Webhook.Status.FAILED, attempts=5, last_error="it broke")
 

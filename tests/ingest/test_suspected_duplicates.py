@@ -10,7 +10,7 @@ from django.contrib.auth.models import User
 from django.db import connection
 from django.test import Client
 
-from ingest import doorbell, operator_actions, suspected_duplicates
+from ingest import operator_actions, suspected_duplicates
 from ingest.models import OperatorAction, OperatorActionItem, SuspectedDuplicate, Webhook
 from ingest.reconciliation import reconcile
 from ledger.verification import verify
@@ -24,11 +24,6 @@ from worker.retention import FINAL_STATUSES
 pytestmark = pytest.mark.django_db
 Kind, State, Status = OperatorAction.Kind, SuspectedDuplicate.State, Webhook.Status
 MODES = ["mark", "hold"]
-
-
-@pytest.fixture(autouse=True)
-def no_doorbell(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doorbell, "ring", lambda: None)
 
 
 @pytest.fixture(params=MODES)

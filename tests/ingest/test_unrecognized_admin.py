@@ -9,7 +9,7 @@ from django.contrib.auth.models import Group, User
 from django.test import Client
 from django.utils import timezone
 
-from ingest import doorbell, inbox, unrecognized
+from ingest import inbox, unrecognized
 from ingest.banks import tbank, vocabulary
 from ingest.models import OperatorAction, UnrecognizedDelivery, Webhook
 from monitoring.stats import HOUR
@@ -27,11 +27,6 @@ Outcome = UnrecognizedDelivery.Outcome
 @pytest.fixture
 def admin_client() -> Client:
     return superuser_client()
-
-
-@pytest.fixture(autouse=True)
-def no_doorbell(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doorbell, "ring", lambda: None)
 
 
 def make_delivery(number: int = 1, source: str = "tbank") -> UnrecognizedDelivery:

@@ -275,9 +275,10 @@ def test_lost_connection_discards_the_answer_to_the_first_of_two_requests() -> N
     """uvicorn marks only the last request, and uvloop raises when more is written for the first one."""
 
     async def test() -> None:
-        client_left, is_written = asyncio.Event(), asyncio.Event()
+        has_begun, client_left, is_written = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
         async def app(scope: Message, receive: Receive, send: Send) -> None:
+            has_begun.set()
             await client_left.wait()
             await send({"type": "http.response.start", "status": 200, "headers": []})
             for _ in range(20):
@@ -288,7 +289,7 @@ def test_lost_connection_discards_the_answer_to_the_first_of_two_requests() -> N
         async with serving(app) as connect:
             client = await connect()
             client.writer.write(POST + GET)
-            await asyncio.sleep(0.05)
+            await has_begun.wait()
             client.writer.transport.abort()
             client_left.set()
             await is_written.wait()

@@ -10,7 +10,6 @@ from django.urls import path
 from pytest_django import Settings
 
 from core.delivery_auth import DeliveryAuth
-from ingest import doorbell
 from ingest.banks.registry import ENDPOINTS
 from ingest.group_commit import group_commit
 from ingest.models import RejectedDelivery, Webhook
@@ -28,8 +27,7 @@ Answer = tuple[int, dict[str, str], bytes]
 
 
 @pytest.fixture(autouse=True)
-def rings(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(doorbell, "ring", lambda: None)
+def closed_group_commit() -> Iterator[None]:
     yield
     group_commit.close()
 

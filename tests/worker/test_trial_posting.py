@@ -13,7 +13,6 @@ from django.utils import timezone
 from pytest_django import Settings
 
 from core.db import transactions
-from ingest import doorbell
 from ingest.models import Webhook
 from ledger.models import BalanceLog, Organization, Payment
 from tests.factories import ROMASHKA, VASILEK, balances, make_organizations, make_webhook, terms
@@ -28,7 +27,6 @@ ERRORS = [ImportError("no module"), MemoryError(), OSError(28, "No space left"),
 def no_pauses(monkeypatch: pytest.MonkeyPatch, settings: Settings) -> None:
     settings.ATTEMPTS_MAX = 2
     monkeypatch.setattr(trial_posting, "PAUSE_SECONDS", 0)
-    monkeypatch.setattr(doorbell, "ring", lambda: None)
 
 
 def execute(statement: str) -> None:

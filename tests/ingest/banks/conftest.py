@@ -12,7 +12,6 @@ from django.test import Client
 from pytest_django import Settings
 
 from core.delivery_auth import DeliveryAuth
-from ingest import doorbell
 from worker.applying import apply_batch
 
 TOKEN = "a-token-given-to-t-bank"
@@ -33,8 +32,7 @@ def bank_key() -> RSAPrivateKey:
 
 
 @pytest.fixture(autouse=True)
-def endpoint_auth(settings: Settings, monkeypatch: pytest.MonkeyPatch, bank_key: RSAPrivateKey) -> None:
-    monkeypatch.setattr(doorbell, "ring", lambda: None)
+def endpoint_auth(settings: Settings, bank_key: RSAPrivateKey) -> None:
     settings.TOCHKA_CUSTOMER_CODES = ["300123124", "300123123"]
     settings.ENDPOINT_AUTH = {
         "bank": DeliveryAuth(allow_anonymous=True),
