@@ -41,6 +41,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
     Files in it, such as heartbeats, have fixed names.
     """
+    gc.disable()
     templates.share()
     if "PYTEST_XDIST_WORKER" in os.environ:
         # Galera's nodes run as another user and open the folders of this name to it.
@@ -69,8 +70,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_collection_finish() -> None:
-    """Keep the garbage collector from searching the collected tests again and again."""
+    """Keep the garbage collector, disabled so far, from searching the collected tests again and again."""
     gc.freeze()
+    gc.enable()
     gc.set_threshold(10_000)  # objects; the default is 700
 
 
