@@ -1,5 +1,6 @@
 """Operators settle the buckets; every condition is checked again when the action runs."""
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -282,6 +283,46 @@ def test_payment_that_was_corrected_meanwhile_is_not_corrected_again() -> None:
 
     assert run(action) == ["changed"]
     assert Payment.objects.count() == 2
+
+
+def test_payment_that_was_corrected_since_the_matching_is_not_corrected_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The correction commits between the matching of the chunk and the item."""
+    webhook = notify(R, "1", 10_00)
+    apply_all()
+    import_lines(came_in=0)
+    missing = buckets.webhooks(Scope(), Bucket.NOT_ON_STATEMENT)
+    action = actions.create(Kind.TAKE_BACK, missing, operator(), "not ours")
+    corrections.correct(webhook.operation_id, lambda found: replace(found.terms, amount_kopecks=9_00))
+    monkeypatch.setattr(actions, "match", lambda: None)
+
+    assert run(action) == ["ledger"]
+    assert money() == {R: 9_00}
+
+
+def test_payment_is_replaced_once_and_by_a_proven_line_only() -> None:
+    notify(R, "1", 10_00)
+    apply_all()
+    statement = import_lines(line(V, "1", 10_00), came_in=11_00)
+    differing = lines_in(Bucket.PAYER_MISMATCH)
+    assert settle(Kind.BY_LINE, differing) == ["unproven"]
+    assert money() == {R: 10_00}
+
+    run(actions.accept(statement, operator(), "the bank forgot a fee"))
+    both = [actions.create(Kind.BY_LINE, differing, operator(), "by the bank") for _ in "ab"]
+    assert [run(action) for action in both] == [["done"], ["changed"]]
+    assert money() == {V: 10_00}
+    assert_books_are_right()
+
+
+def test_statement_is_accepted_once() -> None:
+    statement = import_lines(line(R, "1", 10_00), came_in=11_00)
+    first, second = [actions.accept(statement, operator(), "a fee is missing") for _ in "ab"]
+
+    assert [run(first), run(second)] == [["done"], ["changed"]]
+    statement.refresh_from_db()
+    assert statement.accepted_by == first
 
 
 def test_reversing_the_duplicate_decides_the_suspected_pair() -> None:
