@@ -22,6 +22,7 @@ from tests.screenshots.sample_statement import ACCOUNT
 
 pytestmark = pytest.mark.django_db
 PAYER, OTHER = "7707083893", "7736050003"
+EXPORT = "/admin/statements/statementline/export/"
 
 
 @pytest.fixture
@@ -103,9 +104,16 @@ def test_numbers_outside_of_the_encoding_become_question_marks(own: OwnAccount) 
 def test_file_that_no_program_reads_is_refused(own: OwnAccount, monkeypatch: pytest.MonkeyPatch) -> None:
     post_payments(terms(1_00, inn=PAYER), terms(2_00, inn=PAYER))
     monkeypatch.setattr(export_1c, "DOCUMENTS_MAX", 1)
+    first, last = today() - timedelta(days=1), today() + timedelta(days=1)
 
     with pytest.raises(ExportTooLarge):
         export(own, period())
+    with pytest.raises(CommandError, match="choose a shorter period"):
+        call_command("export_1c", f"--from={first}", f"--to={last}")
+    answer = staff_client("view_statementline", "view_payment").get(
+        EXPORT, {"first": first, "last": last}, follow=True
+    )
+    assert "Choose a shorter period" in answer.content.decode()
 
 
 def test_command_writes_the_file(own: OwnAccount, tmp_path: Path) -> None:
@@ -123,10 +131,9 @@ def test_command_writes_the_file(own: OwnAccount, tmp_path: Path) -> None:
 def test_page_downloads_the_file_for_those_who_may_see_payments(own: OwnAccount) -> None:
     post_payments(terms(3_00, inn=PAYER))
     days = {"first": today() - timedelta(days=1), "last": today() + timedelta(days=1)}
-    url = "/admin/statements/statementline/export/"
 
-    answer = staff_client("view_statementline", "view_payment").get(url, days | {"inn": PAYER})
+    answer = staff_client("view_statementline", "view_payment").get(EXPORT, days | {"inn": PAYER})
 
     assert answer["Content-Type"] == "text/plain; charset=windows-1251"
     assert len(proven(answer.content).documents) == 1
-    assert staff_client("view_statementline", name="vera").get(url, days).status_code == 403
+    assert staff_client("view_statementline", name="vera").get(EXPORT, days).status_code == 403

@@ -2,6 +2,7 @@
 
 import re
 from datetime import UTC, date, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -29,6 +30,7 @@ RECONCILIATION = "/admin/statements/statementline/reconciliation/"
 OPERATOR = ("view_bankstatement", "view_statementline", "view_webhook", "add_bankstatement")
 MONDAY, TUESDAY, SATURDAY = date(2026, 3, 16), date(2026, 3, 17), date(2026, 3, 21)
 PAYER = "7707083893"
+CORPUS = Path(__file__).parent / "corpus"
 
 
 def account(since: date = date(2026, 3, 1)) -> OwnAccount:
@@ -101,6 +103,33 @@ def test_partial_statement_names_the_line_of_its_unreadable_document() -> None:
 
     assert re.search(r"1 document is unreadable and not taken: Line \d+: The amount is unreadable", text)
     assert "10,00 ₽ by the bank’s sums, 0,00 ₽ by the documents" in text
+
+
+def test_newer_file_tells_how_many_lines_the_bank_withdrew() -> None:
+    account()
+    operator = staff_client(*OPERATOR)
+    older = statement(MONDAY, MONDAY, 0, [movement("7"), movement("8")])
+    newer = statement(MONDAY, MONDAY, 0, [movement("8")], written_on=SATURDAY)
+    operator.post(UPLOAD, {"file": uploaded(older, "older.txt")})
+
+    text = text_of(operator.post(UPLOAD, {"file": uploaded(newer, "newer.txt")}))
+
+    assert "newer.txt proven 1 line, 0 of them new, 1 withdrawn by the bank" in text
+
+
+def test_unproven_file_names_what_is_wrong_with_its_balances() -> None:
+    account()
+    broken = (CORPUS / "39-chain-broken-between-days.txt").read_bytes()
+    lacking = statement(MONDAY, MONDAY, 0, [movement()]).replace(
+        "КонечныйОстаток=10.00\r\n".encode("cp1251"), b""
+    )
+    files = [uploaded(broken, "broken.txt"), uploaded(lacking, "lacking.txt")]
+
+    text = text_of(staff_client(*OPERATOR).post(UPLOAD, {"file": files}))
+
+    chain, balance = text.split("lacking.txt unproven")
+    assert "The balance before 04.03.2026 is not the closing balance of the section before." in chain
+    assert "The file lacks balances or turnovers: nothing proves that all documents are there." in balance
 
 
 def test_auditor_may_not_upload() -> None:
