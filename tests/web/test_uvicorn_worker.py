@@ -307,12 +307,15 @@ def test_thread_is_free_again_after_an_error_of_sending() -> None:
 
     async def test() -> None:
         threads = BufferedBodies(WSGIMiddleware(wsgi_app, workers=1))  # type: ignore[arg-type]
+        has_answered = asyncio.Event()
 
         async def app(scope: Message, receive: Receive, send: Send) -> None:
             await threads(scope, receive, send if scope["path"] == "/two" else broken_send)
+            has_answered.set()
 
         async with serving(app) as connect:
             assert await (await connect()).ask(POST) == (500, b"Internal Server Error")
             assert await (await connect()).ask(GET) == (200, b"x" * 100)
+            await has_answered.wait()  # the thread sends an end after the last byte
 
     run(test)
