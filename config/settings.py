@@ -20,7 +20,7 @@ from core.observability import setup as observability
 from core.observability.prometheus_multiprocess import use_directory
 
 # core.apps enables it again. Loading makes many objects and little garbage; a fifth of its time
-# are the searches.
+# was the search for it.
 gc.disable()
 
 BASE_DIR = Path(__file__).resolve().parent.parent
