@@ -124,8 +124,15 @@ def test_command_writes_the_file(own: OwnAccount, tmp_path: Path) -> None:
     call_command("export_1c", *days, f"--inn={PAYER}", f"--output={path}")
 
     assert [doc.terms.amount for doc in proven(path.read_bytes()).documents] == [3_00]
-    with pytest.raises(CommandError, match="no organization"):
-        call_command("export_1c", *days, "--inn=0000000000")
+    for wrong, message in (
+        ("--inn=0000000000", "no organization"),
+        ("--account=40702810900000009999", "no such own account"),
+    ):
+        with pytest.raises(CommandError, match=message):
+            call_command("export_1c", *days, wrong)
+    OwnAccount.objects.create(number="40702810900000009999", since=today())
+    with pytest.raises(CommandError, match="name one own account with --account"):
+        call_command("export_1c", *days)
 
 
 def test_page_downloads_the_file_for_those_who_may_see_payments(own: OwnAccount) -> None:

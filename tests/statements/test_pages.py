@@ -4,12 +4,15 @@ import re
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from django.core.files.uploadedfile import SimpleUploadedFile
+from django.db.models import F
 from django.test import Client
 
 from ingest.models import OperatorAction, Webhook
+from ledger.terms import PaymentTerms
 from statements import buckets, listing
 from statements.admin.bucket_texts import EXPLANATIONS
 from statements.buckets import Scope
@@ -17,7 +20,7 @@ from statements.coverage import Period
 from statements.covered_days import states
 from statements.importing import import_statement
 from statements.matching import match
-from statements.models import BankStatement, OwnAccount, StatementLine
+from statements.models import BankStatement, Bucket, DayTotal, OwnAccount, StatementLine
 from statements.period_proof import prove
 from tests.admin_client import admin_url, hidden_fields, staff_client
 from tests.factories import make_webhook, post_payments, terms
@@ -28,7 +31,7 @@ pytestmark = [pytest.mark.django_db, sqlite_run_only]
 UPLOAD = "/admin/statements/bankstatement/add/"
 RECONCILIATION = "/admin/statements/statementline/reconciliation/"
 OPERATOR = ("view_bankstatement", "view_statementline", "view_webhook", "add_bankstatement")
-MONDAY, TUESDAY, SATURDAY = date(2026, 3, 16), date(2026, 3, 17), date(2026, 3, 21)
+MONDAY, TUESDAY, WEDNESDAY, SATURDAY = (date(2026, 3, day) for day in (16, 17, 18, 21))
 PAYER = "7707083893"
 CORPUS = Path(__file__).parent / "corpus"
 
@@ -144,16 +147,17 @@ def test_auditor_may_not_upload() -> None:
 # --- reconciliation -----------------------------------------------------------------------------------
 
 
+def payment(kopecks: int, number: str) -> PaymentTerms:
+    at = datetime(2026, 3, 16, 9, tzinfo=UTC)
+    return terms(kopecks, inn=PAYER, document_number=number, document_date=at)
+
+
 def reconciled_day() -> Client:
     """One line matched, one without a webhook, and a payment on no statement."""
     account()
-    matched, extra = (
-        terms(kopecks, inn=PAYER, document_number=number, document_date=datetime(2026, 3, 16, 9, tzinfo=UTC))
-        for kopecks, number in ((10_00, "7"), (3_00, "9"))
-    )
-    for payment in (matched, extra):
-        make_webhook(payment, status="applied")
-        post_payments(payment)
+    for notified in (payment(10_00, "7"), payment(3_00, "9")):
+        make_webhook(notified, status="applied")
+        post_payments(notified)
     import_day(MONDAY, 0, movement(), movement("8", 20_00))
     match()
     return staff_client(*OPERATOR)
@@ -170,6 +174,61 @@ def test_page_shows_the_proof_and_both_sides_of_the_identity() -> None:
     )
     assert "= Explained −17,00 ₽ ✓ Unexplained 0,00 ₽" in text
     assert "2 differences to settle" in text
+
+
+def test_heading_names_the_worst_finding() -> None:
+    account()
+    make_webhook(notified := payment(10_00, "7"), status="applied")
+    post_payments(notified)
+    import_day(MONDAY, 0, movement())
+    match()
+    viewer = staff_client(*OPERATOR)
+
+    def heading(first: date, last: date) -> tuple[str, str]:
+        headline = viewer.get(RECONCILIATION, {"first": first, "last": last}).context["headline"]
+        assert headline["sentence"]
+        return headline["severity"], headline["heading"]
+
+    before = date(2026, 2, 1)
+    assert heading(before, before) == ("info", "Nothing to reconcile")
+    assert heading(MONDAY, MONDAY) == ("ok", "Everything is explained")
+    assert heading(MONDAY, TUESDAY) == ("warning", "Days are missing")
+    import_day(TUESDAY, 10_00, movement("8"))
+    match()
+    assert heading(MONDAY, TUESDAY) == ("warning", "1 difference to settle")
+    import_day(WEDNESDAY, 31_00)
+    assert heading(MONDAY, WEDNESDAY) == ("critical", "The balances don’t add up")
+    assert heading(WEDNESDAY, WEDNESDAY) == ("critical", "The balances don’t add up")
+    DayTotal.objects.filter(bucket=Bucket.MATCHED).update(ledger=F("ledger") + 5)
+    assert heading(MONDAY, WEDNESDAY) == ("critical", "Unexplained")
+
+
+@pytest.mark.parametrize(
+    ("chosen", "first", "last"),
+    [
+        ({}, MONDAY, MONDAY),
+        ({"first": "2026-03-20"}, date(2026, 3, 20), date(2026, 4, 1)),
+        ({"last": "2026-03-20"}, date(2026, 2, 18), date(2026, 3, 20)),
+        ({"first": "2026-03-17", "last": "2026-03-20"}, TUESDAY, date(2026, 3, 20)),
+    ],
+)
+def test_page_completes_the_chosen_period(chosen: dict[str, str], first: date, last: date) -> None:
+    account()
+    import_day(MONDAY, 0, movement())
+
+    with patch("statements.admin.period_form.today", return_value=date(2026, 4, 1)):
+        page = staff_client(*OPERATOR).get(RECONCILIATION, chosen)
+
+    assert (page.context["choice"].period.first, page.context["choice"].period.last) == (first, last)
+
+
+def test_period_of_more_than_a_year_is_refused() -> None:
+    account()
+    viewer = staff_client(*OPERATOR)
+
+    for last, is_refused in (("2027-01-01", False), ("2027-01-02", True)):
+        page = text_of(viewer.get(RECONCILIATION, {"first": "2026-01-01", "last": last}))
+        assert ("Choose a period of at most a year." in page) == is_refused, last
 
 
 @every_database
@@ -300,12 +359,23 @@ def test_account_page_shows_its_calendar_and_fixes_the_number_once_it_has_statem
     assert operator.get(admin_url(OwnAccount, "delete", own.pk)).status_code == 403
 
 
+@pytest.mark.parametrize(("year", "shown"), [("2025", 2025), ("", 2026), ("25", 2026), ("two2", 2026)])
+def test_calendar_shows_the_chosen_year_or_that_of_the_newest_statement(year: str, shown: int) -> None:
+    own = account(since=date(2025, 12, 1))
+    import_day(MONDAY, 0)
+
+    page = staff_client("view_ownaccount").get(admin_url(OwnAccount, "change", own.pk), {"year": year})
+
+    assert f"Covered days in {shown}" in text_of(page)
+
+
 def test_new_account_is_reconciled_at_once() -> None:
     operator = staff_client("view_ownaccount", "add_ownaccount")
     form = {"number": "40702 810 9 0000 0000001", "bank": "Банк", "since": "2026-03-01", "until": ""}
 
     operator.post(admin_url(OwnAccount, "add"), form)
-    wrong = operator.post(admin_url(OwnAccount, "add"), form | {"number": "4070281"})
+    wrong = operator.post(admin_url(OwnAccount, "add"), form | {"number": "4070281", "until": "2026-02-28"})
 
     assert OwnAccount.objects.get().number == ACCOUNT
     assert "An account has 20 digits" in wrong.content.decode()
+    assert "This period ends before it begins." in wrong.content.decode()

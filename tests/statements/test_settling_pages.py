@@ -1,6 +1,7 @@
 """The admin pages of operator actions on chosen lines, of their undoing, and of unproven statements."""
 
 import re
+from dataclasses import replace
 
 import pytest
 from django.test import Client
@@ -12,7 +13,7 @@ from statements.importing import import_statement
 from statements.matching import match
 from statements.models import BankStatement, Bucket, Match, MatchKey, StatementLine
 from tests.admin_client import admin_url, hidden_fields, staff_client
-from tests.factories import post_payments, terms
+from tests.factories import make_webhook, post_payments, terms
 from tests.markers import every_database, sqlite_run_only
 from tests.screenshots.sample_statement import statement
 from tests.statements.test_pages import (
@@ -22,12 +23,14 @@ from tests.statements.test_pages import (
     account,
     import_day,
     movement,
+    payment,
     text_of,
 )
 
 pytestmark = [pytest.mark.django_db, sqlite_run_only]
 SEES = ("view_bankstatement", "view_statementline", "view_webhook", "view_operatoraction")
 SETTLE = "/admin/statements/statementline/settle/{}/"
+OTHER = "7736050003"
 REASON = {"reason": "the bank confirms it"}
 
 
@@ -96,6 +99,33 @@ def test_list_of_a_bucket_offers_what_can_be_done_with_its_rows(operator: Client
     assert kinds == ["post", "exclude", "reopen"]
     line = operator.get(admin_url(StatementLine, "change", first.pk)).content.decode()
     assert re.findall(rf'/settle/(\w+)/\?[^"]*row={first.pk}"', line) == kinds
+
+
+def test_mismatch_is_shown_beside_what_the_webhook_says(operator: Client) -> None:
+    account()
+    for notified in (payment(11_00, "1"), replace(payment(10_00, "2"), inn=OTHER)):
+        make_webhook(notified, status="applied")
+        post_payments(notified)
+    import_day(MONDAY, 0, movement("1"), movement("2"))
+    match()
+
+    assert buckets() == ["amount_mismatch", "payer_mismatch"]
+    shown = {
+        bucket: text_of(operator.get(RECONCILIATION, {"bucket": bucket, "first": MONDAY, "last": MONDAY}))
+        for bucket in buckets()
+    }
+    assert "No. 1, 11,00 ₽" in shown["amount_mismatch"]
+    assert f"No. 2, {OTHER}" in shown["payer_mismatch"]
+
+
+def test_page_of_an_action_shows_the_webhooks_that_no_line_explains(operator: Client) -> None:
+    account()
+    make_webhook(extra := payment(3_00, "9"), status="applied")
+    post_payments(extra)
+    import_day(MONDAY, 0)
+    match()
+
+    assert f"№ 9 {PAYER} 3,00 ₽ done" in settle(operator, "keep", "not_on_statement")
 
 
 @every_database
