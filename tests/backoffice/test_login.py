@@ -320,6 +320,13 @@ def test_backup_code_logs_in_once(anna: User, device: TOTPDevice) -> None:
     assert log_in(code=code).status_code == 200
 
 
+def test_code_of_the_second_device_does_not_throttle_the_first(anna: User, device: TOTPDevice) -> None:
+    other = TOTPDevice.objects.create(user=anna, name="tablet")
+
+    assert log_in(code=code_of(other)).status_code == 302
+    assert log_in(code=code_of(device)).status_code == 302
+
+
 @pytest.mark.usefixtures("anna")
 def test_backup_codes_alone_require_no_code() -> None:
     add_static_token("anna")

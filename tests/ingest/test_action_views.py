@@ -2,6 +2,7 @@ import re
 
 import pytest
 from django.contrib.auth.models import User
+from django.db.models import Model
 from django.test import Client
 from django.urls import reverse
 
@@ -10,6 +11,7 @@ from ingest.admin import action_views
 from ingest.models import (
     ConflictingDelivery,
     OperatorAction,
+    SuspectedDuplicate,
     Webhook,
 )
 from tests.admin_client import admin_url, changelist_rows, hidden_fields, staff_client, superuser_client
@@ -280,6 +282,31 @@ def test_dismissed_webhook_page_shows_who_dismissed_and_no_button(admin_client: 
     assert re.search(rf"Dismissal: done.*anna — {REASON}", content, re.DOTALL)
     assert REPLAY not in content
     assert DISMISS not in content
+
+
+@pytest.mark.parametrize(
+    ("model", "kinds"),
+    [
+        (Webhook, {"reverse", "replay", "dismiss", "resolve"}),
+        (ConflictingDelivery, {"resolve", "replace"}),
+        (SuspectedDuplicate, {"clear", "confirm"}),
+    ],
+)
+def test_every_action_of_a_list_asks_about_the_selected_rows(
+    admin_client: Client, model: type[Model], kinds: set[str]
+) -> None:
+    first, webhook = make_webhook(), make_webhook()
+    conflict = conflicting_with(webhook)
+    SuspectedDuplicate.objects.create(webhook=webhook, first=first)
+    url = admin_url(model, "changelist")
+    row = conflict.pk if model is ConflictingDelivery else webhook.pk
+
+    offered = re.findall(r'<option value="(\w+)_selected"', admin_client.get(url).content.decode())
+    assert set(offered) == kinds
+    for kind in kinds:
+        form = {"action": f"{kind}_selected", "_selected_action": row, "index": "0"}
+        page = admin_client.post(url, form, follow=True)
+        assert (page.context["kind"], page.context["ids"]) == (kind, str(webhook.pk))
 
 
 @every_database

@@ -1,5 +1,6 @@
 """Verification of webhooks against their stored bodies."""
 
+import json
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
@@ -14,6 +15,7 @@ from ledger.models import Organization
 from ledger.verification import verify
 from tests.corruption import rolled_back, unconstrained_tables
 from tests.factories import IVANOV, ROMASHKA, VASILEK, make_webhook, terms
+from tests.ingest.banks.conftest import load_sample
 from worker import applying
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -49,9 +51,10 @@ def test_changed_term_is_drift(webhooks: Any, subtests: pytest.Subtests) -> None
         with subtests.test(name), rolled_back():
             webhooks.update(**{name: value})
             assert [what for what, *_ in found()] == [name]
-    for body in (b"{}", b"garbage"):
+    outgoing = json.dumps(load_sample("tbank_debit")).encode()
+    for source, body in (("bank", b"{}"), ("bank", b"garbage"), ("tbank", outgoing)):
         with subtests.test(body), rolled_back():
-            webhooks.update(body=body)
+            webhooks.update(source=source, body=body)
             assert [what for what, *_ in found()] == ["body"]
 
 

@@ -1,5 +1,6 @@
 """Operators correct posted payments: reverse, replace by a conflicting delivery, assign from suspense."""
 
+import json
 from typing import Any
 
 import pytest
@@ -15,8 +16,9 @@ from ledger import corrections
 from ledger.models import Payment
 from ledger.posting import replace, try_lock
 from ledger.verification import verify
-from tests.admin_client import superuser_client
+from tests.admin_client import admin_url, superuser_client
 from tests.factories import ROMASHKA, SUSPENSE, VASILEK, balances, make_webhook, post_payments, terms
+from tests.ingest.banks.conftest import load_sample
 from tests.markers import every_database, sqlite_run_only
 from tests.payloads import payment_body
 from worker.applying import apply_batch
@@ -86,14 +88,20 @@ def test_replacement_without_an_action_after_a_reversal_is_drift() -> None:
     assert (drift.what, drift.found) == ("correction", "1 replacements, 1 reversals")
 
 
-def test_replacement_without_a_readable_conflict_is_refused() -> None:
+@pytest.mark.parametrize(
+    ("source", "body"), [("bank", b"{}"), ("tbank", json.dumps(load_sample("tbank_debit")).encode())]
+)
+def test_replacement_without_a_payment_in_the_conflict_is_refused(source: str, body: bytes) -> None:
     webhook = posted(100_00)
-    ConflictingDelivery.objects.create(webhook=webhook, difference="amount_kopecks", body=b"{}")
+    ConflictingDelivery.objects.create(webhook=webhook, difference="amount_kopecks", source=source, body=body)
 
     assert run(Kind.REPLACE, webhook) == "refused"
 
     assert balances() == {ROMASHKA: 100_00}
     assert ConflictingDelivery.objects.filter(resolved_by=None).exists()  # an operator still has to decide
+    page = superuser_client("olga").get(admin_url(Webhook, "change", webhook.pk)).content.decode()
+    assert "Conflicting delivery" in page
+    assert " ≠</td>" not in page  # there is nothing to compare
 
 
 @every_database

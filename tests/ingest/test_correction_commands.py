@@ -51,6 +51,12 @@ def test_undone_reversal_posts_the_payment_again() -> None:
         run("reverse", operation_id, "--undo")
 
 
+def test_assign_refuses_what_is_no_inn() -> None:
+    with pytest.raises(CommandError, match="not an INN of 10 or 12 digits: 77070838"):
+        run("assign", posted(SUSPENSE), "--inn", "77070838")
+    assert not OperatorAction.objects.exists()
+
+
 def test_database_that_fails_leaves_the_action_to_a_worker(monkeypatch: pytest.MonkeyPatch) -> None:
     operation_id = posted(ROMASHKA)
 

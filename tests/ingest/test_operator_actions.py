@@ -272,6 +272,19 @@ def test_action_resumes_after_its_process_died(anna: User, monkeypatch: pytest.M
     assert operator_actions.pending_ids() == []
 
 
+def test_large_action_is_left_to_the_next_sweep_when_time_is_up(
+    anna: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(operator_actions, "CHUNK_WEBHOOKS", 1)
+    webhooks = [failed() for _ in range(3)]
+    operator_actions.create(REPLAY, [webhook.pk for webhook in webhooks], anna, REASON)
+
+    assert operator_actions.run_pending(-1) is True
+    assert sorted(status(webhook) for webhook in webhooks) == ["failed", "failed", "received"]
+    assert operator_actions.run_pending(60) is False
+    assert [status(webhook) for webhook in webhooks] == ["received"] * 3
+
+
 def test_sweeper_rings_for_pending_action(anna: User, sent: Callable[[], list[Any]]) -> None:
     operator_actions.create(DISMISS, [failed().pk], anna, REASON)
 

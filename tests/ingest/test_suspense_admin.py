@@ -104,6 +104,14 @@ def test_selected_payments_are_previewed_one_after_the_other() -> None:
     ]
 
 
+def test_preview_warns_of_an_inn_with_wrong_check_digits() -> None:
+    suspended()
+    client = superuser_client()
+    page = client.get(f"{LIST}{UnassignedPayment.objects.get().pk}/assign/", follow=True).content.decode()
+
+    assert "the check digits are invalid" in submit(client, page, inn="7707083894", previewed_inn="")
+
+
 def test_assigned_payment_has_no_page_to_assign_it_again() -> None:
     operation_id = suspended()
     payment = Payment.objects.get(operation_id=operation_id)

@@ -12,6 +12,7 @@ from django.utils import timezone
 
 from core.admin import BoundedPaginator
 from ingest import inbox
+from ingest.admin import timeline
 from ingest.models import (
     ConflictingDelivery,
     DuplicateDelivery,
@@ -293,6 +294,19 @@ def test_list_filters_by_time_of_receipt(admin_client: Client) -> None:
 
 
 # --- timeline -----------------------------------------------------------------------------------------
+
+
+def test_timeline_shows_the_latest_of_many_duplicates(admin_client: Client) -> None:
+    webhook = make_webhook()
+    DuplicateDelivery.objects.bulk_create(
+        DuplicateDelivery(webhook=webhook) for _ in range(timeline.SHOWN_MAX + 2)
+    )
+
+    content = page_of(admin_client, webhook)
+
+    assert content.count("Duplicate delivery, same content") == timeline.SHOWN_MAX
+    shown, all_ = timeline.SHOWN_MAX, timeline.SHOWN_MAX + 2
+    assert f"These are the latest {shown} of {all_} duplicate deliveries." in content
 
 
 @every_database

@@ -1,6 +1,7 @@
 """The chart of a balance."""
 
 import re
+from datetime import UTC, datetime, timedelta
 from xml.etree import ElementTree as ET
 
 import pytest
@@ -23,6 +24,19 @@ def test_chart_is_well_formed_and_ends_with_the_closing_balance() -> None:
     assert ET.fromstring(svg[0]).tag == "svg"
     assert f"{format_rubles(total(250))} after entry 250" in svg[0]
     assert svg[0].count("<title>") <= CHART_POINTS_MAX + 1
+
+
+@pytest.mark.parametrize(
+    ("span", "text"),
+    [
+        (timedelta(minutes=9), "12:30:15"),
+        (timedelta(hours=23), "12:30"),
+        (timedelta(days=7), "16 Mar 12:30"),
+        (timedelta(days=8), "2026-03-16"),
+    ],
+)
+def test_times_are_as_precise_as_the_chart(span: timedelta, text: str) -> None:
+    assert balance_chart._format_time(datetime(2026, 3, 16, 12, 30, 15, tzinfo=UTC), span) == text
 
 
 @pytest.mark.parametrize(

@@ -325,6 +325,19 @@ def statements_until(fatal: int) -> int:
     return count
 
 
+def test_due_versions_are_left_to_the_next_sweep_when_time_is_up() -> None:
+    operations = [uuid4(), uuid4()]
+    for version, kopecks in ((1, 100_00), (2, 90_00)):
+        store_batch([arrival(version, kopecks, each) for each in operations])
+        if version == 1:
+            tasks.apply_received()
+
+    assert version_corrections.run_due(time.monotonic() - 1) is True
+    assert version_corrections.due().count() == 1
+    assert version_corrections.run_due(time.monotonic() + 60) is False
+    assert balances() == {ROMASHKA: 180_00}
+
+
 def test_sweeper_applies_a_correction_whose_ring_was_lost(monkeypatch: pytest.MonkeyPatch) -> None:
     operation_id = uuid4()
     deliver(operation_id, (1, 100_00))
