@@ -285,6 +285,22 @@ def test_large_action_is_left_to_the_next_sweep_when_time_is_up(
     assert [status(webhook) for webhook in webhooks] == ["received"] * 3
 
 
+def test_task_whose_time_is_up_rings_for_the_rest(
+    anna: User, sent: Callable[[], list[Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(operator_actions, "CHUNK_WEBHOOKS", 1)
+    monkeypatch.setattr(tasks, "SECONDS_MAX", -1)
+    operator_actions.create(DISMISS, [failed().pk, failed().pk], anna, REASON)
+
+    rings = []
+    for _ in range(3):
+        tasks.run_operator_actions()
+        rings += [name for name, _, _ in sent()]
+
+    assert rings == [doorbell.OPERATOR_ACTIONS_TASK] * 2  # the third run finds nothing
+    assert operator_actions.pending_ids() == []
+
+
 def test_sweeper_rings_for_pending_action(anna: User, sent: Callable[[], list[Any]]) -> None:
     operator_actions.create(DISMISS, [failed().pk], anna, REASON)
 

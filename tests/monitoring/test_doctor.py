@@ -12,6 +12,7 @@ from ingest import doorbell, inbox
 from ingest.models import LedgerVerification, Webhook
 from monitoring import cluster, doctor
 from monitoring.cluster import ClusterStatus
+from monitoring.problems import server_problems
 from tests.corruption import failing_inbox
 from tests.factories import make_webhook
 from worker import applying
@@ -119,6 +120,8 @@ def test_missing_node_of_a_cluster_is_reported(monkeypatch: pytest.MonkeyPatch) 
     assert status == 1
     assert "!!  cluster    2 of 3 nodes, 7 conflicts" in output
     assert "docs/runbook.md#a-database-node-is-gone" in output
+    [problem] = [each for each in server_problems() if each.cause == "cluster_degraded"]
+    assert (problem.text, problem.magnitude) == ("The database cluster has 2 of 3 nodes", 1)
 
 
 @pytest.mark.usefixtures("healthy_system")

@@ -1,11 +1,15 @@
 """The reconciliation on the dashboard, as problems, metrics and findings of the doctor."""
 
+import re
+from contextlib import suppress
 from datetime import date, datetime, timedelta
+from io import StringIO
 from unittest.mock import patch
 from zoneinfo import ZoneInfo
 
 import pytest
 from django.conf import LazySettings
+from django.core.management import call_command
 
 from monitoring import doctor, problems
 from monitoring.problem import Problem, Severity
@@ -103,6 +107,10 @@ def test_night_saves_what_is_unexplained_and_the_front_page_shows_it() -> None:
     assert (saved.unexplained, saved.differences, saved.kopecks) == (0, 1, 10_00)
     assert "1 difference to settle" in text_of(viewer.get("/admin/"))
     assert "unexplained_difference" not in found_on(MONDAY)
+    output = StringIO()
+    with suppress(SystemExit):
+        call_command("doctor", stdout=output)
+    assert re.search(r"ok  statements +reconciled at .* UTC: 0 kopecks unexplained", output.getvalue())
     with patch("statements.buckets.ledger", return_value=5):
         standing.check()
     assert found_on(MONDAY)["unexplained_difference"].severity is Severity.CRITICAL

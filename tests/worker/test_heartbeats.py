@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from datetime import datetime, timedelta
 from io import StringIO
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from celery import current_app
@@ -206,6 +207,23 @@ else:
     long_task.delay()
     app.worker_main(["--quiet", "worker", "--hostname", "tested@%h", "--concurrency", "2"])
 """
+
+
+def test_shutdown_without_the_database_only_warns(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise DatabaseError("gone away")
+
+    record_heartbeat(WORKER, "worker@here", 2)
+    with monkeypatch.context() as patch:
+        patch.setattr(QuerySet, "delete", fail)
+        heartbeats.deregister(SimpleNamespace(hostname="worker@here"))
+
+    assert "heartbeat removal failed" in caplog.text
+    assert Heartbeat.objects.exists()
+    heartbeats.deregister(SimpleNamespace(hostname="worker@here"))
+    assert not Heartbeat.objects.exists()
 
 
 @pytest.mark.process
