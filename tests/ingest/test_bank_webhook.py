@@ -336,6 +336,18 @@ def test_database_error_is_answered_503_with_retry_after(monkeypatch: pytest.Mon
 
 
 @pytest.mark.django_db
+def test_delivery_that_is_not_stored_in_time_is_answered_503(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def wait(*_: object) -> None:
+        raise TimeoutError
+
+    monkeypatch.setattr(views, "_receive", wait)
+    assert deliver(payment_body(terms())) == (503, {"error": "temporarily unavailable, please try again"})
+    assert "delivery not stored in time" in caplog.text
+
+
+@pytest.mark.django_db
 def test_unexpected_exception_is_not_disclosed(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise ZeroDivisionError("secret")

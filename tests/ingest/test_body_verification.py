@@ -2,14 +2,18 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from django.db.models import Case, F, Value, When
 
+from ingest.banks.events import CreditEvent
+from ingest.banks.registry import read_stored
 from ingest.body_verification import verify_bodies
-from ingest.models import Webhook
+from ingest.models import OperationAlias, Webhook
 from ingest.reconciliation import reconcile
 from ledger.models import Organization
 from ledger.verification import verify
@@ -75,6 +79,19 @@ def test_swapped_organizations_are_drift() -> None:
             ("inn", ROMASHKA, VASILEK),
             ("inn", VASILEK, ROMASHKA),
         ]
+
+
+def test_other_operation_id_of_the_same_bank_reference_is_no_drift() -> None:
+    """The bank's reference keeps its first operation id, also once the adapter derives another one."""
+    event = read_stored("tbank", body := json.dumps(load_sample("tbank_transaction")).encode())
+    assert isinstance(event, CreditEvent)
+    assert event.bank_reference
+    webhook = make_webhook(replace(event.terms, operation_id=uuid4()), source="tbank", body=body)
+    assert [what for what, *_ in found()] == ["operation_id"]
+
+    OperationAlias.objects.create(alias=event.bank_reference.alias, operation_id=webhook.operation_id)
+
+    assert found() == []
 
 
 def test_emptied_body_is_skipped(webhooks: Any) -> None:

@@ -174,6 +174,14 @@ def test_page_shows_both_payments_and_the_buttons_submit(pair: SuspectedDuplicat
     assert "the bank says so" in page(client, admin_url(SuspectedDuplicate, "change", pair.pk))
 
 
+def test_page_says_that_a_body_is_deleted(pair: SuspectedDuplicate) -> None:
+    Webhook.objects.filter(pk=pair.first.pk).update(body=b"")
+
+    content = page(superuser_client("olga"), admin_url(SuspectedDuplicate, "change", pair.pk))
+
+    assert "deleted after the retention period" in content
+
+
 def test_confirmation_is_stale_once_another_operator_has_decided(pair: SuspectedDuplicate) -> None:
     client = superuser_client("olga")
     url = f"/admin/ingest/webhook/action/clear/?ids={pair.pk}"

@@ -309,6 +309,12 @@ def test_timeline_shows_the_latest_of_many_duplicates(admin_client: Client) -> N
     assert f"These are the latest {shown} of {all_} duplicate deliveries." in content
 
 
+def test_timeline_of_a_merged_webhook_says_that_nothing_more_is_posted(admin_client: Client) -> None:
+    webhook = make_webhook(status=Webhook.Status.MERGED)
+
+    assert "Merged into the payment that was posted from a bank statement" in page_of(admin_client, webhook)
+
+
 @every_database
 def test_timeline_is_in_chronological_order(admin_client: Client) -> None:
     payment = terms(145_000_00)

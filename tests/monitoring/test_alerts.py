@@ -349,6 +349,16 @@ def test_command_checks_and_sends_a_test_message(receiver: WebhookReceiver) -> N
         call_command("send_alerts", test=True, stdout=out)
 
 
+@pytest.mark.usefixtures("receiver")
+def test_command_without_the_database_ends_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise OperationalError(2013, "gone away")
+
+    monkeypatch.setattr(alerts, "check", fail)
+    with pytest.raises(CommandError, match=r"The database failed: .*gone away"):
+        call_command("send_alerts")
+
+
 def test_database_outage_is_sent_once_and_so_is_its_resolution(receiver: WebhookReceiver) -> None:
     outage = DatabaseOutage()
     for _ in range(2 * CHECKS_MIN):

@@ -74,6 +74,14 @@ def test_period_begins_with_the_balance_of_the_days_before(
     assert (before.accounts[0].sections[0].opening, before.accounts[0].sections[0].closing) == (0, balance)
 
 
+def test_file_of_an_unknown_organization_has_no_payments(own: OwnAccount) -> None:
+    post_payments(terms(7_00, inn=PAYER))
+
+    found = proven(export(own, period(), OTHER))
+
+    assert (found.documents, found.accounts[0].sections[0].closing) == ((), 0)
+
+
 def test_file_is_not_read_from_the_database_of_the_read_api(own: OwnAccount, settings: Settings) -> None:
     post_payments(terms(100, inn=PAYER))
     settings.READ_DATABASE = "absent"

@@ -303,6 +303,17 @@ def test_pages_of_lines_show_each_line_once_in_both_directions(monkeypatch: pyte
     assert listing.lines_page(Scope(), None, back.previous).previous is None
 
 
+@pytest.mark.parametrize("text", ["", "1", "2026-03-16.", "2026-03-16.²", "2026-13-01.1", "x.1"])
+def test_malformed_cursor_shows_the_first_page(text: str) -> None:
+    account()
+    import_day(MONDAY, 0, movement())
+
+    page = staff_client(*OPERATOR).get(RECONCILIATION, {"bucket": "", "at": text})
+
+    assert listing.parse_cursor(text) is None
+    assert [row.line.number for row in page.context["lines"]] == ["7"]
+
+
 # --- proof and covered days ---------------------------------------------------------------------------
 
 

@@ -190,6 +190,20 @@ def test_account_counts_where_both_name_it(monkeypatch: pytest.MonkeyPatch) -> N
     assert third.pk not in pairs()
 
 
+def test_first_with_the_same_account_is_found_behind_an_applied_one_with_another(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(suspected_duplicates, "accounts", lambda webhook: (str(webhook.body), "9"))
+    store(terms(7_00), "tbank", b"a")
+    same_account = store(terms(7_00), "tbank", b"b")
+    apply_all()
+    later = store(terms(7_00), "tochka", b"b")
+
+    apply_all()
+
+    assert pairs() == {later.pk: same_account.pk}
+
+
 def test_equal_fingerprints_of_different_payments_are_no_pair() -> None:
     make_webhook(terms(7_00))
     other = make_webhook(terms(8_00))

@@ -6,6 +6,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
+from django.db import OperationalError
 from django.utils import timezone
 
 from core.db import clock
@@ -81,6 +82,28 @@ def test_verification_runs_once_in_subprocess(settings: Any) -> None:
     saved = LedgerVerification.objects.get()
     assert (saved.drift, saved.is_full, saved.entries_to > 0) == ("", True, True)
     assert not nightly_verification._process.is_alive()
+
+
+def test_verification_without_the_database_is_repeated_once_its_lease_ends(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    applied(1_00, timezone.now() - 2 * DAY)
+
+    def fail() -> None:
+        raise OperationalError(2013, "gone away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(nightly_verification, "verify", fail)
+        assert nightly_verification.start_if_due()
+        assert nightly_verification._process is not None
+        nightly_verification._process.join(60)
+    assert nightly_verification._process.exitcode == 0
+    assert not nightly_verification.start_if_due()
+
+    Lease.objects.update(expires_at=clock.database_now() - timedelta(seconds=1))
+    assert nightly_verification.start_if_due()
+    nightly_verification._process.join(60)
+    assert LedgerVerification.objects.get().drift == ""
 
 
 def test_lease_admits_one_scheduler_and_expires() -> None:

@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 from django.contrib.sessions.models import Session
-from django.core.management import call_command
+from django.core.management import CommandError, call_command
+from django.db import OperationalError
 from django.db.models import Model
 from django.utils import timezone
 from django_celery_results.models import TaskResult
@@ -131,6 +132,15 @@ def applied_and_aged(webhooks: int) -> list[int]:
 
 def with_bodies() -> list[int]:
     return list(Webhook.objects.exclude(body=b"").order_by("pk").values_list("pk", flat=True))
+
+
+def test_database_that_fails_ends_the_command_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> dict[str, int]:
+        raise OperationalError(2013, "gone away")
+
+    monkeypatch.setattr(retention, "count_expired", fail)
+    with pytest.raises(CommandError, match=r"Database error: .*gone away"):
+        pruned(dry_run=True)
 
 
 def test_interrupted_prune_of_bodies_resumes(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -103,6 +103,37 @@ def test_failing_batch_is_retried_in_groups_then_singly(
     assert (bad.status, bad.attempts, bad.last_error) == ("received", 2, "ValueError('cannot post this')")
 
 
+def test_batch_that_fails_in_the_sweeper_is_retried(
+    poison: list[bool], sent: Sent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good, bad = make_webhook(), make_webhook(terms(document_number=POISON))
+    with monkeypatch.context() as patch:
+        patch.setattr(trial_posting, "is_deployment_broken", lambda: True)
+        sweeper._apply_queue()
+    assert Webhook.objects.queued().count() == 2
+
+    sweeper._apply_queue()
+
+    assert not Webhook.objects.queued().exists()
+    assert [run_due(sent), run_due(sent)] == [2, 2]  # together, then each on its own
+    good.refresh_from_db(), bad.refresh_from_db()
+    assert (good.status, bad.status, balances()) == ("applied", "received", {ROMASHKA: 100_00})
+
+
+def test_database_that_fails_in_the_sweeper_costs_no_attempt(monkeypatch: pytest.MonkeyPatch) -> None:
+    webhook = make_webhook()
+
+    def fail(_: int) -> int:
+        raise OperationalError(2013, "gone away")
+
+    with monkeypatch.context() as patch, structlog.testing.capture_logs() as events:
+        patch.setattr(applying, "apply_batch", fail)
+        sweeper._apply_queue()
+
+    assert [each["event"] for each in events] == ["queue not applied; the next sweep retries"]
+    assert [each.pk for each in Webhook.objects.queued()] == [webhook.pk]
+
+
 def test_exception_of_attempt_reaches_celery(poison: list[bool]) -> None:
     bad = make_webhook(terms(document_number=POISON), next_attempt_at=long_ago())
 

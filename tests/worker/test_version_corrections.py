@@ -325,16 +325,23 @@ def statements_until(fatal: int) -> int:
     return count
 
 
-def test_due_versions_are_left_to_the_next_sweep_when_time_is_up() -> None:
+def test_due_versions_are_left_to_the_next_task_when_time_is_up(monkeypatch: pytest.MonkeyPatch) -> None:
     operations = [uuid4(), uuid4()]
     for version, kopecks in ((1, 100_00), (2, 90_00)):
         store_batch([arrival(version, kopecks, each) for each in operations])
         if version == 1:
             tasks.apply_received()
 
-    assert version_corrections.run_due(time.monotonic() - 1) is True
-    assert version_corrections.due().count() == 1
-    assert version_corrections.run_due(time.monotonic() + 60) is False
+    rings: list[None] = []
+    monkeypatch.setattr(tasks.doorbell, "ring", lambda: rings.append(None))
+    with monkeypatch.context() as patch:
+        patch.setattr(tasks, "SECONDS_MAX", -1)
+        tasks.apply_received()
+    assert (version_corrections.due().count(), len(rings)) == (1, 1)
+
+    tasks.apply_received()
+
+    assert (version_corrections.due().count(), len(rings)) == (0, 1)
     assert balances() == {ROMASHKA: 180_00}
 
 
