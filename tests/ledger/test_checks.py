@@ -100,6 +100,18 @@ def test_binary_log_not_flushed_with_each_commit_is_an_error() -> None:
         assert found() == expected
 
 
+@pytest.mark.parametrize(
+    ("log_bin", "sync_binlog", "check_ids"),
+    [("ON", "0", ["ledger.E003"]), ("ON", "1", []), ("OFF", "0", [])],
+)
+def test_binary_log_counts_only_where_it_is_written(
+    log_bin: str, sync_binlog: str, check_ids: list[str]
+) -> None:
+    variables = {"innodb_flush_log_at_trx_commit": "1", "log_bin": log_bin, "sync_binlog": sync_binlog}
+
+    assert [message.id for message in checks._durability(variables)] == check_ids
+
+
 @mysql
 @pytest.mark.parametrize(
     ("definition", "check_id"),

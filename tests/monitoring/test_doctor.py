@@ -110,6 +110,14 @@ def test_small_redo_log_is_reported() -> None:
     assert "!!  database   redo log of" in run_doctor()[0]
 
 
+@pytest.mark.skipif(connection.vendor != "mysql", reason="SQLite has no cluster")
+def test_server_that_reports_no_cluster_is_one_node(monkeypatch: pytest.MonkeyPatch) -> None:
+    connection.ensure_connection()  # to the test's server
+    monkeypatch.setitem(connection.settings_dict, "HOSTS", ["one", "two", "three"])
+
+    assert cluster.status() == ClusterStatus()
+
+
 @pytest.mark.usefixtures("healthy_system")
 def test_missing_node_of_a_cluster_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "  cluster  " not in run_doctor()[0]

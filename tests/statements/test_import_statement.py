@@ -1,4 +1,4 @@
-"""`manage.py import_statement --dry-run`: what it prints, and its exit codes."""
+"""`manage.py import_statement`: what it stores and prints, and its exit codes."""
 
 import json
 from io import StringIO
@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 from django.core.management import call_command
 
+from statements.models import BankStatement, Bucket, StatementLine
 from statements.reading import read
 from statements.report import as_json
+from tests.statements.files import OWN, document, section, statement
 
 CORPUS = Path(__file__).parent / "corpus"
 OK = CORPUS / "01-vtb-full-keys.txt"
@@ -63,3 +65,62 @@ def test_text_names_proof_errors_and_unreadable_documents() -> None:
     assert "opening 0,00 + in 30,00 − out 0,00 = closing 30,00: proof fails (balances, credits)" in out
     assert "error in line 54: truncated" in out
     assert "document 2 in line 51: unclosed" in out
+
+
+# --- import -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def two_lines(tmp_path: Path) -> Path:
+    sums = {"ВсегоПоступило": "20.00", "КонечныйОстаток": "20.00"}
+    file = tmp_path / "kl_to_1c.txt"
+    file.write_text(
+        statement(section(**sums), document(Номер="1"), document(Номер="2")), "cp1251", newline=""
+    )
+    return file
+
+
+@pytest.mark.django_db
+def test_imported_lines_are_matched_and_a_repetition_changes_nothing(two_lines: Path) -> None:
+    exit_code, out, _ = run("--add-accounts", two_lines)
+    assert (exit_code, out) == (0, f"{two_lines}: ok, 2 lines, 2 new, 0 known, 0 withdrawn\n")
+    buckets = StatementLine.objects.values_list("bucket", flat=True)
+    assert list(buckets) == [Bucket.MISSING_WEBHOOK] * 2
+
+    exit_code, out, _ = run("--json", two_lines, two_lines)
+
+    assert exit_code == 0
+    for answer in map(json.loads, out.splitlines()):
+        assert (answer["id"], answer["lines"], answer["new_lines"]) == (BankStatement.objects.get().pk, 2, 0)
+        [proof] = answer["accounts"]
+        assert (proof["account"], proof["opening"], proof["in"], proof["closing"]) == (OWN, 0, 20_00, 20_00)
+    assert StatementLine.objects.count() == 2
+
+
+@pytest.mark.django_db
+def test_refused_file_is_named_with_its_line_and_the_others_are_imported(two_lines: Path) -> None:
+    exit_code, out, _ = run(two_lines)
+    assert (exit_code, out) == (2, f"{two_lines}: refused: account {OWN} is not one of ours\n")
+
+    exit_code, out, _ = run("--add-accounts", REFUSED, two_lines)
+    assert exit_code == 2
+    assert f"{REFUSED}: refused in line 54: truncated" in out
+    assert [each.name for each in BankStatement.objects.all()] == [two_lines.name]
+    refusal = json.loads(run("--json", REFUSED)[1])
+    assert (refusal["line"], refusal["error"][:9]) == (54, "truncated")
+
+
+@pytest.mark.django_db
+def test_dry_run_stores_nothing(two_lines: Path) -> None:
+    assert run("--dry-run", "--add-accounts", two_lines)[0] == 0
+
+    assert not BankStatement.objects.exists()
+
+
+@pytest.mark.django_db
+def test_unproven_file_is_stored_and_exits_1(two_lines: Path) -> None:
+    two_lines.write_bytes(two_lines.read_bytes().replace(b"=20.00", b"=30.00", 1))
+
+    exit_code, out, _ = run("--add-accounts", two_lines)
+
+    assert (exit_code, out) == (1, f"{two_lines}: unproven, 2 lines, 2 new, 0 known, 0 withdrawn\n")
