@@ -176,6 +176,25 @@ def test_network_limit_applies_across_user_names(hashed: list[str]) -> None:
     assert log_in(REMOTE_ADDR="2001:db8:0:1::1").status_code == 302
 
 
+@pytest.mark.usefixtures("within_a_minute", "anna")
+def test_network_over_the_limit_is_refused_before_django(hashed: list[str]) -> None:
+    def unreachable(environ: WSGIEnvironment, start_response: StartResponse) -> list[bytes]:
+        raise AssertionError("Django was asked")
+
+    responses: list[Any] = []
+    for number in range(1, 12):
+        log_in(name=f"name{number}", REMOTE_ADDR="2001:db8::1")
+    application = password_limit.limit_password_forms(unreachable)
+    environ = RequestFactory().post("/admin/login/", REMOTE_ADDR="2001:db8::2").environ  # the same network
+
+    body = b"".join(application(environ, lambda *head: responses.append(head)))  # type: ignore[arg-type,return-value]
+
+    assert responses[0][0] == "429 Too Many Requests"
+    assert 0 < int(dict(responses[0][1])["Retry-After"]) <= 60
+    assert b"Too many login attempts" in body
+    assert len(hashed) == 10
+
+
 @pytest.mark.usefixtures("within_a_minute")
 def test_all_password_forms_share_the_limit(anna: User, hashed: list[str]) -> None:
     client = Client()

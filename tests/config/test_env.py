@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from django.core.exceptions import ImproperlyConfigured
 
-from config.env import NUMBERS, Environment
+from config.env import NUMBERS, Environment, email_from_url, suspected_duplicates
 from tests.devtools.test_run import startup_error
 from tests.harness.servers import ROOT, free_port
 from tests.harness.stack import clean_environment
@@ -83,6 +83,28 @@ def test_value_out_of_range_is_rejected_in_one_line(name: str, text: str) -> Non
 
     assert "\n" not in str(exc.value)
     assert len(str(exc.value)) < 200
+
+
+def test_email_url_becomes_djangos_settings_and_its_error_hides_the_password() -> None:
+    email = email_from_url("smtp+tls://prihod:secret-word@mail.example:587", required=True)
+
+    assert (email["EMAIL_HOST"], email["EMAIL_PORT"], email["EMAIL_USE_TLS"]) == ("mail.example", 587, True)
+    assert (email["EMAIL_HOST_USER"], email["EMAIL_HOST_PASSWORD"]) == ("prihod", "secret-word")
+    assert email["EMAIL_TIMEOUT"] == 10
+    assert email_from_url("", required=False) == {}
+    with pytest.raises(ImproperlyConfigured, match="ALERT_EMAILS is set, but EMAIL_URL is not"):
+        email_from_url("", required=True)
+    for url in ("smtp://", "secret-word", "smtp://u:secret-word@h:port", "pigeon://u:secret-word@h"):
+        with pytest.raises(ImproperlyConfigured, match=r"^EMAIL_URL is malformed") as exc:
+            email_from_url(url, required=False)
+        assert "secret-word" not in str(exc.value)
+
+
+@pytest.mark.parametrize("text", ["mark", "hold", "off"])
+def test_suspected_duplicates_is_one_of_three_words(text: str) -> None:
+    assert suspected_duplicates(text) == text
+    with pytest.raises(ValueError, match=f"^{text.upper()}$"):
+        suspected_duplicates(text.upper())
 
 
 def test_settings_read_every_number_with_its_range() -> None:

@@ -102,6 +102,42 @@ def query(wrapper: BaseDatabaseWrapper) -> Any:
         return cursor.fetchone()
 
 
+class Server:
+    """A MySQLdb connection to a server with these variables and this status; faults/ has real clusters."""
+
+    def __init__(self, **values: str) -> None:
+        self._values = values
+        self._rows: list[tuple[str, str]] = []
+
+    def cursor(self) -> Any:
+        return self
+
+    def execute(self, statement: str) -> None:
+        self._rows = [(name, value) for name, value in self._values.items() if f"'{name}'" in statement]
+
+    def fetchall(self) -> Any:
+        return self._rows
+
+    def close(self) -> None:
+        """Close the cursor."""
+
+
+@pytest.mark.parametrize(
+    ("values", "refusal"),
+    [
+        ({"wsrep_on": "ON", "wsrep_ready": "ON", "read_only": "OFF"}, ""),
+        ({"wsrep_on": "ON", "wsrep_ready": "OFF", "read_only": "OFF"}, "not part of the cluster"),
+        ({"wsrep_on": "OFF", "wsrep_ready": "OFF", "read_only": "OFF"}, ""),
+        ({"wsrep_on": "ON", "wsrep_ready": "ON", "read_only": "ON"}, "read-only"),
+        ({"read_only": "OFF", "super_read_only": "ON"}, "read-only"),
+    ],
+)
+def test_node_without_its_cluster_or_read_only_takes_no_writes(values: dict[str, str], refusal: str) -> None:
+    found = hosts.refusal_of_writes(Server(**values))
+
+    assert (found.startswith(refusal), bool(found)) == (True, bool(refusal))
+
+
 @pytest.mark.process
 def test_first_host_that_takes_writes_is_used(pair: Pair) -> None:
     first, second = (proxy.port for proxy in pair.proxies)
