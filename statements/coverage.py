@@ -28,9 +28,6 @@ class Period:
     first: date
     last: date
 
-    def overlaps(self, other: "Period") -> bool:
-        return self.first <= other.last and other.first <= self.last
-
 
 @dataclass(frozen=True, slots=True)
 class Break:

@@ -2,11 +2,12 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from unittest.mock import MagicMock
 
 import pytest
 from django.core.management import call_command
 from django.core.management.base import SystemCheckError
-from django.db import connection
+from django.db import OperationalError, connection
 from django.db.migrations.recorder import MigrationRecorder
 
 from ledger import checks, triggers
@@ -155,6 +156,16 @@ def test_doubtful_setting_of_a_mysql_group_is_a_warning(
     messages = checks._group_replication({**SAFE_GROUP, variable: value})
 
     assert [message.id for message in messages] == check_ids
+
+
+@pytest.mark.parametrize(("error", "check_ids"), [(None, []), (OperationalError(1142), ["ledger.W004"])])
+def test_invisible_members_of_a_mysql_group_are_a_warning(
+    error: OperationalError | None, check_ids: list[str]
+) -> None:
+    server = MagicMock()
+    server.cursor().__enter__().execute.side_effect = error
+
+    assert [message.id for message in checks._group_members(server)] == check_ids
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,8 @@
 from datetime import timedelta
 from io import StringIO
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 from django.core.management import call_command
@@ -116,6 +118,44 @@ def test_server_that_reports_no_cluster_is_one_node(monkeypatch: pytest.MonkeyPa
     monkeypatch.setitem(connection.settings_dict, "HOSTS", ["one", "two", "three"])
 
     assert cluster.status() == ClusterStatus()
+
+
+@pytest.mark.parametrize(
+    ("display_name", "rows", "expected"),
+    [
+        (
+            "MariaDB",
+            [
+                ("wsrep_cluster_size", "2"),
+                ("Wsrep_local_cert_failures", "3"),
+                ("wsrep_local_bf_aborts", "4"),
+                ("wsrep_flow_control_paused_ns", "1500000000"),
+            ],
+            ClusterStatus(2, 3, conflicts=7, paused_seconds=1.5),
+        ),
+        ("MySQL", [(2, 7)], ClusterStatus(2, 3, conflicts=7)),
+        ("MySQL", [(0, 0)], ClusterStatus()),
+        ("MySQL", OperationalError(cluster.SELECT_DENIED, "denied"), ClusterStatus()),
+    ],
+)
+def test_status_of_a_cluster_is_read(
+    display_name: str, rows: Any, expected: ClusterStatus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The servers' answers; faults/ has real clusters."""
+    cursor = MagicMock()
+    cursor.__enter__.return_value = cursor
+    cursor.execute.side_effect = rows if isinstance(rows, Exception) else None
+    cursor.fetchall.return_value = rows
+    cursor.fetchone.return_value = rows[0] if isinstance(rows, list) else None
+    monkeypatch.setattr(
+        cluster,
+        "connection",
+        SimpleNamespace(
+            display_name=display_name, settings_dict={"HOSTS": ["a", "b", "c"]}, cursor=lambda: cursor
+        ),
+    )
+
+    assert cluster.status() == expected
 
 
 @pytest.mark.usefixtures("healthy_system")

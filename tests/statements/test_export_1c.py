@@ -143,6 +143,14 @@ def test_command_writes_the_file(own: OwnAccount, tmp_path: Path) -> None:
         call_command("export_1c", *days)
 
 
+def test_command_without_a_file_writes_bytes_to_standard_output(
+    own: OwnAccount, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    call_command("export_1c", f"--from={today()}", f"--to={today()}")
+
+    assert proven(capfdbinary.readouterr().out).accounts[0].account == ACCOUNT
+
+
 def test_page_downloads_the_file_for_those_who_may_see_payments(own: OwnAccount) -> None:
     post_payments(terms(3_00, inn=PAYER))
     days = {"first": today() - timedelta(days=1), "last": today() + timedelta(days=1)}

@@ -2,6 +2,7 @@
 
 import json
 from datetime import date
+from io import BytesIO
 from typing import Any
 
 import pytest
@@ -59,6 +60,20 @@ def test_refused_file_is_answered_with_line_and_reason_and_kept(key: str) -> Non
     other = WHOLE.replace(ACCOUNT.encode(), b"40702810900000009999")
     assert upload(other, key) == (400, {"error": "account 40702810900000009999 is not one of ours"})
     assert RejectedStatement.objects.count() == 2
+    assert not BankStatement.objects.exists()
+
+
+def test_file_that_names_no_account_is_refused(key: str) -> None:
+    empty = "1CClientBankExchange\r\nВерсияФормата=1.03\r\nКодировка=Windows\r\nКонецФайла\r\n"
+
+    assert upload(empty.encode("cp1251"), key) == (400, {"error": "the file names no account"})
+
+
+def test_truncated_file_is_not_judged(key: str) -> None:
+    answer = upload(WHOLE, key, **{"wsgi.input": BytesIO(WHOLE[:60])})
+
+    assert answer == (503, {"error": "body: arrived incomplete, please send it again"})
+    assert not RejectedStatement.objects.exists()
     assert not BankStatement.objects.exists()
 
 

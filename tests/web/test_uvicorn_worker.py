@@ -259,6 +259,27 @@ def test_application_is_called_with_complete_bodies_only() -> None:
     run(test)
 
 
+def test_application_is_not_called_for_a_client_that_leaves_within_its_body() -> None:
+    async def test() -> None:
+        called: list[str] = []
+
+        async def app(scope: Message, receive: Receive, send: Send) -> None:
+            called.append(scope["path"])
+
+        async def receive() -> Message:
+            return messages.pop(0)
+
+        async def send(message: Message) -> None:
+            raise AssertionError(message)
+
+        messages = [{"type": "http.request", "body": b"{", "more_body": True}, {"type": "http.disconnect"}]
+        scope = {"type": "http", "path": "/x", "headers": [(b"content-length", b"2")]}
+        await BufferedBodies(app)(scope, receive, send)
+        assert (called, messages) == ([], [])
+
+    run(test)
+
+
 @pytest.mark.parametrize("length", [b"0" * 7000 + b"2", b"2"])
 def test_body_whose_client_ends_its_sending_is_passed_on(length: bytes) -> None:
     async def test() -> None:
