@@ -138,6 +138,22 @@ def test_node_without_its_cluster_or_read_only_takes_no_writes(values: dict[str,
     assert (found.startswith(refusal), bool(found)) == (True, bool(refusal))
 
 
+def test_connection_that_fails_its_check_is_closed() -> None:
+    class Failing(Server):
+        is_closed = False
+
+        def cursor(self) -> Any:
+            raise ConnectionError("gone away")
+
+        def close(self) -> None:
+            self.is_closed = True
+
+    server = Failing()
+    with pytest.raises(ConnectionError):
+        hosts._connect_if_writable(Host("h1", 3306), lambda _: server, ConnectionError)
+    assert server.is_closed
+
+
 @pytest.mark.process
 def test_first_host_that_takes_writes_is_used(pair: Pair) -> None:
     first, second = (proxy.port for proxy in pair.proxies)
@@ -180,6 +196,41 @@ def test_connection_moves_on_from_a_host_that_became_read_only(pair: Pair) -> No
     assert query(wrapper) == (1,)
     assert port_of(wrapper) == second
     wrapper.close()
+
+
+@pytest.mark.process
+def test_connection_moves_on_from_a_host_that_is_gone(pair: Pair) -> None:
+    first, second = (proxy.port for proxy in pair.proxies)
+    wrapper = pair.wrapper(first, second)
+    query(wrapper)
+    pair.proxies[0].cut()
+    with pytest.raises(DatabaseError):
+        query(wrapper)
+
+    wrapper.close_if_unusable_or_obsolete()
+
+    assert query(wrapper) == (1,)
+    assert port_of(wrapper) == second
+    wrapper.close()
+
+
+@pytest.mark.process
+def test_seconds_of_an_answer_bound_each_host(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    ports = [proxy.port for proxy in pair.proxies]
+    wrapper: Any = pair.wrapper(*ports)
+    wrapper.answer_seconds_max = 3
+    asked: list[tuple[int, int, int]] = []
+
+    def connect(**options: Any) -> None:
+        asked.append((options["port"], options["read_timeout"], options["write_timeout"]))
+        raise wrapper.Database.OperationalError(hosts.CANT_CONNECT, "refused")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(wrapper.Database, "connect", connect)
+        with pytest.raises(OperationalError, match="no database host takes writes"):
+            wrapper.ensure_connection()
+
+    assert asked == [(port, 3, 3) for port in ports]
 
 
 @pytest.mark.process
