@@ -13,6 +13,7 @@ from decimal import Decimal
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+from unittest.mock import patch
 from urllib.parse import parse_qsl, urlsplit
 
 import msgspec
@@ -147,8 +148,15 @@ SHARES = {"duplicates_share": 0.5, "conflicts_share": 0.3, "invalid_share": 0.4}
 PLAN = Plan(url="", count=60, organizations=3, **SHARES, seed=328, timeout_seconds=0.3)
 
 
+class PatientClient(client.Client):
+    """A client that no silence of a loaded machine stops: the plan's seconds are for the comparison."""
+
+    def __init__(self, url: str, connections: int, _timeout_seconds: float, *rest: Any) -> None:
+        super().__init__(url, connections, 300, *rest)
+
+
 def simulate(fake_server: FakeServer, plan: Plan = PLAN) -> simulator.Report:
-    with serving(fake_server) as url:
+    with serving(fake_server) as url, patch.object(simulator, "Client", PatientClient):
         return simulator.run(replace(plan, url=url))
 
 
