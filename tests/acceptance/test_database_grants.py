@@ -131,6 +131,7 @@ def log_in_and_open_every_page(stack: LauncherStack) -> None:
         token = next(cookie.value for cookie in jar if cookie.name == "csrftoken")
         form = {"username": "admin", "password": password, "csrfmiddlewaretoken": token, "next": "/admin/"}
         answer = opener.open(Request(f"{stack.url}/admin/login/", urlencode(form).encode()))
+        answer.read()  # until its end the process may refuse another form
         return str(answer.url)
 
     assert "login" in post("wrong")
